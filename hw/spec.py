@@ -1,0 +1,230 @@
+"""The contract between compiler, golden model and hardware: geometry, stream fields, timing.
+
+Standard library only. Everything that two of the three must agree on is here and nowhere else;
+``docs/stream.md`` is the prose that goes with it.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from dataclasses import dataclass
+
+# --- image header ---------------------------------------------------------------------------
+
+MAGIC = b"SECT"
+VERSION = 1
+#: magic, version, N, P, reserved (0), words, bank_words, cycles, CRC-32; little-endian.
+HEADER = struct.Struct("<4sBBBBIIII")
+#: Byte offset of the CRC-32 field. The CRC covers all ``words * (N + 1)`` bytes with this field 0.
+HEADER_CRC_OFFSET = HEADER.size - 4
+
+# --- arithmetic -----------------------------------------------------------------------------
+
+ACC_BITS = 24  # accumulators, two's complement
+BIAS_BITS = 13  # signed, in units of 2**-BIAS_FRACTION of an output code
+BIAS_FRACTION = 3
+SHIFT_DELTA_BITS = 3  # per lane, added to the layer's SHIFT_BASE
+SHIFT_BASE_BITS = 5
+WSHIFT = 4  # a source with its WSHIFT flag multiplies by weight << WSHIFT
+
+# --- stream words ---------------------------------------------------------------------------
+# A word is N lane bytes, lane 0 first, then one common byte (the most significant).
+
+COMMON_START = 0x80  # configuration word: the layer begins after it; row headers follow
+COMMON_LOAD = 0x40  # configuration word: take GX input words from the host; configuration follows
+COMMON_REGISTER = 0x3F  # configuration word: index of the first register that it writes
+
+ROW_LAST = 0x80  # second header word: last row of the layer
+ROW_COUNT_BITS = 15  # words of the body: 8 bits in the first header word, 7 in the second
+
+# Common byte of a body word: how the address moves before the access.
+STEP_ADD_LIMIT = 0x80  # 0x00-0x7f: cur += step
+STEP_ROW = 0x80  # 0x80-0xbf: kernel_row += KR; cur = kernel_row + (step & STEP_FIELD)
+STEP_SOURCE = 0xC0  # 0xc0-0xff: source B; kernel_row = cur = origin B + (step & STEP_FIELD)
+STEP_FIELD = 0x3F
+# Steps count bytes in broadcast mode and words of N bytes in the lane-wise modes.
+
+#: A row body shorter than this is padded with zero words: the fetcher learns the length of a row
+#: that long before it has to turn back.
+MIN_ROW_WORDS = 8
+
+
+class Reg(enum.IntEnum):
+    """16-bit configuration registers. A configuration word writes N/2 consecutive ones."""
+
+    A_BASE = 0  # local byte address of source A for the first group
+    A_KR = 1  # bytes from one kernel row to the next
+    A_SX = 2  # bytes from one group to the next along x
+    A_SY = 3  # bytes from one group row to the next
+    OUT_W = 4  # first word of the output tensor's window in every bank
+    OUT_S = 5  # words in that window; 0: no bank accepts
+    FLAGS = 6
+    FLAGS2 = 7
+    GX = 8  # groups along x (or input words of a LOAD)
+    GY = 9  # group rows
+    PC = 10  # drain walk: steps of the inner level
+    PR = 11  # drain walk: steps of the outer level
+    D_GX = 12  # word address steps of the drain walk, modulo 2**16
+    D_GY = 13
+    D_PR = 14
+    D_PC = 15
+    CLAST = 16  # see walk validity
+    RLAST = 17
+    LANES = 18  # pixel lanes drained per group
+    OUT_BASE = 19  # word address in the output map of the first pixel of row 0
+    OFF_DC = 20  # window offsets of the output tensor: words per lane column,
+    OFF_DR = 21  # per lane row,
+    OFF_PC = 22  # and lane columns
+    CLIP = 23  # low byte: lower bound, high byte: upper bound (codes)
+    B_BASE = 24
+    B_KR = 25
+    B_SX = 26
+    B_SY = 27
+    GZ = 28  # passes over the body that accumulate into one group
+    A_SZ = 29  # bytes that source A moves from one pass to the next
+
+
+REGISTERS = 32  # the file is padded so that any word may start at any register
+
+# FLAGS
+FLAG_A_MODE = 0  # bits 1:0, a Mode
+FLAG_B_MODE = 2  # bits 3:2
+FLAG_A_SIGNED = 4  # the source's bytes are signed
+FLAG_B_SIGNED = 5
+FLAG_A_ROWSTEP = 6  # source A moves by N bytes from one row to the next
+FLAG_B_ROWSTEP = 7
+FLAG_A_WSHIFT = 8  # weights are multiplied by 2**WSHIFT
+FLAG_B_WSHIFT = 9
+FLAG_LINEAR = 10  # drain walk, see walk validity
+FLAG_RESULT = 11  # drained pixels go to the result stream; the last layer
+FLAG_CLEAR = 12  # START first fills the output window with the fill byte
+FLAG_FILL = 13  # the fill byte is 0x80 (else 0x00)
+FLAG_OUT_SIGNED = 14  # CLIP's bounds and the output codes are signed
+
+# FLAGS2
+FLAG2_SHIFT_BASE = 0  # bits 4:0
+
+
+class Mode(enum.IntEnum):
+    """How a source's activation word meets the N weights."""
+
+    BROADCAST = 0  # one byte for all lanes
+    LANEWISE = 1  # lane n takes byte n
+    MAXIMUM = 2  # lane-wise; the operand is the running maximum of the pass so far
+
+
+# --- status ---------------------------------------------------------------------------------
+
+
+class Status(enum.IntEnum):
+    """``status.state`` of the engine."""
+
+    LOADING = 0  # waits for image bytes
+    CHECKING = 1  # reads the weight memory and verifies header and CRC
+    WAITING = 2  # image accepted; waits for an input tensor
+    RUNNING = 3
+    ERROR = 4  # see status.error; only a reset leaves this state
+
+
+class Error(enum.IntEnum):
+    """``status.error`` of the engine and the reason for which the host refuses an image."""
+
+    NONE = 0
+    MAGIC = 1
+    VERSION = 2
+    GEOMETRY = 3  # N or P differ
+    LENGTH = 4  # words exceed the weight memory, or do not cover the header
+    BANK = 5  # bank_words exceed the banks
+    CRC = 6
+    ROW = 7  # a row body shorter than MIN_ROW_WORDS, or a zero count in GX, GY, GZ, LANES
+    WATCHDOG = 8  # more cycles than the header allows
+
+
+# --- geometry -------------------------------------------------------------------------------
+
+
+def _power_of_two(value: int) -> bool:
+    return value > 0 and value & (value - 1) == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """Size of an array.
+
+    Parameters
+    ----------
+    n : output-channel lanes: 2, 4, 8 or 16
+    p : pixel lanes: 1 to 16
+    weight_words : depth of the weight memory, in words of N + 1 bytes
+    bank_words : depth of each activation bank, in words of N bytes; a power of two
+
+    Raises
+    ------
+    ValueError : a size is out of range
+    """
+
+    n: int
+    p: int
+    weight_words: int
+    bank_words: int
+
+    def __post_init__(self) -> None:
+        if self.n not in (2, 4, 8, 16):
+            raise ValueError(f"n must be 2, 4, 8 or 16, not {self.n!r}")
+        if not 1 <= self.p <= 16:
+            raise ValueError(f"p must be 1 to 16, not {self.p!r}")
+        if not 64 <= self.weight_words <= 1 << 20:
+            raise ValueError(f"weight_words must be 64 to {1 << 20}, not {self.weight_words!r}")
+        if not (_power_of_two(self.bank_words) and 16 <= self.bank_words):
+            raise ValueError(
+                f"bank_words must be a power of two from 16 on, not {self.bank_words!r}"
+            )
+        if self.bank_words * self.n > 1 << 16:
+            raise ValueError(
+                f"bank_words * n must not exceed {1 << 16} bytes, not {self.bank_words * self.n!r}"
+            )
+
+    @property
+    def word_bytes(self) -> int:
+        """Bytes of a stream word."""
+        return self.n + 1
+
+    @property
+    def word_bits(self) -> int:
+        """Bits of a stream word."""
+        return 8 * (self.n + 1)
+
+    @property
+    def header_words(self) -> int:
+        """Stream words that the image header takes."""
+        return -(-HEADER.size // self.word_bytes)
+
+    @property
+    def multipliers(self) -> int:
+        """Multipliers of the array."""
+        return self.n * self.p
+
+
+# --- timing: the cycles that the issue stage takes -------------------------------------------
+# One stream word issues per cycle, but for the waits below. docs/stream.md, "Cycles".
+
+
+def load_tail(p: int) -> int:
+    """Cycles from the last accepted input word to the next configuration word's issue."""
+    return p + 4
+
+
+def setup_cycles(p: int) -> int:
+    """Cycles that START takes besides its own word: the window offsets are computed."""
+    return p + 2
+
+
+def clear_cycles(words: int) -> int:
+    """Further cycles of a START with the CLEAR flag, for a window of ``words`` words."""
+    return words
+
+
+def tail_cycles(p: int) -> int:
+    """Cycles from the issue of a layer's last word to that of the next configuration word."""
+    return 2 * p + 24

@@ -1,0 +1,112 @@
+"""What a lowered network is: tensors of codes and layers of integer weights, no geometry yet.
+
+``lower`` makes it from a quantised ``torch.export`` graph; ``schedule`` and ``encode`` turn it into
+an image for a geometry. Everything is exact integers; a real value is ``code * 2**exponent``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Mode = Literal["broadcast", "lanewise", "maximum"]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(eq=False)
+class Tensor:
+    """An activation tensor (channels, height, width), 8-bit codes.
+
+    A dense vector has height = width = 1. ``slices`` are the channel counts of the parts that
+    different layers write (concatenation); one part for all others. Channels are logical: where
+    they lie in memory is the scheduler's choice.
+    """
+
+    name: str
+    channels: int
+    height: int
+    width: int
+    exponent: int
+    signed: bool
+    slices: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.slices:
+            self.slices = [self.channels]
+
+
+@dataclass(eq=False)
+class Source:
+    """One operand of a layer: output += weight * input over a window.
+
+    ``first`` and ``count`` select whole slices of the tensor's channels.
+
+    ``weight``, int8 range:
+      broadcast  (outputs, count, kh, kw)
+      lanewise   (count, kh, kw); output channel c reads input channel c
+      maximum    (count, kh, kw), all ones: the maximum of the window is the sum's one term
+    ``padding`` is (top, left, bottom, right). It reads as zero; for ``maximum`` as -128 if the
+    tensor is signed (which never wins), as 0 otherwise (which cannot either).
+    ``wshift``: the weights count 2**WSHIFT each.
+    """
+
+    tensor: Tensor
+    mode: Mode
+    weight: Ints
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    first: int = 0
+    wshift: bool = False
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        return int(self.weight.shape[-2]), int(self.weight.shape[-1])
+
+    @property
+    def count(self) -> int:
+        return int(self.weight.shape[1 if self.mode == "broadcast" else 0])
+
+
+@dataclass(eq=False)
+class Layer:
+    """out = clip(round_half_even(sum_sources / 2**shift + bias / 2**BIAS_FRACTION)), per channel.
+
+    ``bias`` and ``shift`` have one entry an output channel. ``first`` is the channel of ``output``
+    at which this layer's channels begin (a slice border). One or two sources; if two, they have
+    the same output size and ``maximum`` is not among them. ``nodes`` names the graph nodes that
+    the layer stands for; the last one's (dequantised) value is the layer's output.
+    """
+
+    name: str
+    kind: str  # conv, depthwise, linear, add, avgpool, maxpool: for reports only
+    sources: list[Source]
+    output: Tensor
+    bias: Ints
+    shift: Ints
+    low: int
+    high: int
+    first: int = 0
+    nodes: list[str] = field(default_factory=list)
+
+    @property
+    def channels(self) -> int:
+        return int(self.bias.shape[0])
+
+
+@dataclass(eq=False)
+class Network:
+    """Layers in execution order. ``input`` is written by the host, ``output`` is the result.
+
+    ``features`` is the shape of the user's output without the batch, e.g. (10,) or (8, 4, 4).
+    ``source_hash`` is the SHA-256 of the quantised model's weights and graph.
+    """
+
+    input: Tensor
+    output: Tensor
+    layers: list[Layer]
+    features: tuple[int, ...]
+    source_hash: str = ""
