@@ -110,3 +110,8 @@ class Network:
     layers: list[Layer]
     features: tuple[int, ...]
     source_hash: str = ""
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The input and the layers' outputs, each once, in order."""
+        return list(dict.fromkeys([self.input, *(layer.output for layer in self.layers)]))

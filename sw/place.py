@@ -1,0 +1,191 @@
+"""Where logical channels lie in a pixel, and the order of output channels that saves blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from secateur.ir import Ints, Layer, Network, Source, Tensor
+
+
+def round_up(value: int, step: int) -> int:
+    """``value`` rounded up to a multiple of ``step``."""
+    return -(-value // step) * step
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Channels of a tensor in memory.
+
+    ``position[c]`` is the byte of logical channel c in a pixel of ``pixel_bytes`` bytes;
+    ``start[first]`` the byte at which the part that begins at logical channel ``first`` begins.
+    """
+
+    position: Ints
+    pixel_bytes: int
+    start: dict[int, int]
+
+    def channels(self) -> Ints:
+        """(pixel_bytes,) logical channel of each byte of a pixel, -1 for a gap."""
+        logical = np.full(self.pixel_bytes, -1, dtype=np.int64)
+        logical[self.position] = np.arange(len(self.position))
+        return logical
+
+
+Slice = tuple[Tensor, int]  # a tensor and the first channel of a part of it
+
+
+def _borders(network: Network) -> dict[Tensor, list[int]]:
+    """Channels at which parts of each tensor begin, with its channel count at the end.
+
+    A border on one side of a lane-wise layer is one on the other side too.
+    """
+    borders: dict[Tensor, set[int]] = {}
+    for tensor in network.tensors:
+        borders[tensor] = {0, *np.cumsum(tensor.slices).tolist()}
+    changed = True
+    while changed:
+        changed = False
+        for layer in network.layers:
+            views = [(layer.output, layer.first)]
+            views += [(s.tensor, s.first) for s in layer.sources if s.mode != "broadcast"]
+            if len(views) == 1:
+                continue
+            shared = {
+                border - first
+                for tensor, first in views
+                for border in borders[tensor]
+                if first <= border <= first + layer.channels
+            }
+            for tensor, first in views:
+                new = {first + border for border in shared} - borders[tensor]
+                changed |= bool(new)
+                borders[tensor] |= new
+    return {tensor: sorted(border) for tensor, border in borders.items()}
+
+
+class _Parts:
+    """The parts of all tensors, and which of them share one order of channels (union-find)."""
+
+    def __init__(self, network: Network) -> None:
+        self.borders = _borders(network)
+        self.parent: dict[Slice, Slice] = {}
+        for layer in network.layers:
+            for source in layer.sources:
+                if source.mode == "broadcast":
+                    continue
+                pairs = zip(
+                    self.of(layer.output, layer.first, layer.channels),
+                    self.of(source.tensor, source.first, source.count),
+                    strict=True,
+                )
+                for (a, _), (b, _) in pairs:
+                    self.parent[self.find(b)] = self.find(a)
+
+    def of(self, tensor: Tensor, first: int, count: int) -> list[tuple[Slice, int]]:
+        """The parts that channels ``first .. first + count`` consist of, with their sizes."""
+        border = self.borders[tensor]
+        return [
+            ((tensor, begin), end - begin)
+            for begin, end in pairwise(border)
+            if first <= begin < first + count
+        ]
+
+    def find(self, key: Slice) -> Slice:
+        """The representative of the parts that share an order with ``key``."""
+        while self.parent.setdefault(key, key) != key:
+            key = self.parent[key]
+        return key
+
+
+def patterns(layer: Layer) -> np.ndarray:
+    """(channels, K) boolean: which weights of each output channel of the broadcast sources differ from 0."""
+    rows = [
+        source.weight.reshape(layer.channels, -1) != 0
+        for source in layer.sources
+        if source.mode == "broadcast"
+    ]
+    return np.concatenate(rows, axis=1) if rows else np.zeros((layer.channels, 0), dtype=bool)
+
+
+def count_blocks(pattern: np.ndarray, order: Ints, n: int) -> int:
+    """Nonzero N:1 blocks if rows of N channels are taken in ``order``."""
+    return sum(
+        int(pattern[order[begin : begin + n]].any(axis=0).sum())
+        for begin in range(0, len(order), n)
+    )
+
+
+def group_channels(pattern: np.ndarray, n: int) -> Ints:
+    """An order of the channels in which rows of N share their zeros, or the given order.
+
+    Greedy: a row begins with the densest channel left and takes the one that adds the fewest
+    nonzero blocks, N - 1 times. The given order is kept unless this one has fewer blocks.
+    """
+    left = list(np.argsort(-pattern.sum(axis=1), kind="stable"))
+    order: list[int] = []
+    while left:
+        union = pattern[left[0]].copy()
+        order.append(int(left.pop(0)))
+        for _ in range(min(n - 1, len(left))):
+            added = (pattern[left] & ~union).sum(axis=1)
+            chosen = int(np.argmin(added))
+            union |= pattern[left[chosen]]
+            order.append(int(left.pop(chosen)))
+    given = np.arange(len(pattern))
+    grouped = np.array(order)
+    better = count_blocks(pattern, grouped, n) < count_blocks(pattern, given, n)
+    return grouped if better else given
+
+
+def place(network: Network, n: int) -> dict[Tensor, Placement]:
+    """Placement of every tensor of the network.
+
+    Parts of layer outputs begin at multiples of N. Their channels are permuted where that saves
+    blocks; parts that lane-wise layers tie together share one order. The network's input keeps
+    its order, and is packed without gaps if it is only broadcast.
+    """
+    parts = _Parts(network)
+    seen: dict[Slice, list[np.ndarray]] = {}
+    for layer in network.layers:
+        pattern = patterns(layer)
+        for (tensor, begin), size in parts.of(layer.output, layer.first, layer.channels):
+            rows = pattern[begin - layer.first : begin - layer.first + size]
+            seen.setdefault(parts.find((tensor, begin)), []).append(rows)
+    for (tensor, begin), _ in parts.of(network.input, 0, network.input.channels):
+        seen.pop(parts.find((tensor, begin)), None)
+    orders = {key: group_channels(np.concatenate(rows, axis=1), n) for key, rows in seen.items()}
+    lanewise = {
+        source.tensor
+        for layer in network.layers
+        for source in layer.sources
+        if source.mode != "broadcast"
+    }
+    result = {}
+    for tensor in network.tensors:
+        packed = tensor is network.input and tensor not in lanewise
+        position, start, byte = np.zeros(tensor.channels, np.int64), {}, 0
+        for (_, first), size in parts.of(tensor, 0, tensor.channels):
+            order = orders.get(parts.find((tensor, first)), np.arange(size))
+            start[first] = byte
+            position[first + order] = byte + np.arange(size)
+            byte += size if packed else round_up(size, n)
+        result[tensor] = Placement(position, byte, start)
+    return result
+
+
+def lane_channels(layer: Layer, placement: Placement, n: int) -> Ints:
+    """(rows, N) channels of the layer that each lane of each row computes, -1 for none."""
+    position = placement.position[layer.first : layer.first + layer.channels]
+    begin = placement.start[layer.first]
+    rows = -(-(int(position.max()) + 1 - begin) // n)
+    lanes = np.full(rows * n, -1, dtype=np.int64)
+    lanes[position - begin] = np.arange(layer.channels)
+    return lanes.reshape(rows, n)
+
+
+def source_positions(source: Source, placement: Placement) -> Ints:
+    """Byte in a pixel of each of the source's input channels."""
+    return placement.position[source.first : source.first + source.count]

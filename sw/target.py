@@ -1,0 +1,80 @@
+"""Targets: a geometry with a name, and the device whose memories it fills."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from secateur.errors import SecateurError
+from secateur.hw.spec import Geometry
+
+#: 18-kbit block RAMs and 18x18 multipliers of the ECP5 parts.
+ECP5 = {"LFE5U-25F": (56, 28), "LFE5U-45F": (108, 72), "LFE5U-85F": (208, 156)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A geometry and, if it was made for one, the device.
+
+    Raises
+    ------
+    SecateurError : from ``load``, for a name that is no preset and no readable TOML file
+    """
+
+    name: str
+    geometry: Geometry
+    device: str | None = None
+
+    @classmethod
+    def load(cls, name: str) -> Target:
+        """The preset ``name``, or the target in the TOML file of that path.
+
+        A file has the keys n, p, weight_words, bank_words and, optionally, device.
+        """
+        if name in PRESETS:
+            return PRESETS[name]
+        path = Path(name)
+        if not path.is_file():
+            raise SecateurError(
+                f"target {name!r} is neither a preset ({', '.join(PRESETS)}) nor a TOML file"
+            )
+        try:
+            table = tomllib.loads(path.read_text())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SecateurError(f"{path}: not a TOML file: {error}") from None
+        device = table.pop("device", None)
+        wanted = {"n", "p", "weight_words", "bank_words"}
+        if set(table) != wanted or not all(type(value) is int for value in table.values()):
+            raise SecateurError(
+                f"{path}: a target has the integer keys {', '.join(sorted(wanted))} and, if you "
+                f"like, device; found {', '.join(sorted(table)) or 'none'}"
+            )
+        try:
+            return cls(name=path.stem, geometry=Geometry(**table), device=device)
+        except ValueError as error:
+            raise SecateurError(f"{path}: {error}") from None
+
+
+def _preset(p: int, device: str, bank_words: int) -> Target:
+    """8 x p; all block RAM that the banks leave is weight memory.
+
+    512 words of 64 bits take two block RAMs, 1,024 words of 72 bits four.
+    """
+    blocks, multipliers = ECP5[device]
+    if 8 * p > multipliers:
+        raise ValueError(f"8 x {p} needs {8 * p} multipliers; the {device} has {multipliers}")
+    left = blocks - p * 2 * bank_words // 512
+    geometry = Geometry(n=8, p=p, weight_words=left // 4 * 1024, bank_words=bank_words)
+    return Target(name=f"8x{p}", geometry=geometry, device=device)
+
+
+PRESETS = {
+    target.name: target
+    for target in (
+        _preset(1, "LFE5U-25F", 4096),
+        _preset(3, "LFE5U-25F", 2048),
+        _preset(8, "LFE5U-45F", 2048),
+        _preset(16, "LFE5U-85F", 2048),
+    )
+}
