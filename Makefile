@@ -1,0 +1,38 @@
+# make demo | make test | make test-long | make lint. Needs Python 3.11 or later, gcc, g++, make,
+# perl and git; everything else goes into .venv.
+
+PYTHON ?= $(shell python3.11 -c "" 2>/dev/null && echo python3.11 || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+# secateur, secateur.hw, ... under their names, for tools that do not run Python's import hooks
+TREE := build/tree
+
+.PHONY: demo test test-long lint tree
+
+demo: $(STAMP)
+	$(BIN)/secateur demo
+
+test: $(STAMP) tree
+	PYTHONPATH=$(TREE) $(BIN)/lint-imports
+	$(BIN)/pytest
+
+test-long: $(STAMP)
+	$(BIN)/pytest -m long
+
+lint: $(STAMP) tree
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	PYTHONPATH=$(TREE) $(BIN)/lint-imports
+
+$(STAMP): pyproject.toml constraints.txt
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+tree:
+	rm -rf $(TREE)
+	mkdir -p $(TREE)/secateur
+	for entry in sw/* hw sim boards; do ln -s "$(CURDIR)/$$entry" $(TREE)/secateur/; done

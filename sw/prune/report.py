@@ -1,0 +1,62 @@
+"""What pruning left: blocks by layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LayerDensity:
+    """Blocks of one layer. ``shape`` is the weight's, output channels first."""
+
+    name: str
+    shape: tuple[int, ...]
+    blocks: int
+    kept: int
+
+    @property
+    def density(self) -> float:
+        """Share of the blocks that are kept."""
+        return self.kept / self.blocks
+
+
+@dataclass(frozen=True)
+class PruneReport:
+    """Blocks of N = ``n`` output channels, by layer. ``str()`` is a table."""
+
+    n: int
+    layers: tuple[LayerDensity, ...]
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of all listed layers."""
+        return sum(layer.blocks for layer in self.layers)
+
+    @property
+    def kept(self) -> int:
+        """Kept blocks of all listed layers."""
+        return sum(layer.kept for layer in self.layers)
+
+    @property
+    def density(self) -> float:
+        """Share of all blocks that are kept."""
+        return self.kept / self.blocks
+
+    def __str__(self) -> str:
+        rows = [("layer", "weight", "blocks", "kept", "density")]
+        for layer in self.layers:
+            shape = "x".join(str(size) for size in layer.shape)
+            rows.append(_row(layer.name, shape, layer.blocks, layer.kept, layer.density))
+        rows.append(_row("total", "", self.blocks, self.kept, self.density))
+        widths = [max(len(row[column]) for row in rows) for column in range(5)]
+        return "\n".join(
+            f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  "
+            f"{row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}  {row[4]:>{widths[4]}}"
+            for row in rows
+        )
+
+
+def _row(
+    name: str, shape: str, blocks: int, kept: int, density: float
+) -> tuple[str, str, str, str, str]:
+    return name, shape, str(blocks), str(kept), f"{100 * density:.1f} %"
