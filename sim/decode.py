@@ -1,0 +1,233 @@
+"""Decoder of the golden interpreter: an image becomes the work of its layers, and its cycle count.
+
+Written from ``docs/stream.md`` and ``hw/spec.py`` alone; it shares no code with the encoder.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from secateur.hw import spec
+from secateur.hw.spec import Error, Geometry, Reg
+
+Bytes = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+
+
+class ImageError(Exception):
+    """An image that the array refuses, or on which it stops; ``code`` as in ``status.error``."""
+
+    def __init__(self, code: Error, message: str) -> None:
+        super().__init__(f"{code.name}: {message}")
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: ``count`` body words from word ``start`` of the image on; bias and shift by lane."""
+
+    start: int
+    count: int
+    bias: Ints
+    shift: Ints
+
+
+@dataclass(frozen=True)
+class Load:
+    """``words`` input words go to map words 0, 1, ... under the registers ``reg``."""
+
+    reg: tuple[int, ...]
+    words: int
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer: registers at its START, its rows and the cycles from its first word to the next
+    layer's."""
+
+    index: int
+    reg: tuple[int, ...]
+    rows: tuple[Row, ...]
+    cycles: int
+
+    def flag(self, bit: int) -> bool:
+        return bool(self.reg[Reg.FLAGS] >> bit & 1)
+
+    def mode(self, bit: int) -> int:
+        return int(self.reg[Reg.FLAGS] >> bit & 3)
+
+    @property
+    def result(self) -> bool:
+        return self.flag(spec.FLAG_RESULT)
+
+
+Step = Load | Layer
+
+
+@dataclass(frozen=True)
+class Program:
+    """A decoded image.
+
+    ``first`` are the steps of the first inference after reset, ``later`` those of all others:
+    they differ if the program reads registers that it has not written before.
+    ``cycles`` is the count of an inference, ``limit`` that of the header. ``words`` has the shape
+    (words, N + 1).
+    """
+
+    geometry: Geometry
+    bank_words: int
+    limit: int
+    words: Bytes = field(repr=False)
+    first: tuple[Step, ...] = field(repr=False)
+    later: tuple[Step, ...] = field(repr=False)
+    cycles: int
+
+    @property
+    def input_words(self) -> int:
+        """Input words of N bytes that an inference takes."""
+        return sum(step.words for step in self.first if isinstance(step, Load))
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        return tuple(step for step in self.first if isinstance(step, Layer))
+
+
+def parse(image: bytes, geometry: Geometry) -> Program:
+    """Check and decode ``image`` (with or without metadata behind it) for ``geometry``.
+
+    Raises ``ImageError`` with the first that applies of MAGIC, VERSION, GEOMETRY, LENGTH, BANK,
+    CRC; then, in program order, ROW (also for registers that contradict each other), WATCHDOG, or
+    LENGTH for a program that does not end with its one result layer.
+    """
+    size, head = geometry.word_bytes, image[: spec.HEADER.size]
+    if head[: len(spec.MAGIC)] != spec.MAGIC:
+        raise ImageError(Error.MAGIC, "the image does not begin with SECT")
+    if len(head) < spec.HEADER.size:
+        raise ImageError(Error.LENGTH, f"{len(head)} bytes do not cover the header")
+    _, version, n, p, _, words, bank_words, limit, crc = spec.HEADER.unpack(head)
+    if version != spec.VERSION:
+        raise ImageError(Error.VERSION, f"version {version}, not {spec.VERSION}")
+    if (n, p) != (geometry.n, geometry.p):
+        raise ImageError(Error.GEOMETRY, f"for {n} x {p}, not {geometry.n} x {geometry.p}")
+    if not geometry.header_words <= words <= geometry.weight_words:
+        raise ImageError(Error.LENGTH, f"{words} words of at most {geometry.weight_words}")
+    if bank_words > geometry.bank_words:
+        raise ImageError(Error.BANK, f"{bank_words} bank words of {geometry.bank_words}")
+    if len(image) < words * size:
+        raise ImageError(Error.LENGTH, f"{len(image)} bytes, {words} words of {size} expected")
+    at, data = spec.HEADER_CRC_OFFSET, image[: words * size]
+    if zlib.crc32(data[:at] + bytes(4) + data[at + 4 :]) != crc:
+        raise ImageError(Error.CRC, "the CRC does not match")
+    table = np.frombuffer(data, np.uint8).reshape(words, size)
+    decoder = _Decoder(table, geometry, limit)
+    first, cycles = decoder.inference()
+    later, later_cycles = decoder.inference()
+    return Program(geometry, bank_words, limit, table, first, later, max(cycles, later_cycles))
+
+
+class _Decoder:
+    """Walks the program; the registers live on from one inference to the next."""
+
+    def __init__(self, words: Bytes, geometry: Geometry, limit: int) -> None:
+        self._words, self._geometry, self._limit = words, geometry, limit
+        self._reg = [0] * spec.REGISTERS
+
+    def inference(self) -> tuple[tuple[Step, ...], int]:
+        geometry, steps, layers, now = self._geometry, list[Step](), 0, 0
+        at, done = geometry.header_words, False
+        while at < len(self._words):
+            if done:
+                raise ImageError(Error.LENGTH, f"word {at} comes after the result layer")
+            began = now
+            at, now, command = self._configure(at, now)
+            reg = tuple(self._reg)
+            if command == spec.COMMON_LOAD:
+                self._nonzero(reg, at, Reg.GX)
+                self._check_window(reg, at)
+                steps.append(Load(reg, reg[Reg.GX]))
+                now = spec.load_tail(geometry.p)
+            else:
+                self._check_layer(reg, at)
+                now += spec.setup_cycles(geometry.p)
+                if reg[Reg.FLAGS] >> spec.FLAG_CLEAR & 1:
+                    now += spec.clear_cycles(reg[Reg.OUT_S])
+                at, now, rows = self._rows(at, now, reg)
+                layer = Layer(layers, reg, rows, now - began)
+                steps.append(layer)
+                layers, done = layers + 1, layer.result
+            self._watch(now, at)
+        if not done:
+            raise ImageError(Error.LENGTH, "the program does not end with a result layer")
+        return tuple(steps), now
+
+    def _configure(self, at: int, now: int) -> tuple[int, int, int]:
+        command = 0
+        while not command:
+            if at >= len(self._words):
+                raise ImageError(Error.LENGTH, "the program ends in configuration words")
+            word = self._words[at].tobytes()
+            index, command = word[-1] & spec.COMMON_REGISTER, word[-1] & ~spec.COMMON_REGISTER
+            for i in range(self._geometry.n // 2):
+                if index + i < spec.REGISTERS:
+                    self._reg[index + i] = int.from_bytes(word[2 * i : 2 * i + 2], "little")
+            at, now = at + 1, now + 1
+        if command == spec.COMMON_LOAD | spec.COMMON_START:
+            raise ImageError(Error.ROW, f"word {at - 1} is both LOAD and START")
+        return at, now, command
+
+    def _rows(self, at: int, now: int, reg: tuple[int, ...]) -> tuple[int, int, tuple[Row, ...]]:
+        groups, passes, lanes = reg[Reg.GX] * reg[Reg.GY], reg[Reg.GZ], reg[Reg.LANES]
+        base = reg[Reg.FLAGS2] >> spec.FLAG2_SHIFT_BASE & (1 << spec.SHIFT_BASE_BITS) - 1
+        rows, ended, last = list[Row](), -(1 << 40), False
+        while not last:
+            if at + 2 > len(self._words):
+                raise ImageError(Error.LENGTH, "the program ends within a layer")
+            low, high = self._words[at].astype(np.int64), self._words[at + 1].astype(np.int64)
+            last = bool(high[-1] & spec.ROW_LAST)
+            count = int(low[-1] | (high[-1] & 0x7F) << 8)
+            if count < spec.MIN_ROW_WORDS:
+                raise ImageError(Error.ROW, f"row at word {at}: {count} body words")
+            bias = low[:-1] | (high[:-1] & 0x1F) << 8
+            bias = np.where(bias >= 1 << spec.BIAS_BITS - 1, bias - (1 << spec.BIAS_BITS), bias)
+            rows.append(Row(at + 2, count, bias, base + (high[:-1] >> 5)))
+            if at + 2 + count > len(self._words):
+                raise ImageError(Error.LENGTH, f"row at word {at}: {count} body words overrun")
+            # The first group of a row may wait for the last one of the row before; the others
+            # each take the longer of their words and the drain.
+            length = count * passes
+            ended = max(now + 2 + length - 1, ended + lanes) + (groups - 1) * max(length, lanes)
+            at, now = at + 2 + count, ended + 1
+            self._watch(now, at)
+        return at, ended + spec.tail_cycles(self._geometry.p), tuple(rows)
+
+    def _watch(self, now: int, at: int) -> None:
+        if now > self._limit:
+            raise ImageError(Error.WATCHDOG, f"more than {self._limit} cycles at word {at}")
+
+    def _nonzero(self, reg: tuple[int, ...], at: int, *registers: Reg) -> None:
+        for register in registers:
+            if reg[register] == 0:
+                raise ImageError(Error.ROW, f"word {at - 1}: {register.name} is 0")
+
+    def _check_window(self, reg: tuple[int, ...], at: int) -> None:
+        if reg[Reg.OUT_S]:
+            self._nonzero(reg, at, Reg.OFF_PC)
+
+    def _check_layer(self, reg: tuple[int, ...], at: int) -> None:
+        self._nonzero(reg, at, Reg.GX, Reg.GY, Reg.GZ, Reg.LANES, Reg.PC, Reg.PR)
+        flags, lanes = reg[Reg.FLAGS], reg[Reg.LANES]
+        if lanes > self._geometry.p:
+            raise ImageError(Error.ROW, f"word {at - 1}: {lanes} LANES of {self._geometry.p}")
+        if flags >> spec.FLAG_LINEAR & 1:
+            if reg[Reg.GY] != 1:
+                raise ImageError(Error.ROW, f"word {at - 1}: linear walk with GY {reg[Reg.GY]}")
+        elif reg[Reg.PR] * reg[Reg.PC] != lanes:
+            raise ImageError(Error.ROW, f"word {at - 1}: PR * PC differ from LANES")
+        if 3 in (flags & 3, flags >> spec.FLAG_B_MODE & 3):
+            raise ImageError(Error.ROW, f"word {at - 1}: a source has mode 3")
+        if not flags >> spec.FLAG_RESULT & 1:
+            self._check_window(reg, at)
