@@ -138,7 +138,7 @@ def _passes(layer: Layer) -> tuple[int, int]:
 
 
 def _uniform(layer: Layer) -> bool:
-    """Whether every channel does the same: a global pool, whose channels can share out the lanes."""
+    """Whether every channel does the same, so that channels can share out the lanes."""
     same = all(
         source.mode != "broadcast" and bool((source.weight == source.weight[:1]).all())
         for source in layer.sources

@@ -101,7 +101,7 @@ class _Parts:
 
 
 def patterns(layer: Layer) -> np.ndarray:
-    """(channels, K) boolean: which weights of each output channel of the broadcast sources differ from 0."""
+    """(channels, K) boolean: nonzero weights of each output channel, all broadcast sources."""
     rows = [
         source.weight.reshape(layer.channels, -1) != 0
         for source in layer.sources

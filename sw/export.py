@@ -1,0 +1,83 @@
+"""Capture a model as a graph: ``torch.export`` with a dynamic batch where the model allows it."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import GraphModule
+from torchao.quantization.pt2e import allow_exported_model_train_eval  # registers the q/dq ops
+
+from secateur.errors import SecateurError
+
+__all__ = ["allow_exported_model_train_eval", "export", "is_converted", "module_of"]
+
+
+def export(model: torch.nn.Module | ExportedProgram, example: torch.Tensor) -> GraphModule:
+    """The graph of ``model`` in evaluation mode, a copy: the caller's model is left alone.
+
+    ``example`` is one input batch, (N, C, H, W) or (N, C) floats. The batch becomes dynamic unless
+    the model fixes it or an ExportedProgram was made without it.
+    Raises SecateurError if the model cannot be captured or has several inputs or outputs.
+    """
+    if isinstance(model, ExportedProgram):
+        return module_of(model)
+    if isinstance(model, GraphModule):
+        return copy.deepcopy(model)
+    was_training = model.training
+    model.eval()
+    # Two samples: torch.export would take a batch of one for a constant.
+    example = torch.cat([example, example])[:2] if example.shape[0] < 2 else example
+    try:
+        program = torch.export.export(
+            model, (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},)
+        )
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        raise SecateurError(
+            f"torch.export cannot capture {type(model).__name__}: "
+            f"{lines[0] if lines else type(error).__name__}; the model must take one tensor and "
+            "have no data-dependent control flow"
+        ) from error
+    finally:
+        model.train(was_training)
+    return module_of(program)
+
+
+def module_of(program: ExportedProgram) -> GraphModule:
+    """The program as a callable graph without guards, its weights copied.
+
+    Raises SecateurError unless it has one tensor as input and one as output.
+    """
+    gm = copy.deepcopy(program.module(check_guards=False))
+    assert isinstance(gm, GraphModule)
+    inputs = [n for n in gm.graph.nodes if n.op == "placeholder"]
+    if len(inputs) != 1:
+        raise SecateurError(f"the model has {len(inputs)} inputs, the array takes one tensor")
+    output_node(gm)
+    return gm
+
+
+def output_node(gm: GraphModule) -> torch.fx.Node:
+    """The node of the single output; raises SecateurError if there are several."""
+    result = next(n for n in gm.graph.nodes if n.op == "output").args[0]
+    while isinstance(result, tuple | list):
+        if len(result) != 1:
+            raise SecateurError(
+                f"the model has {len(result)} outputs, the array returns one tensor; "
+                "return one, or compile one model for each"
+            )
+        result = result[0]
+    if not isinstance(result, torch.fx.Node):
+        raise SecateurError("the model does not return a tensor")
+    return result
+
+
+def is_converted(model: ExportedProgram | GraphModule) -> bool:
+    """Whether the graph is quantised already (holds quantise operations of PT2E)."""
+    graph = model.graph
+    return any(
+        n.op == "call_function" and "quantized_decomposed.quantize_per_tensor" in str(n.target)
+        for n in graph.nodes
+    )

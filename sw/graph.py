@@ -1,0 +1,180 @@
+"""Helpers on ``torch.fx`` graphs that the PyTorch passes share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
+
+from secateur.errors import SecateurError
+
+aten = torch.ops.aten
+
+CONV, LINEAR = aten.conv2d.default, aten.linear.default
+RELU, HARDTANH, ADD = aten.relu.default, aten.hardtanh.default, aten.add.Tensor
+MAX_POOL, CAT, PAD = aten.max_pool2d.default, aten.cat.default, aten.pad.default
+FLATTEN, VIEW = aten.flatten.using_ints, aten.view.default
+PRODUCTS = (CONV, LINEAR)
+ACTIVATIONS = (RELU, HARDTANH)
+
+
+def name_of(node: Node) -> str:
+    """The node as a message names it: module path if known, node name and operation."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = next((p for p, _ in reversed(list(stack.values())) if p), "")
+    op = str(node.target).removeprefix("aten.").split(".")[0]
+    return f"layer {path!r} (node {node.name}, {op})" if path else f"node {node.name} ({op})"
+
+
+def refuse(node: Node, reason: str, remedy: str) -> SecateurError:
+    """The one-line error for a node that cannot run on the array."""
+    return SecateurError(f"{name_of(node)}: {reason}; {remedy}")
+
+
+def shape_of(node: Node) -> tuple[int, ...]:
+    """Shape without the batch dimension."""
+    return tuple(int(n) for n in node.meta["val"].shape[1:])
+
+
+def rank_of(node: Node) -> int:
+    return len(node.meta["val"].shape)
+
+
+def is_call(node: object, *targets: object) -> bool:
+    return isinstance(node, Node) and node.op == "call_function" and node.target in targets
+
+
+def attribute(gm: GraphModule, target: str) -> torch.Tensor:
+    """The tensor behind a ``get_attr`` target, e.g. ``layer1.conv.weight``."""
+    value: Any = gm
+    for part in target.split("."):
+        value = getattr(value, part)
+    return cast(torch.Tensor, value)
+
+
+def active_nodes(gm: GraphModule) -> set[Node]:
+    """Nodes that depend on the network's input."""
+    active: set[Node] = set()
+    for node in gm.graph.nodes:
+        if node.op == "placeholder" or any(n in active for n in node.all_input_nodes):
+            active.add(node)
+    return active
+
+
+def constant(gm: GraphModule, node: Node) -> torch.Tensor:
+    """Value of a node that does not depend on the input; observers are looked through."""
+    if node.op == "get_attr":
+        return attribute(gm, str(node.target)).detach()
+    if node.op == "call_module":
+        return constant(gm, cast(Node, node.args[0]))
+    if node.op != "call_function":
+        raise refuse(node, "a weight or bias depends on the input", "make it a parameter")
+    args = map_arg(node.args, lambda n: constant(gm, n))
+    kwargs = map_arg(node.kwargs, lambda n: constant(gm, n))
+    with torch.no_grad():
+        return cast(torch.Tensor, cast(Callable[..., Any], node.target)(*args, **kwargs))
+
+
+class Editor:
+    """Adds nodes to a graph and keeps ``meta['val']`` (fake tensors) complete."""
+
+    def __init__(self, gm: GraphModule) -> None:
+        self.gm = gm
+        self.mode = next(n for n in gm.graph.nodes if n.op == "placeholder").meta["val"].fake_mode
+
+    def call(self, target: Callable[..., Any], *args: Any, like: Node) -> Node:
+        """A call at the graph's insertion point; it inherits the module path of ``like``."""
+        node = self.gm.graph.call_function(target, args)
+        values = map_arg(args, lambda n: n.meta["val"])
+        with self.mode, torch.no_grad():
+            node.meta["val"] = target(*values)
+        if "nn_module_stack" in like.meta:
+            node.meta["nn_module_stack"] = like.meta["nn_module_stack"]
+        return node
+
+    def attach(self, name: str, value: torch.Tensor, *, trained: bool) -> Node:
+        """A new parameter (``trained``) or buffer of float32 and the node that reads it."""
+        value = value.detach().to(torch.float32).contiguous().clone()
+        index = 0
+        while hasattr(self.gm, f"{name}_{index}"):
+            index += 1
+        name = f"{name}_{index}"
+        if trained:
+            self.gm.register_parameter(name, torch.nn.Parameter(value))
+        else:
+            self.gm.register_buffer(name, value)
+        node = self.gm.graph.get_attr(name)
+        node.meta["val"] = self.mode.from_tensor(value, static_shapes=True)
+        return node
+
+
+@dataclass(frozen=True)
+class Window:
+    """Arguments of a convolution or pooling; padding is (top, left, bottom, right)."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+    groups: int = 1
+
+
+def pair(value: Any) -> tuple[int, int]:
+    if isinstance(value, int):
+        return value, value
+    items = [int(v) for v in value]
+    return (items[0], items[0]) if len(items) == 1 else (items[0], items[1])
+
+
+def argument(node: Node, index: int, default: Any) -> Any:
+    """Positional argument or its default (``None`` and ``[]`` count as absent)."""
+    value = node.args[index] if len(node.args) > index else None
+    return default if value is None or value == [] else value
+
+
+def conv_window(node: Node, kernel: tuple[int, int]) -> Window:
+    """Window of an ``aten.conv2d.default`` node."""
+    py, px = pair(argument(node, 4, 0))
+    return Window(
+        kernel,
+        pair(argument(node, 3, 1)),
+        (py, px, py, px),
+        pair(argument(node, 5, 1)),
+        int(argument(node, 6, 1)),
+    )
+
+
+def pool_window(node: Node) -> Window:
+    """Window of an ``aten.max_pool2d.default`` or ``aten.avg_pool2d.default`` node."""
+    kernel = pair(node.args[1])
+    py, px = pair(argument(node, 3, 0))
+    dilation = pair(argument(node, 4, 1)) if is_call(node, MAX_POOL) else (1, 1)
+    return Window(kernel, pair(argument(node, 2, kernel)), (py, px, py, px), dilation)
+
+
+def pad_amounts(node: Node) -> tuple[int, int, int, int]:
+    """(top, left, bottom, right) of an ``aten.pad.default`` node with zeros on H and W.
+
+    Raises SecateurError for anything else.
+    """
+    amounts = [int(a) for a in cast(list[int], node.args[1])]
+    if argument(node, 2, "constant") != "constant" or float(argument(node, 3, 0.0)) != 0.0:
+        raise refuse(node, "padding other than with zeros", "use ZeroPad2d")
+    amounts += [0] * (8 - len(amounts))
+    if any(amounts[4:]) or min(amounts) < 0:
+        raise refuse(
+            node, "padding of channels or cropping", "pad height and width by amounts >= 0"
+        )
+    left, right, top, bottom = amounts[:4]
+    return top, left, bottom, right
+
+
+def activation_bounds(node: Node) -> tuple[float, float]:
+    """Lower and upper bound of a relu or hardtanh node, in real values."""
+    if is_call(node, RELU):
+        return 0.0, float("inf")
+    return float(argument(node, 1, -1.0)), float(argument(node, 2, 1.0))

@@ -1,0 +1,103 @@
+"""How the pixels of a layer are dealt out to the pixel lanes, and what that asks of its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from secateur.ir import Layer, Source
+
+MAX_LANES = 16
+
+
+@dataclass(frozen=True)
+class Split:
+    """Offset of lane p's window on a tensor's map: ``p // pc`` times ``rows`` map rows plus
+    ``p % pc`` times ``column`` bytes.
+    """
+
+    pc: int
+    rows: int
+    column: int
+
+
+@dataclass(frozen=True)
+class LaneMap:
+    """Deal of a layer's output pixels.
+
+    tile : lane (i, j) of pr x pc computes the rows ``i*tr .. i*tr+tr-1`` and the columns
+        ``j*tc .. j*tc+tc-1``; strips are tiles with pc = 1.
+    linear : lane p of p computes every p-th position of the map's raster, its padding included.
+    blocks : one pixel; lane j computes tc blocks of N channels (uniform layers only).
+
+    ``gx`` groups along x in ``gy`` rows; ``columns``, ``lines``: extent of the pixels or blocks.
+    """
+
+    kind: Literal["tile", "linear", "blocks"]
+    pr: int
+    pc: int
+    gx: int
+    gy: int
+    columns: int
+    lines: int
+
+    @property
+    def lanes(self) -> int:
+        """Lanes that are drained."""
+        return self.pr * self.pc
+
+    @property
+    def groups(self) -> int:
+        """Groups of a row."""
+        return self.gx * self.gy
+
+    def split(self, source: Source, pixel_bytes: int, n: int) -> Split | None:
+        """What the deal asks of a source's windows; None if any will do."""
+        if self.lanes == 1:
+            return None
+        if self.kind == "linear":
+            return Split(MAX_LANES, 0, pixel_bytes)
+        if self.kind == "blocks":
+            return Split(MAX_LANES, 0, self.gx * n)
+        rows = self.gy * source.stride[0] if self.pr > 1 else 0
+        column = self.gx * source.stride[1] * pixel_bytes if self.pc > 1 else 0
+        return Split(self.pc if self.pr > 1 else MAX_LANES, rows, column)
+
+
+def _shares(extent: int, lanes: int, steps: tuple[int, ...]) -> set[int]:
+    """Pixels for one lane if ``extent`` pixels go to up to ``lanes`` lanes, and roundings up."""
+    least = {-(-extent // used) for used in range(1, lanes + 1)}
+    rounded = {-(-share // step) * step for share in least for step in steps}
+    return {share for share in least | rounded if share <= extent}
+
+
+def _tiles(height: int, width: int, p: int, n: int) -> Iterator[LaneMap]:
+    for gx in _shares(width, p, (2, 4, n)):
+        pc = -(-width // gx)
+        for gy in _shares(height, p // pc, (2, 3, 4)):
+            yield LaneMap("tile", -(-height // gy), pc, gx, gy, width, height)
+
+
+def lane_maps(
+    layer: Layer, *, p: int, n: int, uniform_blocks: int, raster: int | None
+) -> list[LaneMap]:
+    """All deals that are worth a look, in a fixed order.
+
+    Parameters
+    ----------
+    layer : the layer
+    p, n : lanes of the array
+    uniform_blocks : blocks of N channels of a uniform layer with one output pixel, else 0
+    raster : pixels from one map row to the next of all sources alike, if the strides are 1
+    """
+    height, width = layer.output.height, layer.output.width
+    maps = sorted(set(_tiles(height, width, p, n)), key=lambda m: (m.groups, m.pc, m.gx, m.gy))
+    if raster is not None and raster >= width and p > 1:
+        positions = (height - 1) * raster + width
+        maps.append(LaneMap("linear", 1, p, -(-positions // p), 1, width, height))
+    if uniform_blocks:
+        for gx in sorted(_shares(uniform_blocks, p, ())):
+            pc = -(-uniform_blocks // gx)
+            maps.append(LaneMap("blocks", 1, pc, gx, 1, uniform_blocks, 1))
+    return maps

@@ -1,0 +1,200 @@
+"""Fake quantisers with power-of-two scales, symmetric, zero point 0.
+
+The exponent is the one of least mean squared error; the harmoniser may raise it. Straight-through
+gradients (Bengio et al., 2013), masked where a value is clipped; power-of-two scales as in
+Jain et al., "Trained Quantization Thresholds" (TQT, 2020), but chosen, not trained.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torchao.quantization.pt2e import FakeQuantizeBase
+
+BINS = 4096
+#: Exponents below the smallest without clipping that are tried.
+CANDIDATES = 6
+#: Exponent of a channel or tensor without any nonzero value; the harmoniser raises it.
+DEAD = -100
+#: What one training batch leaves of the statistics before it.
+DECAY = 0.99
+
+
+class _PowerOfTwo(FakeQuantizeBase):
+    """What both fake quantisers share: PT2E reads dtype, qscheme, quant_min and quant_max."""
+
+    exponent: torch.Tensor
+
+    def __init__(
+        self, dtype: torch.dtype, qscheme: torch.qscheme, quant_min: int, quant_max: int, qat: bool
+    ) -> None:
+        super().__init__()
+        self.dtype, self.qscheme = dtype, qscheme
+        self.quant_min, self.quant_max = quant_min, quant_max
+        self.is_dynamic = False
+        self.enable_fake_quant(qat)
+        self.register_buffer("exponent", torch.zeros(0, dtype=torch.int32))
+
+    @property
+    def largest(self) -> int:
+        """The largest magnitude of a code."""
+        return max(-self.quant_min, self.quant_max)
+
+    def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        """Scales 2**exponent and zero points 0, as PT2E's ``convert`` asks for them."""
+        return torch.exp2(self.exponent.float()), torch.zeros_like(self.exponent)
+
+
+class ActivationFakeQuantize(_PowerOfTwo):
+    """Per tensor, from a histogram of magnitudes over a power-of-two range.
+
+    Counts of neighbouring bins are merged when the range doubles, so the result does not depend
+    on rounding. In training (``qat``) older batches fade by ``DECAY``.
+    """
+
+    histogram: torch.Tensor
+
+    def __init__(
+        self,
+        dtype: torch.dtype = torch.int8,
+        qscheme: torch.qscheme = torch.per_tensor_symmetric,
+        quant_min: int = -128,
+        quant_max: int = 127,
+        qat: bool = False,
+        is_dynamic: bool = False,
+    ) -> None:
+        super().__init__(dtype, qscheme, quant_min, quant_max, qat)
+        self.decay = DECAY if qat else 1.0
+        self.register_buffer("histogram", torch.zeros(BINS, dtype=torch.float64))
+        self.register_buffer("range_exponent", torch.tensor(DEAD, dtype=torch.int32))
+        self.register_buffer("floor", torch.tensor(DEAD, dtype=torch.int32))
+
+    @property
+    def observed(self) -> bool:
+        return bool(self.histogram.any()) or bool(self.exponent.numel())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.observer_enabled[0]:
+            self._observe(x.detach())
+            self.choose()
+        if not self.fake_quant_enabled[0]:
+            return x
+        scale = 2.0 ** int(self.exponent)
+        return torch.fake_quantize_per_tensor_affine(x, scale, 0, self.quant_min, self.quant_max)
+
+    def _observe(self, x: torch.Tensor) -> None:
+        magnitudes = x.float().abs().flatten()
+        top = float(magnitudes.max()) if magnitudes.numel() else 0.0
+        if not math.isfinite(top):
+            raise ValueError("an activation is not finite; check the calibration data")
+        if self.quant_min == 0:
+            magnitudes = x.float().flatten().clamp(min=0)
+        self.histogram.mul_(self.decay)
+        if top == 0.0:
+            self.histogram[0] += 0
+            return
+        needed = max(math.frexp(top)[1], -90)
+        current = int(self.range_exponent)
+        if current == DEAD:
+            self.range_exponent.fill_(needed)
+        while int(self.range_exponent) < needed:
+            merged = self.histogram.reshape(-1, 2).sum(1)
+            self.histogram.zero_()
+            self.histogram[: BINS // 2] = merged
+            self.range_exponent += 1
+        limit = 2.0 ** int(self.range_exponent)
+        nonzero = magnitudes[magnitudes > 0]
+        self.histogram += torch.histc(nonzero, bins=BINS, min=0.0, max=limit).double()
+
+    def choose(self) -> None:
+        """Set the exponent from the statistics: least squared error of rounding and clipping."""
+        best = DEAD
+        if int(self.range_exponent) != DEAD and bool(self.histogram.any()):
+            span = math.ldexp(1.0, int(self.range_exponent))
+            values = (torch.arange(BINS, dtype=torch.float64) + 0.5) * (span / BINS)
+            counts = self.histogram.cpu()
+            start = int(self.range_exponent) - (8 if self.quant_min == 0 else 7) + 1
+            errors = {}
+            for exponent in range(start, start - CANDIDATES - 2, -1):
+                step = math.ldexp(1.0, exponent)
+                excess = (values - self.quant_max * step).clamp(min=0.0)
+                fine = counts[excess < step / 2].sum() * step * step / 12
+                errors[exponent] = float(
+                    (counts * excess * excess)[excess >= step / 2].sum() + fine
+                )
+            best = min(errors, key=lambda e: (errors[e], -e))
+        self.exponent = torch.tensor(max(best, int(self.floor)), dtype=torch.int32)
+
+    def raise_to(self, exponent: int) -> None:
+        """Make the scale coarser, now and at every later choice."""
+        self.floor.fill_(max(exponent, int(self.floor)))
+        self.exponent = torch.tensor(max(exponent, int(self.exponent)), dtype=torch.int32)
+
+
+class PerChannelWeightFakeQuantize(_PowerOfTwo):
+    """Per output channel, from the weights themselves, at every call."""
+
+    floor: torch.Tensor
+
+    def __init__(
+        self,
+        dtype: torch.dtype = torch.int8,
+        qscheme: torch.qscheme = torch.per_channel_symmetric,
+        quant_min: int = -127,
+        quant_max: int = 127,
+        ch_axis: int = 0,
+        qat: bool = False,
+        is_dynamic: bool = False,
+    ) -> None:
+        super().__init__(dtype, qscheme, quant_min, quant_max, qat)
+        self.ch_axis = ch_axis
+        self.register_buffer("floor", torch.zeros(0, dtype=torch.int32))
+
+    def forward(self, w: torch.Tensor) -> torch.Tensor:
+        if self.observer_enabled[0]:
+            self.choose(w)
+        if not self.fake_quant_enabled[0]:
+            return w
+        return cast(
+            torch.Tensor,
+            torch.fake_quantize_per_channel_affine(
+                w,
+                torch.exp2(self.exponent.float()),
+                torch.zeros_like(self.exponent),
+                self.ch_axis,
+                self.quant_min,
+                self.quant_max,
+            ),
+        )
+
+    def choose(self, w: torch.Tensor) -> None:
+        """Set the exponents for weights (O, ...): least squared error, not below the floor."""
+        rows = w.detach().flatten(1).double()
+        top = rows.abs().amax(1)
+        _, start = torch.frexp(top / self.quant_max)
+        # frexp gives m * 2**e with m in [0.5, 1): m = 0.5 means that 2**(e - 1) fits exactly.
+        start = torch.where(
+            top == torch.exp2(start.double() - 1) * self.quant_max, start - 1, start
+        )
+        best = start.clone()
+        least = torch.full_like(top, math.inf)
+        for drop in range(3):
+            scale = torch.exp2((start - drop).double()).unsqueeze(1)
+            codes = (rows / scale).round().clamp(self.quant_min, self.quant_max)
+            error = (codes * scale - rows).square().sum(1)
+            better = error < least
+            best = torch.where(better, start - drop, best)
+            least = torch.where(better, error, least)
+        best = torch.where(top > 0, best.clamp(min=DEAD), DEAD).to(torch.int32)
+        if self.floor.numel():
+            best = torch.maximum(best, self.floor)
+        self.exponent = best
+
+    def raise_to(self, exponents: torch.Tensor) -> None:
+        """Make the scales coarser, now and at every later choice; one exponent a channel."""
+        raised = exponents > self.exponent
+        floor = self.floor if self.floor.numel() else torch.full_like(self.exponent, DEAD)
+        self.floor = torch.where(raised, exponents, floor).to(torch.int32)
+        self.exponent = torch.maximum(self.exponent, exponents).to(torch.int32)

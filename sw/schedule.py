@@ -1,0 +1,256 @@
+"""Which lanes compute what, and where tensors lie: the plan that is encoded and costed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product
+
+from secateur.allocate import Request, allocate
+from secateur.body import Body, make_body
+from secateur.cost import rows_cycles
+from secateur.errors import SecateurError
+from secateur.hw.spec import Geometry
+from secateur.ir import Layer, Network, Source, Tensor
+from secateur.lanes import LaneMap, Split, lane_maps
+from secateur.layout import MapLayout, make_layout, padding, row_pixels
+from secateur.place import Placement, place
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """A layer, its row bodies and the deal of its pixels."""
+
+    layer: Layer
+    body: Body
+    lane_map: LaneMap
+
+    @property
+    def counts(self) -> list[int]:
+        """Words of each row that is in the stream: one if the channels share out the lanes."""
+        rows = self.body.rows[:1] if self.lane_map.kind == "blocks" else self.body.rows
+        return [len(row.common) for row in rows]
+
+    @property
+    def cycles(self) -> int:
+        """Cycles of the rows, headers included."""
+        passes = self.body.passes
+        return rows_cycles(self.counts, self.lane_map.groups, passes, self.lane_map.lanes)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All layers in order, and the layout of every tensor that lies in the banks."""
+
+    network: Network
+    geometry: Geometry
+    layers: list[LayerPlan]
+    layouts: dict[Tensor, MapLayout]
+    result: MapLayout
+
+
+_Consumers = dict[Tensor, list[tuple[Layer, Source]]]
+
+
+def _consumers(network: Network) -> _Consumers:
+    readers: _Consumers = {tensor: [] for tensor in network.tensors}
+    for layer in network.layers:
+        for source in layer.sources:
+            readers[source.tensor].append((layer, source))
+    return readers
+
+
+def _components(network: Network) -> list[list[Layer]]:
+    """Layers that must agree on lanes: those that read a common tensor, transitively."""
+    components: list[tuple[set[Tensor], list[Layer]]] = []
+    for layer in network.layers:
+        tensors, layers = {source.tensor for source in layer.sources}, [layer]
+        for component in [c for c in components if c[0] & tensors]:
+            components.remove(component)
+            tensors |= component[0]
+            layers = component[1] + layers
+        components.append((tensors, layers))
+    return [layers for _, layers in components]
+
+
+class _Chooser:
+    """Choice of a deal for each layer: fewest cycles, with a price on bank memory."""
+
+    def __init__(
+        self,
+        network: Network,
+        geometry: Geometry,
+        bodies: dict[Layer, Body],
+        placements: dict[Tensor, Placement],
+    ) -> None:
+        self.geometry, self.bodies, self.placements = geometry, bodies, placements
+        self.readers = _consumers(network)
+        self.pads = {tensor: padding(tensor, read) for tensor, read in self.readers.items()}
+        self.maps = {layer: self._maps(layer) for layer in network.layers}
+
+    def _maps(self, layer: Layer) -> list[tuple[int, LaneMap]]:
+        body, n = self.bodies[layer], self.geometry.n
+        rasters = {row_pixels(s.tensor, self.pads[s.tensor]) for s in layer.sources}
+        aligned = all(self.placements[s.tensor].pixel_bytes % n == 0 for s in layer.sources)
+        unit = all(source.stride == (1, 1) for source in layer.sources)
+        one = layer.output.height == layer.output.width == 1
+        maps = lane_maps(
+            layer,
+            p=self.geometry.p,
+            n=n,
+            uniform_blocks=len(body.rows) if one and body.uniform else 0,
+            raster=rasters.pop() if aligned and unit and len(rasters) == 1 else None,
+        )
+        costed = [(LayerPlan(layer, body, lane_map).cycles, lane_map) for lane_map in maps]
+        return sorted(costed, key=lambda item: item[0])
+
+    def layout(self, tensor: Tensor, split: Split | None) -> MapLayout | None:
+        """The tensor's map under a split, without its window."""
+        return make_layout(
+            tensor, self.placements[tensor], self.pads[tensor], split, self.geometry.n
+        )
+
+    def window(self, layout: MapLayout, chosen: dict[Layer, LaneMap]) -> int:
+        """Words of bank memory for a tensor."""
+        reads = self.readers[layout.tensor]
+        return max((layout.reach(source, chosen[layer]) for layer, source in reads), default=0)
+
+    def _agree(
+        self, layer: Layer, lane_map: LaneMap, splits: dict[Tensor, Split]
+    ) -> dict[Tensor, Split] | None:
+        """The splits with this layer's demands added, None if they contradict."""
+        merged = dict(splits)
+        for source in layer.sources:
+            pixel = self.placements[source.tensor].pixel_bytes
+            split = lane_map.split(source, pixel, self.geometry.n)
+            if split is None:
+                continue
+            if merged.setdefault(source.tensor, split) != split:
+                return None
+            if self.layout(source.tensor, split) is None:
+                return None
+        return merged
+
+    def _complete(
+        self, layers: list[Layer], first: LaneMap
+    ) -> tuple[dict[Layer, LaneMap], dict[Tensor, Split]] | None:
+        """Deals for all layers given that of ``layers[0]``: the fastest that agrees, one by one."""
+        splits = self._agree(layers[0], first, {})
+        if splits is None:
+            return None
+        chosen = {layers[0]: first}
+        for layer in layers[1:]:
+            for _, lane_map in self.maps[layer]:
+                merged = self._agree(layer, lane_map, splits)
+                if merged is not None:
+                    chosen[layer], splits = lane_map, merged
+                    break
+        return chosen, splits
+
+    def choose(
+        self, layers: list[Layer], price: float
+    ) -> tuple[dict[Layer, LaneMap], dict[Tensor, Split]]:
+        """The best deal of a component at ``price`` cycles a word of bank memory."""
+        leaders = sorted(layers, key=lambda layer: -self.maps[layer][0][0])
+        cycles = {(layer, m): cost for layer in layers for cost, m in self.maps[layer]}
+        best: tuple[float, dict[Layer, LaneMap], dict[Tensor, Split]] | None = None
+        tensors = {source.tensor for layer in layers for source in layer.sources}
+        for least, first in self.maps[leaders[0]]:
+            if best is not None and least >= best[0]:
+                break
+            completed = self._complete(leaders, first)
+            if completed is None:
+                continue
+            chosen, splits = completed
+            cost = float(sum(cycles[layer, lane_map] for layer, lane_map in chosen.items()))
+            for tensor in tensors:
+                layout = self.layout(tensor, splits.get(tensor))
+                assert layout is not None
+                cost += price * self.window(layout, chosen)
+            if best is None or cost < best[0]:
+                best = cost, chosen, splits
+        assert best is not None  # one lane asks for nothing, so the single-lane deal always agrees
+        return best[1], best[2]
+
+
+def _lives(network: Network) -> dict[Tensor, tuple[int, int]]:
+    """Steps at which a tensor is first written and last read; step 0 is the host's input."""
+    lives = {network.input: (0, 0)}
+    for step, layer in enumerate(network.layers, start=1):
+        begin, _ = lives.get(layer.output, (step, step))
+        lives[layer.output] = (begin, step)
+        for source in layer.sources:
+            lives[source.tensor] = (lives[source.tensor][0], step)
+    return lives
+
+
+def plan(network: Network, geometry: Geometry, dense: bool = False) -> Plan:
+    """Deal out the lanes, lay out the tensors, allocate the banks.
+
+    With ``dense`` every block counts as kept: the same network on the same geometry, unpruned.
+
+    Raises
+    ------
+    SecateurError : the tensors do not fit the banks however they are dealt out
+    """
+    placements = place(network, geometry.n)
+    bodies = {layer: make_body(layer, placements, geometry.n, dense) for layer in network.layers}
+    chooser = _Chooser(network, geometry, bodies, placements)
+    components, lives = _components(network), _lives(network)
+    needed, widest = 0, network.input
+    for price in (0.0, 0.1, 1.0, 10.0, 1e3, 1e6):
+        chosen: dict[Layer, LaneMap] = {}
+        splits: dict[Tensor, Split] = {}
+        for layers in components:
+            deal, split = chooser.choose(layers, price)
+            chosen |= deal
+            splits |= split
+        layouts = {}
+        for tensor in network.tensors:
+            layout = chooser.layout(tensor, splits.get(tensor))
+            assert layout is not None
+            layouts[tensor] = replace(layout, window=chooser.window(layout, chosen))
+        result = layouts.pop(network.output)
+        requests = [Request(tensor, layouts[tensor].window, *lives[tensor]) for tensor in layouts]
+        bases, needed = allocate(requests, geometry.bank_words)
+        if bases is not None:
+            layers_planned = [
+                LayerPlan(layer, bodies[layer], chosen[layer]) for layer in network.layers
+            ]
+            return Plan(
+                network, geometry, layers_planned, _place_windows(network, layouts, bases), result
+            )
+        widest = max(layouts, key=lambda tensor: layouts[tensor].window)
+    raise SecateurError(
+        f"the activations need {needed} words of bank memory, the target has "
+        f"{geometry.bank_words}; the largest tensor is {widest.name!r} "
+        f"({widest.channels} x {widest.height} x {widest.width}): choose a target with more pixel "
+        f"lanes or deeper banks, or a smaller input"
+    )
+
+
+def _place_windows(
+    network: Network, layouts: dict[Tensor, MapLayout], bases: dict[Tensor, int]
+) -> dict[Tensor, MapLayout]:
+    """Give windows their bases; those whose padding another tensor may dirty are cleared."""
+    placed = {tensor: replace(layout, base=bases[tensor]) for tensor, layout in layouts.items()}
+    dirty = set()
+    for (tensor, a), (other, b) in product(placed.items(), placed.items()):
+        overlap = a.base < b.base + b.window and b.base < a.base + a.window
+        if tensor is not other and overlap and _shape(a) != _shape(b):
+            dirty.add(tensor)
+    return {
+        tensor: replace(
+            layout,
+            clear=layout.padding.any
+            and tensor is not network.input  # the host writes the padding of its map
+            and (tensor in dirty or layout.padding.fill != 0),
+        )
+        for tensor, layout in placed.items()
+    }
+
+
+def _shape(layout: MapLayout) -> tuple[object, ...]:
+    """Tensors that agree in this write the very same words of their windows."""
+    tensor, pads = layout.tensor, layout.padding
+    size = (tensor.height, tensor.width, layout.placement.pixel_bytes)
+    return (size, pads, layout.pitch, layout.split, layout.base, layout.window)

@@ -1,0 +1,158 @@
+"""What the array can run, and one-line refusals for the rest."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch.fx import GraphModule, Node
+
+from secateur.graph import (
+    ADD,
+    CAT,
+    CONV,
+    FLATTEN,
+    HARDTANH,
+    LINEAR,
+    MAX_POOL,
+    PAD,
+    RELU,
+    VIEW,
+    active_nodes,
+    argument,
+    conv_window,
+    pad_amounts,
+    rank_of,
+    refuse,
+    shape_of,
+)
+
+MAX_STRIDE = 4
+
+_REMEDIES = {
+    "conv_transpose2d": "resize on the host, or use convolutions only",
+    "conv1d": "use Conv2d with a kernel of (1, k) on (N, C, 1, L)",
+    "upsample": "resize on the host",
+    "softmax": "drop it and take the softmax of the logits on the host",
+    "log_softmax": "drop it and take the softmax of the logits on the host",
+    "sigmoid": "drop it, or use ReLU, ReLU6 or Hardtanh",
+    "tanh": "use Hardtanh",
+    "gelu": "use ReLU or ReLU6",
+    "silu": "use ReLU or ReLU6",
+    "silu_": "use ReLU or ReLU6",
+    "hardswish": "use ReLU or ReLU6",
+    "leaky_relu": "use ReLU or ReLU6",
+    "prelu": "use ReLU or ReLU6",
+    "adaptive_max_pool2d": "use MaxPool2d with the map's size as kernel",
+    "slice": "split channels by separate convolutions",
+    "mul": "only parameters may be multiplied (masks)",
+    "sub": "use an add and a convolution with negated weights",
+    "convolution": "export with torch.export.export, without run_decompositions()",
+    "addmm": "export with torch.export.export, without run_decompositions()",
+}
+
+
+def check_supported(gm: GraphModule) -> None:
+    """Raise SecateurError for the first node of a canonical graph that the array cannot run."""
+    active = active_nodes(gm)
+    for node in gm.graph.nodes:
+        if node not in active or node.op == "output":
+            continue
+        if node.op == "placeholder":
+            if rank_of(node) not in (2, 4):
+                raise refuse(
+                    node, f"input of {rank_of(node)} dimensions", "use (N, C, H, W) or (N, C)"
+                )
+        elif node.op == "call_function" and node.target in _CHECKS:
+            _check_type(node)
+            _CHECKS[node.target](node)
+        else:
+            raise unsupported(node)
+
+
+def unsupported(node: Node) -> Exception:
+    op = str(node.target).removeprefix("aten.").split(".")[0]
+    remedy = next(
+        (text for name, text in _REMEDIES.items() if op == name or op.startswith(name + "_")),
+        "use Conv2d, Linear, ReLU, ReLU6, Hardtanh, add, cat, pooling, BatchNorm and flatten",
+    )
+    return refuse(node, "the array has no such operation", remedy)
+
+
+def _check_type(node: Node) -> None:
+    dtype = str(node.meta["val"].dtype) if "val" in node.meta else "torch.float32"
+    if dtype != "torch.float32":
+        raise refuse(node, f"computes in {dtype}", "use float32")
+
+
+def _check_conv(node: Node) -> None:
+    x, weight = cast(Node, node.args[0]), cast(Node, node.args[1])
+    if rank_of(x) != 4:
+        raise refuse(node, "input without a batch", "give (N, C, H, W)")
+    outputs, per_group, *kernel = (int(n) for n in weight.meta["val"].shape)
+    window = conv_window(node, (kernel[0], kernel[1]))
+    if window.groups != 1 and not (per_group == 1 and outputs == window.groups):
+        raise refuse(
+            node,
+            f"groups={window.groups} with {shape_of(x)[0]} inputs and {outputs} outputs",
+            "use groups=1, or a depthwise convolution with as many outputs as inputs",
+        )
+    if max(window.stride) > MAX_STRIDE:
+        raise refuse(node, f"stride {max(window.stride)}", f"use strides up to {MAX_STRIDE}")
+
+
+def _check_linear(node: Node) -> None:
+    if rank_of(cast(Node, node.args[0])) != 2:
+        raise refuse(
+            node,
+            f"Linear on a {rank_of(cast(Node, node.args[0]))}-D tensor",
+            "flatten to (N, features) first, or use a 1x1 Conv2d",
+        )
+
+
+def _check_add(node: Node) -> None:
+    a, b = node.args[:2]
+    if not isinstance(a, Node) or not isinstance(b, Node):
+        raise refuse(node, "add of a constant", "put the constant into a bias")
+    if float(node.kwargs.get("alpha", 1)) != 1:  # type: ignore[arg-type]
+        raise refuse(node, "add with alpha", "scale a weight instead")
+    if a.op == "get_attr" or b.op == "get_attr":
+        raise refuse(node, "add of a parameter", "put the constant into a bias")
+    if shape_of(a) != shape_of(b):
+        raise refuse(node, "add that broadcasts", "add tensors of one shape")
+
+
+def _check_max_pool(node: Node) -> None:
+    if argument(node, 5, False):
+        raise refuse(node, "ceil_mode=True", "pad explicitly and use ceil_mode=False")
+    if rank_of(node) != 4:
+        raise refuse(node, "input without a batch", "give (N, C, H, W)")
+
+
+def _check_cat(node: Node) -> None:
+    if int(argument(node, 1, 0)) % rank_of(node) != 1:
+        raise refuse(node, "concatenation on another dimension", "concatenate channels (dim=1)")
+
+
+def _check_view(node: Node) -> None:
+    shape = shape_of(node)
+    if len(shape) not in (1, 3) or (len(shape) == 3 and shape[1:] != (1, 1)):
+        raise refuse(node, f"view to (N, {', '.join(map(str, shape))})", "flatten to (N, features)")
+
+
+def _check_bounds(node: Node) -> None:
+    if any(isinstance(a, Node) for a in node.args[1:]):
+        raise refuse(node, "bounds that are tensors", "use numbers")
+
+
+_CHECKS = {
+    CONV: _check_conv,
+    LINEAR: _check_linear,
+    RELU: _check_bounds,
+    HARDTANH: _check_bounds,
+    ADD: _check_add,
+    MAX_POOL: _check_max_pool,
+    CAT: _check_cat,
+    PAD: pad_amounts,
+    FLATTEN: _check_view,
+    VIEW: _check_view,
+}
