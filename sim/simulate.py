@@ -1,0 +1,176 @@
+"""Run an image on the Verilog of the engine, in Verilator, and compare it with the golden run."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from secateur.hw.spec import Error, Geometry, Status
+from secateur.sim import drivers, verilator, wrapper
+from secateur.sim.drivers import Bytes, StatusChange, TraceBeat
+from secateur.sim.golden import ImageError, Program, Run, parse, run
+
+_FOREVER = (1 << 32) - 1
+
+
+@dataclass(frozen=True)
+class SimResult:
+    """What the engine did with a batch, one inference after the other.
+
+    ``results`` uint8 (beats, N) of all inferences; ``trace[i]`` the drained pixels of inference i;
+    ``cycles[i]`` its count by ``status.cycles``. ``total`` cycles were simulated in ``seconds``.
+    """
+
+    results: Bytes
+    trace: list[list[TraceBeat]]
+    cycles: list[int]
+    state: Status
+    error: Error
+    status: list[StatusChange]
+    total: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``mismatches`` in words (empty if equal); layers compared over all inferences; cycles of
+    an inference in the engine and in the golden interpreter."""
+
+    mismatches: list[str]
+    layers_compared: int
+    cycles: int
+    golden_cycles: int
+
+
+@functools.lru_cache(maxsize=8)
+def engine_verilog(geometry: Geometry, init: bytes | None = None) -> str:
+    """Verilog of the engine; with ``init`` the image is in its ROM."""
+    from secateur.hw.verilog import to_verilog
+
+    return str(to_verilog(geometry, init=init))
+
+
+def build(
+    geometry: Geometry, *, verilog: str | None = None, rom: bytes | None = None, waves: bool = False
+) -> Path:
+    """The simulator's executable for an engine, from the cache or made now."""
+    engine = engine_verilog(geometry, rom) if verilog is None else verilog
+    bench = wrapper.bench_verilog(geometry, rom=rom is not None)
+    return verilator.build(engine + bench, wrapper.public_ports(), waves=waves)
+
+
+def simulate(
+    image: bytes,
+    inputs: Bytes,
+    geometry: Geometry,
+    *,
+    verilog: str | None = None,
+    rom: bool = False,
+    stalls: float = 0.0,
+    seed: int = 0,
+    waves: Path | None = None,
+    limit: int | None = None,
+) -> SimResult:
+    """Load ``image`` (or build it into the engine, with ``rom``) and run all ``inputs``, uint8
+    (batch, input words * N), one after the other in one simulation.
+
+    ``stalls`` is the probability with which any source or sink pauses in a cycle, by ``seed``.
+    ``waves`` names an FST file. ``limit`` is the most cycles to simulate; by default enough for
+    any correct engine. Ends when all results are there, at an ERROR, or at the limit.
+    Raises ``SimulationError`` if a tool fails; an engine that stops early is no exception.
+    """
+    if not 0.0 <= stalls < 1.0:
+        raise ValueError(f"stalls must be 0 to below 1, not {stalls!r}")
+    width, beats, allowed = inputs.shape[1] // geometry.n, _FOREVER, 100_000
+    try:
+        program = parse(image, geometry)
+    except ImageError:
+        pass  # the engine is to find that out
+    else:
+        beats = len(inputs) * result_beats(program)
+        allowed = len(inputs) * (program.cycles + width)
+        image = image[: program.words.size]
+    if limit is None:
+        limit = int((len(image) * 4 + allowed) / (1 - stalls) ** 2 * 1.5) + 20_000
+    program_file = build(
+        geometry, verilog=verilog, rom=image if rom else None, waves=waves is not None
+    )
+    with tempfile.TemporaryDirectory(prefix="secateur-") as name:
+        folder = Path(name)
+        drivers.write_image(folder, image)
+        drivers.write_inputs(folder, inputs, geometry.n)
+        settings = {
+            "SECATEUR_STALL": str(round(stalls * 65536)),
+            "SECATEUR_SEED": str(seed + 1),
+            "SECATEUR_TARGET": str(beats),
+            "SECATEUR_LIMIT": str(limit),
+        }
+        began = time.monotonic()
+        verilator.execute(program_file, folder, "secateur.sim.bench", settings, waves=waves)
+        seconds = time.monotonic() - began
+        status, total = drivers.read_status(folder)
+        trace = drivers.read_trace(folder)
+        by_inference: list[list[TraceBeat]] = [[] for _ in inputs]
+        for beat in trace:
+            by_inference[min(max(0, beat.taken - 1) // max(width, 1), len(inputs) - 1)].append(beat)
+        return SimResult(
+            results=drivers.read_results(folder, geometry.n),
+            trace=by_inference,
+            cycles=[s.cycles for s in status if s.before == Status.RUNNING],
+            state=Status(status[-1].state if status else 0),
+            error=Error(status[-1].error if status else 0),
+            status=status,
+            total=total,
+            seconds=seconds,
+        )
+
+
+def result_beats(program: Program) -> int:
+    """Beats of the result stream of one inference."""
+    probe = np.zeros((1, program.input_words * program.geometry.n), np.uint8)
+    return int(run(program, probe, trace=False).results.shape[1])
+
+
+def compare(result: SimResult, golden: Run) -> Comparison:
+    """Compare every pixel of every layer, the result stream and the cycles.
+
+    ``golden`` is the run of the same inputs with ``sequential=True`` (or without, if no layer reads
+    stale bytes).
+    """
+    found, layers = list[str](), 0
+    if result.error != Error.NONE:
+        found.append(f"the engine stopped with {result.error.name}")
+    for i, beats in enumerate(result.trace):
+        by_layer: dict[int, list[TraceBeat]] = {}
+        for beat in beats:
+            by_layer.setdefault(beat.layer, []).append(beat)
+        for layer in golden.layers:
+            got = by_layer.pop(layer.index, [])
+            where = f"inference {i}, layer {layer.index}"
+            found += _compare_layer(where, got, layer.m.tolist(), layer.codes[i], layer.result)
+            layers += 1
+        found += [f"inference {i}: layer {index} is not in the image" for index in by_layer]
+    expected = golden.results.reshape(-1, golden.results.shape[2])
+    if not np.array_equal(result.results, expected):
+        found.append(f"results differ: {len(result.results)} of {len(expected)} beats came")
+    if len(result.cycles) != len(golden.results):
+        found.append(f"{len(result.cycles)} of {len(golden.results)} inferences ended")
+    return Comparison(found, layers, max(result.cycles, default=0), golden.cycles)
+
+
+def _compare_layer(
+    where: str, got: list[TraceBeat], m: list[int], codes: Bytes, result: bool
+) -> list[str]:
+    if len(got) != len(m):
+        return [f"{where}: {len(got)} pixels, {len(m)} expected"]
+    for k, beat in enumerate(got):
+        if beat.m != m[k] or beat.data != codes[k].tobytes() or beat.result != result:
+            expected = f"m {m[k]} {codes[k].tobytes().hex()} result {result}"
+            seen = f"m {beat.m} {beat.data.hex()} result {beat.result}"
+            return [f"{where}, pixel {k} of {len(m)}: {seen}, expected {expected}"]
+    return []

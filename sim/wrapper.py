@@ -1,0 +1,172 @@
+"""The bench in SystemVerilog around the engine: clock, stream sources and sinks, stalls, monitors.
+
+Simulation speed decides this split: cocotb wakes only when something has ended, while single beats
+stay in HDL. Beats come from and go to files in the folder of the run (``secateur.sim.drivers``).
+"""
+
+from __future__ import annotations
+
+from secateur.hw.spec import Geometry
+
+#: Ports of ``bench`` that cocotb reads or writes.
+PUBLIC = ("rst", "close", "stall", "seed", "target", "results", "now", "state", "error", "stopped")
+
+_MODULES = """
+// Presents the beats of a binary file, most significant byte first, with random pauses.
+// A beat, once valid, stays until taken.
+module bench_source #(parameter WIDTH = 8, parameter SALT = 1) (
+  input wire clk, input wire rst, input wire [15:0] stall, input wire [31:0] seed,
+  input integer file,
+  output reg valid, output reg [WIDTH-1:0] payload, input wire ready
+);
+  reg [31:0] dice;
+  reg [WIDTH-1:0] beat;
+  reg ended;
+  always @(posedge clk)
+    if (rst) begin
+      valid <= 0;
+      ended <= file == 0;
+      dice <= (seed * 32'd2654435761) ^ SALT;
+    end else begin
+      dice <= dice ^ (dice << 13) ^ ((dice ^ (dice << 13)) >> 17)
+            ^ ((dice ^ (dice << 13) ^ ((dice ^ (dice << 13)) >> 17)) << 5);
+      if (!valid || ready) begin
+        valid <= 0;
+        if (!ended && dice[15:0] >= stall) begin
+          if ($fread(beat, file) == WIDTH / 8) begin
+            valid <= 1;
+            payload <= beat;
+          end else ended <= 1;
+        end
+      end
+    end
+endmodule
+
+// Is ready at random times.
+module bench_ready #(parameter SALT = 1) (
+  input wire clk, input wire rst, input wire [15:0] stall, input wire [31:0] seed,
+  output reg ready
+);
+  reg [31:0] dice;
+  always @(posedge clk)
+    if (rst) begin
+      ready <= 0;
+      dice <= (seed * 32'd2654435761) ^ SALT;
+    end else begin
+      dice <= dice ^ (dice << 13) ^ ((dice ^ (dice << 13)) >> 17)
+            ^ ((dice ^ (dice << 13) ^ ((dice ^ (dice << 13)) >> 17)) << 5);
+      ready <= dice[15:0] >= stall;
+    end
+endmodule
+"""
+
+_BENCH = """
+module bench (
+  input wire rst, input wire close, input wire [15:0] stall, input wire [31:0] seed,
+  input wire [31:0] target,
+  output reg [31:0] results, output reg [31:0] now,
+  output wire [2:0] state, output wire [3:0] error, output wire stopped
+);
+  localparam N = {n};
+  reg clk = 0;
+  always #1 clk = !clk;
+
+  wire input_valid, input_ready, result_valid, result_ready, trace_valid, trace_result;
+  wire [8*N-1:0] input_payload, result_payload, trace_data;
+  wire [15:0] trace_m;
+  wire [15:0] trace_layer;
+  wire [31:0] cycles;
+  integer image_file, input_file, result_file, trace_file, status_file;
+  initial begin
+    image_file = {image_open};
+    input_file = $fopen("input.bin", "rb");
+    result_file = $fopen("result.txt", "w");
+    trace_file = $fopen("trace.txt", "w");
+    status_file = $fopen("status.txt", "w");
+  end
+
+  bench_source #(.WIDTH(8 * N), .SALT(32'h1234567)) input_source (
+    .clk(clk), .rst(rst), .stall(stall), .seed(seed), .file(input_file),
+    .valid(input_valid), .payload(input_payload), .ready(input_ready));
+  bench_ready #(.SALT(32'h89abcde)) result_sink (
+    .clk(clk), .rst(rst), .stall(stall), .seed(seed), .ready(result_ready));
+{image}
+  {top} dut (
+    .clk(clk), .rst(rst),
+{image_ports}
+    .input__valid(input_valid), .input__payload(input_payload), .input__ready(input_ready),
+    .result__valid(result_valid), .result__payload(result_payload), .result__ready(result_ready),
+    .trace__valid(trace_valid), .trace__layer(trace_layer), .trace__m(trace_m),
+    .trace__data(trace_data), .trace__result(trace_result),
+    .status__state(state), .status__error(error), .status__cycles(cycles));
+
+  reg [31:0] taken;  // input beats: tells the inferences of the trace apart
+  reg [2:0] last_state;
+  reg held;
+  reg [8*N-1:0] held_payload;
+  reg ended;
+  assign stopped = ended;
+  always @(posedge clk)
+    if (rst) begin
+      results <= 0;
+      taken <= 0;
+      now <= 0;
+      last_state <= 0;
+      held <= 0;
+      ended <= 0;
+    end else begin
+      now <= now + 1;
+      last_state <= state;
+      ended <= (results >= target && state != 3) || state == 4;
+      if (result_valid && result_ready) begin
+        results <= results + 1;
+        $fwrite(result_file, "%h\\n", result_payload);
+      end
+      if (input_valid && input_ready) taken <= taken + 1;
+      held <= result_valid && !result_ready;
+      held_payload <= result_payload;
+      if (held && (!result_valid || result_payload != held_payload))
+        $error("the result stream changed or withdrew a stalled beat");
+      if (trace_valid)
+        $fwrite(trace_file, "%h %h %h %h %0d\\n",
+                trace_layer, trace_m, trace_data, trace_result, taken);
+      if (state != last_state)
+        $fwrite(status_file, "%0d %0d %0d %0d %0d\\n", now, last_state, state, error, cycles);
+    end
+  always @(posedge close) begin
+    $fwrite(status_file, "%0d\\n", now);
+    $fclose(result_file);
+    $fclose(trace_file);
+    $fclose(status_file);
+  end
+endmodule
+"""
+
+_IMAGE = """
+  wire image_valid, image_ready;
+  wire [7:0] image_payload;
+  bench_source #(.WIDTH(8), .SALT(32'h5eca7e)) image_source (
+    .clk(clk), .rst(rst), .stall(stall), .seed(seed), .file(image_file),
+    .valid(image_valid), .payload(image_payload), .ready(image_ready));
+"""
+_IMAGE_PORTS = """\
+    .image__valid(image_valid), .image__payload(image_payload), .image__ready(image_ready),"""
+
+
+def bench_verilog(geometry: Geometry, *, rom: bool, top: str = "secateur") -> str:
+    """SystemVerilog of module ``bench`` around the engine ``top``; a ROM engine has no image
+    stream."""
+    bench = _BENCH.format(
+        n=geometry.n,
+        top=top,
+        image_open="0" if rom else '$fopen("image.bin", "rb")',
+        image="" if rom else _IMAGE,
+        image_ports="" if rom else _IMAGE_PORTS,
+    )
+    return _MODULES + bench
+
+
+def public_ports() -> str:
+    """Verilator control file: only the bench's own ports are visible to cocotb."""
+    lines = [f'public_flat_rw -module "bench" -var "{name}"' for name in PUBLIC]
+    return "\n".join(["`verilator_config", *lines, ""])
