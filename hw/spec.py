@@ -51,38 +51,42 @@ MIN_ROW_WORDS = 8
 
 
 class Reg(enum.IntEnum):
-    """16-bit configuration registers. A configuration word writes N/2 consecutive ones."""
+    """16-bit configuration registers. A configuration word writes N/2 consecutive ones.
 
-    A_BASE = 0  # local byte address of source A for the first group
-    A_KR = 1  # bytes from one kernel row to the next
-    A_SX = 2  # bytes from one group to the next along x
-    A_SY = 3  # bytes from one group row to the next
-    OUT_W = 4  # first word of the output tensor's window in every bank
-    OUT_S = 5  # words in that window; 0: no bank accepts
-    FLAGS = 6
-    FLAGS2 = 7
-    GX = 8  # groups along x (or input words of a LOAD)
-    GY = 9  # group rows
-    PC = 10  # drain walk: steps of the inner level
-    PR = 11  # drain walk: steps of the outer level
-    D_GX = 12  # word address steps of the drain walk, modulo 2**16
-    D_GY = 13
-    D_PR = 14
-    D_PC = 15
-    CLAST = 16  # see walk validity
-    RLAST = 17
-    LANES = 18  # pixel lanes drained per group
-    OUT_BASE = 19  # word address in the output map of the first pixel of row 0
-    OFF_DC = 20  # window offsets of the output tensor: words per lane column,
-    OFF_DR = 21  # per lane row,
-    OFF_PC = 22  # and lane columns
-    CLIP = 23  # low byte: lower bound, high byte: upper bound (codes)
-    B_BASE = 24
-    B_KR = 25
-    B_SX = 26
-    B_SY = 27
-    GZ = 28  # passes over the body that accumulate into one group
-    A_SZ = 29  # bytes that source A moves from one pass to the next
+    The order is the one that, over the layers of residual networks, needs the fewest words:
+    what changes together stands together.
+    """
+
+    OFF_PC = 0  # window offsets of the output tensor: lane columns,
+    OFF_DC = 1  # words per lane column,
+    OFF_DR = 2  # and words per lane row
+    GX = 3  # groups along x (or input words of a LOAD)
+    D_PR = 4  # word address steps of the drain walk, modulo 2**16
+    OUT_BASE = 5  # word address in the output map of the first pixel of row 0
+    B_SX = 6  # source B: as A_SX
+    B_BASE = 7  # as A_BASE
+    B_SY = 8  # as A_SY
+    A_SZ = 9  # bytes that source A moves from one pass to the next
+    LANES = 10  # pixel lanes drained per group
+    GZ = 11  # passes over the body that accumulate into one group
+    FLAGS = 12  # FLAG_*
+    A_BASE = 13  # local byte address of source A for the first group
+    OUT_W = 14  # first word of the output tensor's window in every bank
+    OUT_S = 15  # words in that window; 0: no bank accepts
+    A_KR = 16  # bytes from one kernel row to the next
+    B_KR = 17  # as A_KR
+    D_PC = 18  # as D_PR
+    FLAGS2 = 19  # FLAG2_*
+    PR = 20  # drain walk: steps of the outer level
+    PC = 21  # drain walk: steps of the inner level
+    CLIP = 22  # low byte: lower bound, high byte: upper bound (codes)
+    D_GX = 23  # as D_PR
+    GY = 24  # group rows
+    D_GY = 25  # as D_PR
+    A_SX = 26  # bytes from one group to the next along x
+    A_SY = 27  # bytes from one group row to the next
+    CLAST = 28  # see walk validity
+    RLAST = 29  # see walk validity
 
 
 REGISTERS = 32  # the file is padded so that any word may start at any register

@@ -127,13 +127,16 @@ def _flags(layer_plan: LayerPlan, layout: MapLayout, clear: bool, result: bool) 
 
 
 class _Writer:
-    """Collects words; knows what the registers hold."""
+    """Collects words; knows what the registers hold.
+
+    At first nothing is known: an inference begins with what the one before has left.
+    """
 
     def __init__(self, n: int) -> None:
         self.n = n
         self.words: list[npt.NDArray[np.uint8]] = []
         self.count = 0
-        self.held = [0] * spec.REGISTERS
+        self.held: list[int | None] = [None] * spec.REGISTERS
 
     def add(self, words: npt.NDArray[np.uint8]) -> None:
         """Append (words, N + 1) bytes."""
@@ -156,7 +159,9 @@ class _Writer:
             if not starts or index >= starts[-1] + self.n // 2:
                 starts.append(index)
         for start in starts:
-            values = np.array(wanted[start : start + self.n // 2], dtype="<u2")
+            window = slice(start, min(start + self.n // 2, spec.REGISTERS))
+            wanted[window] = [value or 0 for value in wanted[window]]
+            values = np.array(wanted[window], dtype="<u2")
             word = np.zeros(self.n + 1, dtype=np.uint8)
             word[: 2 * len(values)] = values.view(np.uint8)
             word[-1] = start | (event if start == starts[-1] else 0)

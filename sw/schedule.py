@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import product
 
-from secateur.allocate import Request, allocate
+from secateur.allocate import Request, allocate, dirtied
 from secateur.body import Body, make_body
 from secateur.cost import rows_cycles
 from secateur.errors import SecateurError
-from secateur.hw.spec import Geometry
+from secateur.hw.spec import Geometry, clear_cycles
 from secateur.ir import Layer, Network, Source, Tensor
 from secateur.lanes import LaneMap, Split, lane_maps
 from secateur.layout import MapLayout, make_layout, padding, row_pixels
@@ -210,15 +209,24 @@ def plan(network: Network, geometry: Geometry, dense: bool = False) -> Plan:
             assert layout is not None
             layouts[tensor] = replace(layout, window=chooser.window(layout, chosen))
         result = layouts.pop(network.output)
-        requests = [Request(tensor, layouts[tensor].window, *lives[tensor]) for tensor in layouts]
+        requests = [
+            _request(layout, lives[tensor], tensor is network.input)
+            for tensor, layout in layouts.items()
+        ]
         bases, needed = allocate(requests, geometry.bank_words)
         if bases is not None:
-            layers_planned = [
-                LayerPlan(layer, bodies[layer], chosen[layer]) for layer in network.layers
-            ]
-            return Plan(
-                network, geometry, layers_planned, _place_windows(network, layouts, bases), result
-            )
+            dirty = dirtied(requests, bases)
+            planned = [LayerPlan(layer, bodies[layer], chosen[layer]) for layer in network.layers]
+            placed = {
+                request.tensor: replace(
+                    layouts[request.tensor],
+                    base=bases[request.tensor],
+                    clear=request.clearing > 0
+                    and (request.tensor in dirty or layouts[request.tensor].padding.fill != 0),
+                )
+                for request in requests
+            }
+            return Plan(network, geometry, planned, placed, result)
         widest = max(layouts, key=lambda tensor: layouts[tensor].window)
     raise SecateurError(
         f"the activations need {needed} words of bank memory, the target has "
@@ -228,29 +236,11 @@ def plan(network: Network, geometry: Geometry, dense: bool = False) -> Plan:
     )
 
 
-def _place_windows(
-    network: Network, layouts: dict[Tensor, MapLayout], bases: dict[Tensor, int]
-) -> dict[Tensor, MapLayout]:
-    """Give windows their bases; those whose padding another tensor may dirty are cleared."""
-    placed = {tensor: replace(layout, base=bases[tensor]) for tensor, layout in layouts.items()}
-    dirty = set()
-    for (tensor, a), (other, b) in product(placed.items(), placed.items()):
-        overlap = a.base < b.base + b.window and b.base < a.base + a.window
-        if tensor is not other and overlap and _shape(a) != _shape(b):
-            dirty.add(tensor)
-    return {
-        tensor: replace(
-            layout,
-            clear=layout.padding.any
-            and tensor is not network.input  # the host writes the padding of its map
-            and (tensor in dirty or layout.padding.fill != 0),
-        )
-        for tensor, layout in placed.items()
-    }
-
-
-def _shape(layout: MapLayout) -> tuple[object, ...]:
-    """Tensors that agree in this write the very same words of their windows."""
-    tensor, pads = layout.tensor, layout.padding
+def _request(layout: MapLayout, life: tuple[int, int], is_input: bool) -> Request:
+    """What a tensor asks of the allocator. The host writes the padding of the input itself."""
+    tensor = layout.tensor
+    padded = layout.padding.any and not is_input
     size = (tensor.height, tensor.width, layout.placement.pixel_bytes)
-    return (size, pads, layout.pitch, layout.split, layout.base, layout.window)
+    shape = (size, layout.padding, layout.pitch, layout.split)
+    clearing = clear_cycles(layout.window) if padded else 0
+    return Request(tensor, layout.window, *life, clearing, shape)
