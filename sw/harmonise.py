@@ -1,0 +1,234 @@
+"""Raise exponents until every layer fits the drain, the accumulator and float32; round biases.
+
+Everything is only ever raised (coarser scales), layer after layer, until nothing changes. What
+holds afterwards, for output channel c of every layer, with e_acc[c] the exponent of its
+accumulator and shift s[c] = e_out - e_acc[c]:
+
+* all sources give the same e_acc[c]; a tensor added as it is needs a power-of-two weight that
+  fits a signed byte, with one WSHIFT for the whole source;
+* 0 <= s[c] <= 31, and the s of a layer span no more than SHIFT_DELTA_BITS;
+* the sum of |weight| * max|code| stays inside the accumulator;
+* sum and bias stay below 2**24 on the finest of their grids: float32 is exact in any order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.fx import GraphModule, Node
+
+from secateur.errors import SecateurError
+from secateur.graph import constant, name_of
+from secateur.hw.spec import (
+    ACC_BITS,
+    BIAS_BITS,
+    BIAS_FRACTION,
+    SHIFT_BASE_BITS,
+    SHIFT_DELTA_BITS,
+    WSHIFT,
+)
+from secateur.match import Match, Operand, observed_layers, stored_roots
+from secateur.observe import ActivationFakeQuantize, PerChannelWeightFakeQuantize
+
+Ints = npt.NDArray[np.int64]
+
+SHIFT_LIMIT = (1 << SHIFT_BASE_BITS) - 1
+SHIFT_SPAN = (1 << SHIFT_DELTA_BITS) - 1
+BIAS_LIMIT = 1 << (BIAS_BITS - 1)
+#: Largest power of two in a signed weight byte.
+UNIT_LIMIT = 6
+_ROUNDS = 2000
+
+
+@dataclass
+class _Product:
+    """A convolution or linear of a layer; ``rows`` are its float weights (O, ...)."""
+
+    x: ActivationFakeQuantize
+    w: PerChannelWeightFakeQuantize
+    rows: npt.NDArray[np.float64]
+
+    def exponents(self) -> Ints:
+        return int(self.x.exponent) + self.w.exponent.numpy().astype(np.int64)
+
+    def raise_to(self, target: Ints) -> None:
+        self.w.raise_to(torch.from_numpy(target - int(self.x.exponent)))
+
+    def magnitude(self) -> Ints:
+        """Per channel, the largest |sum| that weights and input codes allow."""
+        scale = np.exp2(self.w.exponent.numpy().astype(np.float64))[:, None]
+        codes = np.clip(np.rint(self.rows / scale), self.w.quant_min, self.w.quant_max)
+        return np.asarray(np.abs(codes).sum(1).astype(np.int64) * self.x.largest)
+
+
+@dataclass
+class _Layer:
+    match: Match
+    out: ActivationFakeQuantize
+    products: list[_Product]
+    tensors: list[ActivationFakeQuantize]
+    bias: npt.NDArray[np.float64]
+
+
+def harmonise(prepared: GraphModule) -> None:
+    """Raise the exponents that the fake quantisers of a calibrated graph hold; see the module.
+
+    Raises SecateurError, naming the layer, if no exponents fit.
+    """
+    layers = [_read(prepared, match, node) for match, node in observed_layers(prepared)]
+    for _ in range(_ROUNDS):
+        unsettled = [layer for layer in layers if _settle(layer)]
+        if not unsettled:
+            return
+    raise SecateurError(
+        f"{name_of(unsettled[0].match.result)}: no power-of-two scales fit its concatenated or "
+        "residual tensors; insert a convolution between them"
+    )
+
+
+def write_biases(prepared: GraphModule) -> None:
+    """Put each layer's bias on the grid 2**(e_out - BIAS_FRACTION), as one buffer in the graph."""
+    for index, (match, node) in enumerate(observed_layers(prepared)):
+        layer = _read(prepared, match, node)
+        operands = [o for o in match.operands if o.product is not None]
+        if all(o.bias is None for o in operands):
+            continue
+        grid = int(layer.out.exponent) - BIAS_FRACTION
+        codes = _bias_codes(layer)
+        name = f"_grid_bias_{index}"
+        prepared.register_buffer(name, torch.from_numpy(np.ldexp(codes, grid)).float())
+        for operand in operands:
+            product = cast(Node, operand.product)
+            args = list(product.args) + [None] * (3 - len(product.args))
+            args[2] = None
+            if operand is operands[0]:
+                with prepared.graph.inserting_before(product):
+                    args[2] = prepared.graph.get_attr(name)
+            product.args = tuple(args)
+    prepared.graph.eliminate_dead_code()
+    prepared.recompile()
+
+
+def _fake_quantize(gm: GraphModule, node: Node) -> torch.nn.Module:
+    return gm.get_submodule(str(node.target))
+
+
+def _read(gm: GraphModule, match: Match, node: Node) -> _Layer:
+    def tensor(operand: Operand) -> ActivationFakeQuantize:
+        found = _fake_quantize(gm, stored_roots(operand.value)[0])
+        return cast(ActivationFakeQuantize, found)
+
+    products, tensors = [], []
+    bias: npt.NDArray[np.float64] | None = None
+    for operand in match.operands:
+        if operand.product is None:
+            tensors.append(tensor(operand))
+            continue
+        weight = cast(PerChannelWeightFakeQuantize, _fake_quantize(gm, operand.weight))
+        value = constant(gm, operand.weight)
+        weight.choose(value)
+        rows = value.flatten(1).double().numpy()
+        products.append(_Product(tensor(operand), weight, rows))
+        if bias is None:
+            bias = np.zeros(len(rows))
+        if operand.bias is not None:
+            bias = bias + constant(gm, operand.bias).double().numpy()
+    out = cast(ActivationFakeQuantize, _fake_quantize(gm, node))
+    return _Layer(match, out, products, tensors, np.zeros(1) if bias is None else bias)
+
+
+def _bias_codes(layer: _Layer) -> Ints:
+    codes = np.rint(np.ldexp(layer.bias, BIAS_FRACTION - int(layer.out.exponent)))
+    return np.clip(codes, -BIAS_LIMIT, BIAS_LIMIT - 1).astype(np.int64)
+
+
+def _settle(layer: _Layer) -> bool:
+    """One pass of raises over a layer; whether anything changed."""
+    before = _state(layer)
+    if layer.products:
+        _align_products(layer)
+        if layer.tensors:
+            _fit_tensor(layer)
+        _fit_shifts(layer)
+        _fit_sums(layer)
+    else:
+        _fit_tensors(layer)
+    return _state(layer) != before
+
+
+def _state(layer: _Layer) -> list[list[int]]:
+    tensors = [layer.out, *layer.tensors, *(p.x for p in layer.products)]
+    state = [[int(t.exponent)] for t in tensors]
+    return state + [p.w.exponent.tolist() for p in layer.products]
+
+
+def _accumulator(layer: _Layer) -> Ints:
+    return np.maximum.reduce([p.exponents() for p in layer.products])
+
+
+def _align_products(layer: _Layer, least: Ints | int = -(1 << 20)) -> None:
+    target = np.maximum(_accumulator(layer), least)
+    for product in layer.products:
+        product.raise_to(target)
+
+
+def _fit_tensor(layer: _Layer) -> None:
+    """A convolution and a tensor: 2**(e_r - e_acc[c]) within 0..6, or 4..10 with WSHIFT."""
+    tensor = layer.tensors[0]
+    top = int(tensor.exponent)
+    _align_products(layer, top - UNIT_LIMIT - WSHIFT)
+    ratio = top - _accumulator(layer)
+    least, most = int(ratio.min()), int(ratio.max())
+    if least < 0:
+        tensor.raise_to(top - least)
+    elif most > UNIT_LIMIT and least < WSHIFT:
+        if top + WSHIFT - least <= int(layer.out.exponent):
+            tensor.raise_to(top + WSHIFT - least)
+        else:
+            _align_products(layer, top - UNIT_LIMIT)
+
+
+def _fit_tensors(layer: _Layer) -> None:
+    """Two tensors: the accumulator has the finest exponent of both and of the output."""
+    finest = min(int(t.exponent) for t in [*layer.tensors, layer.out])
+    finest = max(finest, max(int(t.exponent) for t in layer.tensors) - UNIT_LIMIT - WSHIFT)
+    for tensor in [*layer.tensors, layer.out]:
+        tensor.raise_to(finest)
+    if int(layer.out.exponent) - finest > SHIFT_LIMIT:
+        for tensor in layer.tensors:
+            tensor.raise_to(int(layer.out.exponent) - SHIFT_LIMIT)
+
+
+def _fit_shifts(layer: _Layer) -> None:
+    accumulator = _accumulator(layer)
+    layer.out.raise_to(int(accumulator.max()))
+    shift = int(layer.out.exponent) - accumulator
+    limit = min(int(shift.min()) + SHIFT_SPAN, SHIFT_LIMIT)
+    _align_products(layer, int(layer.out.exponent) - limit)
+
+
+def _fit_sums(layer: _Layer) -> None:
+    accumulator = _accumulator(layer)
+    out = int(layer.out.exponent)
+    shift = out - accumulator
+    bound = np.add.reduce([p.magnitude() for p in layer.products])
+    for tensor in layer.tensors:
+        bound = bound + (tensor.largest << np.maximum(int(tensor.exponent) - accumulator, 0))
+    codes = np.abs(_bias_codes(layer))
+
+    coarse = np.maximum(shift - BIAS_FRACTION, 0)
+    fine = np.maximum(BIAS_FRACTION - shift, 0)
+    inexact = (bound << fine) + (codes << coarse) > 1 << 24
+    too_large = bound >= 1 << (ACC_BITS - 1)
+    _align_products(layer, accumulator + (too_large | (inexact & (fine == 0))))
+
+    # A bias beyond its 13 bits may only be clamped where the output saturates all the same.
+    exact = np.abs(np.rint(np.ldexp(layer.bias, BIAS_FRACTION - out)))
+    swing = np.ldexp(bound.astype(np.float64), -shift)
+    clamped = (exact > BIAS_LIMIT) & (swing > (BIAS_LIMIT >> BIAS_FRACTION) - 256)
+    if bool(np.any(clamped | (inexact & (fine > 0)))):
+        layer.out.raise_to(out + 1)

@@ -1,0 +1,244 @@
+"""From a converted PT2E graph to ``ir.Network``: exact integers, no geometry yet."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import cast
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram
+from torch.fx import GraphModule, Node
+
+from secateur.errors import SecateurError
+from secateur.export import is_converted, module_of, output_node
+from secateur.graph import (
+    CAT,
+    FLATTEN,
+    MAX_POOL,
+    PAD,
+    VIEW,
+    Window,
+    active_nodes,
+    argument,
+    is_call,
+    pad_amounts,
+    pool_window,
+    rank_of,
+    refuse,
+    shape_of,
+)
+from secateur.ir import Layer, Network, Source
+from secateur.lower_layer import DraftLayer, DraftSource, draft_layer, output_shape
+from secateur.lower_store import (
+    REQUANTISE,
+    Store,
+    Stores,
+    Value,
+    concatenate,
+    scale_of,
+)
+from secateur.match import is_dequantise, is_quantise, match_layer
+from secateur.support import unsupported
+
+
+def lower(model: GraphModule | ExportedProgram) -> Network:
+    """Lower a converted graph, from :func:`secateur.quantise.quantize` or saved and loaded.
+
+    Raises SecateurError, naming the node and a rewrite that works, for what the array cannot run.
+    """
+    gm = module_of(model) if isinstance(model, ExportedProgram) else model
+    if not is_converted(gm):
+        raise SecateurError("the model is not quantised; quantise it with secateur.quantize")
+    return _Lowering(gm).network()
+
+
+class _Lowering:
+    def __init__(self, gm: GraphModule) -> None:
+        self.gm = gm
+        self.values: dict[Node, Value] = {}
+        self.layers: list[DraftLayer] = []
+        self.used: set[Node] = set()
+        self.input: Store | None = None
+
+    def network(self) -> Network:
+        active = active_nodes(self.gm)
+        for node in self.gm.graph.nodes:
+            if node in active and node.op == "call_function":
+                self._visit(node)
+        self._check_complete(active)
+        result = output_node(self.gm)
+        if result not in self.values or self.input is None:
+            raise refuse(result, "the output is not quantised", REQUANTISE)
+        value = self.values[result]
+        stores = Stores()
+        if value.store.parent is not None or value.store is self.input:
+            raise refuse(
+                result, "the output is the input or a part", "return the output of a layer"
+            )
+        tensor = stores.tensor(value.store)
+        shape = (tensor.channels, tensor.height, tensor.width)
+        names: set[str] = set()
+        return Network(
+            input=stores.tensor(self.input),
+            output=tensor,
+            layers=[_finish(draft, stores, names) for draft in self.layers],
+            features=(int(np.prod(shape)),) if value.flat else shape,
+            source_hash=source_hash(self.gm),
+        )
+
+    def _visit(self, node: Node) -> None:
+        if is_quantise(node):
+            self._quantise(node)
+        elif is_dequantise(node):
+            value = self.values[cast(Node, node.args[0])]
+            if scale_of(node) != scale_of(cast(Node, node.args[0])):
+                raise refuse(node, "dequantises by another scale", REQUANTISE)
+            self.values[node] = value
+        elif is_call(node, MAX_POOL):
+            self._max_pool(node)
+        elif is_call(node, CAT):
+            parts = cast(list[Node], node.args[0])
+            self.values[node] = concatenate(node, [self._value(p, node) for p in parts])
+        elif is_call(node, FLATTEN):
+            self.values[node] = Value(self._value(cast(Node, node.args[0]), node).store, True)
+        elif is_call(node, VIEW):
+            self._view(node)
+
+    def _value(self, node: Node, user: Node) -> Value:
+        if node not in self.values:
+            raise refuse(user, f"reads {node.name}, which is not quantised", REQUANTISE)
+        return self.values[node]
+
+    def _quantise(self, node: Node) -> None:
+        source, scale = cast(Node, node.args[0]), scale_of(node)
+        if source.op == "placeholder":
+            shape = shape_of(source)
+            channels, height, width = shape if len(shape) == 3 else (shape[0], 1, 1)
+            self.input = self.input or Store(
+                source.name, channels, height, width, scale, fixed=True
+            )
+            if self.input.scale != scale:
+                raise refuse(node, "the input has two scales", REQUANTISE)
+            if scale.high - scale.low != 255:
+                raise refuse(node, f"input codes {scale.low}..{scale.high}", REQUANTISE)
+            self.values[node] = Value(self.input, rank_of(source) == 2)
+        elif source in self.values:
+            found = self.values[source].store.scale
+            fits = scale.low <= found.low and found.high <= scale.high
+            if (found.exponent, found.signed) != (scale.exponent, scale.signed) or not fits:
+                raise refuse(node, "changes the scale of a stored tensor", REQUANTISE)
+            self.values[node] = self.values[source]
+        else:
+            match = match_layer(source)
+            for operand in match.operands:
+                self._value(operand.value, match.result)
+            draft = draft_layer(self.gm, match, self.values, scale)
+            self.used.update(match.nodes)
+            draft.nodes = [*match.nodes, node, *(u for u in node.users if is_dequantise(u))]
+            self.layers.append(draft)
+            self.values[node] = Value(draft.output, draft.flat)
+
+    def _max_pool(self, node: Node) -> None:
+        if argument(node, 5, False):
+            raise refuse(node, "ceil_mode=True", "pad explicitly and use ceil_mode=False")
+        x = cast(Node, node.args[0])
+        window = pool_window(node)
+        padding = list(window.padding)
+        while is_call(x, PAD):
+            padding = [a + b for a, b in zip(padding, pad_amounts(x), strict=True)]
+            self.used.add(x)
+            x = cast(Node, x.args[0])
+        store = self._value(x, node).store
+        if padding != list(window.padding) and store.scale.signed:
+            raise refuse(
+                node,
+                "zero padding before max pooling of a signed tensor",
+                "pad by MaxPool2d(padding=...), or put a ReLU before the pad",
+            )
+        top, left, bottom, right = padding
+        window = Window(window.kernel, window.stride, (top, left, bottom, right), window.dilation)
+        ones = np.ones((store.channels, *window.kernel), np.int64)
+        source = DraftSource(store, "maximum", ones, window)
+        channels, height, width = output_shape(source)
+        output = Store(node.name, channels, height, width, store.scale)
+        zeros = np.zeros(channels, np.int64)
+        low, high = store.scale.low, store.scale.high
+        self.layers.append(
+            DraftLayer("maxpool", [source], output, zeros, zeros, low, high, [node], False)
+        )
+        self.values[node] = Value(output, False)
+
+    def _view(self, node: Node) -> None:
+        value = self._value(cast(Node, node.args[0]), node)
+        sizes = [int(n) for n in cast(list[int], node.args[1])[1:]]
+        store = value.store
+        shape = [store.channels, store.height, store.width]
+        if sizes == shape:
+            self.values[node] = Value(store, False)
+        elif sizes in ([-1], [int(np.prod(shape))]):
+            self.values[node] = Value(store, True)
+        else:
+            raise refuse(node, f"view of {shape} as {sizes}", "flatten to (N, features)")
+
+    def _check_complete(self, active: set[Node]) -> None:
+        """Every node must be part of a layer: nothing may be computed in floating point."""
+        for node in self.gm.graph.nodes:
+            known = node in self.values or node in self.used
+            if node not in active or node.op != "call_function" or known:
+                continue
+            if is_call(node, torch.ops.aten.sym_size.int):
+                continue
+            if is_call(node, PAD):
+                raise refuse(node, "padding that no convolution or pooling reads", "remove it")
+            raise unsupported(node)
+
+
+def _finish(draft: DraftLayer, stores: Stores, names: set[str]) -> Layer:
+    sources = [
+        Source(
+            tensor=stores.tensor(s.store),
+            mode=s.mode,
+            weight=s.weight,
+            stride=s.window.stride,
+            padding=s.window.padding,
+            dilation=s.window.dilation,
+            first=s.store.first(),
+            wshift=s.wshift,
+        )
+        for s in draft.sources
+    ]
+    return Layer(
+        name=_name(draft, names),
+        kind=draft.kind,
+        sources=sources,
+        output=stores.tensor(draft.output),
+        bias=draft.bias,
+        shift=draft.shift,
+        low=draft.low,
+        high=draft.high,
+        first=draft.output.first(),
+        nodes=[n.name for n in draft.nodes],
+    )
+
+
+def _name(draft: DraftLayer, names: set[str]) -> str:
+    """The module's path where the graph knows it, else the node's name; unique."""
+    node = draft.nodes[0]
+    stack = node.meta.get("nn_module_stack") or {}
+    base = next((str(p) for p, _ in reversed(list(stack.values())) if p), node.name)
+    name, count = base, 1
+    while name in names:
+        count += 1
+        name = f"{base}#{count}"
+    names.add(name)
+    return name
+
+
+def source_hash(gm: GraphModule) -> str:
+    """SHA-256 over the graph's code and all its tensors."""
+    digest = hashlib.sha256(gm.code.encode())
+    for name, tensor in sorted(gm.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,124 @@
+"""From a float model to a converted PT2E graph that computes what the array computes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import GraphModule
+from torchao.quantization.pt2e import allow_exported_model_train_eval
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, prepare_qat_pt2e
+
+from secateur.errors import SecateurError
+from secateur.export import export, is_converted
+from secateur.harmonise import harmonise, write_biases
+from secateur.observe import ActivationFakeQuantize
+from secateur.quantiser import SecateurQuantizer
+
+Calibration = torch.Tensor | Iterable[torch.Tensor]
+Model = torch.nn.Module | ExportedProgram
+
+
+def quantize(
+    model: Model,
+    calibration: Calibration,
+    *,
+    qat: Callable[[GraphModule], object] | None = None,
+    seed: int = 0,
+) -> GraphModule:
+    """Quantise a float model to 8 bits with power-of-two scales.
+
+    Parameters
+    ----------
+    model : module or ExportedProgram with one input, (N, C, H, W) or (N, C), and one output
+    calibration : inputs in the model's own units, one tensor (samples first) or batches
+    qat : called with the prepared graph to train it in place, between calibration and conversion
+    seed : of torch's generator during ``qat``
+
+    Returns the converted graph: stock PyTorch operations, its codes are those of the array.
+    Raises SecateurError for what the array cannot run and for unusable calibration data.
+    """
+    prepared = prepare(model, calibration, qat=qat is not None)
+    if qat is not None:
+        torch.manual_seed(seed)
+        qat(prepared)
+    return finalise(prepared)
+
+
+def prepare(model: Model, calibration: Calibration, *, qat: bool = False) -> GraphModule:
+    """Export, insert fake quantisers and calibrate them; see :func:`quantize`.
+
+    With ``qat`` the graph fake-quantises: train it like any module, then :func:`finalise` it.
+    Activation scales stay as calibrated; weight scales follow the weights. The signedness of the
+    input is that of the calibration data.
+    """
+    batches = calibration_batches(calibration)
+    if isinstance(model, ExportedProgram | GraphModule) and is_converted(model):
+        raise SecateurError("the model is quantised already; give the float model")
+    graph = export(model, batches[0])
+    unsigned = all(float(b.min()) >= 0 for b in batches)
+    quantizer = SecateurQuantizer(unsigned_input=unsigned, qat=qat)
+    prepared = (prepare_qat_pt2e if qat else prepare_pt2e)(graph, quantizer)
+    activations = [m for m in prepared.modules() if isinstance(m, ActivationFakeQuantize)]
+    for module in activations:
+        module.disable_fake_quant()
+        module.decay = 1.0
+    with torch.no_grad():
+        for batch in batches:
+            _run(prepared, batch)
+    for module in activations:
+        module.disable_observer()
+        module.enable_fake_quant(qat)
+    harmonise(prepared)
+    return allow_exported_model_train_eval(prepared)
+
+
+def finalise(prepared: GraphModule) -> GraphModule:
+    """Fix all scales and biases of a prepared graph and convert it; ``prepared`` stays usable.
+
+    Raises SecateurError if the graph was never calibrated.
+    """
+    prepared = copy.deepcopy(prepared)
+    for name, module in prepared.named_modules():
+        if isinstance(module, ActivationFakeQuantize) and not module.observed:
+            raise SecateurError(f"{name}: the graph is not calibrated; run inputs through it first")
+    harmonise(prepared)
+    write_biases(prepared)
+    return convert_pt2e(prepared)
+
+
+def calibration_batches(calibration: Calibration) -> list[torch.Tensor]:
+    """The calibration data as batches; a tensor is cut into batches of 64.
+
+    Raises SecateurError for empty, non-float or non-finite data.
+    """
+    whole = isinstance(calibration, torch.Tensor)
+    batches = list(calibration.split(64) if whole else calibration)
+    if not batches or any(b.numel() == 0 for b in batches):
+        raise SecateurError("calibration: no samples; give a few dozen typical inputs")
+    for batch in batches:
+        if batch.dtype != torch.float32:
+            raise SecateurError(f"calibration: {batch.dtype} data; give float32 in model units")
+        if not bool(torch.isfinite(batch).all()):
+            raise SecateurError("calibration: infinite or NaN values; clean the data")
+    return batches
+
+
+def _run(graph: GraphModule, batch: torch.Tensor) -> None:
+    """Run a batch, cut or repeated to the size that a fixed-batch graph wants."""
+    placeholder = next(n for n in graph.graph.nodes if n.op == "placeholder")
+    shape = placeholder.meta["val"].shape
+    if tuple(batch.shape[1:]) != tuple(int(n) for n in shape[1:]):
+        raise SecateurError(
+            f"calibration: samples of shape {tuple(batch.shape[1:])}, the model takes "
+            f"{tuple(int(n) for n in shape[1:])}"
+        )
+    if not isinstance(shape[0], int):
+        graph(batch)
+        return
+    for start in range(0, batch.shape[0], shape[0]):
+        part = batch[start : start + shape[0]]
+        missing = shape[0] - part.shape[0]
+        graph(torch.cat([part, part[:1].expand(missing, *part.shape[1:])]))

@@ -1,0 +1,63 @@
+"""Codes of every layer as stock PyTorch computes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram
+from torch.fx import GraphModule, Interpreter, Node
+
+from secateur.errors import SecateurError
+from secateur.export import module_of
+from secateur.ir import Ints, Network, Tensor
+from secateur.lower import lower
+from secateur.match import is_dequantise
+
+
+class _Recorder(Interpreter):
+    def __init__(self, gm: GraphModule, wanted: set[str]) -> None:
+        super().__init__(gm)
+        self.wanted = wanted
+        self.seen: dict[str, torch.Tensor] = {}
+
+    def run_node(self, n: Node) -> Any:
+        value = super().run_node(n)
+        if n.name in self.wanted:
+            self.seen[n.name] = value
+        return value
+
+
+def reference(
+    graph: GraphModule | ExportedProgram, x: torch.Tensor, network: Network | None = None
+) -> dict[str, Ints]:
+    """Output codes, (N, C, H, W), of every layer and of the input tensor, by name.
+
+    ``graph`` is a converted graph, ``x`` its float input (N, ...), ``network`` what ``lower``
+    makes of it (lowered here if absent). NNPACK is off: its Winograd convolutions are not exact.
+    """
+    gm = module_of(graph) if isinstance(graph, ExportedProgram) else graph
+    network = network or lower(gm)
+    placeholder = next(n for n in gm.graph.nodes if n.op == "placeholder")
+    first = next(u for q in placeholder.users for u in q.users if is_dequantise(u))
+    wanted: dict[str, tuple[str, Tensor, int]] = {
+        network.input.name: (first.name, network.input, network.input.channels)
+    }
+    for layer in network.layers:
+        wanted[layer.name] = (layer.nodes[-1], layer.output, layer.channels)
+    recorder = _Recorder(gm, {node for node, _, _ in wanted.values()})
+    batch = placeholder.meta["val"].shape[0]
+    if isinstance(batch, int) and batch != x.shape[0]:
+        raise SecateurError(f"the graph takes batches of {batch}, not {x.shape[0]}")
+    with torch.no_grad(), torch.backends.nnpack.flags(enabled=False):
+        recorder.run(x)
+    codes = {}
+    for name, (node, tensor, channels) in wanted.items():
+        value = recorder.seen[node].detach().double().numpy()
+        scaled = np.ldexp(value, -tensor.exponent)
+        exact = scaled.astype(np.int64)
+        if (exact != scaled).any():
+            raise SecateurError(f"layer {name}: the graph's output is not on the grid of its codes")
+        codes[name] = exact.reshape(-1, channels, tensor.height, tensor.width)
+    return codes
