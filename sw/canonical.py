@@ -110,9 +110,9 @@ def _functionalise(gm: GraphModule) -> None:
                     "use the out-of-place operation",
                 )
         node.target = _IN_PLACE[node.target]
-        mutated.replace_all_uses_with(
-            node, delete_user_cb=lambda u, i=order[node]: order[u] > i and u not in aliases
-        )
+        for user in list(mutated.users):
+            if order[user] > order[node] and user not in aliases:
+                user.replace_input_with(mutated, node)
 
 
 def _rewrite(editor: Editor, node: Node) -> Node | None:
@@ -142,7 +142,8 @@ def _rewrite(editor: Editor, node: Node) -> Node | None:
 
 def _conv_with_named_padding(editor: Editor, node: Node) -> Node:
     x, weight, bias = node.args[0], node.args[1], argument(node, 2, None)
-    assert isinstance(x, Node) and isinstance(weight, Node)
+    assert isinstance(x, Node)
+    assert isinstance(weight, Node)
     dilation = pair(argument(node, 5, 1))
     kernel = shape_of(weight)[1:]
     named = argument(node, 4, "valid")

@@ -39,7 +39,8 @@ def fold_norm(editor: Editor, norm: Node) -> Node:
         return constant(gm, node).double() if isinstance(node, Node) else None
 
     gamma, beta, mean, var = (value(i) for i in range(1, 5))
-    assert mean is not None and var is not None
+    assert mean is not None
+    assert var is not None
     scale = torch.rsqrt(var + float(norm.args[7]))  # type: ignore[arg-type]
     scale = scale if gamma is None else scale * gamma
     shift = -mean * scale if beta is None else beta - mean * scale

@@ -26,7 +26,7 @@ AVERAGE_WEIGHT = "_average_weight"
 
 
 def depthwise(editor: Editor, x: Node, scale: Node, bias: Node | None, *, like: Node) -> Node:
-    """``scale[c] * x[c] + bias[c]`` as a depthwise 1x1 convolution; ``x`` (N, C, H, W) or (N, C)."""
+    """``scale[c] * x[c] + bias[c]`` as a depthwise 1x1 convolution; x (N, C, H, W) or (N, C)."""
     channels = shape_of(x)[0]
     weight = editor.call(VIEW, scale, [channels, 1, 1, 1], like=like)
     vector = rank_of(x) == 2

@@ -205,8 +205,8 @@ def _check_numbers(layer: Layer) -> None:
             )
 
 
-def encode(plan: Plan) -> Encoded:
-    """Image of a plan, header and CRC included.
+def encode(plan: Plan, check_depth: bool = True) -> Encoded:
+    """Image of a plan, header and CRC included; ``check_depth`` refuses too many words.
 
     Raises
     ------
@@ -231,10 +231,9 @@ def encode(plan: Plan) -> Encoded:
         if not result:
             registers |= output_registers(layout)
         configuration = writer.configure(layer.name, registers, spec.COMMON_START)
-        counts = layer_plan.counts
-        for index, count in enumerate(counts):
-            row, last = layer_plan.body.rows[index], index == len(counts) - 1
-            writer.add(_header_words(layer, layer_plan.body.lanes[index], count, last))
+        for index, row in enumerate(layer_plan.rows):
+            last = index == len(layer_plan.rows) - 1
+            writer.add(_header_words(layer, layer_plan.body.lanes[index], len(row.common), last))
             words = np.concatenate([row.weights.view(np.uint8), row.common[:, None]], axis=1)
             writer.add(words)
         took = layer_cycles(
@@ -246,18 +245,20 @@ def encode(plan: Plan) -> Encoded:
         by_layer.append(took)
         words_by_layer.append(writer.count - before)
         cycles += took
-    words = _with_header(plan, np.concatenate(writer.words), cycles)
+    program = np.concatenate(writer.words)
+    total = geometry.header_words + len(program)
+    if check_depth and total > geometry.weight_words:
+        raise SecateurError(
+            f"the image takes {total} words, the target's weight memory has "
+            f"{geometry.weight_words}: prune more, or choose a larger target"
+        )
+    words = _with_header(plan, program, cycles)
     return Encoded(words, cycles, by_layer, words_by_layer)
 
 
 def _with_header(plan: Plan, program: Words, cycles: int) -> Words:
     geometry = plan.geometry
     total = geometry.header_words + len(program)
-    if total > geometry.weight_words:
-        raise SecateurError(
-            f"the image takes {total} words, the target's weight memory has "
-            f"{geometry.weight_words}: prune more, or choose a larger target"
-        )
     bank_words = max(layout.base + layout.window for layout in plan.layouts.values())
     header = np.zeros(geometry.header_words * geometry.word_bytes, dtype=np.uint8)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from secateur.allocate import Request, allocate, dirtied
-from secateur.body import Body, make_body
+from secateur.body import Body, Row, make_body
 from secateur.cost import rows_cycles
 from secateur.errors import SecateurError
 from secateur.hw.spec import Geometry, clear_cycles
@@ -24,10 +24,14 @@ class LayerPlan:
     lane_map: LaneMap
 
     @property
+    def rows(self) -> list[Row]:
+        """The rows that are in the stream: one if the channels share out the lanes."""
+        return self.body.rows[:1] if self.lane_map.kind == "blocks" else self.body.rows
+
+    @property
     def counts(self) -> list[int]:
-        """Words of each row that is in the stream: one if the channels share out the lanes."""
-        rows = self.body.rows[:1] if self.lane_map.kind == "blocks" else self.body.rows
-        return [len(row.common) for row in rows]
+        """Words of each row's body."""
+        return [len(row.common) for row in self.rows]
 
     @property
     def cycles(self) -> int:

@@ -1,0 +1,200 @@
+"""From a network to an image with its metadata."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from secateur.certificate import Certificate, certify
+from secateur.encode import Encoded, encode
+from secateur.image import Image
+from secateur.ir import Layer, Network, Source, Tensor
+from secateur.layout import MapLayout
+from secateur.schedule import LayerPlan, Plan, plan
+from secateur.target import Target
+
+
+def with_result_layer(network: Network) -> Network:
+    """The network with a copy behind its output if no single layer can stream it to the host.
+
+    The last layer's pixels go to the result stream and not to the banks, so it must write the
+    whole output and nobody else may read it.
+    """
+    output = network.output
+    writers = [layer for layer in network.layers if layer.output is output]
+    read = any(s.tensor is output for layer in network.layers for s in layer.sources)
+    last = network.layers[-1:] == writers
+    if last and not read:
+        return network
+    shape = (output.channels, output.height, output.width, output.exponent, output.signed)
+    result = Tensor(f"{output.name}.result", *shape)
+    low, high = (-128, 127) if output.signed else (0, 255)
+    copy = Layer(
+        name=result.name,
+        kind="copy",
+        sources=[Source(output, "lanewise", np.ones((output.channels, 1, 1), dtype=np.int64))],
+        output=result,
+        bias=np.zeros(output.channels, dtype=np.int64),
+        shift=np.zeros(output.channels, dtype=np.int64),
+        low=low,
+        high=high,
+    )
+    layers = [*network.layers, copy]
+    return Network(network.input, result, layers, network.features, network.source_hash)
+
+
+def compile_network(network: Network, target: Target) -> Image:
+    """Certify, schedule and encode a network for a target.
+
+    Raises
+    ------
+    SecateurError : an accumulator could overflow, the tensors do not fit the banks, or the image
+        does not fit the weight memory
+    """
+    network = with_result_layer(network)
+    certificates = certify(network)
+    planned = plan(network, target.geometry)
+    encoded = encode(planned)
+    return Image(encoded.words, _metadata(planned, encoded, certificates, target))
+
+
+def nonzero_macs(layer: Layer) -> int:
+    """Multiplications by a nonzero weight that one inference of the layer needs."""
+    pixels = layer.output.height * layer.output.width
+    return sum(int(np.count_nonzero(source.weight)) for source in layer.sources) * pixels
+
+
+def _dense_cycles(network: Network, target: Target) -> list[int]:
+    """Cycles by layer of the same network with every block kept."""
+    return encode(plan(network, target.geometry, dense=True), check_depth=False).layer_cycles
+
+
+def _tensor(layout: MapLayout) -> dict[str, Any]:
+    tensor = layout.tensor
+    return {
+        "name": tensor.name,
+        "channels": tensor.channels,
+        "height": tensor.height,
+        "width": tensor.width,
+        "exponent": tensor.exponent,
+        "signed": tensor.signed,
+        "words": layout.words,
+        "pitch": layout.pitch,
+        "pixel_bytes": layout.placement.pixel_bytes,
+        "origin": layout.origin,
+        "fill": layout.padding.fill,
+        "position": layout.placement.position.tolist(),
+    }
+
+
+def _source(planned: Plan, source: Source) -> dict[str, Any]:
+    layout = planned.layouts[source.tensor]
+    return {
+        "tensor": source.tensor.name,
+        "mode": source.mode,
+        "first": source.first,
+        "shape": list(source.weight.shape),
+        "stride": list(source.stride),
+        "padding": list(source.padding),
+        "dilation": list(source.dilation),
+        "wshift": source.wshift,
+        "start": layout.placement.start[source.first],
+    }
+
+
+def _layer(
+    planned: Plan, layer_plan: LayerPlan, cycles: int, dense: int, words: int, proof: Certificate
+) -> dict[str, Any]:
+    layer, lane_map = layer_plan.layer, layer_plan.lane_map
+    geometry = planned.geometry
+    slots = lane_map.groups * geometry.p
+    return {
+        "name": layer.name,
+        "kind": layer.kind,
+        "nodes": layer.nodes,
+        "cycles": cycles,
+        "cycles_dense": dense,
+        "bound_cycles": nonzero_macs(layer) / geometry.multipliers,
+        "blocks": layer_plan.body.blocks,
+        "blocks_total": layer_plan.body.blocks_total,
+        "words": words,
+        "rows": len(layer_plan.counts),
+        "groups": lane_map.groups,
+        "deal": lane_map.kind,
+        "passes": layer_plan.body.passes,
+        "lanes_busy": lane_map.columns * lane_map.lines / slots,
+        "certificate": {"accumulator": proof.accumulator, "reference": proof.reference},
+        "output": layer.output.name,
+        "first": layer.first,
+        "channels": layer.channels,
+        "lanes": layer_plan.body.lanes.tolist(),
+        "shift": layer.shift.tolist(),
+        "sources": [_source(planned, source) for source in layer.sources],
+    }
+
+
+def _metadata(
+    planned: Plan, encoded: Encoded, certificates: dict[Layer, Certificate], target: Target
+) -> dict[str, Any]:
+    network, geometry = planned.network, planned.geometry
+    dense = _dense_cycles(network, target)
+    layers = [
+        _layer(planned, layer_plan, cycles, dense_cycles, words, certificates[layer_plan.layer])
+        for layer_plan, cycles, dense_cycles, words in zip(
+            planned.layers, encoded.layer_cycles, dense, encoded.layer_words, strict=True
+        )
+    ]
+    overhead = encoded.cycles - sum(encoded.layer_cycles)
+    return {
+        "secateur": version("secateur"),
+        "target": target.name,
+        "source_hash": network.source_hash,
+        "cycles": encoded.cycles,
+        "cycles_dense": sum(dense) + overhead,
+        "bound_cycles": sum(layer["bound_cycles"] for layer in layers),
+        "input": _tensor(planned.layouts[network.input]),
+        "output": _tensor(planned.result)
+        | {"features": list(network.features), "m": result_walk(planned).tolist()},
+        "tensors": [_tensor(layout) for layout in [*planned.layouts.values(), planned.result]],
+        "layers": layers,
+        "memory": [
+            {
+                "tensor": tensor.name,
+                "base": layout.base,
+                "words": layout.window,
+                "clear": layout.clear,
+            }
+            for tensor, layout in planned.layouts.items()
+        ],
+        "bank_words": geometry.bank_words,
+        "weight_words": geometry.weight_words,
+    }
+
+
+def result_walk(planned: Plan) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """(beats,) map word of every beat of the result stream."""
+    layer_plan, layout = planned.layers[-1], planned.result
+    lane_map, n = layer_plan.lane_map, layout.n
+    if lane_map.kind == "blocks":
+        blocks = np.arange(lane_map.columns).reshape(1, -1)
+        order = _tile_order(lane_map.gx, 1, lane_map.pc, 1, lane_map.columns, 1)[:, 1]
+        return blocks[0, order] + layout.origin // n
+    if lane_map.kind == "linear":
+        y, x = np.divmod(np.arange(lane_map.lines * lane_map.columns), lane_map.columns)
+    else:
+        shape = (lane_map.gx, lane_map.gy, lane_map.pc, lane_map.pr)
+        y, x = _tile_order(*shape, lane_map.columns, lane_map.lines).T
+    pixels = (layout.origin + y * layout.pitch + x * layout.placement.pixel_bytes) // n
+    rows = np.arange(len(layer_plan.counts))[:, None]
+    return (rows + pixels).ravel()
+
+
+def _tile_order(
+    gx: int, gy: int, pc: int, pr: int, columns: int, lines: int
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """(pixels, 2): row and column of the pixels of tiles in drain order."""
+    group_y, group_x, lane_y, lane_x = np.indices((gy, gx, pr, pc)).reshape(4, -1)
+    order = np.stack([lane_y * gy + group_y, lane_x * gx + group_x], axis=1)
+    return order[(order[:, 0] < lines) & (order[:, 1] < columns)]

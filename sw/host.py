@@ -1,0 +1,131 @@
+"""The host's side of the streams: floats or codes to input words, drained pixels to tensors.
+
+Works from an image's metadata alone, as a driver on a computer or microcontroller would.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from secateur.errors import SecateurError
+
+Meta = dict[str, Any]
+Codes = npt.NDArray[np.int64]
+
+
+def describe(meta: Meta) -> str:
+    """Shape of a tensor as (C, H, W), for messages."""
+    return f"({meta['channels']}, {meta['height']}, {meta['width']})"
+
+
+def _code_range(meta: Meta) -> tuple[int, int]:
+    return (-128, 127) if meta["signed"] else (0, 255)
+
+
+def to_codes(values: npt.NDArray[Any], meta: Meta, name: str = "x") -> Codes:
+    """(batch, C, H, W) codes of the input tensor.
+
+    Floats are quantised as the model's first node does, round half to even, then saturation;
+    int8 or uint8 are codes already. A dense input may have shape (batch, C).
+
+    Raises
+    ------
+    SecateurError : shape, type or code range differ from what the model takes
+    """
+    shape = (meta["channels"], meta["height"], meta["width"])
+    flat = shape[1:] == (1, 1) and values.ndim == 2 and values.shape[1] == shape[0]
+    if flat:
+        values = values[:, :, None, None]
+    if values.ndim != 4 or values.shape[1:] != shape:
+        raise SecateurError(
+            f"input {name!r} has shape {tuple(values.shape)}, the model takes "
+            f"(batch, {', '.join(map(str, shape))})"
+        )
+    low, high = _code_range(meta)
+    if values.dtype.kind == "f":
+        if not np.isfinite(values).all():
+            raise SecateurError(f"input {name!r} holds values that are not finite")
+        scaled = values.astype(np.float32) * np.float32(2.0 ** -meta["exponent"])
+        return np.clip(np.rint(scaled), low, high).astype(np.int64)
+    wanted = "int8" if meta["signed"] else "uint8"
+    if values.dtype.name != wanted:
+        raise SecateurError(
+            f"input {name!r} is {values.dtype.name}; the model takes floats in its own units, or "
+            f"{wanted} codes of 2**{meta['exponent']}"
+        )
+    return values.astype(np.int64)
+
+
+def pack(codes: Codes, meta: Meta, n: int) -> npt.NDArray[np.uint8]:
+    """(batch, words * N) bytes of the padded map that LOAD takes.
+
+    Parameters
+    ----------
+    codes : (batch, C, H, W)
+    meta : the image's ``input``
+    n : bytes of an input word
+    """
+    batch, _, height, width = codes.shape
+    packed = np.full((batch, meta["words"] * n), meta["fill"], dtype=np.uint8)
+    y, x = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+    pixels = meta["origin"] + y * meta["pitch"] + x * meta["pixel_bytes"]
+    for channel, position in enumerate(meta["position"]):
+        packed[:, pixels + position] = codes[:, channel].astype(np.uint8)
+    return packed
+
+
+def unpack(
+    m: npt.NDArray[np.int64], words: npt.NDArray[np.uint8], meta: Meta, first: int, count: int
+) -> Codes:
+    """(batch, count, H, W) codes from drained pixels.
+
+    Parameters
+    ----------
+    m : (pixels,) map words in drain order
+    words : (batch, pixels, N) bytes
+    meta : layout of the tensor
+    first, count : the channels that the layer writes
+
+    Raises
+    ------
+    SecateurError : the pixels do not cover the channels exactly once
+    """
+    batch, _, n = words.shape
+    byte = m[:, None] * n + np.arange(n) - meta["origin"]
+    y, rest = np.divmod(byte, meta["pitch"])
+    x, at = np.divmod(rest, meta["pixel_bytes"])
+    channel_at = np.full(meta["pixel_bytes"], -1, dtype=np.int64)
+    channel_at[np.asarray(meta["position"])] = np.arange(meta["channels"])
+    channel = channel_at[at] - first
+    height, width = meta["height"], meta["width"]
+    wanted = (channel_at[at] >= 0) & (channel >= 0) & (channel < count)
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    if not inside.all() or int(wanted.sum()) != count * height * width:
+        raise SecateurError("the drained pixels do not cover the layer's tensor exactly once")
+    codes = np.zeros((batch, count, height, width), dtype=np.int64)
+    kind = np.int8 if meta["signed"] else np.uint8
+    values = words.view(kind).astype(np.int64)
+    codes[:, channel[wanted], y[wanted], x[wanted]] = values[:, wanted]
+    return codes
+
+
+def result_codes(words: npt.NDArray[np.uint8], meta: Meta) -> npt.NDArray[Any]:
+    """(batch, *features) int8 or uint8 codes of the model's output, from the result stream.
+
+    Parameters
+    ----------
+    words : (batch, beats, N) bytes
+    meta : the image's ``output``
+    """
+    m = np.asarray(meta["m"], dtype=np.int64)
+    codes = unpack(m, words, meta, 0, meta["channels"])
+    kind = np.int8 if meta["signed"] else np.uint8
+    return codes.reshape(len(words), *meta["features"]).astype(kind)
+
+
+def to_floats(codes: npt.NDArray[Any], meta: Meta) -> npt.NDArray[np.float32]:
+    """Values of codes, in the model's units."""
+    return codes.astype(np.float32) * np.float32(2.0 ** meta["exponent"])

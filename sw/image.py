@@ -1,0 +1,161 @@
+"""Image files: words with JSON metadata behind them, read, checked, written and exported."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from secateur.errors import SecateurError
+from secateur.hw import spec
+
+FORMATS = ("bin", "hex", "coe", "mem", "mif")
+
+
+@dataclass(frozen=True)
+class Image:
+    """A compiled model.
+
+    ``words`` (words, N + 1) uint8, header included; ``metadata`` as ``docs/image.md`` lists it.
+    """
+
+    words: npt.NDArray[np.uint8]
+    metadata: dict[str, Any]
+
+    @property
+    def stream(self) -> bytes:
+        """The bytes that the hardware loads."""
+        return self.words.tobytes()
+
+    @property
+    def n(self) -> int:
+        """Output-channel lanes that the image is for."""
+        return self.stream[5]
+
+    @property
+    def p(self) -> int:
+        """Pixel lanes that the image is for."""
+        return self.stream[6]
+
+    @property
+    def bank_words(self) -> int:
+        """Least depth of the banks."""
+        return int(spec.HEADER.unpack_from(self.stream)[6])
+
+    @property
+    def geometry(self) -> spec.Geometry:
+        """The smallest geometry that runs the image."""
+        banks = 16
+        while banks < self.bank_words:
+            banks *= 2
+        return spec.Geometry(
+            n=self.n, p=self.p, weight_words=max(64, len(self.words)), bank_words=banks
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the image and its metadata, atomically."""
+        text = json.dumps(self.metadata, separators=(",", ":"))
+        write_atomically(path, self.stream + text.encode())
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write to a temporary file beside ``path`` and rename it: all or nothing.
+
+    Raises
+    ------
+    SecateurError : the folder cannot be written
+    """
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    except OSError as error:
+        raise SecateurError(f"{path}: cannot be written: {error.strerror}") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def load(path: Path) -> Image:
+    """Read an image file.
+
+    Raises
+    ------
+    SecateurError : the file is missing, is no image, is of another version, is cut short or
+        altered
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SecateurError(f"{path}: cannot be read: {error.strerror}") from None
+    return parse(data, str(path))
+
+
+def parse(data: bytes, name: str) -> Image:
+    """As ``load``, from bytes; ``name`` is for messages."""
+    again = "compile the model again"
+    if len(data) < spec.HEADER.size or data[:4] != spec.MAGIC:
+        raise SecateurError(f"{name}: not a Secateur image (no {spec.MAGIC.decode()} at its start)")
+    _, version, n, p, _, words, bank_words, _, crc = spec.HEADER.unpack_from(data)
+    if version != spec.VERSION:
+        raise SecateurError(
+            f"{name}: image version {version}, this Secateur reads {spec.VERSION}; {again}"
+        )
+    if n not in (2, 4, 8, 16) or not 1 <= p <= 16 or bank_words * n > 1 << 16:
+        raise SecateurError(f"{name}: damaged header (N = {n}, P = {p}); {again}")
+    size = words * (n + 1)
+    if not spec.HEADER.size <= size <= len(data):
+        raise SecateurError(
+            f"{name}: {len(data)} bytes, the header promises {size} or more; the file is cut "
+            f"short; {again}"
+        )
+    stream = bytearray(data[:size])
+    stream[spec.HEADER_CRC_OFFSET : spec.HEADER.size] = bytes(4)
+    if zlib.crc32(stream) != crc:
+        raise SecateurError(f"{name}: CRC-32 does not match: the file was altered; {again}")
+    try:
+        metadata = json.loads(data[size:].decode()) if len(data) > size else {}
+    except ValueError:
+        raise SecateurError(f"{name}: its metadata is not JSON; {again}") from None
+    array = np.frombuffer(data[:size], dtype=np.uint8).reshape(words, n + 1)
+    return Image(array, metadata)
+
+
+def export(image: Image, style: str, depth: int | None = None) -> str | bytes:
+    """The weight memory's contents for other tools.
+
+    Parameters
+    ----------
+    image : the image
+    style : ``bin`` raw bytes; ``hex`` for $readmemh; ``coe``, ``mem`` for Xilinx; ``mif`` for Intel
+    depth : words of the memory (for ``mif``); the image's own length if None
+    """
+    if style == "bin":
+        return image.stream
+    digits = [bytes(word[::-1]).hex() for word in image.words]
+    width = 8 * image.words.shape[1]
+    if style == "hex":
+        return "\n".join(digits) + "\n"
+    if style == "coe":
+        listed = ",\n".join(digits)
+        head = "memory_initialization_radix=16;\nmemory_initialization_vector=\n"
+        return f"{head}{listed};\n"
+    if style == "mem":
+        return "@0000\n" + "\n".join(digits) + "\n"
+    if style == "mif":
+        total = max(depth or 0, len(digits))
+        lines = [f"{address:X} : {word};" for address, word in enumerate(digits)]
+        if total > len(digits):
+            lines.append(f"[{len(digits):X}..{total - 1:X}] : {0:0{width // 4}x};")
+        head = f"WIDTH={width};\nDEPTH={total};\nADDRESS_RADIX=HEX;\nDATA_RADIX=HEX;\n"
+        return head + "CONTENT BEGIN\n" + "\n".join(lines) + "\nEND;\n"
+    raise SecateurError(f"format {style!r} is not one of {', '.join(FORMATS)}")
