@@ -4,29 +4,25 @@
     run(program, inputs).results        # uint8 (batch, beats, N)
 
 Vectorised over the batch. The banks of a chunk of images are one array (bank words, N, P, chunk)
-of bytes, so that a gather copies whole runs of images and a row is one matrix product. Products
-are summed in float32 where the row's weights prove every sum below 2**24, else in float64, whose
-2**53 no row can reach (2**15 words * 2**16 passes * 2**19); both are therefore exact.
+of bytes, so that a gather copies whole runs of images and a row is one matrix product.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from secateur.hw import spec
-from secateur.hw.spec import Mode, Reg
-from secateur.sim.decode import Bytes, ImageError, Ints, Layer, Load, Program, Row, Step, parse
+from secateur.hw.spec import Reg
+from secateur.sim.decode import Bytes, ImageError, Ints, Layer, Load, Program, Step, parse
+from secateur.sim.row import reads, run_row
 
 __all__ = ["ImageError", "LayerTrace", "Program", "Run", "hazards", "parse", "run"]
 
-Floats = npt.NDArray[Any]
 _COLUMNS = 512  # images of a chunk times pixel lanes
-_BLOCK = 1 << 22  # operands that one matrix product gathers at most
 
 
 @dataclass(frozen=True)
@@ -98,24 +94,8 @@ def hazards(program: Program) -> list[int]:
         if not layer.result:
             size = min(layer.reg[Reg.OUT_S], words)
             written[(layer.reg[Reg.OUT_W] + np.arange(size)) % words] = True
-        for r, row in enumerate(layer.rows):
-            body = _Body(program, layer, row)
-            origins = _origins(program, layer, r)
-            read = [
-                (
-                    origins[int(b)][:, None]
-                    + z * layer.reg[Reg.A_SZ] * (not b)
-                    + body.move[body.b == b]
-                )
-                for b in (False, True)
-                for z in range(layer.reg[Reg.GZ])
-            ]
-            if any(
-                written[at % (words * program.geometry.n) // program.geometry.n].any()
-                for at in read
-            ):
-                found.append(layer.index)
-                break
+        if any(written[reads(program, layer, r)].any() for r in range(len(layer.rows))):
+            found.append(layer.index)
     return found
 
 
@@ -140,7 +120,7 @@ def _inference(
             local = (step.reg[Reg.OUT_W] + np.arange(size)) % len(banks)
             banks[local] = 0x80 if step.flag(spec.FLAG_FILL) else 0
         m, exists = _walk(step)
-        rows = [_row(program, step, r, row, banks) for r, row in enumerate(step.rows)]
+        rows = [run_row(program, step, r, row, banks) for r, row in enumerate(step.rows)]
         codes = np.concatenate([row[exists] for row in rows])
         m = np.concatenate([(m[exists] + r) & 0xFFFF for r in range(len(rows))])
         if not step.result:
@@ -178,120 +158,3 @@ def _walk(layer: Layer) -> tuple[Ints, npt.NDArray[np.bool_]]:
     m = m + pr * reg[Reg.D_PR] + pc * reg[Reg.D_PC]
     missing = (pc == reg[Reg.PC] - 1) & (gx >= clast) | (pr == reg[Reg.PR] - 1) & (gy >= rlast)
     return m.ravel(), ~missing.ravel()
-
-
-class _Body:
-    """Body words of a row: ``move`` from the origin in bytes, ``b`` if of source B, ``weight``
-    (count, N) with WSHIFT, ``mode``, ``signed``; all but the weights of shape (count,)."""
-
-    def __init__(self, program: Program, layer: Layer, row: Row) -> None:
-        words, n, reg = (
-            program.words[row.start : row.start + row.count],
-            program.geometry.n,
-            layer.reg,
-        )
-        steps = words[:, n].tolist()
-        modes = (layer.mode(spec.FLAG_A_MODE), layer.mode(spec.FLAG_B_MODE))
-        units = tuple(1 if mode == Mode.BROADCAST else n for mode in modes)
-        pitch = (reg[Reg.A_KR], reg[Reg.B_KR])
-        move, of_b, cur, kernel_row, source = [], [], 0, 0, 0
-        for step in steps:
-            if step < spec.STEP_ADD_LIMIT:
-                cur += units[source] * step
-            else:
-                if step >= spec.STEP_SOURCE:
-                    source, kernel_row = 1, 0
-                else:
-                    kernel_row += pitch[source]
-                cur = kernel_row + units[source] * (step & spec.STEP_FIELD)
-            move.append(cur)
-            of_b.append(source)
-        self.move = np.array(move, np.int64)
-        self.b = np.array(of_b, bool)
-        self.mode = np.array(modes)[of_b]
-        signs = (layer.flag(spec.FLAG_A_SIGNED), layer.flag(spec.FLAG_B_SIGNED))
-        self.signed = np.array(signs)[of_b]
-        shifts = (layer.flag(spec.FLAG_A_WSHIFT), layer.flag(spec.FLAG_B_WSHIFT))
-        shift = np.array(shifts)[of_b] * spec.WSHIFT
-        self.weight = words[:, :n].view(np.int8).astype(np.int64) << shift[:, None]
-        self.bound = int(np.abs(self.weight).sum(0).max()) * 255 * reg[Reg.GZ]
-
-
-def _origins(program: Program, layer: Layer, r: int) -> tuple[Ints, Ints]:
-    """Origins of sources A and B by group, (GY * GX,), for pass 0."""
-    reg, n = layer.reg, program.geometry.n
-    gy, gx = np.divmod(np.arange(reg[Reg.GY] * reg[Reg.GX]), reg[Reg.GX])
-    a = reg[Reg.A_BASE] + r * n * layer.flag(spec.FLAG_A_ROWSTEP)
-    b = reg[Reg.B_BASE] + r * n * layer.flag(spec.FLAG_B_ROWSTEP)
-    return (
-        a + gy * reg[Reg.A_SY] + gx * reg[Reg.A_SX],
-        b + gy * reg[Reg.B_SY] + gx * reg[Reg.B_SX],
-    )
-
-
-def _row(program: Program, layer: Layer, r: int, row: Row, banks: Bytes) -> Bytes:
-    """Codes (groups * lanes, N, images) of a row."""
-    body, reg = _Body(program, layer, row), layer.reg
-    n, images = program.geometry.n, banks.shape[3]
-    real = np.float32 if body.bound < 1 << 24 else np.float64
-    lanes, parts = reg[Reg.LANES], []
-    view = banks if lanes == banks.shape[2] else np.ascontiguousarray(banks[:, :, :lanes])
-    memory = view.reshape(len(banks), n, lanes * images)
-    origins = _origins(program, layer, r)
-    total = len(origins[0])
-    block = max(1, _BLOCK // (row.count * lanes * images))
-    for at in range(0, total, block):
-        a, b = (origin[at : at + block] for origin in origins)
-        acc = np.zeros((len(a), n, lanes * images), real)
-        for z in range(reg[Reg.GZ]):
-            start = np.where(body.b, b[:, None], a[:, None] + z * reg[Reg.A_SZ])
-            _pass(body, memory, start + body.move, acc)
-        parts.append(_drain(layer, row, acc, body.bound))
-    codes = np.concatenate(parts).reshape(total, n, lanes, images)
-    return codes.transpose(0, 2, 1, 3).reshape(total * lanes, n, images)
-
-
-def _pass(body: _Body, memory: Bytes, at: Ints, acc: Floats) -> None:
-    """Add one pass to ``acc`` (groups, N, columns); ``at`` are byte addresses (groups, count)."""
-    n, real = memory.shape[1], acc.dtype
-    at = at % (memory.shape[0] * n)
-    if not (body.mode == Mode.MAXIMUM).any():
-        for signed in (False, True):
-            (words,) = np.nonzero((body.mode == Mode.BROADCAST) & (body.signed == signed))
-            if len(words):
-                operand = memory.reshape(-1, memory.shape[2])[at[:, words]]
-                typed = (operand.view(np.int8) if signed else operand).astype(real)
-                acc += body.weight[words].T.astype(real) @ typed
-        (rest,) = np.nonzero(body.mode == Mode.LANEWISE)
-    else:
-        rest = np.arange(len(body.mode))
-    previous = None
-    for i in rest:
-        word = memory[at[:, i] // n]
-        if body.mode[i] == Mode.BROADCAST:
-            index = at[:, i] % n
-            word = np.take_along_axis(word, index[:, None, None], axis=1)
-        operand = (word.view(np.int8) if body.signed[i] else word).astype(real)
-        if body.mode[i] == Mode.MAXIMUM and previous is not None:
-            operand = np.maximum(operand, previous)
-        previous = operand if previous is None else np.maximum(operand, previous)
-        if body.weight[i].any():
-            acc += body.weight[i].astype(real)[:, None] * operand
-
-
-def _drain(layer: Layer, row: Row, acc: Floats, bound: int) -> Bytes:
-    """Codes of accumulators (groups, N, columns).
-
-    Exact in float64: ``acc / 2**s`` has 24 bits from 2**-38 on, the bias 13 from 2**-3 on.
-    """
-    value = acc.astype(np.float64)
-    half = float(1 << spec.ACC_BITS - 1)
-    if bound >= half:
-        value -= 2 * half * np.floor((value + half) / (2 * half))
-    value *= (0.5**row.shift)[:, None]
-    value += (row.bias / float(1 << spec.BIAS_FRACTION))[:, None]
-    low, high = layer.reg[Reg.CLIP] & 0xFF, layer.reg[Reg.CLIP] >> 8
-    if layer.flag(spec.FLAG_OUT_SIGNED):
-        low, high = (low ^ 0x80) - 0x80, (high ^ 0x80) - 0x80
-    codes = np.minimum(np.maximum(np.rint(value, out=value), low), high)
-    return codes.astype(np.int16).astype(np.uint8)

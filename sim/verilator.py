@@ -33,6 +33,25 @@ _MAKE = {
     "OPT_SLOW": "-O0",
 }
 
+# Verilator's FST writer wants liblz4 of the host. A block of literals only is valid LZ4 as well:
+# the files grow, and no package of the host is needed.
+_LZ4 = """\
+#include <cstring>
+static inline int LZ4_compressBound(int size) { return size + size / 255 + 16; }
+static inline int LZ4_compress_default(const char* from, char* to, int size, int capacity) {
+    if (capacity < LZ4_compressBound(size)) return 0;
+    char* at = to;
+    *at++ = static_cast<char>((size < 15 ? size : 15) << 4);
+    if (size >= 15) {
+        int rest = size - 15;
+        for (; rest >= 255; rest -= 255) *at++ = static_cast<char>(255);
+        *at++ = static_cast<char>(rest);
+    }
+    std::memcpy(at, from, static_cast<size_t>(size));
+    return static_cast<int>(at + size - to);
+}
+"""
+
 
 class SimulationError(RuntimeError):
     """Verilator, the C++ build or the simulation failed; carries the end of the log."""
@@ -74,7 +93,7 @@ def build(verilog: str, control: str, *, waves: bool = False) -> Path:
         (work / "bench.sv").write_text(verilog)
         (work / "public.vlt").write_text(control)
         libraries = cocotb_tools.config.libs_dir
-        link = f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"
+        link = f"-L. -Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"
         main = cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp"
         sources = ["public.vlt", "bench.sv", str(main)]
         _command(["verilator", "-Mdir", ".", *options, "-LDFLAGS", link, *sources], work)
@@ -82,6 +101,9 @@ def build(verilog: str, control: str, *, waves: bool = False) -> Path:
         library = folder / f"library-{base}"
         for compiled in library.glob("*.o"):
             shutil.copy(compiled, work)
+        if waves:
+            (work / "lz4.h").write_text(_LZ4)
+            _command(["ar", "rcs", "liblz4.a"], work)
         _command(["make", "-f", "Vtop.mk"], work)
         _keep(work, sorted(work.glob("verilated*.o")), library)
         _keep(work, [work / "bench"], executable.parent)
