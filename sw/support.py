@@ -26,7 +26,6 @@ from secateur.graph import (
     shape_of,
 )
 
-MAX_STRIDE = 4
 
 _REMEDIES = {
     "conv_transpose2d": "resize on the host, or use convolutions only",
@@ -96,8 +95,6 @@ def _check_conv(node: Node) -> None:
             f"groups={window.groups} with {shape_of(x)[0]} inputs and {outputs} outputs",
             "use groups=1, or a depthwise convolution with as many outputs as inputs",
         )
-    if max(window.stride) > MAX_STRIDE:
-        raise refuse(node, f"stride {max(window.stride)}", f"use strides up to {MAX_STRIDE}")
 
 
 def _check_linear(node: Node) -> None:
