@@ -106,8 +106,9 @@ def apply(plan: Plan, density: float, overrides: Mapping[str, float]) -> PruneRe
     for name, layer in plan.layers.items():
         existing = mask_of(layer)
         weight = granularity.weight_of(layer)
+        blocks = granularity.to_blocks(weight, plan.n)
         present = torch.ones_like(weight) if existing is None else existing.mask
-        scores[name] = criterion.squared_l2(granularity.to_blocks(weight, plan.n)).cpu()
+        scores[name] = criterion.squared_l2(blocks, len(weight)).cpu()
         alive[name] = granularity.nonzero_blocks(present, plan.n).cpu()
     kept = {}
     ranked = list(plan.layers) if plan.scope == "layer" else list(overrides)
@@ -160,7 +161,7 @@ def prune(
     SecateurError : see `make_plan`; or more blocks are asked for than earlier pruning left.
         The model is then unchanged.
 
-    Of blocks of equal norm, the one that comes first in the weight stays. The masks hold through
+    Of blocks of equal norm the one that comes first in the weight stays. The masks hold through
     any further training until `secateur.prune.remove` bakes them in.
     """
     plan = make_plan(model, density=density, n=n, scope=scope, skip=skip, overrides=overrides)

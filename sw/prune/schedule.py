@@ -72,6 +72,11 @@ class GradualPruner:
         return self._done == self._steps
 
     @property
+    def progress(self) -> float:
+        """Share of the steps that are done."""
+        return self._done / self._steps
+
+    @property
     def density(self) -> float:
         """The scheduled density of layers without an override."""
         return self._scheduled(self._plan.density)

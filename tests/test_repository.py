@@ -1,0 +1,158 @@
+"""What holds for the repository as a whole: packages, imports, versions, sizes of files."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = {
+    "secateur": "sw",
+    "secateur.hw": "hw",
+    "secateur.sim": "sim",
+    "secateur.boards": "boards",
+}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+MAX_LINES = 450
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """Files under version control or about to be: what a commit of everything would hold."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *patterns]
+    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return [ROOT / name for name in names.splitlines() if (ROOT / name).is_file()]
+
+
+def test_every_package_is_in_the_wheel() -> None:
+    found = set()
+    for package, folder in FOLDERS.items():
+        for init in (ROOT / folder).rglob("__init__.py"):
+            below = init.parent.relative_to(ROOT / folder).parts
+            found.add(".".join((package, *below)))
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found
+    assert PROJECT["tool"]["setuptools"]["package-dir"] == FOLDERS
+
+
+def test_every_module_is_in_a_package() -> None:
+    for folder in FOLDERS.values():
+        for path in (ROOT / folder).rglob("*.py"):
+            assert (path.parent / "__init__.py").is_file(), f"{path.parent} has no __init__.py"
+
+
+def test_nothing_imports_the_folders_by_their_bare_names() -> None:
+    bare = set(FOLDERS.values())
+    for path in tracked("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module or ""]
+            for name in names:
+                assert name.split(".")[0] not in bare, f"{path}:{node.lineno} imports {name}"
+
+
+def test_version_is_the_changelogs_latest() -> None:
+    versions = re.findall(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert versions[0] == PROJECT["project"]["version"]
+
+
+def test_no_file_is_too_long() -> None:
+    texts = tracked("*.py", "*.md", "*.toml", "*.cpp", "*.h", "*.v", "*.vlt", "Makefile")
+    lengths = {path: len(path.read_text().splitlines()) for path in texts}
+    assert {path: length for path, length in lengths.items() if length > MAX_LINES} == {}
+    assert ROOT / "pyproject.toml" in lengths
+
+
+def test_pins_are_plain() -> None:
+    """No addresses, no files, no local builds, no editable lines: name==version only."""
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line), line
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level names in sys.modules after a statement in a fresh interpreter."""
+    code = f"import sys; {statement}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return set(run.stdout.split())
+
+
+def test_importing_the_software_loads_no_amaranth() -> None:
+    """The command line reaches hw and sim within functions only."""
+    names = [
+        ".".join(("secateur", *path.relative_to(ROOT / "sw").with_suffix("").parts))
+        for path in (ROOT / "sw").rglob("*.py")
+    ]
+    modules = sorted(name.removesuffix(".__init__") for name in names)
+    assert "secateur.prune.pruner" in modules
+    loaded = loaded_by(f"import {', '.join(modules)}")
+    assert "torch" in loaded
+    assert loaded & {"amaranth", "amaranth_boards", "cocotb"} == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "strangers"),
+    [
+        ("secateur.hw.spec", {"amaranth", "numpy", "torch"}),
+        ("secateur.sim.golden", {"amaranth", "torch", "scipy"}),
+    ],
+)
+def test_importing_the_contract_loads_little(module: str, strangers: set[str]) -> None:
+    loaded = loaded_by(f"import {module}")
+    assert "secateur" in loaded
+    assert loaded & strangers == set()
+
+
+VIOLATIONS = [
+    ("hw/spec.py", "import numpy", "hw.spec imports"),
+    ("hw/spec.py", "from secateur.hw import extra", "hw.spec imports"),
+    ("hw/extra.py", "import torch", "hw imports"),
+    ("hw/extra.py", "from secateur import ir", "hw imports"),
+    ("prune/mask.py", "import amaranth", "sw imports"),
+    ("ir.py", "from secateur.hw import extra", "sw imports"),
+    ("ir.py", "import secateur.sim.golden", "sw imports"),
+    ("cli.py", "import amaranth", "the command line"),
+    ("cli.py", "import secateur.boards", "the command line"),
+    ("sim/golden.py", "from secateur import ir", "sim.golden imports"),
+    ("sim/golden.py", "import torch", "sim.golden imports"),
+    ("sim/extra.py", "import secateur.boards", "sim imports"),
+    ("boards/extra.py", "import torch", "boards imports"),
+    ("boards/extra.py", "from secateur.sim import golden", "boards imports"),
+]
+
+
+def contracts(tree: Path, module: str = "", line: str = "") -> dict[str, str]:
+    """KEPT or BROKEN by contract, for a copy of the packages with one line added to a module."""
+    package = tree / "secateur"
+    shutil.copytree(ROOT / "sw", package, ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("hw", "sim", "boards"):
+        shutil.copytree(ROOT / folder, package / folder)
+        (package / folder / "extra.py").touch()
+    if module:
+        with (package / module).open("a") as file:
+            file.write(f"\n{line}\n")
+    command = [Path(sys.executable).parent / "lint-imports", "--no-cache"]
+    environment = {"PYTHONPATH": str(tree), "COLUMNS": "200"}
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    found = dict(re.findall(r"^(.*\S) (KEPT|BROKEN)", run.stdout, re.MULTILINE))
+    assert run.returncode == int("BROKEN" in found.values()), run.stdout + run.stderr
+    return found
+
+
+def test_import_contracts_are_kept(tmp_path: Path) -> None:
+    names = [contract["name"] for contract in PROJECT["tool"]["importlinter"]["contracts"]]
+    assert contracts(tmp_path) == dict.fromkeys(names, "KEPT")
+
+
+@pytest.mark.parametrize(("module", "line", "contract"), VIOLATIONS)
+def test_import_contracts_catch(tmp_path: Path, module: str, line: str, contract: str) -> None:
+    found = contracts(tmp_path, module, line)
+    broken = [name for name, state in found.items() if state == "BROKEN"]
+    assert any(name.startswith(contract) for name in broken), found
