@@ -7,6 +7,7 @@ and view to a 1x1 map; average pooling and lone BatchNorms are depthwise convolu
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch.fx import GraphModule, Node
@@ -36,7 +37,9 @@ from secateur.graph import (
 )
 from secateur.support import check_supported
 
-_IN_PLACE: dict[object, Callable[..., object]] = {
+Op = Callable[..., Any]
+
+_IN_PLACE: dict[object, Op] = {
     aten.relu_.default: RELU,
     aten.hardtanh_.default: HARDTANH,
     aten.relu6_.default: aten.relu6.default,
@@ -204,8 +207,8 @@ def _lift_activations(editor: Editor) -> None:
             if len(below.users) > 1:
                 continue
             with editor.gm.graph.inserting_before(below):
-                first = editor.call(node.target, below.args[0], *node.args[1:], like=node)
-                second = editor.call(below.target, first, *below.args[1:], like=below)
+                first = editor.call(cast(Op, node.target), below.args[0], *node.args[1:], like=node)
+                second = editor.call(cast(Op, below.target), first, *below.args[1:], like=below)
             node.replace_all_uses_with(second)
             editor.gm.graph.erase_node(node)
             editor.gm.graph.erase_node(below)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, cast
+
 import torch
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
@@ -46,15 +49,15 @@ def fold_norm(editor: Editor, norm: Node) -> Node:
     shift = -mean * scale if beta is None else beta - mean * scale
 
     if not (is_call(x, *PRODUCTS) and len(x.users) == 1):
-        weight = editor.attach("_norm_weight", scale, trained=True)
+        factor = editor.attach("_norm_weight", scale, trained=True)
         return depthwise(
-            editor, x, weight, editor.attach("_norm_bias", shift, trained=True), like=norm
+            editor, x, factor, editor.attach("_norm_bias", shift, trained=True), like=norm
         )
-    weight = x.args[1]
+    product, weight = cast(Callable[..., Any], x.target), x.args[1]
     bias = argument(x, 2, None)
     assert isinstance(weight, Node)
     return editor.call(
-        x.target,
+        product,
         x.args[0],
         _scaled_weight(editor, weight, scale, norm),
         _affine_bias(editor, bias, scale, shift, norm),

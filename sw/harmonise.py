@@ -167,7 +167,7 @@ def _state(layer: _Layer) -> list[list[int]]:
 
 
 def _accumulator(layer: _Layer) -> Ints:
-    return np.maximum.reduce([p.exponents() for p in layer.products])
+    return np.asarray(np.maximum.reduce([p.exponents() for p in layer.products]))
 
 
 def _align_products(layer: _Layer, least: Ints | int = -(1 << 20)) -> None:

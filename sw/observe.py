@@ -8,7 +8,6 @@ Jain et al., "Trained Quantization Thresholds" (TQT, 2020), but chosen, not trai
 from __future__ import annotations
 
 import math
-from typing import cast
 
 import torch
 from torchao.quantization.pt2e import FakeQuantizeBase
@@ -22,7 +21,7 @@ DEAD = -100
 DECAY = 0.99
 
 
-class _PowerOfTwo(FakeQuantizeBase):
+class _PowerOfTwo(FakeQuantizeBase):  # type: ignore[misc]
     """What both fake quantisers share: PT2E reads dtype, qscheme, quant_min and quant_max."""
 
     exponent: torch.Tensor
@@ -42,7 +41,7 @@ class _PowerOfTwo(FakeQuantizeBase):
         """The largest magnitude of a code."""
         return max(-self.quant_min, self.quant_max)
 
-    def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+    def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Scales 2**exponent and zero points 0, as PT2E's ``convert`` asks for them."""
         return torch.exp2(self.exponent.float()), torch.zeros_like(self.exponent)
 
@@ -93,7 +92,6 @@ class ActivationFakeQuantize(_PowerOfTwo):
             magnitudes = x.float().flatten().clamp(min=0)
         self.histogram.mul_(self.decay)
         if top == 0.0:
-            self.histogram[0] += 0
             return
         needed = max(math.frexp(top)[1], -90)
         current = int(self.range_exponent)
@@ -157,16 +155,13 @@ class PerChannelWeightFakeQuantize(_PowerOfTwo):
             self.choose(w)
         if not self.fake_quant_enabled[0]:
             return w
-        return cast(
-            torch.Tensor,
-            torch.fake_quantize_per_channel_affine(
-                w,
-                torch.exp2(self.exponent.float()),
-                torch.zeros_like(self.exponent),
-                self.ch_axis,
-                self.quant_min,
-                self.quant_max,
-            ),
+        return torch.fake_quantize_per_channel_affine(
+            w,
+            torch.exp2(self.exponent.float()),
+            torch.zeros_like(self.exponent),
+            self.ch_axis,
+            self.quant_min,
+            self.quant_max,
         )
 
     def choose(self, w: torch.Tensor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from typing import cast
 
 import torch
 from torch.export import ExportedProgram
@@ -11,6 +12,7 @@ from torch.fx import GraphModule
 from torchao.quantization.pt2e import allow_exported_model_train_eval
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, prepare_qat_pt2e
 
+from secateur.canonical import canonicalise
 from secateur.errors import SecateurError
 from secateur.export import export, is_converted
 from secateur.harmonise import harmonise, write_biases
@@ -57,7 +59,8 @@ def prepare(model: Model, calibration: Calibration, *, qat: bool = False) -> Gra
     batches = calibration_batches(calibration)
     if isinstance(model, ExportedProgram | GraphModule) and is_converted(model):
         raise SecateurError("the model is quantised already; give the float model")
-    graph = export(model, batches[0])
+    # Before torchao's own folding of BatchNorm, which knows no masks.
+    graph = canonicalise(export(model, batches[0]))
     unsigned = all(float(b.min()) >= 0 for b in batches)
     quantizer = SecateurQuantizer(unsigned_input=unsigned, qat=qat)
     prepared = (prepare_qat_pt2e if qat else prepare_pt2e)(graph, quantizer)
@@ -72,7 +75,7 @@ def prepare(model: Model, calibration: Calibration, *, qat: bool = False) -> Gra
         module.disable_observer()
         module.enable_fake_quant(qat)
     harmonise(prepared)
-    return allow_exported_model_train_eval(prepared)
+    return cast(GraphModule, allow_exported_model_train_eval(prepared))
 
 
 def finalise(prepared: GraphModule) -> GraphModule:
@@ -86,7 +89,7 @@ def finalise(prepared: GraphModule) -> GraphModule:
             raise SecateurError(f"{name}: the graph is not calibrated; run inputs through it first")
     harmonise(prepared)
     write_biases(prepared)
-    return convert_pt2e(prepared)
+    return cast(GraphModule, convert_pt2e(prepared))
 
 
 def calibration_batches(calibration: Calibration) -> list[torch.Tensor]:
@@ -94,8 +97,9 @@ def calibration_batches(calibration: Calibration) -> list[torch.Tensor]:
 
     Raises SecateurError for empty, non-float or non-finite data.
     """
-    whole = isinstance(calibration, torch.Tensor)
-    batches = list(calibration.split(64) if whole else calibration)
+    if isinstance(calibration, torch.Tensor):
+        calibration = calibration.split(64)
+    batches = list(calibration)
     if not batches or any(b.numel() == 0 for b in batches):
         raise SecateurError("calibration: no samples; give a few dozen typical inputs")
     for batch in batches:

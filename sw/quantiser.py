@@ -35,7 +35,7 @@ from secateur.support import check_supported
 _ANNOTATION = "quantization_annotation"
 
 
-class SecateurQuantizer(Quantizer):
+class SecateurQuantizer(Quantizer):  # type: ignore[misc]
     """Power-of-two, symmetric, zero point 0; for ``prepare_pt2e`` and ``prepare_qat_pt2e``.
 
     Parameters

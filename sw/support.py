@@ -26,7 +26,6 @@ from secateur.graph import (
     shape_of,
 )
 
-
 _REMEDIES = {
     "conv_transpose2d": "resize on the host, or use convolutions only",
     "conv1d": "use Conv2d with a kernel of (1, k) on (N, C, 1, L)",
