@@ -1,0 +1,57 @@
+"""Secateur: pruning that pays on small hardware.
+
+from secateur import Target, compile, prune, quantize, run, simulate
+
+prune(model, density=0.25)                        # N:1 blocks, masked; fine-tune after it
+image = compile(quantize(model, x), target=Target.load("8x8"))
+image.save("model.sec")
+simulate(image, x[:2])                            # Verilator against golden, every layer
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from secateur.api import compile, load, run, simulate
+    from secateur.errors import SecateurError
+    from secateur.image import Image
+    from secateur.pruning import prune
+    from secateur.quantise import finalise, prepare, quantize
+    from secateur.target import Target
+
+__all__ = [
+    "Image",
+    "SecateurError",
+    "Target",
+    "compile",
+    "finalise",
+    "load",
+    "prepare",
+    "prune",
+    "quantize",
+    "run",
+    "simulate",
+]
+
+_HOMES = {
+    "Image": "image",
+    "SecateurError": "errors",
+    "Target": "target",
+    "compile": "api",
+    "finalise": "quantise",
+    "load": "api",
+    "prepare": "quantise",
+    "prune": "pruning",
+    "quantize": "quantise",
+    "run": "api",
+    "simulate": "api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: torch takes seconds, and many commands need none of it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"secateur.{_HOMES[name]}"), name)

@@ -51,12 +51,15 @@ class Image:
 
     @property
     def geometry(self) -> spec.Geometry:
-        """The smallest geometry that runs the image."""
+        """The geometry that the image was compiled for, or else the smallest that runs it."""
         banks = 16
         while banks < self.bank_words:
             banks *= 2
         return spec.Geometry(
-            n=self.n, p=self.p, weight_words=max(64, len(self.words)), bank_words=banks
+            n=self.n,
+            p=self.p,
+            weight_words=self.metadata.get("weight_words", max(64, len(self.words))),
+            bank_words=self.metadata.get("bank_words", banks),
         )
 
     def save(self, path: Path) -> None:

@@ -1,0 +1,202 @@
+"""The main functions over all parts: compile, run, simulate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from secateur import host
+from secateur.errors import SecateurError
+from secateur.image import Image, load
+from secateur.target import Target
+
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
+
+__all__ = ["Outputs", "Simulation", "compile", "layer_codes", "load", "run", "simulate"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Results of a batch: ``codes`` (batch, ...) int8 or uint8, ``values`` float32, and the cycles
+    of one inference."""
+
+    codes: Array
+    values: npt.NDArray[np.float32]
+    cycles: int
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What Verilator did beside the golden interpreter.
+
+    ``mismatches`` lists differences, empty if every pixel of every layer, every result and the
+    cycles agree. ``layers_compared`` counts layers over all images. ``outputs`` is None if results
+    are missing. ``cycles`` are the engine's own count, ``predicted_cycles`` the compiler's.
+    """
+
+    outputs: Outputs | None
+    cycles: int
+    predicted_cycles: int
+    mismatches: list[str]
+    layers_compared: int
+    images: int
+
+
+def compile(
+    model: torch.nn.Module | ExportedProgram,
+    *,
+    target: Target | str,
+    calibration: torch.Tensor | None = None,
+) -> Image:
+    """Compile a model to an image.
+
+    Parameters
+    ----------
+    model : a module or ExportedProgram in float, or what ``quantize`` returns (as it is, or saved
+        by torch.export). Zeros in the weights are the pruning.
+    target : a Target, or the name of a preset or TOML file
+    calibration : inputs, samples first, in the model's own units; only for a float model
+
+    Raises
+    ------
+    SecateurError : the model has something the array cannot run, or does not fit the target
+    """
+    import torch
+
+    from secateur.compiler import compile_network
+    from secateur.export import is_converted
+    from secateur.lower import lower
+    from secateur.quantise import quantize
+
+    target = Target.load(target) if isinstance(target, str) else target
+    exported = isinstance(model, torch.export.ExportedProgram | torch.fx.GraphModule)
+    if not (exported and is_converted(model)):
+        if calibration is None:
+            raise SecateurError(
+                "the model is in float: give calibration inputs, or quantise it first"
+            )
+        model = quantize(model, calibration)
+    return compile_network(lower(model), target)
+
+
+def _program(image: Image) -> Any:
+    from secateur.sim import golden
+
+    try:
+        return golden.parse(image.stream, image.geometry)
+    except golden.ImageError as error:
+        raise SecateurError(f"the image is refused: {error}") from None
+
+
+def _packed(image: Image, x: Array) -> npt.NDArray[np.uint8]:
+    if "input" not in image.metadata:
+        raise SecateurError("the image has no metadata, so its input layout is unknown")
+    meta = image.metadata["input"]
+    return host.pack(host.to_codes(x, meta), meta, image.n)
+
+
+def _outputs(image: Image, words: npt.NDArray[np.uint8], cycles: int) -> Outputs:
+    meta = image.metadata["output"]
+    codes = host.result_codes(words, meta)
+    return Outputs(codes, host.to_floats(codes, meta), cycles)
+
+
+def run(
+    image: Image, x: Array, progress: Callable[[int], None] | None = None, batch: int = 256
+) -> Outputs:
+    """Run inputs through the golden interpreter.
+
+    Parameters
+    ----------
+    image : the image
+    x : (batch, C, H, W) or (batch, C): floats in the model's units, or int8/uint8 codes
+    progress : called with the images done so far
+    batch : images between two calls of ``progress``
+
+    Raises
+    ------
+    SecateurError : the inputs do not fit the model, or the image is damaged
+    """
+    from secateur.sim import golden
+
+    program, parts, cycles, done = _program(image), [], 0, 0
+    for begin in range(0, max(len(x), 1), batch):
+        packed = _packed(image, x[begin : begin + batch])
+        result = golden.run(program, packed, trace=False)
+        parts.append(result.results)
+        cycles, done = result.cycles, done + len(packed)
+        if progress is not None:
+            progress(done)
+    return _outputs(image, np.concatenate(parts), cycles)
+
+
+def layer_codes(image: Image, x: Array) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
+    """Name and codes (batch, C, H, W) of every layer, from the golden interpreter."""
+    from secateur.sim import golden
+
+    result = golden.run(_program(image), _packed(image, x))
+    tensors = {tensor["name"]: tensor for tensor in image.metadata["tensors"]}
+    for trace, meta in zip(result.layers, image.metadata["layers"], strict=True):
+        tensor = tensors[meta["output"]]
+        codes = host.unpack(trace.m, trace.codes, tensor, meta["first"], meta["channels"])
+        yield meta["name"], codes
+
+
+def simulate(
+    image: Image,
+    x: Array,
+    *,
+    stalls: float = 0.0,
+    seed: int = 0,
+    waves: Path | None = None,
+    rom: bool = False,
+) -> Simulation:
+    """Run inputs on the Verilog in Verilator and compare every layer with the golden interpreter.
+
+    Parameters
+    ----------
+    image : the image; loaded through the stream, or built into the engine with ``rom``
+    x : as for ``run``
+    stalls : probability with which each port pauses in a cycle, drawn from ``seed``
+    waves : an FST file to write waveforms to
+    rom : initialise the weight memory with the image
+
+    Raises
+    ------
+    SecateurError : as ``run``, or Verilator cannot build or run the engine
+    """
+    from secateur.sim import golden, verilator
+    from secateur.sim import simulate as bench
+
+    packed = _packed(image, x)
+    expected = golden.run(_program(image), packed, sequential=True)
+    try:
+        result = bench.simulate(
+            image.stream, packed, image.geometry, stalls=stalls, seed=seed, waves=waves, rom=rom
+        )
+    except verilator.SimulationError as error:
+        raise SecateurError(str(error)) from None
+    compared = bench.compare(result, expected)
+    mismatches = list(compared.mismatches)
+    if stalls == 0 and any(cycles != expected.cycles for cycles in result.cycles):
+        mismatches.append(f"cycles {sorted(set(result.cycles))}, predicted {expected.cycles}")
+    outputs = None
+    if result.results.size == expected.results.size:
+        words = result.results.reshape(expected.results.shape)
+        outputs = _outputs(image, words, compared.cycles)
+    else:
+        mismatches.append(
+            f"{len(result.results)} result words instead of {expected.results[..., 0].size}"
+        )
+    return Simulation(
+        outputs, compared.cycles, expected.cycles, mismatches, compared.layers_compared, len(x)
+    )

@@ -1,0 +1,271 @@
+"""The command line: arguments in, tables or JSON out. The work is elsewhere."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from secateur.errors import SecateurError
+
+if TYPE_CHECKING:
+    from secateur.image import Image
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Prune, quantise and compile PyTorch models for a sparse MAC array, and run them on it.",
+)
+console = Console()
+progress_console = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+Out = Annotated[Path, typer.Option("-o", "--output-file", help="File to write.")]
+ImageFile = Annotated[Path, typer.Argument(help="Image made by `secateur compile`.")]
+TargetName = Annotated[
+    str, typer.Option("--target", help="Preset (`secateur targets`) or TOML file.")
+]
+
+
+def main() -> None:
+    """Entry point: bad input is one line on stderr and exit status 1, Ctrl-C status 130."""
+    warnings.filterwarnings("ignore")
+    for name in ("torchao", "torch", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        app(standalone_mode=True)
+    except SecateurError as error:
+        print(f"secateur: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("secateur: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def emit(data: dict[str, Any], as_json: bool, show: Callable[[dict[str, Any]], None]) -> None:
+    """Print a result as JSON or by ``show``."""
+    if as_json:
+        print(json.dumps(data))
+    else:
+        show(data)
+
+
+def bar() -> Progress:
+    """Progress on stderr, so that stdout stays clean for results."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeElapsedColumn(), console=progress_console, transient=True)
+
+
+def arrays(path: Path, key: str = "x", limit: int | None = None) -> Any:
+    """Array ``key`` of an .npz file, its first ``limit`` entries."""
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if key not in file:
+                found = ", ".join(file.files) or "none"
+                raise SecateurError(f"{path}: no array {key!r}; it has {found}")
+            values = file[key]
+    except OSError as error:
+        raise SecateurError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
+        raise SecateurError(f"{path}: not an .npz file of arrays ({error})") from None
+    values = values if limit is None else values[:limit]
+    if values.ndim < 2 or len(values) == 0:
+        raise SecateurError(
+            f"{path}: {key!r} has shape {values.shape}; expected samples first, at least one"
+        )
+    return values.astype(np.float32) if values.dtype.kind == "f" else values
+
+
+def load_model(path: Path) -> Any:
+    """A torch.export archive."""
+    import torch
+
+    if not path.is_file():
+        raise SecateurError(f"{path}: no such file; save the model with torch.export.save")
+    try:
+        import secateur.export  # noqa: F401  registers the operators that archives refer to
+
+        return torch.export.load(path)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise SecateurError(f"{path}: not a torch.export archive ({reason})") from None
+
+
+@app.command(
+    epilog="Example: secateur compile model.pt2 --calibrate x.npz --target 8x8 -o model.sec"
+)
+def compile(
+    model: Annotated[Path, typer.Argument(help="torch.export archive, float or PT2E-converted.")],
+    target: TargetName,
+    output: Out,
+    calibrate: Annotated[
+        Path | None, typer.Option(help=".npz with inputs (key x) in the model's units.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Quantise (if in float), schedule and encode a model; zeros in its weights are the pruning."""
+    import torch
+
+    from secateur import api
+    from secateur.inspect import summary
+    from secateur.report import show_summary
+    from secateur.target import Target
+
+    chosen = Target.load(target)
+    data = None
+    if calibrate is not None:
+        values = arrays(calibrate)
+        if values.dtype.kind != "f":
+            raise SecateurError(f"{calibrate}: calibration wants floats, not {values.dtype}")
+        data = torch.from_numpy(values)
+    image = api.compile(load_model(model), target=chosen, calibration=data)
+    image.save(output)
+    emit(summary(image) | {"output": str(output)}, as_json, show_summary)
+
+
+@app.command(epilog="Example: secateur run model.sec --input x.npz --output y.npz")
+def run(
+    image: ImageFile,
+    input: Annotated[Path, typer.Option(help=".npz with inputs: floats, or int8/uint8 codes.")],
+    output: Annotated[Path | None, typer.Option(help=".npz for codes and values.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first inputs.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run inputs through the golden interpreter: the array's exact results and cycles, fast."""
+    from secateur import api
+    from secateur.report import show_run
+
+    loaded = api.load(image)
+    x = arrays(input, limit=limit)
+    with bar() as progress:
+        task = progress.add_task("golden", total=len(x))
+        outputs = api.run(loaded, x, lambda done: progress.update(task, completed=done))
+    if output is not None:
+        save_outputs(output, outputs)
+    data = {
+        "cycles": outputs.cycles,
+        "images": len(x),
+        "outputs": outputs.values.tolist(),
+        "codes": outputs.codes.tolist(),
+    }
+    emit(data, as_json, show_run)
+
+
+def save_outputs(path: Path, outputs: Any) -> None:
+    """Codes and values as .npz, atomically."""
+    import io
+
+    import numpy as np
+
+    from secateur.image import write_atomically
+
+    buffer = io.BytesIO()
+    np.savez(buffer, codes=outputs.codes, values=outputs.values)
+    write_atomically(path, buffer.getvalue())
+
+
+@app.command(epilog="Example: secateur simulate model.sec --input x.npz --limit 4 --stalls 0.2")
+def simulate(
+    image: ImageFile,
+    input: Annotated[Path, typer.Option(help=".npz with inputs: floats, or int8/uint8 codes.")],
+    limit: Annotated[int, typer.Option(min=1, help="Inputs to simulate.")] = 1,
+    stalls: Annotated[
+        float, typer.Option(min=0.0, max=0.95, help="Chance that a port pauses in a cycle.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of the pauses.")] = 0,
+    waves: Annotated[Path | None, typer.Option(help="Write waveforms to this .fst file.")] = None,
+    rom: Annotated[bool, typer.Option(help="Image in ROM instead of loaded by stream.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run the Verilog in Verilator; compare every layer with the golden interpreter."""
+    from secateur import api
+    from secateur.report import show_simulation
+
+    loaded = api.load(image)
+    x = arrays(input, limit=limit)
+    with progress_console.status("building and running the engine in Verilator"):
+        result = api.simulate(loaded, x, stalls=stalls, seed=seed, waves=waves, rom=rom)
+    data = {
+        "cycles": result.cycles,
+        "predicted_cycles": result.predicted_cycles,
+        "mismatches": len(result.mismatches),
+        "differences": result.mismatches,
+        "images": result.images,
+        "layers_compared": result.layers_compared,
+        "outputs": None if result.outputs is None else result.outputs.values.tolist(),
+    }
+    emit(data, as_json, show_simulation)
+    if result.mismatches:
+        raise SecateurError(f"{len(result.mismatches)} differences between Verilog and golden")
+
+
+@app.command(epilog="Example: secateur verilog --target 8x8 --image model.sec -o build")
+def verilog(
+    target: TargetName,
+    output: Annotated[Path, typer.Option("-o", "--output-dir", help="Folder to write to.")],
+    image: Annotated[Path | None, typer.Option(help="Image for the initial memory.")] = None,
+    family: Annotated[str, typer.Option(help="Primitives: generic or ecp5.")] = "generic",
+    as_json: Json = False,
+) -> None:
+    """Write the engine as Verilog, and the image as memory files for other tools."""
+    from secateur.files import write_verilog
+    from secateur.report import show_files
+
+    emit(write_verilog(target, output, image, family), as_json, show_files)
+
+
+@app.command(epilog="Example: secateur inspect model.sec")
+def inspect(image: ImageFile, as_json: Json = False) -> None:
+    """Layers, densities, cycles against the bound, memory map and overflow certificate."""
+    from secateur import image as images
+    from secateur.inspect import summary
+    from secateur.report import show_inspection
+
+    emit(summary(images.load(image)), as_json, show_inspection)
+
+
+@app.command(epilog="Example: secateur targets")
+def targets(as_json: Json = False) -> None:
+    """List the presets."""
+    from secateur.report import show_targets
+    from secateur.target import PRESETS
+
+    listed = [
+        {
+            "name": target.name,
+            "n": target.geometry.n,
+            "p": target.geometry.p,
+            "weight_words": target.geometry.weight_words,
+            "bank_words": target.geometry.bank_words,
+            "device": target.device,
+        }
+        for target in PRESETS.values()
+    ]
+    emit({"targets": listed}, as_json, show_targets)
+
+
+@app.command(epilog="Example: secateur demo -o demo-out")
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output-dir")] = Path("demo-out"),
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Train, prune, quantise, compile and verify a small CNN on MNIST-5k."""
+    from secateur.demo import run_demo
+    from secateur.report import show_demo
+
+    with bar() as progress:
+        data = run_demo(output, seed, progress)
+    emit(data, as_json, show_demo)

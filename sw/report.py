@@ -1,0 +1,139 @@
+"""Tables of the command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+console = Console()
+Data = dict[str, Any]
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+    return table
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def show_summary(data: Data) -> None:
+    """What ``compile`` made."""
+    table = _table(f"{data.get('output', 'image')} for {data['target']}", "", "pruned", "dense")
+    table.add_row("cycles an inference", f"{data['cycles']:,}", f"{data['cycles_dense']:,}")
+    table.add_row("bound: nonzero MACs / multipliers", f"{data['bound_cycles']:,.0f}", "")
+    table.add_row("N:1 blocks", f"{data['blocks']:,}", f"{data['blocks_total']:,}")
+    table.add_row(
+        "stream words, of the memory's", f"{data['words']:,}", f"{data['weight_words']:,}"
+    )
+    if data["bits_per_dense_weight"]:
+        table.add_row("stream bits a dense weight", f"{data['bits_per_dense_weight']:.2f}", "")
+    console.print(table)
+
+
+def show_inspection(data: Data) -> None:
+    """Everything that ``inspect`` knows."""
+    show_summary(data)
+    layers = _table(
+        "Layers",
+        "name",
+        "kind",
+        "cycles",
+        "dense",
+        "of bound",
+        "blocks",
+        "of",
+        "lanes busy",
+        "deal",
+    )
+    for layer in data["layers"]:
+        layers.add_row(
+            layer["name"],
+            layer["kind"],
+            f"{layer['cycles']:,}",
+            f"{layer['cycles_dense']:,}",
+            _percent(layer["bound_cycles"], layer["cycles"]),
+            f"{layer['blocks']:,}",
+            f"{layer['blocks_total']:,}",
+            _percent(layer["lanes_busy"], 1),
+            layer["deal"],
+        )
+    console.print(layers)
+    memory = _table("Bank memory", "tensor", "first word", "words", "cleared")
+    for window in data["memory"]:
+        cleared = "yes" if window["clear"] else ""
+        memory.add_row(window["tensor"], str(window["base"]), str(window["words"]), cleared)
+    console.print(memory)
+    proof = _table("Overflow certificate", "layer", "largest sum", "of the accumulator's range")
+    for layer in data["layers"]:
+        largest = layer["certificate"]["accumulator"]
+        share = _percent(largest, data["accumulator_limit"])
+        proof.add_row(layer["name"], f"{largest:,}", share)
+    console.print(proof)
+
+
+def show_run(data: Data) -> None:
+    """Results of the golden interpreter."""
+    console.print(f"{data['images']} inputs, {data['cycles']:,} cycles each")
+    for index, values in enumerate(data["outputs"][:10]):
+        console.print(f"  {index}: {values}")
+    if data["images"] > 10:
+        console.print("  ... (--output FILE.npz keeps all)")
+
+
+def show_simulation(data: Data) -> None:
+    """Verilator beside golden."""
+    table = _table("Verilator beside golden", "", "")
+    table.add_row("inputs", str(data["images"]))
+    table.add_row("layers compared", str(data["layers_compared"]))
+    table.add_row("differences", str(data["mismatches"]))
+    table.add_row("cycles, Verilog", f"{data['cycles']:,}")
+    table.add_row("cycles, predicted", f"{data['predicted_cycles']:,}")
+    console.print(table)
+    for difference in data["differences"][:10]:
+        console.print(f"  {difference}", markup=False)
+
+
+def show_files(data: Data) -> None:
+    """Files written."""
+    for name in data["files"]:
+        console.print(name, markup=False)
+
+
+def show_targets(data: Data) -> None:
+    """The presets."""
+    table = _table(
+        "Presets", "name", "N", "P", "multipliers", "weight words", "bank words", "device"
+    )
+    for target in data["targets"]:
+        table.add_row(
+            target["name"],
+            str(target["n"]),
+            str(target["p"]),
+            str(target["n"] * target["p"]),
+            f"{target['weight_words']:,}",
+            f"{target['bank_words']:,}",
+            target["device"] or "",
+        )
+    console.print(table)
+
+
+def show_demo(data: Data) -> None:
+    """Summary of the demo."""
+    table = _table("MNIST-5k on 8x8", "", "dense", "pruned")
+    for row in data["table"]:
+        table.add_row(*row)
+    console.print(table)
+    console.print(
+        f"Checked: {data['golden_images']:,} images PyTorch = golden (results), "
+        f"{data['layer_images']} images PyTorch = golden = Verilator on every layer "
+        f"({data['layers_compared']} layer comparisons), {data['mismatches']} differences."
+    )
+    console.print("Results:")
+    for name in data["files"]:
+        console.print(f"  {name}", markup=False)
