@@ -79,6 +79,15 @@ def test_accumulators_wrap_at_24_bits() -> None:
     assert result.tolist() == [min(max(round(value / 65536), 0), 255) for value in wrapped]
 
 
+def test_sums_beyond_float32_stay_exact() -> None:
+    # 518 * 127 * 255 + 7 * 255 + 6 * 1 = 2**24 + 5, no float32 number
+    body = [([127, 127], 0)] * 518 + [([7, 7], 0), ([6, 6], 1)]
+    sample = small([body], 8)
+    inputs = np.array([[255, 1] + [0] * 14], np.uint8)
+    result = run(parse(sample.image, sample.geometry), inputs).results[0, 0]
+    assert result.tolist() == [5, 5]
+
+
 def test_halves_round_to_even() -> None:
     # 1, 3, 5 ... halves: 2 * k + 1 over 2
     body = [([1, 3], 0)] + [([0, 0], 0)] * 7

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from naive import Machine
 from programs import Assembler, assemble, random_program, with_crc
 
 from secateur.hw import spec
@@ -205,7 +206,7 @@ def test_registers_live_on_between_inferences() -> None:
     # OUT_BASE is written only behind the first layer: the second inference finds it there
     assembler = Assembler(GEOMETRY, random.Random(0))
     assembler.file = [0] * spec.REGISTERS
-    assembler.configure({Reg.GX: 4}, spec.COMMON_LOAD)
+    assembler.configure({Reg.GX: 4, Reg.OFF_PC: 1}, spec.COMMON_LOAD)
     one = (Reg.GX, Reg.GY, Reg.GZ, Reg.PC, Reg.PR, Reg.LANES, Reg.CLAST, Reg.RLAST, Reg.OFF_PC)
     assembler.file[Reg.FLAGS] = None  # written although it is 0 after reset
     assembler.configure(dict.fromkeys(one, 1) | {Reg.FLAGS: 0}, spec.COMMON_START)
@@ -213,8 +214,14 @@ def test_registers_live_on_between_inferences() -> None:
     late = {Reg.OUT_BASE: 77, Reg.FLAGS: 1 << spec.FLAG_RESULT}
     assembler.configure(late, spec.COMMON_START)
     assembler.row([0] * 4, [0] * 4, [([1] * 4, 1)] * 8, True)
-    program = parse(assemble(GEOMETRY, assembler.words, cycles=100_000), GEOMETRY)
+    image = assemble(GEOMETRY, assembler.words, cycles=100_000)
+    program = parse(image, GEOMETRY)
     first, later = (
         [step.reg[Reg.OUT_BASE] for step in steps[1:]] for steps in (program.first, program.later)
     )
     assert (first, later) == ([0, 77], [77, 77])
+    inputs = np.arange(48, dtype=np.uint8).reshape(3, 16)
+    machine = Machine(image, GEOMETRY)
+    naive = [machine.infer(data.tobytes())[0] for data in inputs]
+    assert [layers[1][0][0] for layers in naive] == [77] * 3
+    assert [layers[0][0][0] for layers in naive] == [0, 77, 77]
