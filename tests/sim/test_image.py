@@ -203,25 +203,24 @@ def test_damage_under_a_right_crc_neither_hangs_nor_escapes(hows: list[tuple]) -
 
 
 def test_registers_live_on_between_inferences() -> None:
-    # OUT_BASE is written only behind the first layer: the second inference finds it there
+    # OUT_BASE is written only after the first layer, so that later inferences write elsewhere and
+    # the second layer reads what the first inference has left
     assembler = Assembler(GEOMETRY, random.Random(0))
     assembler.file = [0] * spec.REGISTERS
-    assembler.configure({Reg.GX: 4, Reg.OFF_PC: 1}, spec.COMMON_LOAD)
-    one = (Reg.GX, Reg.GY, Reg.GZ, Reg.PC, Reg.PR, Reg.LANES, Reg.CLAST, Reg.RLAST, Reg.OFF_PC)
-    assembler.file[Reg.FLAGS] = None  # written although it is 0 after reset
-    assembler.configure(dict.fromkeys(one, 1) | {Reg.FLAGS: 0}, spec.COMMON_START)
-    assembler.row([0] * 4, [0] * 4, [([1] * 4, 1)] * 8, True)
-    late = {Reg.OUT_BASE: 77, Reg.FLAGS: 1 << spec.FLAG_RESULT}
+    assembler.file[Reg.FLAGS] = assembler.file[Reg.A_BASE] = None  # written although 0 after reset
+    assembler.configure({Reg.GX: 4, Reg.OUT_W: 0, Reg.OUT_S: 4, Reg.OFF_PC: 1}, spec.COMMON_LOAD)
+    one = (Reg.GX, Reg.GY, Reg.GZ, Reg.PC, Reg.PR, Reg.LANES, Reg.CLAST, Reg.RLAST)
+    layer = dict.fromkeys(one, 1) | {Reg.OUT_W: 8, Reg.OUT_S: 100, Reg.CLIP: 0xFF00}
+    assembler.configure(layer | {Reg.FLAGS: 0, Reg.A_BASE: 0}, spec.COMMON_START)
+    assembler.row([0] * 4, [0] * 4, [([1] * 4, 0)] * 8, True)
+    late = {Reg.OUT_BASE: 77, Reg.FLAGS: 1 << spec.FLAG_RESULT, Reg.A_BASE: 8 * GEOMETRY.n}
     assembler.configure(late, spec.COMMON_START)
-    assembler.row([0] * 4, [0] * 4, [([1] * 4, 1)] * 8, True)
+    assembler.row([0] * 4, [0] * 4, [([1] * 4, 0)] + [([0] * 4, 0)] * 7, True)
     image = assemble(GEOMETRY, assembler.words, cycles=100_000)
-    program = parse(image, GEOMETRY)
-    first, later = (
-        [step.reg[Reg.OUT_BASE] for step in steps[1:]] for steps in (program.first, program.later)
-    )
-    assert (first, later) == ([0, 77], [77, 77])
-    inputs = np.arange(48, dtype=np.uint8).reshape(3, 16)
+    program, inputs = parse(image, GEOMETRY), np.repeat(np.uint8([[1], [2], [3]]), 16, axis=1)
+    assert run(program, inputs).results[:, 0, 0].tolist() == [8, 16, 24]
+    assert run(program, inputs, sequential=True).results[:, 0, 0].tolist() == [8, 8, 8]
     machine = Machine(image, GEOMETRY)
     naive = [machine.infer(data.tobytes())[0] for data in inputs]
-    assert [layers[1][0][0] for layers in naive] == [77] * 3
     assert [layers[0][0][0] for layers in naive] == [0, 77, 77]
+    assert [layers[1][0][1][0] for layers in naive] == [8, 8, 8]
