@@ -216,12 +216,15 @@ class Geometry:
 
 def load_tail(p: int) -> int:
     """Cycles from the last accepted input word to the next configuration word's issue."""
-    return p + 4
+    return p + 2
 
 
 def setup_cycles(p: int) -> int:
-    """Cycles that START takes besides its own word: the window offsets are computed."""
-    return p + 2
+    """Cycles that START takes besides its own word: the registers settle, the layer is checked.
+
+    The window offsets of the P banks are ready long before the first pixel is.
+    """
+    return 4
 
 
 def clear_cycles(words: int) -> int:
@@ -231,4 +234,4 @@ def clear_cycles(words: int) -> int:
 
 def tail_cycles(p: int) -> int:
     """Cycles from the issue of a layer's last word to that of the next configuration word."""
-    return 2 * p + 24
+    return 2 * p + 21
