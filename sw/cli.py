@@ -8,16 +8,13 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from secateur.errors import SecateurError
-
-if TYPE_CHECKING:
-    from secateur.image import Image
 
 app = typer.Typer(
     no_args_is_help=True,
