@@ -1,0 +1,62 @@
+"""Random networks through the whole flow: PyTorch = golden = Verilator, byte for byte."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from secateur import host
+from secateur.errors import SecateurError
+from secateur.sim import golden
+from secateur.sim.simulate import compare, simulate
+from tests.networks import random_input, random_network
+from tests.pipeline import Built, build, check_image, compile_for, target
+
+ARRAYS = [(8, 8), (8, 1), (8, 3), (4, 4), (2, 5), (16, 2), (8, 16), (2, 1), (4, 7), (16, 16)]
+SEEDS_A_TEST = 20
+#: Words of bank memory: plenty, and as little as forces tensors to share and be cleared.
+BANKS = (4096, 256)
+
+
+def _random(seed: int) -> Built:
+    model, shape = random_network(seed)
+    return build(model, random_input(seed, shape, 6))
+
+
+@pytest.mark.parametrize("first", range(0, 200, SEEDS_A_TEST))
+def test_golden_equals_pytorch_on_every_layer(first: int) -> None:
+    ran = compared = 0
+    for seed in range(first, first + SEEDS_A_TEST):
+        built, (n, p) = _random(seed), ARRAYS[seed % len(ARRAYS)]
+        for bank_words in BANKS:
+            to = target(n, p, bank_words=bank_words)
+            try:
+                image = compile_for(built, to)
+            except SecateurError as error:
+                assert bank_words == BANKS[-1], error
+                assert "bank memory" in str(error)
+                continue
+            compared += check_image(built, image, to.geometry)
+            ran += bank_words == BANKS[0]
+    assert ran == SEEDS_A_TEST
+    assert compared > 1000
+
+
+@pytest.mark.parametrize(("n", "p"), [(8, 8), (4, 3), (2, 1), (16, 2)])
+def test_verilator_equals_golden_on_every_layer(n: int, p: int) -> None:
+    to = target(n, p, bank_words=2048, weight_words=16384)
+    for seed in range(1000, 1005):
+        built = _random(seed)
+        image = compile_for(built, to)
+        check_image(built, image, to.geometry)
+        meta = image.metadata["input"]
+        packed = host.pack(host.to_codes(built.x[:2].numpy(), meta), meta, n)
+        expected = golden.run(golden.parse(image.stream, to.geometry), packed, sequential=True)
+        for stalls in (0.0, 0.3):
+            result = simulate(image.stream, packed, to.geometry, stalls=stalls, seed=seed)
+            compared = compare(result, expected)
+            assert compared.mismatches == []
+            assert compared.layers_compared == 2 * len(image.metadata["layers"])
+            if not stalls:
+                assert result.cycles == [image.metadata["cycles"]] * 2
+                assert np.array_equal(result.results, expected.results.reshape(-1, n))

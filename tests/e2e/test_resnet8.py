@@ -1,0 +1,84 @@
+"""The figures that README states for ResNet-8 on 8 x 8."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from secateur import host
+from secateur.image import Image
+from secateur.inspect import summary
+from secateur.pruning import prune
+from secateur.sim import golden
+from secateur.sim.simulate import compare, simulate
+from secateur.target import Target
+from tests.networks import resnet8
+from tests.pipeline import Built, build, check_image, compile_for
+
+TARGET = Target.load("8x8")
+
+
+def _built(density: float) -> Built:
+    model, shape = resnet8(0)
+    if density < 1:
+        prune(model, density=density, n=8, skip=("c.0", "fc"))
+    generator = torch.Generator().manual_seed(0)
+    return build(model, torch.rand((8, *shape), generator=generator) * 255)
+
+
+@pytest.fixture(scope="module")
+def dense() -> tuple[Built, Image]:
+    built = _built(1.0)
+    return built, compile_for(built, TARGET)
+
+
+@pytest.fixture(scope="module")
+def pruned() -> tuple[Built, Image]:
+    built = _built(0.25)
+    return built, compile_for(built, TARGET)
+
+
+def test_every_layer_is_exact(dense: tuple[Built, Image], pruned: tuple[Built, Image]) -> None:
+    for built, image in (dense, pruned):
+        assert check_image(built, image, TARGET.geometry) > 100_000
+
+
+def test_cycles(dense: tuple[Built, Image], pruned: tuple[Built, Image]) -> None:
+    before, after = summary(dense[1]), summary(pruned[1])
+    assert before["cycles"] <= 205_000
+    assert after["cycles"] <= 58_000
+    assert before["cycles"] >= 3.5 * after["cycles"]
+    assert after["cycles_dense"] == before["cycles"]
+    layers = [layer for layer in after["layers"] if layer["kind"] == "conv"]
+    assert len(layers) == 7
+    bound = sum(layer["bound_cycles"] for layer in layers)
+    assert bound >= 0.9 * sum(layer["cycles"] for layer in layers)
+
+
+def test_bits_of_stream(pruned: tuple[Built, Image]) -> None:
+    found = summary(pruned[1])
+    assert found["dense_weights"] == 77_360
+    assert found["stream_bits"] == len(pruned[1].stream) * 8
+    assert found["stream_bits"] <= 2.5 * found["dense_weights"]
+
+
+def test_compile_takes_seconds() -> None:
+    built = _built(0.25)
+    began = time.monotonic()
+    compile_for(built, TARGET)
+    assert time.monotonic() - began < 10
+
+
+def test_verilator(pruned: tuple[Built, Image]) -> None:
+    built, image = pruned
+    meta = image.metadata["input"]
+    packed = host.pack(host.to_codes(built.x[:2].numpy(), meta), meta, image.n)
+    expected = golden.run(golden.parse(image.stream, TARGET.geometry), packed, sequential=True)
+    result = simulate(image.stream, packed, TARGET.geometry)
+    compared = compare(result, expected)
+    assert compared.mismatches == []
+    assert compared.layers_compared == 2 * len(image.metadata["layers"])
+    assert result.cycles == [image.metadata["cycles"]] * 2
+    assert result.seconds < 20  # two images

@@ -1,0 +1,76 @@
+"""One network through everything: PyTorch graph, image, golden, decoder; shared by the tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.fx import GraphModule
+
+from secateur import host
+from secateur.compiler import compile_network
+from secateur.decode import decode
+from secateur.hw.spec import Geometry
+from secateur.image import Image
+from secateur.ir import Network
+from secateur.lower import lower
+from secateur.quantise import quantize
+from secateur.reference import reference
+from secateur.sim import golden
+from secateur.target import Target
+
+
+@dataclass(frozen=True)
+class Built:
+    """A quantised graph, what it was lowered to, and its calibration inputs."""
+
+    graph: GraphModule
+    network: Network
+    x: torch.Tensor
+
+
+def build(model: torch.nn.Module, x: torch.Tensor) -> Built:
+    """Quantise after training and lower."""
+    graph = quantize(model.eval(), x)
+    return Built(graph, lower(graph), x)
+
+
+def target(n: int, p: int, *, bank_words: int = 4096, weight_words: int = 1 << 16) -> Target:
+    """A target with memories of any size."""
+    geometry = Geometry(n=n, p=p, weight_words=weight_words, bank_words=bank_words)
+    return Target(name=f"{n}x{p}", geometry=geometry)
+
+
+def check_image(built: Built, image: Image, geometry: Geometry) -> int:
+    """Golden = PyTorch on every layer, predicted = golden cycles, decoded weights = the model's.
+
+    Inputs run one after another in one memory. Returns the number of codes compared.
+    """
+    meta, x = image.metadata, built.x
+    expected = reference(built.graph, x, built.network)
+    packed = host.pack(host.to_codes(x.numpy(), meta["input"]), meta["input"], image.n)
+    run = golden.run(golden.parse(image.stream, geometry), packed, sequential=True)
+    assert run.cycles == meta["cycles"]
+    tensors = {tensor["name"]: tensor for tensor in meta["tensors"]}
+    compared = 0
+    for trace, layer in zip(run.layers, meta["layers"], strict=True):
+        where = tensors[layer["output"]]
+        codes = host.unpack(trace.m, trace.codes, where, layer["first"], layer["channels"])
+        if layer["kind"] != "copy":  # a copy stands for no layer of the model
+            np.testing.assert_array_equal(codes, expected[layer["name"]], err_msg=layer["name"])
+            compared += codes.size
+    values = host.to_floats(host.result_codes(run.results, meta["output"]), meta["output"])
+    with torch.no_grad(), torch.backends.nnpack.flags(enabled=False):
+        np.testing.assert_array_equal(values, built.graph(x).numpy())
+    weights = iter(decode(image))
+    for layer in built.network.layers:
+        for source in layer.sources:
+            if source.mode != "maximum":
+                np.testing.assert_array_equal(next(weights).dense(), source.weight)
+    return compared
+
+
+def compile_for(built: Built, to: Target) -> Image:
+    """The image of a built network."""
+    return compile_network(built.network, to)
