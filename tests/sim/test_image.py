@@ -207,7 +207,8 @@ def test_registers_live_on_between_inferences() -> None:
     # the second layer reads what the first inference has left
     assembler = Assembler(GEOMETRY, random.Random(0))
     assembler.file = [0] * spec.REGISTERS
-    assembler.file[Reg.FLAGS] = assembler.file[Reg.A_BASE] = None  # written although 0 after reset
+    for register in (Reg.FLAGS, Reg.A_BASE, Reg.OUT_W):
+        assembler.file[register] = None  # written although 0 after reset
     assembler.configure({Reg.GX: 4, Reg.OUT_W: 0, Reg.OUT_S: 4, Reg.OFF_PC: 1}, spec.COMMON_LOAD)
     one = (Reg.GX, Reg.GY, Reg.GZ, Reg.PC, Reg.PR, Reg.LANES, Reg.CLAST, Reg.RLAST)
     layer = dict.fromkeys(one, 1) | {Reg.OUT_W: 8, Reg.OUT_S: 100, Reg.CLIP: 0xFF00}
