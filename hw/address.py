@@ -1,0 +1,168 @@
+"""Address generator: one byte address a body word, common to all lanes."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from . import spec
+from .fetch import Kind, word_layout
+from .memory import delay
+from .spec import Reg
+
+#: Cycles from ``word`` to ``address`` and ``access``: decode, base, adder, output register.
+ADDRESS_LATENCY = 4
+#: How a word's operand is read; ``first`` is of a pass. Held while no body word comes.
+ACCESS = data.StructLayout(
+    {"broadcast": 1, "maximum": 1, "signed": 1, "wshift": 1, "first": 1}
+)
+REGISTERS = data.ArrayLayout(16, spec.REGISTERS)
+
+
+class AddressGenerator(wiring.Component):
+    """Turns the steps of the body words and the ends of passes into addresses.
+
+    Between two registers there is never more than one adder and one multiplexer. The origins of
+    the next pass have MIN_ROW_WORDS cycles to settle: all four candidates are computed always,
+    the end of a pass picks one.
+
+    Parameters
+    ----------
+    geometry : of the engine
+
+    Members
+    -------
+    registers : In, the configuration
+    init : In, strobe when the registers hold a new layer
+    valid, word : In, one fetched word; not a stream: it is taken at once
+    address : Out, byte address, ADDRESS_LATENCY cycles later; held while there is no body word
+    access : Out, with ``address``
+    """
+
+    def __init__(self, *, geometry: spec.Geometry):
+        self.geometry = geometry
+        self.width = ceil_log2(geometry.bank_words * geometry.n)
+        super().__init__(
+            {
+                "registers": In(REGISTERS),
+                "init": In(1),
+                "valid": In(1),
+                "word": In(word_layout(geometry.n)),
+                "address": Out(self.width),
+                "access": Out(ACCESS),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        regs = self.registers
+        flags = regs[Reg.FLAGS]
+        body = self.valid & (self.word.kind == Kind.BODY)
+        a, a_kr, a_2kr = self._origin(m, "a", body, spec.FLAG_A_ROWSTEP)
+        b, b_kr, _ = self._origin(m, "b", body, spec.FLAG_B_ROWSTEP)
+
+        # First step: decode. `source` is B from a 0xc0 step to the end of the pass.
+        step = self.word.common
+        valid2, first2, row2, to_b2, source2 = (
+            Signal(name=name) for name in ("valid2", "first2", "row2", "to_b2", "source2")
+        )
+        step2 = Signal(7)
+        move = step[6:] == spec.STEP_ROW >> 6
+        to_b = step[6:] == spec.STEP_SOURCE >> 6
+        m.d.sync += [valid2.eq(body), first2.eq(body & self.word.first)]
+        with m.If(body):
+            m.d.sync += [
+                row2.eq(move),
+                to_b2.eq(to_b),
+                source2.eq(to_b | (source2 & ~self.word.first)),
+                step2.eq(Mux(step[7], step & spec.STEP_FIELD, step)),
+            ]
+
+        # Second step: bases and the access. Third: the addresses.
+        bytewise = Signal(2)
+        m.d.sync += [
+            bytewise[0].eq(flags[spec.FLAG_A_MODE :][:2] == spec.Mode.BROADCAST),
+            bytewise[1].eq(flags[spec.FLAG_B_MODE :][:2] == spec.Mode.BROADCAST),
+        ]
+        valid3, use_base3, use_row3, add_row3 = (
+            Signal(name=name) for name in ("valid3", "use_base3", "use_row3", "add_row3")
+        )
+        delta3, base3, row_base3, row_step3 = (
+            Signal(self.width, name=name) for name in ("delta3", "base3", "row_base3", "row_step3")
+        )
+        log_n = ceil_log2(self.geometry.n)
+        unit = Mux(source2, bytewise[1], bytewise[0])
+        m.d.sync += [
+            valid3.eq(valid2),
+            use_base3.eq(first2 | to_b2),
+            use_row3.eq(row2 & ~first2),
+            add_row3.eq(row2),
+            delta3.eq(Mux(unit, step2, step2 << log_n)),
+            base3.eq(Mux(to_b2, b, Mux(row2, a_kr, a))),
+            row_base3.eq(Mux(to_b2, b_kr, Mux(row2, a_2kr, a_kr))),
+            row_step3.eq(Mux(source2, regs[Reg.B_KR], regs[Reg.A_KR])),
+        ]
+        current, next_row = Signal(self.width), Signal(self.width)  # next_row = kernel_row + KR
+        with m.If(valid3):
+            base = Mux(use_base3, base3, Mux(use_row3, next_row, current))
+            m.d.sync += current.eq(base + delta3)
+            with m.If(use_base3):
+                m.d.sync += next_row.eq(row_base3)
+            with m.Elif(add_row3):
+                m.d.sync += next_row.eq(next_row + row_step3)
+        m.d.sync += self.address.eq(current)
+
+        access3 = Signal(ACCESS)
+        mode = Mux(source2, flags[spec.FLAG_B_MODE :][:2], flags[spec.FLAG_A_MODE :][:2])
+        m.d.sync += [
+            access3.broadcast.eq(unit),
+            access3.maximum.eq(mode == spec.Mode.MAXIMUM),
+            access3.signed.eq(
+                Mux(source2, flags[spec.FLAG_B_SIGNED], flags[spec.FLAG_A_SIGNED])
+            ),
+            access3.wshift.eq(
+                Mux(source2, flags[spec.FLAG_B_WSHIFT], flags[spec.FLAG_A_WSHIFT])
+            ),
+            access3.first.eq(first2),
+        ]
+        m.d.comb += self.access.eq(delay(m, access3, ADDRESS_LATENCY - 2, "access"))
+        return m
+
+    def _origin(self, m: Module, source: str, body, row_flag: int):
+        """The origin of a source for the next pass, the same plus KR, and plus 2 * KR."""
+        regs = self.registers
+        prefix = source.upper()
+
+        def register(name: str):
+            return regs[Reg[f"{prefix}_{name}"]]
+
+        def signal(name: str):
+            return Signal(self.width, name=f"{source}_{name}")
+
+        origin, plus_kr, plus_2kr = signal("origin"), signal("plus_kr"), signal("plus_2kr")
+        group, line, row = signal("group"), signal("line"), signal("row")
+        next_pass, next_group, next_line, next_row = (
+            signal(f"next_{name}") for name in ("pass", "group", "line", "row")
+        )
+        row_step = Mux(regs[Reg.FLAGS][row_flag], self.geometry.n, 0)
+        m.d.sync += [
+            plus_kr.eq(origin + register("KR")),
+            plus_2kr.eq(origin + (register("KR") << 1)),
+            next_pass.eq(origin + regs[Reg.A_SZ] if source == "a" else origin),
+            next_group.eq(group + register("SX")),
+            next_line.eq(line + register("SY")),
+            next_row.eq(row + row_step),
+        ]
+        with m.If(self.init):
+            m.d.sync += [signal_.eq(register("BASE")) for signal_ in (origin, group, line, row)]
+        with m.Elif(body & self.word.row_last):
+            m.d.sync += [signal_.eq(next_row) for signal_ in (origin, group, line, row)]
+        with m.Elif(body & self.word.line_last):
+            m.d.sync += [signal_.eq(next_line) for signal_ in (origin, group, line)]
+        with m.Elif(body & self.word.group_last):
+            m.d.sync += [signal_.eq(next_group) for signal_ in (origin, group)]
+        with m.Elif(body & self.word.pass_last):
+            m.d.sync += origin.eq(next_pass)
+        return origin, plus_kr, plus_2kr

@@ -1,0 +1,190 @@
+"""The top: image in, tensors in, results out."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, ResetInserter, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from . import spec
+from .address import AddressGenerator
+from .array import Array
+from .bank import OffsetGenerator
+from .drain import Drain
+from .fetch import Fetcher
+from .issue import Issue
+from .loader import Loader
+from .memory import WeightMemory, check_family
+from .spec import Error, Reg, Status
+
+STATUS = wiring.Signature(
+    {
+        "state": Out(Status),
+        "error": Out(Error),
+        "cycles": Out(32),
+        "inferences": Out(16),
+    }
+)
+CONTROL = wiring.Signature({"reset": Out(1)})
+
+
+def trace_signature(n: int) -> wiring.Signature:
+    """Pixels and input words as they pass the write bus, or leave as results."""
+    return wiring.Signature(
+        {
+            "valid": Out(1),
+            "result": Out(1),
+            "layer": Out(8),
+            "m": Out(16),
+            "data": Out(8 * n),
+        }
+    )
+
+
+class Engine(wiring.Component):
+    """The array with its weight memory, as ``docs/stream.md`` describes it.
+
+    Parameters
+    ----------
+    geometry : sizes
+    init : image without metadata, as a list of stream words: the weight memory is a ROM;
+        None: it is a RAM that takes an image from ``image``
+    family : "generic" or "ecp5"
+    bels : sites of the multipliers, lane after lane, or None
+
+    Members
+    -------
+    image : In, stream of the bytes of an image, taken while ``status.state`` is LOADING
+    input : In, stream of input words: N bytes, lane 0 in the low bits
+    result : Out, stream of pixels of N bytes
+    status : Out; ``cycles`` of the last inference, ``inferences`` that have ended modulo 2**16.
+        Cycles in which the engine waits for the host are not counted.
+    control : In, ``reset``: forget everything but the banks; load, and check, the image anew
+    trace : Out, what goes over the write bus and into results; layer 0 is the input
+    """
+
+    def __init__(self, geometry: spec.Geometry, *, init=None, family="generic", bels=None):
+        if not isinstance(geometry, spec.Geometry):
+            raise ValueError(f"geometry must be a Geometry, not {geometry!r}")
+        if init is not None and not geometry.header_words < len(init) <= geometry.weight_words:
+            raise ValueError(
+                f"init must hold {geometry.header_words + 1} to {geometry.weight_words} words, "
+                f"not {len(init)!r}"
+            )
+        self.geometry, self.init = geometry, init
+        self.family, self.bels = check_family(family), bels
+        n = geometry.n
+        super().__init__(
+            {
+                "image": In(stream.Signature(8)),
+                "input": In(stream.Signature(8 * n)),
+                "result": Out(stream.Signature(8 * n)),
+                "status": Out(STATUS),
+                "control": In(CONTROL),
+                "trace": Out(trace_signature(n)),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        geometry = self.geometry
+        memory = WeightMemory(
+            width=geometry.word_bits,
+            depth=geometry.weight_words,
+            init=self.init,
+            family=self.family,
+        )
+        m.submodules.memory = memory
+        array = Array(geometry=geometry, family=self.family, bels=self.bels)
+        parts = {
+            "loader": Loader(
+                geometry=geometry, latency=memory.latency, rom=self.init is not None
+            ),
+            "fetcher": Fetcher(geometry=geometry, latency=memory.latency),
+            "issue": Issue(geometry=geometry),
+            "address": AddressGenerator(geometry=geometry),
+            "offsets": OffsetGenerator(p=geometry.p),
+            "drain": Drain(geometry=geometry),
+        }
+        # The array stays in reset until an image is accepted: long enough for words that a reset
+        # overtook to leave the datapath, which itself has no resets.
+        reset, array_reset = Signal(), Signal(init=1)
+        loader, fetcher, issue = parts["loader"], parts["fetcher"], parts["issue"]
+        m.d.sync += [
+            reset.eq(self.control.reset),
+            array_reset.eq(self.control.reset | ~loader.accepted),
+        ]
+        m.submodules.array = ResetInserter(array_reset)(array)
+        for name, part in parts.items():
+            m.submodules[name] = ResetInserter(reset)(part)
+        self._connect_memory(m, memory, loader, fetcher)
+        self._connect_array(m, array, parts)
+
+        wiring.connect(m, wiring.flipped(self.image), loader.image)
+        wiring.connect(m, wiring.flipped(self.input), issue.input)
+        wiring.connect(m, parts["drain"].results, wiring.flipped(self.result))
+        trace = parts["drain"].trace
+        m.d.comb += [getattr(self.trace, name).eq(trace[name]) for name in trace.shape().members]
+        m.d.comb += [
+            self.status.error.eq(Mux(loader.error != Error.NONE, loader.error, issue.error)),
+            self.status.cycles.eq(issue.cycles),
+            self.status.inferences.eq(issue.inferences),
+        ]
+        with m.If(self.status.error != Error.NONE):
+            m.d.comb += self.status.state.eq(Status.ERROR)
+        with m.Elif(loader.loading):
+            m.d.comb += self.status.state.eq(Status.LOADING)
+        with m.Elif(~loader.accepted):
+            m.d.comb += self.status.state.eq(Status.CHECKING)
+        with m.Elif(issue.running):
+            m.d.comb += self.status.state.eq(Status.RUNNING)
+        with m.Else():
+            m.d.comb += self.status.state.eq(Status.WAITING)
+        return m
+
+    @staticmethod
+    def _connect_memory(m: Module, memory, loader, fetcher) -> None:
+        enable = Signal()
+        m.d.sync += enable.eq(loader.accepted)
+        m.d.comb += [
+            memory.write_en.eq(loader.write_en),
+            memory.write_addr.eq(loader.write_addr),
+            memory.write_data.eq(loader.write_data),
+            memory.read_addr.eq(Mux(enable, fetcher.mem_addr, loader.read_addr)),
+            loader.read_data.eq(memory.read_data),
+            fetcher.mem_data.eq(memory.read_data),
+            fetcher.enable.eq(enable & loader.accepted),
+            fetcher.last.eq(loader.last),
+        ]
+
+    @staticmethod
+    def _connect_array(m: Module, array: Array, parts: dict) -> None:
+        issue, address, drain = parts["issue"], parts["address"], parts["drain"]
+        offsets = parts["offsets"]
+        registers = issue.registers
+        wiring.connect(m, parts["fetcher"].output, issue.fetched)
+        for part in (address, drain):
+            m.d.comb += [part.registers.eq(registers), part.init.eq(issue.init)]
+        for part in (address, drain, array):
+            m.d.comb += [part.valid.eq(issue.valid), part.word.eq(issue.word)]
+        m.d.comb += [
+            issue.enable.eq(parts["fetcher"].enable),
+            issue.limit.eq(parts["loader"].limit),
+            issue.released.eq(drain.released),
+            drain.layer.eq(issue.layer),
+            drain.host.eq(issue.host),
+            drain.sums.eq(array.sums),
+            array.address.eq(address.address),
+            array.access.eq(address.access),
+            array.lanes.eq(registers[Reg.LANES]),
+            array.write.eq(drain.write),
+            array.window.eq(registers[Reg.OUT_W]),
+            array.size.eq(registers[Reg.OUT_S]),
+            array.shift.eq(offsets.shift),
+            array.offset.eq(offsets.offset),
+            offsets.start.eq(issue.offsets),
+            offsets.columns.eq(registers[Reg.OFF_PC]),
+            offsets.column_step.eq(registers[Reg.OFF_DC]),
+            offsets.row_step.eq(registers[Reg.OFF_DR]),
+        ]

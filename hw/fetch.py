@@ -1,0 +1,232 @@
+"""The fetcher: walks the weight memory and parses the program into tagged words."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from . import spec
+from .fifo import CreditFifo
+from .memory import delay
+
+FIFO_DEPTH = 16
+
+
+class Kind(enum.Enum, shape=2):
+    """What a stream word is."""
+
+    CONFIG = 0
+    HEAD_A = 1
+    HEAD_B = 2
+    BODY = 3
+
+
+def word_layout(n: int) -> data.StructLayout:
+    """A fetched word. The tags from ``first`` on belong to body words, ``bad`` to HEAD_B.
+
+    ``lanes`` of a configuration word are rotated so that register k stands at k mod N/2.
+    """
+    return data.StructLayout(
+        {
+            "lanes": data.ArrayLayout(8, n),
+            "common": 8,
+            "kind": Kind,
+            "first": 1,  # of a pass
+            "pass_last": 1,
+            "group_last": 1,
+            "line_last": 1,  # last group along x, last pass, last word
+            "row_last": 1,
+            "layer_last": 1,
+            "bad": 1,  # the row is shorter than MIN_ROW_WORDS
+        }
+    )
+
+
+def writes_register(common, register: int, n: int):
+    """Whether the configuration word with this common byte writes the register."""
+    index = common & spec.COMMON_REGISTER
+    return (index <= register) & (index + n // 2 > register)
+
+
+class Fetcher(wiring.Component):
+    """Walks words ``header_words .. last`` round and round; loops over the bodies of rows.
+
+    The address side runs ahead of the data side by the memory's latency. It learns the length of
+    a row and its number of passes from the data side before the first pass over the row is over,
+    as long as a row has MIN_ROW_WORDS words; no cycle is lost in turning back. Words on the way
+    are covered by credits, so that a stalled output loses none and resumes at one word a cycle.
+
+    Parameters
+    ----------
+    geometry : of the engine
+    latency : of the weight memory, in cycles
+
+    Members
+    -------
+    enable : In, static; the walk begins
+    last : In, static; address of the program's last word
+    mem_addr : Out; ``mem_data`` : In, ``latency`` cycles later
+    output : Out, stream of ``word_layout(n)``
+    """
+
+    def __init__(self, *, geometry: spec.Geometry, latency: int):
+        if latency + 3 > spec.MIN_ROW_WORDS:
+            raise ValueError(
+                f"latency must be at most {spec.MIN_ROW_WORDS - 3} cycles, not {latency!r}"
+            )
+        self.geometry, self.latency = geometry, latency
+        self.layout = word_layout(geometry.n)
+        address = ceil_log2(geometry.weight_words)
+        super().__init__(
+            {
+                "enable": In(1),
+                "last": In(address),
+                "mem_addr": Out(address),
+                "mem_data": In(geometry.word_bits),
+                "output": Out(stream.Signature(self.layout)),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        n, header_words = self.geometry.n, self.geometry.header_words
+        width = len(self.mem_addr)
+
+        # Address side. `match`: the address is the last of a pass; `left` count what is to do.
+        address = Signal(width, init=header_words)
+        before_last = Signal(width)
+        at_last = Signal()
+        credits = Signal(range(FIFO_DEPTH + 1), init=FIFO_DEPTH)
+        go = Signal()
+        armed, match = Signal(), Signal()
+        body_start, body_before_end = Signal(width), Signal(width)
+        tags = Signal(data.StructLayout({"valid": 1, "pas": 1, "group": 1, "line": 1, "row": 1}))
+        left = {name: Signal(16, name=f"left_{name}") for name in ("x", "y", "z")}
+        final = {name: Signal(name=f"final_{name}") for name in left}
+        loop = tags.pas & ~tags.row
+        m.d.comb += [
+            self.mem_addr.eq(address),
+            tags.valid.eq(go),
+            tags.pas.eq(match),
+            tags.group.eq(match & final["z"]),
+            tags.line.eq(match & final["z"] & final["x"]),
+            tags.row.eq(match & final["z"] & final["x"] & final["y"]),
+        ]
+        m.d.sync += [final[name].eq(left[name] == 1) for name in left]
+        m.d.sync += before_last.eq(self.last - 1)
+        with m.If(go):
+            m.d.sync += [
+                address.eq(
+                    Mux(loop, body_start, Mux(at_last, header_words, (address + 1)[:width]))
+                ),
+                at_last.eq(
+                    ~loop & Mux(at_last, header_words == self.last, address == before_last)
+                ),
+                match.eq(armed & ~match & (address == body_before_end)),
+            ]
+            with m.If(tags.row):
+                m.d.sync += armed.eq(0)
+        with m.Elif(~self.enable):
+            m.d.sync += at_last.eq(self.last == header_words)
+
+        # Data side, first step: what is this word?
+        seen = delay(m, tags, self.latency, "tags", reset_less=False)
+        seen = data.View(tags.shape(), seen)
+        where = delay(m, address, self.latency, "where")
+        raw = Signal(self.layout)
+        expect = Signal(Kind)
+        first = Signal()
+        count_low = Signal(8)
+        common = self.mem_data[8 * n :]
+        row_final = Signal()
+        m.d.comb += [
+            raw.lanes.eq(self.mem_data),
+            raw.common.eq(common),
+            raw.kind.eq(expect),
+            raw.first.eq(first),
+            raw.pass_last.eq(seen.pas),
+            raw.group_last.eq(seen.group),
+            raw.line_last.eq(seen.line),
+            raw.row_last.eq(seen.row),
+            raw.layer_last.eq(seen.row & row_final),
+            raw.bad.eq((Cat(count_low, common[:7]) < spec.MIN_ROW_WORDS)),
+        ]
+        arm = Signal()
+        count, where_b = Signal(spec.ROW_COUNT_BITS), Signal(width)
+        m.d.sync += [arm.eq(0), where_b.eq(where), count.eq(Cat(count_low, common[:7]))]
+        with m.If(seen.valid):
+            with m.Switch(expect):
+                with m.Case(Kind.CONFIG):
+                    with m.If((common & spec.COMMON_START).any()):
+                        m.d.sync += expect.eq(Kind.HEAD_A)
+                with m.Case(Kind.HEAD_A):
+                    m.d.sync += [count_low.eq(common), expect.eq(Kind.HEAD_B)]
+                with m.Case(Kind.HEAD_B):
+                    m.d.sync += [arm.eq(1), first.eq(1), expect.eq(Kind.BODY)]
+                    m.d.sync += row_final.eq((common & spec.ROW_LAST).any())
+                with m.Case(Kind.BODY):
+                    m.d.sync += first.eq(seen.pas)
+                    with m.If(seen.row):
+                        m.d.sync += expect.eq(Mux(row_final, Kind.CONFIG, Kind.HEAD_A))
+
+        # Second step: the row is known, the address side takes over. Third: rotated words.
+        with m.If(arm):
+            m.d.sync += [
+                armed.eq(1),
+                body_start.eq(where_b + 1),
+                body_before_end.eq(where_b + count - 1),
+            ]
+        turn = self._rotate(m, raw, seen.valid)
+        copies = self._copies(m, *turn)
+        self._passes(m, go & match, arm, left, final, copies)
+
+        m.submodules.fifo = fifo = CreditFifo(shape=self.layout, depth=FIFO_DEPTH)
+        m.d.comb += [fifo.write_en.eq(turn[0]), fifo.write_data.eq(turn[1])]
+        wiring.connect(m, fifo.output, wiring.flipped(self.output))
+        pop = Signal()
+        m.d.sync += pop.eq(self.output.valid & self.output.ready)
+        m.d.comb += go.eq(self.enable & (credits != 0))
+        m.d.sync += credits.eq(credits + pop - go)
+        return m
+
+    def _rotate(self, m: Module, raw, valid):
+        """Two registers; between them, a configuration word is rotated. Returns valid, word."""
+        lanes16 = self.geometry.n // 2
+        select = Signal(range(max(lanes16, 2)))
+        held, turned = Signal(self.layout, reset_less=True), Signal(self.layout, reset_less=True)
+        held_valid, turned_valid = Signal(), Signal()
+        m.d.sync += [held.eq(raw), held_valid.eq(valid)]
+        m.d.sync += [turned.eq(held), turned_valid.eq(held_valid)]
+        m.d.sync += select.eq(Mux(raw.kind == Kind.CONFIG, raw.common, 0))
+        if lanes16 > 1:
+            lanes = held.lanes.as_value()
+            with m.Switch(select):
+                for shift in range(1, lanes16):
+                    with m.Case(shift):
+                        m.d.sync += turned.lanes.eq(lanes.rotate_left(16 * shift))
+        return turned_valid, turned
+
+    def _copies(self, m: Module, valid, word) -> dict:
+        """The fetcher's own GX, GY and GZ: it is ahead of the issue stage."""
+        n = self.geometry.n
+        config = valid & (word.kind == Kind.CONFIG)
+        copies = {}
+        for name, register in (("x", spec.Reg.GX), ("y", spec.Reg.GY), ("z", spec.Reg.GZ)):
+            copies[name] = Signal(16, name=f"copy_{name}")
+            lane = 16 * (register % (n // 2))
+            with m.If(config & writes_register(word.common, register, n)):
+                m.d.sync += copies[name].eq(word.lanes.as_value()[lane : lane + 16])
+        return copies
+
+    @staticmethod
+    def _passes(m: Module, end, load, left: dict, final: dict, copies: dict) -> None:
+        """Nested down counters, one event a pass: z inside x inside y."""
+        carry = end
+        for name in ("z", "x", "y"):
+            with m.If(load):
+                m.d.sync += left[name].eq(copies[name])
+            with m.Elif(carry):
+                m.d.sync += left[name].eq(Mux(final[name], copies[name], left[name] - 1))
+            carry = carry & final[name]

@@ -1,0 +1,254 @@
+"""The issue stage: one word a cycle, in order; configuration, waits, watchdog."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from . import spec
+from .address import REGISTERS
+from .drain import host_layout, result_depth
+from .fetch import Kind, word_layout, writes_register
+from .spec import Error, Reg
+
+
+class State(enum.Enum):
+    """States of the issue stage."""
+
+    RUN = 0  # words issue
+    SETUP = 1  # registers settle, the layer is checked
+    OFFSETS = 2  # a LOAD waits for the window offsets
+    CLEAR = 3
+    INPUT = 4  # takes words from the host
+    LANDING = 5  # waits for writes to land
+    ERROR = 6
+
+
+#: Cycles of SETUP: the register file is written in the second, its checks are known in the fourth.
+SETUP_CYCLES = 4
+
+
+class Issue(wiring.Component):
+    """Issues the words of the program at the cycles that ``docs/stream.md`` defines.
+
+    Parameters
+    ----------
+    geometry : of the engine
+
+    Members
+    -------
+    enable : In, static; the program may begin
+    limit : In, static; cycles after which the watchdog ends an inference
+    fetched : In, stream of words
+    input : In, stream of input words (N bytes)
+    released : In, results that have left, see Drain
+    valid, word : Out, the word that issued in the cycle before
+    registers : Out, the configuration
+    init : Out, strobe: a layer's registers are settled; offsets : Out, the same for LOAD, too
+    host : Out, writes of LOAD and CLEAR
+    layer : Out, STARTs since the last LOAD
+    error : Out, spec.Error; running : Out; cycles : Out, of the last inference
+    inferences : Out, inferences that have ended, modulo 2**16
+    """
+
+    def __init__(self, *, geometry: spec.Geometry):
+        self.geometry = geometry
+        n = geometry.n
+        super().__init__(
+            {
+                "enable": In(1),
+                "limit": In(32),
+                "fetched": In(stream.Signature(word_layout(n))),
+                "input": In(stream.Signature(8 * n)),
+                "released": In(2),
+                "valid": Out(1),
+                "word": Out(word_layout(n)),
+                "registers": Out(REGISTERS),
+                "init": Out(1),
+                "offsets": Out(1),
+                "host": Out(host_layout(n)),
+                "layer": Out(8),
+                "error": Out(Error),
+                "running": Out(1),
+                "cycles": Out(32),
+                "inferences": Out(16),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        p = self.geometry.p
+        word, regs = self.fetched.payload, self.registers
+        flags = regs[Reg.FLAGS]
+        is_config = word.kind == Kind.CONFIG
+        starts = is_config & word.common[7]
+        loads = is_config & word.common[6] & ~word.common[7]
+        ends_layer = (word.kind == Kind.BODY) & word.layer_last
+        ends_group = (word.kind == Kind.BODY) & word.group_last
+
+        state = Signal(State)
+        run = Signal()
+        gate, room = self._gate(m, run & self.fetched.valid & self.fetched.ready & ends_group)
+        held = ends_group & ~(gate & room)
+        m.d.comb += [
+            run.eq((state == State.RUN) & self.enable),
+            self.fetched.ready.eq(run & ~held),
+        ]
+        issue = self.fetched.valid & self.fetched.ready
+        m.d.sync += self.valid.eq(issue)
+        with m.If(issue):
+            m.d.sync += self.word.eq(word)
+        self._configure(m)
+
+        # Waits: `last` is the last cycle of a state; `left` counts down to it.
+        left = Signal(17)
+        last = Signal()
+        m.d.sync += [left.eq(left - 1), last.eq(left == 2)]
+
+        def enter(next_state: State, cycles, one) -> list:
+            return [state.eq(next_state), left.eq(cycles), last.eq(one)]
+
+        loading = Signal()
+        ending = Signal()
+        accepted, accepted_last, clearing = Signal(), Signal(), Signal()
+        clear_some, clear_one, input_one, bad = Signal(), Signal(), Signal(), Signal()
+        size, count = regs[Reg.OUT_S], regs[Reg.GX]
+        zero = count == 0
+        for register in (Reg.GY, Reg.GZ, Reg.LANES):
+            zero = zero | ((regs[register] == 0) & ~loading)
+        m.d.sync += [
+            clear_some.eq((size != 0) & flags[spec.FLAG_CLEAR]),
+            clear_one.eq(size == 1),
+            input_one.eq(count == 1),
+            bad.eq(zero | ((regs[Reg.LANES] > p) & ~loading)),
+        ]
+        with m.Switch(state):
+            with m.Case(State.RUN):
+                with m.If(issue):
+                    m.d.sync += loading.eq(loads)
+                    with m.If(starts | loads):
+                        m.d.sync += enter(State.SETUP, SETUP_CYCLES, SETUP_CYCLES == 1)
+                    with m.If(ends_layer):
+                        m.d.sync += enter(State.LANDING, spec.tail_cycles(p) - 1, 0)
+                        m.d.sync += ending.eq(flags[spec.FLAG_RESULT])
+                    with m.If((word.kind == Kind.HEAD_B) & word.bad):
+                        m.d.sync += [state.eq(State.ERROR), self.error.eq(Error.ROW)]
+            with m.Case(State.SETUP):
+                with m.If(last):
+                    with m.If(bad):
+                        m.d.sync += [state.eq(State.ERROR), self.error.eq(Error.ROW)]
+                    with m.Elif(loading):
+                        m.d.sync += enter(State.OFFSETS, p, p == 1)
+                    with m.Elif(clear_some):
+                        m.d.sync += enter(State.CLEAR, size, clear_one)
+                    with m.Else():
+                        m.d.sync += state.eq(State.RUN)
+            with m.Case(State.OFFSETS):
+                with m.If(last):
+                    m.d.sync += enter(State.INPUT, count, input_one)
+            with m.Case(State.CLEAR):
+                m.d.comb += clearing.eq(1)
+                with m.If(last):
+                    m.d.sync += state.eq(State.RUN)
+            with m.Case(State.INPUT):
+                m.d.comb += [
+                    self.input.ready.eq(1),
+                    accepted.eq(self.input.valid),
+                    accepted_last.eq(self.input.valid & last),
+                ]
+                with m.If(~accepted):
+                    m.d.sync += [left.eq(left), last.eq(last)]
+                with m.If(accepted_last):
+                    tail = spec.load_tail(p) - 1
+                    m.d.sync += enter(State.LANDING, tail, tail == 1)
+            with m.Case(State.LANDING):
+                with m.If(last):
+                    m.d.sync += state.eq(State.RUN)
+
+        settled = (state == State.SETUP) & last & ~bad
+        m.d.comb += [self.init.eq(settled & ~loading), self.offsets.eq(settled)]
+        with m.If(settled):
+            m.d.sync += self.layer.eq(Mux(loading, 0, self.layer + 1))
+        self._host_writes(m, accepted, clearing, settled)
+
+        # An inference ends in the first cycle in which the next word may issue.
+        ended = ending & run
+        with m.If(ended):
+            m.d.sync += ending.eq(0)
+        waits = (state == State.INPUT) | (run & self.fetched.valid & held & gate & ~room)
+        over = self._count(m, accepted_last, ended, waits)
+        with m.If(self.init | accepted_last):
+            m.d.sync += self.running.eq(1)
+        with m.Elif(ended):
+            m.d.sync += self.running.eq(0)
+        with m.If(over & (state != State.ERROR)):
+            m.d.sync += [state.eq(State.ERROR), self.error.eq(Error.WATCHDOG)]
+        return m
+
+    def _gate(self, m: Module, group):
+        """Whether the last word of a group may issue: the drain is free, and the result queue."""
+        regs = self.registers
+        lanes = regs[Reg.LANES]
+        depth = result_depth(self.geometry.p)
+        is_result = regs[Reg.FLAGS][spec.FLAG_RESULT]
+        gate, room = Signal(init=1), Signal(init=1)
+        left = Signal(range(self.geometry.p + 1))
+        with m.If(group):
+            m.d.sync += [gate.eq(lanes == 1), left.eq(lanes - 1)]
+        with m.Elif(~gate):
+            m.d.sync += [gate.eq(left == 1), left.eq(left - 1)]
+        reserved = Signal(range(depth + 1))
+        most = Signal(range(depth + 1))
+        take = Mux(group & is_result, lanes[: len(left)], 0)
+        m.d.sync += [
+            reserved.eq(reserved + take - self.released),
+            most.eq(depth - lanes[: len(left)]),
+            room.eq(~is_result | (reserved <= most)),
+        ]
+        return gate, room
+
+    def _configure(self, m: Module) -> None:
+        """The register file, written two cycles after a configuration word issues."""
+        n = self.geometry.n
+        lanes = Signal(8 * n, reset_less=True)
+        m.d.sync += lanes.eq(self.word.lanes)
+        config = self.valid & (self.word.kind == Kind.CONFIG)
+        for register in Reg:
+            enable = Signal(name=f"write_{register.name}")
+            m.d.sync += enable.eq(config & writes_register(self.word.common, register, n))
+            with m.If(enable):
+                lane = 16 * (register % (n // 2))
+                m.d.sync += self.registers[register].eq(lanes[lane : lane + 16])
+
+    def _host_writes(self, m: Module, accepted, clearing, restart) -> None:
+        host, flags = self.host, self.registers[Reg.FLAGS]
+        index = Signal(16)
+        fill = Mux(flags[spec.FLAG_FILL], 0x80, 0).replicate(self.geometry.n)
+        m.d.sync += [
+            host.valid.eq(accepted | clearing),
+            host.local.eq(clearing),
+            host.m.eq(index),
+            host.data.eq(Mux(clearing, fill, self.input.payload)),
+        ]
+        with m.If(restart):
+            m.d.sync += index.eq(0)
+        with m.Elif(accepted | clearing):
+            m.d.sync += index.eq(index + 1)
+
+    def _count(self, m: Module, begin, end, waits):
+        """The cycles of the inference; returns whether they exceed the limit."""
+        count = Signal(32)
+        over = Signal()
+        with m.If(begin):
+            m.d.sync += count.eq(1)
+        with m.Elif(end):
+            m.d.sync += [
+                self.cycles.eq(count),
+                self.inferences.eq(self.inferences + 1),
+                count.eq(0),
+            ]
+        with m.Elif(self.enable & ~waits):
+            m.d.sync += count.eq(count + 1)
+        m.d.sync += over.eq((count > self.limit) & self.enable)
+        return over

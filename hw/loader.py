@@ -1,0 +1,194 @@
+"""Image loader and checker."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from . import spec
+from .spec import Error
+
+CRC_POLYNOMIAL = 0xEDB88320  # IEEE 802.3, reflected
+_CRC_AT = spec.HEADER_CRC_OFFSET
+_WORDS_AT, _BANK_AT, _CYCLES_AT = 8, 12, 16  # offsets of the header's 32-bit fields
+
+
+class Phase(enum.Enum):
+    """States of the loader."""
+
+    LOAD = 0
+    CHECK = 1
+    ACCEPTED = 2
+    REFUSED = 3
+
+
+def crc_step(crc, byte):
+    """CRC-32 register after one more byte (reflected, without the final inversion)."""
+    bits = [crc[index] ^ (byte[index] if index < 8 else 0) for index in range(32)]
+    for _ in range(8):
+        low = bits[0]
+        bits = [
+            (bits[index + 1] if index < 31 else 0) ^ (low if CRC_POLYNOMIAL >> index & 1 else 0)
+            for index in range(32)
+        ]
+    return Cat(*bits)
+
+
+class Loader(wiring.Component):
+    """Writes an image into the weight memory, then walks the memory and verifies the image.
+
+    A header that the engine cannot take is refused while it arrives, at its first wrong field, so
+    nothing is ever written outside the memory and a wrong length never keeps the host waiting. The
+    walk verifies everything, byte by byte, the CRC last.
+
+    Parameters
+    ----------
+    geometry : of the engine
+    latency : of the weight memory
+    rom : the memory has its contents: begin with the walk
+
+    Members
+    -------
+    image : In, stream of bytes
+    write_en, write_addr, write_data : Out; read_addr : Out; read_data : In, of the weight memory
+    loading, checking, accepted : Out; error : Out, spec.Error, not NONE: refused
+    last : Out, address of the last word; limit : Out, the header's cycles; both once accepted
+    """
+
+    def __init__(self, *, geometry: spec.Geometry, latency: int, rom: bool = False):
+        if latency < 1:
+            raise ValueError(f"latency must be at least 1 cycle, not {latency!r}")
+        self.geometry, self.latency, self.rom = geometry, latency, rom
+        address = ceil_log2(geometry.weight_words)
+        super().__init__(
+            {
+                "image": In(stream.Signature(8)),
+                "write_en": Out(1),
+                "write_addr": Out(address),
+                "write_data": Out(geometry.word_bits),
+                "read_addr": Out(address),
+                "read_data": In(geometry.word_bits),
+                "loading": Out(1),
+                "checking": Out(1),
+                "accepted": Out(1),
+                "error": Out(Error),
+                "last": Out(address),
+                "limit": Out(32),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        size = self.geometry.word_bytes
+        phase = Signal(Phase, init=Phase.CHECK if self.rom else Phase.LOAD)
+        byte, valid, restart = Signal(8), Signal(), Signal()
+        error, header_done, words, crc_good = self._parse(m, byte, valid, restart)
+        words_seen = Signal(32)
+
+        word = Signal(self.geometry.word_bits, reset_less=True)
+        lane = Signal(range(size))
+        period = max(size, self.latency) + 2
+        tick = Signal(range(period))
+        walked = Signal()  # the word register holds a word of the memory
+        m.d.comb += [
+            self.loading.eq(phase == Phase.LOAD),
+            self.checking.eq(phase == Phase.CHECK),
+            self.accepted.eq(phase == Phase.ACCEPTED),
+            self.write_data.eq(word),
+        ]
+        m.d.sync += [self.last.eq(words - 1), self.write_en.eq(0)]
+        with m.Switch(phase):
+            with m.Case(Phase.LOAD):
+                m.d.comb += [
+                    self.image.ready.eq(1),
+                    byte.eq(self.image.payload),
+                    valid.eq(self.image.valid),
+                ]
+                with m.If(valid):
+                    m.d.sync += [word.eq(Cat(word[8:], byte)), lane.eq(lane + 1)]
+                    with m.If(lane == size - 1):
+                        m.d.sync += [
+                            lane.eq(0),
+                            self.write_en.eq(1),
+                            self.write_addr.eq(words_seen),
+                            words_seen.eq(words_seen + 1),
+                        ]
+                        with m.If(header_done & (words_seen == self.last)):
+                            m.d.sync += phase.eq(Phase.CHECK)
+                            m.d.comb += restart.eq(1)
+            with m.Case(Phase.CHECK):
+                m.d.sync += tick.eq(Mux(tick == period - 1, 0, tick + 1))
+                m.d.comb += [byte.eq(word), valid.eq(walked & (tick < size))]
+                with m.If(valid):
+                    m.d.sync += word.eq(word >> 8)
+                with m.If(tick == period - 1):
+                    m.d.sync += [
+                        word.eq(self.read_data),
+                        walked.eq(1),
+                        words_seen.eq(words_seen + 1),
+                        self.read_addr.eq(self.read_addr + 1),
+                    ]
+                    with m.If(header_done & (words_seen == words)):
+                        m.d.sync += phase.eq(Mux(crc_good, Phase.ACCEPTED, Phase.REFUSED))
+                        with m.If(~crc_good):
+                            m.d.sync += self.error.eq(Error.CRC)
+        with m.If(restart):
+            m.d.sync += words_seen.eq(0)
+        with m.If((error != Error.NONE) & (self.loading | self.checking)):
+            m.d.sync += [phase.eq(Phase.REFUSED), self.error.eq(error)]
+        return m
+
+    def _parse(self, m: Module, byte, valid, restart):
+        """The header, a byte at a time, and the CRC of everything."""
+        geometry = self.geometry
+        index = Signal(range(spec.HEADER.size + 1))
+        field = Signal(32)
+        words, bank_words, expected = Signal(32), Signal(32), Signal(32)
+        crc = Signal(32, init=0xFFFFFFFF)
+        crc_good, header_done = Signal(), Signal()
+        error = Signal(Error)
+        wrong_length, wrong_bank = Signal(), Signal()
+        m.d.comb += header_done.eq(index == spec.HEADER.size)
+        m.d.sync += [
+            crc_good.eq(~crc == expected),
+            wrong_length.eq(
+                (words > geometry.weight_words) | (words <= geometry.header_words)
+            ),
+            wrong_bank.eq(bank_words > geometry.bank_words),
+        ]
+        constants = {at: (value, Error.MAGIC) for at, value in enumerate(spec.MAGIC)}
+        constants[4] = (spec.VERSION, Error.VERSION)
+        constants[5] = (geometry.n, Error.GEOMETRY)
+        constants[6] = (geometry.p, Error.GEOMETRY)
+        captures = {_WORDS_AT: words, _BANK_AT: bank_words, _CYCLES_AT: self.limit}
+        captures[_CRC_AT] = expected
+        next_field = Cat(field[8:], byte)
+        in_crc = (index >= _CRC_AT) & ~header_done
+        with m.If(restart):
+            m.d.sync += [index.eq(0), crc.eq(crc.init)]
+        with m.Elif(valid):
+            m.d.sync += [
+                field.eq(next_field),
+                index.eq(index + ~header_done),
+                crc.eq(crc_step(crc, Mux(in_crc, 0, byte))),
+            ]
+            with m.Switch(index):
+                for at, (value, code) in constants.items():
+                    with m.Case(at):
+                        with m.If(byte != value):
+                            m.d.sync += error.eq(code)
+                # A captured field is judged two bytes later: one cycle to compare, and one more.
+                for at, wrong, code in (
+                    (_WORDS_AT + 5, wrong_length, Error.LENGTH),
+                    (_BANK_AT + 5, wrong_bank, Error.BANK),
+                ):
+                    with m.Case(at):
+                        with m.If(wrong):
+                            m.d.sync += error.eq(code)
+            with m.Switch(index):
+                for at, register in captures.items():
+                    with m.Case(at + 3):
+                        m.d.sync += register.eq(next_field)
+        return error, header_done, words, crc_good

@@ -1,0 +1,256 @@
+"""Block RAM with an explicit output register: the weight memory and the activation banks.
+
+The output register of a block RAM is never inferred and is worth a third of the clock, so the
+ECP5 version instantiates ``DP16KD``. The generic version has the same latency in every size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isqrt
+
+from amaranth.hdl import Array, ClockSignal, Elaboratable, Instance, Module, Signal, signed
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+FAMILIES = ("generic", "ecp5")
+#: Cycles from the address at a RAM's pins to the data after its output register.
+RAM_LATENCY = 2
+#: Words of the largest slice of a weight memory: 2048 x 9 bits in one block RAM.
+SLICE_WORDS = 2048
+
+
+def check_family(family: str) -> str:
+    """Return ``family``; ValueError if there are no wrappers for it."""
+    if family not in FAMILIES:
+        raise ValueError(f"family must be one of {', '.join(FAMILIES)}, not {family!r}")
+    return family
+
+
+def _check_depth(depth: int, init: Sequence[int] | None) -> None:
+    if depth < 2:
+        raise ValueError(f"depth must be at least 2 words, not {depth!r}")
+    if init is not None and len(init) > depth:
+        raise ValueError(f"init must hold at most {depth} words, not {len(init)!r}")
+
+
+def delay(m: Module, value, cycles: int, name: str, *, reset_less: bool = True):
+    """Return ``value`` after ``cycles`` registers."""
+    for index in range(cycles):
+        stage = Signal(value.shape(), name=f"{name}_{index + 1}", reset_less=reset_less)
+        m.d.sync += stage.eq(value)
+        value = stage
+    return value
+
+
+class Ram(wiring.Component):
+    """One-writer, one-reader RAM, no larger than one block RAM is deep (16384 words on ECP5).
+
+    A read of the word that is written in the same cycle is undefined.
+
+    Parameters
+    ----------
+    width, depth : bits and words
+    init : contents from word 0 on; zeros after them
+    writable : build the write port
+    family : "generic" or "ecp5"
+
+    Members
+    -------
+    read_addr : In; ``read_data`` : Out, RAM_LATENCY cycles later
+    write_en, write_addr, write_data : In
+    """
+
+    def __init__(self, *, width: int, depth: int, init=None, writable=True, family="generic"):
+        _check_depth(depth, init)
+        self.width, self.depth, self.writable = width, depth, writable
+        self.init = list(init or [])
+        self.family = check_family(family)
+        address = ceil_log2(depth)
+        super().__init__(
+            {
+                "read_addr": In(address),
+                "read_data": Out(width),
+                "write_en": In(1),
+                "write_addr": In(address),
+                "write_data": In(width),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        if self.family == "ecp5":
+            self._ecp5(m)
+            return m
+        m.submodules.mem = mem = memory.Memory(
+            shape=self.width, depth=self.depth, init=self.init, attrs={"no_rw_check": 1}
+        )
+        read = mem.read_port()
+        output = Signal(self.width, reset_less=True)
+        m.d.comb += [read.addr.eq(self.read_addr), self.read_data.eq(output)]
+        m.d.sync += output.eq(read.data)
+        if self.writable:
+            write = mem.write_port()
+            m.d.comb += [
+                write.en.eq(self.write_en),
+                write.addr.eq(self.write_addr),
+                write.data.eq(self.write_data),
+            ]
+        return m
+
+    def _ecp5(self, m: Module) -> None:
+        """Side by side, as many DP16KD as the width takes; port A writes, port B reads."""
+        bits, address_low = {1024: (18, 4), 2048: (9, 3), 4096: (4, 2), 8192: (2, 1)}.get(
+            max(1024, 1 << ceil_log2(self.depth)), (1, 0)
+        )
+        if self.depth > 16384:
+            raise ValueError(f"depth must be at most 16384 words on ecp5, not {self.depth!r}")
+        for column in range(0, self.width, bits):
+            used = min(bits, self.width - column)
+            m.submodules[f"ebr{column}"] = self._dp16kd(bits, address_low, column, used)
+
+    def _dp16kd(self, bits: int, address_low: int, column: int, used: int) -> Instance:
+        mask = (1 << used) - 1
+        ports = {"p_GSR": "DISABLED", "p_RESETMODE": "SYNC"}
+        ports |= {"p_DATA_WIDTH_A": bits, "p_DATA_WIDTH_B": bits}
+        ports |= {"p_REGMODE_A": "NOREG", "p_REGMODE_B": "OUTREG"}
+        ports |= {"p_WRITEMODE_A": "NORMAL", "p_WRITEMODE_B": "NORMAL"}
+        ports |= {"p_CSDECODE_A": "0b000", "p_CSDECODE_B": "0b000"}
+        ports |= {"p_CLKAMUX": "CLKA", "p_CLKBMUX": "CLKB"}
+        for index, value in enumerate(_initval(self.init, bits, column, mask)):
+            ports[f"p_INITVAL_{index:02X}"] = value
+        write_en = self.write_en if self.writable else 0
+        for port, address in (("A", self.write_addr), ("B", self.read_addr)):
+            ports |= {f"i_CLK{port}": ClockSignal(), f"i_CE{port}": 1, f"i_OCE{port}": 1}
+            ports |= {f"i_RST{port}": 0, f"i_CS{port}0": 0, f"i_CS{port}1": 0, f"i_CS{port}2": 0}
+            for bit in range(14):
+                inside = 0 <= bit - address_low < len(address)
+                enable = bits == 18 and port == "A" and bit < 2  # byte enables
+                value = address[bit - address_low] if inside else write_en if enable else 0
+                ports[f"i_AD{port}{bit}"] = value
+        ports |= {"i_WEA": write_en, "i_WEB": 0}
+        for bit in range(18):
+            ports[f"i_DIA{bit}"] = self.write_data[column + bit] if bit < used else 0
+            ports[f"i_DIB{bit}"] = 0
+            if bit < used:
+                ports[f"o_DOB{bit}"] = self.read_data[column + bit]
+        return Instance("DP16KD", **ports)
+
+
+def _initval(init: Sequence[int], bits: int, column: int, mask: int) -> list:
+    """The 64 INITVAL parameters: each has 16 fields of 20 bits, the low 18 of which are used.
+
+    In widths of 4, 2 and 1 bits the 9th bit of each byte is unused.
+    """
+    from amaranth.hdl import Const
+
+    words = [(word >> column) & mask for word in init]
+    per_byte = 1 if bits >= 9 else 8 // bits
+    fields = [0] * 1024
+    for index, word in enumerate(words):
+        if bits == 18:
+            fields[index] = word
+        else:
+            byte, part = divmod(index, per_byte)
+            fields[byte // 2] |= word << (9 * (byte % 2) + bits * part)
+    return [
+        Const(sum(f << (20 * i) for i, f in enumerate(fields[row * 16 : row * 16 + 16])), 320)
+        for row in range(64)
+    ]
+
+
+class WeightMemory(wiring.Component):
+    """The weight memory: slices of at most SLICE_WORDS, and a multiplexer in two registered steps.
+
+    Parameters
+    ----------
+    width, depth : bits and words; the depth need not be a power of two
+    init : words of a ROM; None: a RAM for the loader to write
+    family : "generic" or "ecp5"
+
+    Attributes
+    ----------
+    latency : cycles from ``read_addr`` to ``read_data``: address register, RAM, multiplexer
+
+    Members
+    -------
+    read_addr : In; ``read_data`` : Out, ``latency`` cycles later
+    write_en, write_addr, write_data : In
+    """
+
+    def __init__(self, *, width: int, depth: int, init=None, family: str = "generic"):
+        _check_depth(depth, init)
+        self.width, self.depth = width, depth
+        self.init = None if init is None else list(init)
+        self.family = check_family(family)
+        self.slices = -(-depth // SLICE_WORDS)
+        self.latency = 1 + RAM_LATENCY + (2 if self.slices > 1 else 0)
+        address = ceil_log2(depth)
+        super().__init__(
+            {
+                "read_addr": In(address),
+                "read_data": Out(width),
+                "write_en": In(1),
+                "write_addr": In(address),
+                "write_data": In(width),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        writable = self.init is None
+        address = delay(m, self.read_addr, 1, "address")
+        common = {"width": self.width, "writable": writable, "family": self.family}
+        if self.slices == 1 or self.family == "generic":
+            ram = Ram(depth=self.depth, init=self.init, **common)
+            m.submodules.ram = ram
+            m.d.comb += [
+                ram.read_addr.eq(address),
+                ram.write_en.eq(self.write_en),
+                ram.write_addr.eq(self.write_addr),
+                ram.write_data.eq(self.write_data),
+            ]
+            data = delay(m, ram.read_data, self.latency - 1 - RAM_LATENCY, "data")
+            m.d.comb += self.read_data.eq(data)
+            return m
+        outputs = []
+        low = ceil_log2(SLICE_WORDS)
+        write_en, write_addr, write_data = (
+            delay(m, value, 1, f"write_{name}")
+            for name, value in (
+                ("en", self.write_en),
+                ("addr", self.write_addr),
+                ("data", self.write_data),
+            )
+        )
+        for index in range(self.slices):
+            first = index * SLICE_WORDS
+            depth = min(SLICE_WORDS, self.depth - first)
+            init = None if writable else self.init[first : first + depth]
+            ram = Ram(depth=max(depth, 2), init=init, **common)
+            m.submodules[f"slice{index}"] = ram
+            m.d.comb += [
+                ram.read_addr.eq(address),
+                ram.write_en.eq(write_en & (write_addr[low:] == index)),
+                ram.write_addr.eq(write_addr),
+                ram.write_data.eq(write_data),
+            ]
+            outputs.append(ram.read_data)
+        m.d.comb += self.read_data.eq(self._multiplex(m, outputs, address[low:]))
+        return m
+
+    def _multiplex(self, m: Module, outputs: list, select):
+        """Square root by square root: equal work for both registered steps."""
+        low_bits = ceil_log2(isqrt(self.slices - 1) + 1)
+        select = delay(m, select, RAM_LATENCY, "select")
+        high = delay(m, select[low_bits:], 1, "select_high")
+        groups = []
+        for first in range(0, len(outputs), 1 << low_bits):
+            group = Signal(self.width, name=f"group{first}", reset_less=True)
+            choices = outputs[first : first + (1 << low_bits)]
+            m.d.sync += group.eq(Array(choices)[select[:low_bits]])
+            groups.append(group)
+        data = Signal(self.width, reset_less=True)
+        m.d.sync += data.eq(Array(groups)[high])
+        return data

@@ -1,0 +1,121 @@
+"""Requantiser: sums to 8-bit codes, N channels side by side."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Const, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from . import spec
+from .memory import delay
+
+FRACTION = spec.BIAS_FRACTION
+SHIFT_BITS = 6  # 0 .. 31 + 7
+#: Shift by 16s, by 4s, by 1s; bias; saturate and decide; round; lower bound; upper bound.
+REQUANTISE_LATENCY = 8
+#: The bias is added in the fourth step; ``load`` is one cycle ahead of the first.
+_BIAS_DELAY = 3
+
+
+class Requantiser(wiring.Component):
+    """``code = clamp(round_half_even(sum / 2**shift + bias / 2**BIAS_FRACTION), low, high)``.
+
+    The quotient is kept in units of ``2**-BIAS_FRACTION``, and one sticky bit says whether it
+    had more: enough for an exact rounding.
+
+    Parameters
+    ----------
+    n : channels
+
+    Members
+    -------
+    sums : In
+    codes : Out, REQUANTISE_LATENCY cycles later
+    load : In, the cycle before the first sums of a row
+    bias, delta : In, of this row; held for 4 cycles from ``load`` on
+    shift_base, clip, signed : In, static
+    """
+
+    def __init__(self, *, n: int):
+        self.n = n
+        super().__init__(
+            {
+                "sums": In(data.ArrayLayout(signed(spec.ACC_BITS), n)),
+                "codes": Out(data.ArrayLayout(8, n)),
+                "load": In(1),
+                "bias": In(data.ArrayLayout(signed(spec.BIAS_BITS), n)),
+                "delta": In(data.ArrayLayout(spec.SHIFT_DELTA_BITS, n)),
+                "shift_base": In(spec.SHIFT_BASE_BITS),
+                "clip": In(16),
+                "signed": In(1),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        low, high = Signal(signed(9)), Signal(signed(9))
+        for bound, byte in ((low, self.clip[:8]), (high, self.clip[8:])):
+            m.d.sync += bound.eq(Mux(self.signed, byte.as_signed(), byte))
+        load_bias = delay(m, self.load, _BIAS_DELAY, "load", reset_less=False)
+        for channel in range(self.n):
+            shift = Signal(SHIFT_BITS, name=f"shift{channel}", reset_less=True)
+            bias = Signal(signed(spec.BIAS_BITS), name=f"bias{channel}", reset_less=True)
+            with m.If(self.load):
+                m.d.sync += shift.eq(self.shift_base + self.delta[channel])
+            with m.If(load_bias):
+                m.d.sync += bias.eq(self.bias[channel])
+            code = self._channel(m, channel, shift, bias, low, high)
+            m.d.comb += self.codes[channel].eq(code)
+        return m
+
+    def _channel(self, m: Module, channel: int, shift, bias, low, high):
+        width = spec.ACC_BITS + FRACTION
+
+        def register(shape, name):
+            return Signal(shape, name=f"{name}{channel}", reset_less=True)
+
+        # Three steps of the shifter: 0, 16 or everything; 0, 4, 8, 12; 0, 1, 2, 3.
+        value = self.sums[channel].as_signed() << FRACTION
+        sticky = Const(0)
+        for step, (unit, select) in enumerate(
+            (
+                (16, shift[4:]),
+                (4, delay(m, shift[2:4], 1, f"shift4_{channel}")),
+                (1, delay(m, shift[:2], 2, f"shift1_{channel}")),
+            )
+        ):
+            shifted = register(signed(width), f"shifted{step}_")
+            lost = register(1, f"lost{step}_")
+            with m.Switch(select):
+                for amount in range(4):
+                    with m.Case(amount):
+                        m.d.sync += [
+                            shifted.eq(value >> (unit * amount)),
+                            lost.eq(sticky | value[: min(unit * amount, width)].any()),
+                        ]
+            value, sticky = shifted, lost
+
+        total = register(signed(width + 1), "total")
+        total_sticky = register(1, "total_sticky")
+        m.d.sync += [total.eq(value + bias), total_sticky.eq(sticky)]
+
+        # Ten bits hold every code and one more on either side.
+        quotient = total >> FRACTION
+        part = total[:FRACTION]
+        fits = quotient[9:].all() | ~quotient[9:].any()
+        narrow = register(signed(10), "narrow")
+        up = register(1, "up")
+        half = 1 << (FRACTION - 1)
+        m.d.sync += [
+            narrow.eq(Mux(fits, quotient, Mux(total[-1], -512, 511))),
+            up.eq((part > half) | ((part == half) & (total_sticky | quotient[0]))),
+        ]
+        rounded = register(signed(11), "rounded")
+        raised = register(signed(11), "raised")
+        code = register(8, "code")
+        m.d.sync += [
+            rounded.eq(narrow + up),
+            raised.eq(Mux(rounded < low, low, rounded)),
+            code.eq(Mux(raised > high, high, raised)),
+        ]
+        return code

@@ -1,0 +1,158 @@
+"""The drain walk: which map word each drained pixel is, and whether it exists."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from . import spec
+from .address import REGISTERS
+from .spec import Reg
+
+#: Cycles from ``group`` to the first ``step``: load the group's state, output register.
+WALK_LATENCY = 2
+
+
+class _Left:
+    """A down counter that stops at 0, with registered flags for 'none left' and 'the last one'.
+
+    ``value`` is static: its own flags are registered once.
+    """
+
+    def __init__(self, m: Module, name: str, value):
+        self._m, self._value = m, value
+        self.left = Signal(16, name=f"{name}_left")
+        self.some = Signal(name=f"{name}_some")
+        self.last = Signal(name=f"{name}_last")
+        self._some, self._one = Signal(name=f"{name}_is_some"), Signal(name=f"{name}_is_one")
+        m.d.sync += [self._some.eq(value != 0), self._one.eq(value == 1)]
+
+    def update(self, load, step) -> None:
+        m = self._m
+        with m.If(load):
+            m.d.sync += [
+                self.left.eq(self._value),
+                self.some.eq(self._some),
+                self.last.eq(self._one),
+            ]
+        with m.Elif(step & self.some):
+            m.d.sync += [
+                self.left.eq(self.left - 1),
+                self.some.eq(~self.last),
+                self.last.eq(self.left == 2),
+            ]
+
+
+class Walk(wiring.Component):
+    """Nested counters, one pixel a cycle, without a multiplier.
+
+    Members
+    -------
+    registers : In, the configuration
+    init : In, strobe when the registers hold a new layer, at least 4 cycles before ``group``
+    group : In, strobe: LANES steps follow; groups are LANES, and MIN_ROW_WORDS, cycles apart
+    line_last, row_last : In, of this group, with ``group``
+    step, m, exists : Out, a drained pixel; the first one WALK_LATENCY cycles after ``group``
+    """
+
+    def __init__(self):
+        super().__init__(
+            {
+                "registers": In(REGISTERS),
+                "init": In(1),
+                "group": In(1),
+                "line_last": In(1),
+                "row_last": In(1),
+                "step": Out(1),
+                "m": Out(16),
+                "exists": Out(1),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        regs = self.registers
+        linear = regs[Reg.FLAGS][spec.FLAG_LINEAR]
+
+        # Between groups: `base` is the first word of the coming group, the next ones are candidates.
+        base, base_row, line, row = (
+            Signal(16, name=name) for name in ("base", "base_row", "line", "row")
+        )
+        next_group, next_line, next_row = (
+            Signal(16, name=name) for name in ("next_group", "next_line", "next_row")
+        )
+        fresh = Signal()  # the coming group is the first of its row
+        m.d.sync += [
+            base_row.eq(base + regs[Reg.D_PR]),
+            next_group.eq(base + regs[Reg.D_GX]),
+            next_line.eq(line + regs[Reg.D_GY]),
+            next_row.eq(row + 1),
+        ]
+        end_line, end_row = self.group & self.line_last, self.group & self.row_last
+        with m.If(self.init):
+            m.d.sync += [signal.eq(regs[Reg.OUT_BASE]) for signal in (base, line, row)]
+        with m.Elif(end_row):
+            m.d.sync += [signal.eq(next_row) for signal in (base, line, row)]
+        with m.Elif(end_line):
+            m.d.sync += [signal.eq(next_line) for signal in (base, line)]
+        with m.Elif(self.group):
+            m.d.sync += base.eq(next_group)
+        with m.If(self.init | self.group):
+            m.d.sync += fresh.eq(self.init | self.row_last)
+
+        # Within a group, or in the linear walk within a row.
+        active, start, pixel = Signal(), Signal(), Signal()
+        lanes_left = Signal(16)
+        more = Signal()
+        m.d.sync += [start.eq(self.group), more.eq(regs[Reg.LANES] != 1)]
+        m.d.comb += pixel.eq(start | active)
+        with m.If(start):
+            m.d.sync += [active.eq(more), lanes_left.eq(regs[Reg.LANES] - 1)]
+        with m.Elif(active):
+            m.d.sync += [lanes_left.eq(lanes_left - 1), active.eq(lanes_left != 1)]
+
+        begin = Signal()
+        current, current_row = Signal(16), Signal(16)
+        m.d.comb += begin.eq(self.group & (~linear | fresh))
+        columns = _Left(m, "columns", regs[Reg.PC])
+        rows = _Left(m, "rows", regs[Reg.PR])
+        turn = pixel & columns.last
+        columns.update(begin | turn, pixel)
+        rows.update(begin, turn)
+        with m.If(begin):
+            m.d.sync += [current.eq(base), current_row.eq(base_row)]
+        with m.Elif(turn):
+            m.d.sync += [current.eq(current_row), current_row.eq(current_row + regs[Reg.D_PR])]
+        with m.Elif(pixel):
+            m.d.sync += current.eq(current + regs[Reg.D_PC])
+
+        # Tiles count groups and lines down from CLAST and RLAST, the linear walk steps from CLAST.
+        columns_valid = _Left(m, "columns_valid", regs[Reg.CLAST])
+        rows_valid = _Left(m, "rows_valid", regs[Reg.RLAST])
+        new_row = self.init_late(m) | end_row
+        columns_valid.update(
+            Mux(linear, begin | turn, new_row | end_line), Mux(linear, pixel, self.group)
+        )
+        rows_valid.update(new_row, end_line)
+        column_now, row_now = Signal(), Signal()  # of the group being drained
+        with m.If(self.group):
+            m.d.sync += [column_now.eq(columns_valid.some), row_now.eq(rows_valid.some)]
+        m.d.sync += [
+            self.step.eq(pixel),
+            self.m.eq(current),
+            self.exists.eq(
+                Mux(
+                    linear,
+                    columns_valid.some & rows.some,
+                    (column_now | ~columns.last) & (row_now | ~rows.last),
+                )
+            ),
+        ]
+        return m
+
+    def init_late(self, m: Module):
+        """``init`` once the flags of static values have settled."""
+        late = Signal()
+        m.d.sync += late.eq(self.init)
+        return late
