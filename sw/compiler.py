@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from secateur.certificate import Certificate, certify
+from secateur.choose import LayerPlan
 from secateur.encode import Encoded, encode
 from secateur.image import Image
 from secateur.ir import Layer, Network, Source, Tensor
 from secateur.layout import MapLayout
-from secateur.schedule import LayerPlan, Plan, plan
+from secateur.schedule import Plan, plan
 from secateur.target import Target
 
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from secateur.choose import LayerPlan
 from secateur.cost import layer_cycles
 from secateur.errors import SecateurError
 from secateur.hw import spec
 from secateur.hw.spec import Reg
 from secateur.ir import Layer
 from secateur.layout import MapLayout
-from secateur.schedule import LayerPlan, Plan
+from secateur.schedule import Plan
 
 Words = npt.NDArray[np.uint8]  # (words, N + 1)
 

@@ -21,9 +21,14 @@ class Padding:
     fill: int = 0
 
     @property
+    def sides(self) -> tuple[int, int, int, int]:
+        """Top, left, bottom, right."""
+        return self.top, self.left, self.bottom, self.right
+
+    @property
     def any(self) -> bool:
         """Whether there is padding at all."""
-        return bool(self.top or self.left or self.bottom or self.right)
+        return any(self.sides)
 
 
 def _padding_of(source: Source, layer: Layer) -> Padding:
@@ -69,6 +74,14 @@ def padding(tensor: Tensor, consumers: list[tuple[Layer, Source]]) -> Padding:
         max((need.right for need, _ in needs), default=0),
         fills.pop() if fills else 0,
     )
+
+
+def unite(a: Padding, b: Padding) -> Padding | None:
+    """The padding that serves both; None if both are padded with different bytes."""
+    if a.any and b.any and a.fill != b.fill:
+        return None
+    sides = (max(x, y) for x, y in zip(a.sides, b.sides, strict=True))
+    return Padding(*sides, fill=a.fill if a.any else b.fill)
 
 
 @dataclass(frozen=True)

@@ -1,43 +1,21 @@
-"""Which lanes compute what, and where tensors lie: the plan that is encoded and costed."""
+"""The plan that is encoded and costed: deals of all layers, windows of all tensors."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from secateur.allocate import Request, allocate, dirtied
-from secateur.body import Body, Row, make_body
-from secateur.cost import rows_cycles
+from secateur.body import make_body
+from secateur.choose import Chooser, LayerPlan, components, in_place
 from secateur.errors import SecateurError
 from secateur.hw.spec import Geometry, clear_cycles
-from secateur.ir import Layer, Network, Source, Tensor
-from secateur.lanes import LaneMap, Split, lane_maps
-from secateur.layout import MapLayout, make_layout, padding, row_pixels
-from secateur.place import Placement, place
+from secateur.ir import Layer, Network, Tensor
+from secateur.lanes import LaneMap, Split
+from secateur.layout import MapLayout
+from secateur.place import place
 
-
-@dataclass(frozen=True)
-class LayerPlan:
-    """A layer, its row bodies and the deal of its pixels."""
-
-    layer: Layer
-    body: Body
-    lane_map: LaneMap
-
-    @property
-    def rows(self) -> list[Row]:
-        """The rows that are in the stream: one if the channels share out the lanes."""
-        return self.body.rows[:1] if self.lane_map.kind == "blocks" else self.body.rows
-
-    @property
-    def counts(self) -> list[int]:
-        """Words of each row's body."""
-        return [len(row.common) for row in self.rows]
-
-    @property
-    def cycles(self) -> int:
-        """Cycles of the rows, headers included."""
-        passes = self.body.passes
-        return rows_cycles(self.counts, self.lane_map.groups, passes, self.lane_map.lanes)
+#: Cycles that a word of bank memory may cost; the next is tried if the tensors do not fit.
+PRICES = (0.0, 0.1, 1.0, 10.0, 1e3, 1e6)
 
 
 @dataclass(frozen=True)
@@ -49,130 +27,6 @@ class Plan:
     layers: list[LayerPlan]
     layouts: dict[Tensor, MapLayout]
     result: MapLayout
-
-
-_Consumers = dict[Tensor, list[tuple[Layer, Source]]]
-
-
-def _consumers(network: Network) -> _Consumers:
-    readers: _Consumers = {tensor: [] for tensor in network.tensors}
-    for layer in network.layers:
-        for source in layer.sources:
-            readers[source.tensor].append((layer, source))
-    return readers
-
-
-def _components(network: Network) -> list[list[Layer]]:
-    """Layers that must agree on lanes: those that read a common tensor, transitively."""
-    components: list[tuple[set[Tensor], list[Layer]]] = []
-    for layer in network.layers:
-        tensors, layers = {source.tensor for source in layer.sources}, [layer]
-        for component in [c for c in components if c[0] & tensors]:
-            components.remove(component)
-            tensors |= component[0]
-            layers = component[1] + layers
-        components.append((tensors, layers))
-    return [layers for _, layers in components]
-
-
-class _Chooser:
-    """Choice of a deal for each layer: fewest cycles, with a price on bank memory."""
-
-    def __init__(
-        self,
-        network: Network,
-        geometry: Geometry,
-        bodies: dict[Layer, Body],
-        placements: dict[Tensor, Placement],
-    ) -> None:
-        self.geometry, self.bodies, self.placements = geometry, bodies, placements
-        self.readers = _consumers(network)
-        self.pads = {tensor: padding(tensor, read) for tensor, read in self.readers.items()}
-        self.maps = {layer: self._maps(layer) for layer in network.layers}
-
-    def _maps(self, layer: Layer) -> list[tuple[int, LaneMap]]:
-        body, n = self.bodies[layer], self.geometry.n
-        rasters = {row_pixels(s.tensor, self.pads[s.tensor]) for s in layer.sources}
-        aligned = all(self.placements[s.tensor].pixel_bytes % n == 0 for s in layer.sources)
-        unit = all(source.stride == (1, 1) for source in layer.sources)
-        one = layer.output.height == layer.output.width == 1
-        maps = lane_maps(
-            layer,
-            p=self.geometry.p,
-            n=n,
-            uniform_blocks=len(body.rows) if one and body.uniform else 0,
-            raster=rasters.pop() if aligned and unit and len(rasters) == 1 else None,
-        )
-        costed = [(LayerPlan(layer, body, lane_map).cycles, lane_map) for lane_map in maps]
-        return sorted(costed, key=lambda item: item[0])
-
-    def layout(self, tensor: Tensor, split: Split | None) -> MapLayout | None:
-        """The tensor's map under a split, without its window."""
-        return make_layout(
-            tensor, self.placements[tensor], self.pads[tensor], split, self.geometry.n
-        )
-
-    def window(self, layout: MapLayout, chosen: dict[Layer, LaneMap]) -> int:
-        """Words of bank memory for a tensor."""
-        reads = self.readers[layout.tensor]
-        return max((layout.reach(source, chosen[layer]) for layer, source in reads), default=0)
-
-    def _agree(
-        self, layer: Layer, lane_map: LaneMap, splits: dict[Tensor, Split]
-    ) -> dict[Tensor, Split] | None:
-        """The splits with this layer's demands added, None if they contradict."""
-        merged = dict(splits)
-        for source in layer.sources:
-            pixel = self.placements[source.tensor].pixel_bytes
-            split = lane_map.split(source, pixel, self.geometry.n)
-            if split is None:
-                continue
-            if merged.setdefault(source.tensor, split) != split:
-                return None
-            if self.layout(source.tensor, split) is None:
-                return None
-        return merged
-
-    def _complete(
-        self, layers: list[Layer], first: LaneMap
-    ) -> tuple[dict[Layer, LaneMap], dict[Tensor, Split]] | None:
-        """Deals for all layers given that of ``layers[0]``: the fastest that agrees, one by one."""
-        splits = self._agree(layers[0], first, {})
-        if splits is None:
-            return None
-        chosen = {layers[0]: first}
-        for layer in layers[1:]:
-            for _, lane_map in self.maps[layer]:
-                merged = self._agree(layer, lane_map, splits)
-                if merged is not None:
-                    chosen[layer], splits = lane_map, merged
-                    break
-        return chosen, splits
-
-    def choose(
-        self, layers: list[Layer], price: float
-    ) -> tuple[dict[Layer, LaneMap], dict[Tensor, Split]]:
-        """The best deal of a component at ``price`` cycles a word of bank memory."""
-        leaders = sorted(layers, key=lambda layer: -self.maps[layer][0][0])
-        cycles = {(layer, m): cost for layer in layers for cost, m in self.maps[layer]}
-        best: tuple[float, dict[Layer, LaneMap], dict[Tensor, Split]] | None = None
-        tensors = {source.tensor for layer in layers for source in layer.sources}
-        for least, first in self.maps[leaders[0]]:
-            if best is not None and least >= best[0]:
-                break
-            completed = self._complete(leaders, first)
-            if completed is None:
-                continue
-            chosen, splits = completed
-            cost = float(sum(cycles[layer, lane_map] for layer, lane_map in chosen.items()))
-            for tensor in tensors:
-                layout = self.layout(tensor, splits.get(tensor))
-                assert layout is not None
-                cost += price * self.window(layout, chosen)
-            if best is None or cost < best[0]:
-                best = cost, chosen, splits
-        assert best is not None  # one lane asks for nothing, so the single-lane deal always agrees
-        return best[1], best[2]
 
 
 def _lives(network: Network) -> dict[Tensor, tuple[int, int]]:
@@ -197,41 +51,26 @@ def plan(network: Network, geometry: Geometry, dense: bool = False) -> Plan:
     """
     placements = place(network, geometry.n)
     bodies = {layer: make_body(layer, placements, geometry.n, dense) for layer in network.layers}
-    chooser = _Chooser(network, geometry, bodies, placements)
-    components, lives = _components(network), _lives(network)
-    needed, widest = 0, network.input
-    for price in (0.0, 0.1, 1.0, 10.0, 1e3, 1e6):
+    chooser = Chooser(network, geometry, bodies, placements)
+    needed = 0
+    for price in PRICES:
         chosen: dict[Layer, LaneMap] = {}
         splits: dict[Tensor, Split] = {}
-        for layers in components:
+        for layers in components(network):
             deal, split = chooser.choose(layers, price)
             chosen |= deal
             splits |= split
         layouts = {}
         for tensor in network.tensors:
             layout = chooser.layout(tensor, splits.get(tensor))
-            assert layout is not None
+            assert layout is not None  # choose takes no split that cannot be laid out
             layouts[tensor] = replace(layout, window=chooser.window(layout, chosen))
         result = layouts.pop(network.output)
-        requests = [
-            _request(layout, lives[tensor], tensor is network.input)
-            for tensor, layout in layouts.items()
-        ]
-        bases, needed = allocate(requests, geometry.bank_words)
-        if bases is not None:
-            dirty = dirtied(requests, bases)
+        placed, needed = _place_windows(network, layouts, geometry.bank_words)
+        if placed is not None:
             planned = [LayerPlan(layer, bodies[layer], chosen[layer]) for layer in network.layers]
-            placed = {
-                request.tensor: replace(
-                    layouts[request.tensor],
-                    base=bases[request.tensor],
-                    clear=request.clearing > 0
-                    and (request.tensor in dirty or layouts[request.tensor].padding.fill != 0),
-                )
-                for request in requests
-            }
             return Plan(network, geometry, planned, placed, result)
-        widest = max(layouts, key=lambda tensor: layouts[tensor].window)
+    widest = max(layouts, key=lambda tensor: layouts[tensor].window)
     raise SecateurError(
         f"the activations need {needed} words of bank memory, the target has "
         f"{geometry.bank_words}; the largest tensor is {widest.name!r} "
@@ -240,11 +79,56 @@ def plan(network: Network, geometry: Geometry, dense: bool = False) -> Plan:
     )
 
 
-def _request(layout: MapLayout, life: tuple[int, int], is_input: bool) -> Request:
-    """What a tensor asks of the allocator. The host writes the padding of the input itself."""
-    tensor = layout.tensor
-    padded = layout.padding.any and not is_input
-    size = (tensor.height, tensor.width, layout.placement.pixel_bytes)
-    shape = (size, layout.padding, layout.pitch, layout.split)
-    clearing = clear_cycles(layout.window) if padded else 0
-    return Request(tensor, layout.window, *life, clearing, shape)
+def _shared(
+    network: Network, layouts: dict[Tensor, MapLayout]
+) -> tuple[dict[Tensor, MapLayout], dict[Tensor, Tensor]]:
+    """Layouts with one window for residual outputs and what they add, where these are alike.
+
+    Returns the layouts, and for every tensor the first tensor of its window.
+    """
+    first = {tensor: tensor for tensor in layouts}
+    for later, earlier in in_place(network).items():
+        if _shape(layouts[later]) == _shape(layouts[earlier]):
+            first[later] = first[earlier]
+    windows = {
+        home: max(layouts[tensor].window for tensor in layouts if first[tensor] is home)
+        for home in first.values()
+    }
+    widened = {t: replace(layout, window=windows[first[t]]) for t, layout in layouts.items()}
+    return widened, first
+
+
+def _place_windows(
+    network: Network, layouts: dict[Tensor, MapLayout], depth: int
+) -> tuple[dict[Tensor, MapLayout] | None, int]:
+    layouts, first = _shared(network, layouts)
+    lives = _lives(network)
+    requests = []
+    for home in dict.fromkeys(first.values()):
+        spans = [lives[tensor] for tensor in layouts if first[tensor] is home]
+        life = (min(begin for begin, _ in spans), max(end for _, end in spans))
+        # The host writes the padding of the input itself.
+        padded = layouts[home].padding.any and home is not network.input
+        clearing = clear_cycles(layouts[home].window) if padded else 0
+        requests.append(Request(home, layouts[home].window, *life, clearing, _shape(layouts[home])))
+    bases, needed = allocate(requests, depth)
+    if bases is None:
+        return None, needed
+    dirty = {
+        request.tensor
+        for request in requests
+        if request.clearing and layouts[request.tensor].padding.fill
+    }
+    dirty |= {r.tensor for r in requests if r.clearing} & dirtied(requests, bases)
+    placed = {
+        tensor: replace(layout, base=bases[first[tensor]], clear=tensor in dirty)
+        for tensor, layout in layouts.items()
+    }
+    return placed, needed
+
+
+def _shape(layout: MapLayout) -> tuple[object, ...]:
+    """Tensors that agree in this write the same words of windows of the same size and base."""
+    tensor, placement = layout.tensor, layout.placement
+    size = (tensor.height, tensor.width, placement.pixel_bytes, tuple(placement.position.tolist()))
+    return (size, layout.padding, layout.pitch, layout.split)
