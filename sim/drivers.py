@@ -24,8 +24,8 @@ class StatusChange:
 
 @dataclass(frozen=True)
 class TraceBeat:
-    """A drained pixel: layer of the inference, map word, N codes, whether it is a result, and the
-    input beats that the engine had taken by then."""
+    """An input word (layer 0) or a drained pixel (of layers 1, 2, ...): map word, N codes, whether
+    it is a result, and the input beats that the engine had taken by then."""
 
     layer: int
     m: int

@@ -52,7 +52,10 @@ def engine_verilog(geometry: Geometry, init: bytes | None = None) -> str:
     """Verilog of the engine; with ``init`` the image is in its ROM."""
     from secateur.hw.verilog import to_verilog
 
-    return str(to_verilog(geometry, init=init))
+    size, words = geometry.word_bytes, None
+    if init is not None:
+        words = [int.from_bytes(init[i : i + size], "little") for i in range(0, len(init), size)]
+    return str(to_verilog(geometry, init=words))
 
 
 def build(
@@ -136,8 +139,8 @@ def result_beats(program: Program) -> int:
     return int(run(program, probe, trace=False).results.shape[1])
 
 
-def compare(result: SimResult, golden: Run) -> Comparison:
-    """Compare every pixel of every layer, the result stream and the cycles.
+def compare(result: SimResult, golden: Run, inputs: Bytes) -> Comparison:
+    """Compare every input word, every pixel of every layer and the result stream.
 
     ``golden`` is the run of the same inputs with ``sequential=True`` (or without, if no layer reads
     stale bytes).
@@ -149,8 +152,12 @@ def compare(result: SimResult, golden: Run) -> Comparison:
         by_layer: dict[int, list[TraceBeat]] = {}
         for beat in beats:
             by_layer.setdefault(beat.layer, []).append(beat)
+        sent = by_layer.pop(0, [])  # layer 0 is the input
+        words = inputs[i].reshape(-1, golden.results.shape[2])
+        if [beat.data for beat in sent] != [word.tobytes() for word in words]:
+            found.append(f"inference {i}: the input words differ")
         for layer in golden.layers:
-            got = by_layer.pop(layer.index, [])
+            got = by_layer.pop(layer.index + 1, [])
             where = f"inference {i}, layer {layer.index}"
             found += _compare_layer(where, got, layer.m.tolist(), layer.codes[i], layer.result)
             layers += 1

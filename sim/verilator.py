@@ -29,6 +29,7 @@ _MAKE = {
     "CFG_CXXFLAGS_STD": "-std=gnu++20",
     "CFG_CXXFLAGS_COROUTINES": "-fcoroutines",
     "CFG_LDLIBS_THREADS": "-pthread",
+    "CFG_CXXFLAGS_PCH_I": "-include",
     "OPT_FAST": "-O2",
     "OPT_SLOW": "-O0",
 }

@@ -90,10 +90,14 @@ module bench (
     .valid(input_valid), .payload(input_payload), .ready(input_ready));
   bench_ready #(.SALT(32'h89abcde)) result_sink (
     .clk(clk), .rst(rst), .stall(stall), .seed(seed), .ready(result_ready));
-{image}
+  wire image_valid, image_ready;
+  wire [7:0] image_payload;
+  bench_source #(.WIDTH(8), .SALT(32'h5eca7e)) image_source (
+    .clk(clk), .rst(rst), .stall(stall), .seed(seed), .file(image_file),
+    .valid(image_valid), .payload(image_payload), .ready(image_ready));
   {top} dut (
-    .clk(clk), .rst(rst),
-{image_ports}
+    .clk(clk), .rst(rst), .control__reset(1'b0),
+    .image__valid(image_valid), .image__payload(image_payload), .image__ready(image_ready),
     .input__valid(input_valid), .input__payload(input_payload), .input__ready(input_ready),
     .result__valid(result_valid), .result__payload(result_payload), .result__ready(result_ready),
     .trace__valid(trace_valid), .trace__layer(trace_layer), .trace__m(trace_m),
@@ -142,26 +146,14 @@ module bench (
 endmodule
 """
 
-_IMAGE = """
-  wire image_valid, image_ready;
-  wire [7:0] image_payload;
-  bench_source #(.WIDTH(8), .SALT(32'h5eca7e)) image_source (
-    .clk(clk), .rst(rst), .stall(stall), .seed(seed), .file(image_file),
-    .valid(image_valid), .payload(image_payload), .ready(image_ready));
-"""
-_IMAGE_PORTS = """\
-    .image__valid(image_valid), .image__payload(image_payload), .image__ready(image_ready),"""
-
 
 def bench_verilog(geometry: Geometry, *, rom: bool, top: str = "secateur") -> str:
-    """SystemVerilog of module ``bench`` around the engine ``top``; a ROM engine has no image
-    stream."""
+    """SystemVerilog of module ``bench`` around the engine ``top``; to a ROM engine nothing is
+    loaded."""
     bench = _BENCH.format(
         n=geometry.n,
         top=top,
         image_open="0" if rom else '$fopen("image.bin", "rb")',
-        image="" if rom else _IMAGE,
-        image_ports="" if rom else _IMAGE_PORTS,
     )
     return _MODULES + bench
 
