@@ -21,24 +21,23 @@ import numpy.typing as npt
 import torch
 from torch.fx import GraphModule, Node
 
+from secateur.bias import BIAS_LIMIT, bias_codes, bias_of
 from secateur.errors import SecateurError
 from secateur.graph import constant, name_of
 from secateur.hw.spec import (
     ACC_BITS,
-    BIAS_BITS,
     BIAS_FRACTION,
     SHIFT_BASE_BITS,
     SHIFT_DELTA_BITS,
     WSHIFT,
 )
 from secateur.match import Match, Operand, observed_layers, stored_roots
-from secateur.observe import ActivationFakeQuantize, PerChannelWeightFakeQuantize
+from secateur.observe import DEAD, ActivationFakeQuantize, PerChannelWeightFakeQuantize
 
 Ints = npt.NDArray[np.int64]
 
 SHIFT_LIMIT = (1 << SHIFT_BASE_BITS) - 1
 SHIFT_SPAN = (1 << SHIFT_DELTA_BITS) - 1
-BIAS_LIMIT = 1 << (BIAS_BITS - 1)
 #: Largest power of two in a signed weight byte.
 UNIT_LIMIT = 6
 _ROUNDS = 2000
@@ -46,22 +45,31 @@ _ROUNDS = 2000
 
 @dataclass
 class _Product:
-    """A convolution or linear of a layer; ``rows`` are its float weights (O, ...)."""
+    """A convolution or linear of a layer.
+
+    ``rows`` are its float weights (O, ...), ``best`` their exponents by themselves; ``floor`` is
+    what the layer wants of the accumulator's exponent.
+    """
 
     x: ActivationFakeQuantize
     w: PerChannelWeightFakeQuantize
     rows: npt.NDArray[np.float64]
+    best: Ints
+    floor: Ints
+
+    def accumulator(self) -> Ints:
+        return np.maximum(self.best + int(self.x.exponent), self.floor)
 
     def exponents(self) -> Ints:
-        return int(self.x.exponent) + self.w.exponent.numpy().astype(np.int64)
+        return self.accumulator() - int(self.x.exponent)
 
     def raise_to(self, target: Ints) -> None:
-        self.w.raise_to(torch.from_numpy(target - int(self.x.exponent)))
+        self.floor = np.maximum(self.floor, target)
 
     def magnitude(self) -> Ints:
         """Per channel, the largest |sum| that weights and input codes allow."""
-        scale = np.exp2(self.w.exponent.numpy().astype(np.float64))[:, None]
-        codes = np.clip(np.rint(self.rows / scale), self.w.quant_min, self.w.quant_max)
+        codes = np.rint(np.ldexp(self.rows, -self.exponents()[:, None]))
+        codes = np.clip(codes, self.w.quant_min, self.w.quant_max)
         return np.asarray(np.abs(codes).sum(1).astype(np.int64) * self.x.largest)
 
 
@@ -80,37 +88,18 @@ def harmonise(prepared: GraphModule) -> None:
     Raises SecateurError, naming the layer, if no exponents fit.
     """
     layers = [_read(prepared, match, node) for match, node in observed_layers(prepared)]
+    for layer in layers:
+        _wake(layer)
     for _ in range(_ROUNDS):
         unsettled = [layer for layer in layers if _settle(layer)]
         if not unsettled:
+            for product in (p for layer in layers for p in layer.products):
+                product.w.fix(torch.from_numpy(product.exponents()))
             return
     raise SecateurError(
         f"{name_of(unsettled[0].match.result)}: no power-of-two scales fit its concatenated or "
         "residual tensors; insert a convolution between them"
     )
-
-
-def write_biases(prepared: GraphModule) -> None:
-    """Put each layer's bias on the grid 2**(e_out - BIAS_FRACTION), as one buffer in the graph."""
-    for index, (match, node) in enumerate(observed_layers(prepared)):
-        layer = _read(prepared, match, node)
-        operands = [o for o in match.operands if o.product is not None]
-        if all(o.bias is None for o in operands):
-            continue
-        grid = int(layer.out.exponent) - BIAS_FRACTION
-        codes = _bias_codes(layer)
-        name = f"_grid_bias_{index}"
-        prepared.register_buffer(name, torch.from_numpy(np.ldexp(codes, grid)).float())
-        for operand in operands:
-            product = cast(Node, operand.product)
-            args = list(product.args) + [None] * (3 - len(product.args))
-            args[2] = None
-            if operand is operands[0]:
-                with prepared.graph.inserting_before(product):
-                    args[2] = prepared.graph.get_attr(name)
-            product.args = tuple(args)
-    prepared.graph.eliminate_dead_code()
-    prepared.recompile()
 
 
 def _fake_quantize(gm: GraphModule, node: Node) -> torch.nn.Module:
@@ -123,27 +112,27 @@ def _read(gm: GraphModule, match: Match, node: Node) -> _Layer:
         return cast(ActivationFakeQuantize, found)
 
     products, tensors = [], []
-    bias: npt.NDArray[np.float64] | None = None
     for operand in match.operands:
         if operand.product is None:
             tensors.append(tensor(operand))
             continue
         weight = cast(PerChannelWeightFakeQuantize, _fake_quantize(gm, operand.weight))
         value = constant(gm, operand.weight)
-        weight.choose(value)
+        best = weight.best(value).numpy().astype(np.int64)
         rows = value.flatten(1).double().numpy()
-        products.append(_Product(tensor(operand), weight, rows))
-        if bias is None:
-            bias = np.zeros(len(rows))
-        if operand.bias is not None:
-            bias = bias + constant(gm, operand.bias).double().numpy()
+        products.append(_Product(tensor(operand), weight, rows, best, np.full_like(best, -1000)))
     out = cast(ActivationFakeQuantize, _fake_quantize(gm, node))
-    return _Layer(match, out, products, tensors, np.zeros(1) if bias is None else bias)
+    return _Layer(match, out, products, tensors, bias_of(gm, match))
 
 
-def _bias_codes(layer: _Layer) -> Ints:
-    codes = np.rint(np.ldexp(layer.bias, BIAS_FRACTION - int(layer.out.exponent)))
-    return np.clip(codes, -BIAS_LIMIT, BIAS_LIMIT - 1).astype(np.int64)
+def _wake(layer: _Layer) -> None:
+    """A tensor that was zero in all of the calibration gets a scale: that of its sources."""
+    sources = [p.x for p in layer.products] + layer.tensors
+    for source in sources:
+        if int(source.exponent) == DEAD:
+            source.raise_to(0)
+    if int(layer.out.exponent) == DEAD:
+        layer.out.raise_to(max(int(s.exponent) for s in sources))
 
 
 def _settle(layer: _Layer) -> bool:
@@ -163,11 +152,11 @@ def _settle(layer: _Layer) -> bool:
 def _state(layer: _Layer) -> list[list[int]]:
     tensors = [layer.out, *layer.tensors, *(p.x for p in layer.products)]
     state = [[int(t.exponent)] for t in tensors]
-    return state + [p.w.exponent.tolist() for p in layer.products]
+    return state + [p.accumulator().tolist() for p in layer.products]
 
 
 def _accumulator(layer: _Layer) -> Ints:
-    return np.asarray(np.maximum.reduce([p.exponents() for p in layer.products]))
+    return np.asarray(np.maximum.reduce([p.accumulator() for p in layer.products]))
 
 
 def _align_products(layer: _Layer, least: Ints | int = -(1 << 20)) -> None:
@@ -218,7 +207,7 @@ def _fit_sums(layer: _Layer) -> None:
     bound = np.add.reduce([p.magnitude() for p in layer.products])
     for tensor in layer.tensors:
         bound = bound + (tensor.largest << np.maximum(int(tensor.exponent) - accumulator, 0))
-    codes = np.abs(_bias_codes(layer))
+    codes = np.abs(bias_codes(layer.bias, out))
 
     coarse = np.maximum(shift - BIAS_FRACTION, 0)
     fine = np.maximum(BIAS_FRACTION - shift, 0)

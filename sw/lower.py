@@ -39,7 +39,7 @@ from secateur.lower_store import (
     scale_of,
 )
 from secateur.match import is_dequantise, is_quantise, match_layer
-from secateur.support import unsupported
+from secateur.support import check_pool_windows, unsupported
 
 
 def lower(model: GraphModule | ExportedProgram) -> Network:
@@ -150,6 +150,7 @@ class _Lowering:
             self.used.add(x)
             x = cast(Node, x.args[0])
         store = self._value(x, node).store
+        check_pool_windows(node, window, (store.height, store.width))
         if padding != list(window.padding) and store.scale.signed:
             raise refuse(
                 node,

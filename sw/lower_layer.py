@@ -8,8 +8,9 @@ from typing import cast
 import numpy as np
 from torch.fx import GraphModule, Node
 
+from secateur.bias import BIAS_LIMIT
 from secateur.graph import CONV, Window, constant, conv_window, is_call, refuse
-from secateur.harmonise import BIAS_LIMIT, SHIFT_LIMIT, SHIFT_SPAN, UNIT_LIMIT
+from secateur.harmonise import SHIFT_LIMIT, SHIFT_SPAN, UNIT_LIMIT
 from secateur.hw.spec import ACC_BITS, BIAS_FRACTION, WSHIFT
 from secateur.ir import Ints, Mode
 from secateur.lower_store import REQUANTISE, Scale, Store, Value, exponent_of

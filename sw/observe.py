@@ -165,14 +165,17 @@ class PerChannelWeightFakeQuantize(_PowerOfTwo):
         )
 
     def choose(self, w: torch.Tensor) -> None:
-        """Set the exponents for weights (O, ...): least squared error, not below the floor."""
+        """Set the exponents for weights (O, ...): the best, but not below the floor."""
+        best = self.best(w)
+        self.exponent = torch.maximum(best, self.floor) if self.floor.numel() else best
+
+    def best(self, w: torch.Tensor) -> torch.Tensor:
+        """Exponents of least squared error for weights (O, ...), ``DEAD`` for channels of zeros."""
         rows = w.detach().flatten(1).double()
         top = rows.abs().amax(1)
-        _, start = torch.frexp(top / self.quant_max)
         # frexp gives m * 2**e with m in [0.5, 1): m = 0.5 means that 2**(e - 1) fits exactly.
-        start = torch.where(
-            top == torch.exp2(start.double() - 1) * self.quant_max, start - 1, start
-        )
+        mantissa, start = torch.frexp(top / self.quant_max)
+        start = torch.where(mantissa == 0.5, start - 1, start)
         best = start.clone()
         least = torch.full_like(top, math.inf)
         for drop in range(3):
@@ -182,14 +185,9 @@ class PerChannelWeightFakeQuantize(_PowerOfTwo):
             better = error < least
             best = torch.where(better, start - drop, best)
             least = torch.where(better, error, least)
-        best = torch.where(top > 0, best.clamp(min=DEAD), DEAD).to(torch.int32)
-        if self.floor.numel():
-            best = torch.maximum(best, self.floor)
-        self.exponent = best
+        return torch.where(top > 0, best.clamp(min=DEAD), DEAD).to(torch.int32)
 
-    def raise_to(self, exponents: torch.Tensor) -> None:
-        """Make the scales coarser, now and at every later choice; one exponent a channel."""
-        raised = exponents > self.exponent
-        floor = self.floor if self.floor.numel() else torch.full_like(self.exponent, DEAD)
-        self.floor = torch.where(raised, exponents, floor).to(torch.int32)
-        self.exponent = torch.maximum(self.exponent, exponents).to(torch.int32)
+    def fix(self, exponents: torch.Tensor) -> None:
+        """Use these exponents, one a channel, and none finer at every later choice."""
+        self.floor = exponents.to(torch.int32)
+        self.exponent = self.floor.clone()

@@ -12,10 +12,11 @@ from torch.fx import GraphModule
 from torchao.quantization.pt2e import allow_exported_model_train_eval
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, prepare_qat_pt2e
 
+from secateur.bias import write_biases
 from secateur.canonical import canonicalise
 from secateur.errors import SecateurError
 from secateur.export import export, is_converted
-from secateur.harmonise import harmonise, write_biases
+from secateur.harmonise import harmonise
 from secateur.observe import ActivationFakeQuantize
 from secateur.quantiser import SecateurQuantizer
 

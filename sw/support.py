@@ -17,10 +17,12 @@ from secateur.graph import (
     PAD,
     RELU,
     VIEW,
+    Window,
     active_nodes,
     argument,
     conv_window,
     pad_amounts,
+    pool_window,
     rank_of,
     refuse,
     shape_of,
@@ -122,6 +124,21 @@ def _check_max_pool(node: Node) -> None:
         raise refuse(node, "ceil_mode=True", "pad explicitly and use ceil_mode=False")
     if rank_of(node) != 4:
         raise refuse(node, "input without a batch", "give (N, C, H, W)")
+    _, height, width = shape_of(cast(Node, node.args[0]))
+    check_pool_windows(node, pool_window(node), (height, width))
+
+
+def check_pool_windows(node: Node, window: Window, size: tuple[int, int]) -> None:
+    """Refuse max pooling of which a window lies in the padding alone: PyTorch gives -inf there."""
+    for axis in (0, 1):
+        kernel, dilation, extent = window.kernel[axis], window.dilation[axis], size[axis]
+        before, after = window.padding[axis], window.padding[axis + 2]
+        outputs = extent + before + after - dilation * (kernel - 1)
+        for start in range(-before, outputs - before, window.stride[axis]):
+            if not any(0 <= start + dilation * tap < extent for tap in range(kernel)):
+                raise refuse(
+                    node, "a window that lies in the padding alone", "use less padding or dilation"
+                )
 
 
 def _check_cat(node: Node) -> None:

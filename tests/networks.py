@@ -250,11 +250,11 @@ class _Builder:
 
     def max_pool(self) -> nn.Module:
         kernel = self.rng.choice([2, 3])
-        padding = self.rng.choice([0, 1]) if min(self.height, self.width) > 1 else 1
+        padding = self.rng.choice([0, 1])
         dilation = self.rng.choice([1, 1, 2])
         stride = self.rng.choice([1, 2])
         span = dilation * (kernel - 1) + 1
-        if min(self.height, self.width) + 2 * padding < span:
+        if min(self.height, self.width) < span:
             return self.depthwise()
         self.height = (self.height + 2 * padding - span) // stride + 1
         self.width = (self.width + 2 * padding - span) // stride + 1
