@@ -71,8 +71,6 @@ def average(editor: Editor, node: Node) -> Node:
         if dims != [2, 3]:
             raise refuse(node, f"mean over dimensions {dims}", "take the mean over (2, 3)")
         kernel = stride = (height, width)
-    if kernel == (height, width) and not any(padding):
-        stride = (1, 1)
     value = 1.0 / (divisor or kernel[0] * kernel[1])
     weight = editor.attach(AVERAGE_WEIGHT, torch.full((channels, 1, *kernel), value), trained=False)
     result = editor.call(

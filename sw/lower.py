@@ -42,6 +42,9 @@ from secateur.match import is_dequantise, is_quantise, match_layer
 from secateur.support import check_pool_windows, unsupported
 
 
+_PADDING = "pad only what a convolution, an add or a pooling reads"
+
+
 def lower(model: GraphModule | ExportedProgram) -> Network:
     """Lower a converted graph, from :func:`secateur.quantise.quantize` or saved and loaded.
 
@@ -106,6 +109,8 @@ class _Lowering:
             self._view(node)
 
     def _value(self, node: Node, user: Node) -> Value:
+        if is_call(node, PAD):
+            raise refuse(node, f"padding that {user.name} reads", _PADDING)
         if node not in self.values:
             raise refuse(user, f"reads {node.name}, which is not quantised", REQUANTISE)
         return self.values[node]
@@ -191,7 +196,7 @@ class _Lowering:
             if is_call(node, torch.ops.aten.sym_size.int):
                 continue
             if is_call(node, PAD):
-                raise refuse(node, "padding that no convolution or pooling reads", "remove it")
+                raise refuse(node, "padding that nothing of the array reads", _PADDING)
             raise unsupported(node)
 
 

@@ -30,7 +30,6 @@ from secateur.graph import (
 
 _REMEDIES = {
     "conv_transpose2d": "resize on the host, or use convolutions only",
-    "conv1d": "use Conv2d with a kernel of (1, k) on (N, C, 1, L)",
     "upsample": "resize on the host",
     "softmax": "drop it and take the softmax of the logits on the host",
     "log_softmax": "drop it and take the softmax of the logits on the host",
@@ -60,7 +59,9 @@ def check_supported(gm: GraphModule) -> None:
         if node.op == "placeholder":
             if rank_of(node) not in (2, 4):
                 raise refuse(
-                    node, f"input of {rank_of(node)} dimensions", "use (N, C, H, W) or (N, C)"
+                    node,
+                    f"input of {rank_of(node)} dimensions",
+                    "use (N, C, H, W) or (N, C); a Conv1d becomes a Conv2d with a kernel of (1, k)",
                 )
         elif node.op == "call_function" and node.target in _CHECKS:
             _check_type(node)

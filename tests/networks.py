@@ -246,7 +246,7 @@ class _Builder:
         pool = self.rng.random() < 0.3
         kept: nn.Module = nn.MaxPool2d(3, 1, 1) if pool else nn.Identity()
         self.channels += growth
-        return Cat(kept, branch)
+        return Cat(kept, branch) if self.rng.random() < 0.5 else Cat(branch, kept)
 
     def max_pool(self) -> nn.Module:
         kernel = self.rng.choice([2, 3])
