@@ -41,7 +41,6 @@ from secateur.lower_store import (
 from secateur.match import is_dequantise, is_quantise, match_layer
 from secateur.support import check_pool_windows, unsupported
 
-
 _PADDING = "pad only what a convolution, an add or a pooling reads"
 
 
