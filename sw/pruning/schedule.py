@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from torch import nn
 
 from secateur.errors import SecateurError
-from secateur.prune.pruner import Scope, apply, check_density, make_plan
-from secateur.prune.report import PruneReport
+from secateur.pruning.pruner import Scope, apply, check_density, make_plan
+from secateur.pruning.report import PruneReport
 
 
 def cubic_density(step: int, steps: int, begin: float, end: float) -> float:
@@ -26,7 +26,7 @@ class GradualPruner:
 
     Parameters
     ----------
-    density, n, scope, skip, overrides : as `secateur.prune.prune`; densities after the last step
+    density, n, scope, skip, overrides : as `secateur.prune`; densities after the last step
     steps : pruning steps
     begin_density : density before the first step. A layer whose override is higher begins there.
 
@@ -35,7 +35,7 @@ class GradualPruner:
 
     Raises
     ------
-    SecateurError : as `secateur.prune.prune`; steps below 1; begin_density below density
+    SecateurError : as `secateur.prune`; steps below 1; begin_density below density
     """
 
     def __init__(

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from secateur.errors import SecateurError
-from secateur.prune import blocks as granularity
-from secateur.prune import criterion, select
-from secateur.prune.mask import check_maskable, mask_of, parameter_of, set_mask
-from secateur.prune.report import LayerDensity, PruneReport
+from secateur.pruning import blocks as granularity
+from secateur.pruning import criterion, select
+from secateur.pruning.mask import check_maskable, mask_of, parameter_of, set_mask
+from secateur.pruning.report import LayerDensity, PruneReport
 
 Scope = Literal["layer", "global"]
 
@@ -162,7 +162,7 @@ def prune(
         The model is then unchanged.
 
     Of blocks of equal norm the one that comes first in the weight stays. The masks hold through
-    any further training until `secateur.prune.remove` bakes them in.
+    any further training until `secateur.pruning.remove` bakes them in.
     """
     plan = make_plan(model, density=density, n=n, scope=scope, skip=skip, overrides=overrides)
     return apply(plan, plan.density, plan.overrides)
