@@ -18,6 +18,7 @@ ADDRESS_LATENCY = 4
 ACCESS = data.StructLayout(
     {"broadcast": 1, "maximum": 1, "signed": 1, "wshift": 1, "first": 1}
 )
+_ENDS = data.StructLayout({"pass_last": 1, "group_last": 1, "line_last": 1, "row_last": 1})
 REGISTERS = data.ArrayLayout(16, spec.REGISTERS)
 
 
@@ -60,8 +61,15 @@ class AddressGenerator(wiring.Component):
         regs = self.registers
         flags = regs[Reg.FLAGS]
         body = self.valid & (self.word.kind == Kind.BODY)
-        a, a_kr, a_2kr = self._origin(m, "a", body, spec.FLAG_A_ROWSTEP)
-        b, b_kr, _ = self._origin(m, "b", body, spec.FLAG_B_ROWSTEP)
+        # Origin A is used by the first word of a pass only, but B by any word, even the last: B must
+        # move one cycle later, and its sum with KR is made where it is used.
+        ends = Signal(_ENDS)
+        m.d.comb += [ends[name].eq(body & self.word[name]) for name in _ENDS.members]
+        late_ends = data.View(_ENDS, delay(m, ends, 1, "ends", reset_less=False))
+        a = self._origin(m, "a", ends, spec.FLAG_A_ROWSTEP)
+        b = self._origin(m, "b", late_ends, spec.FLAG_B_ROWSTEP)
+        a_kr, a_2kr = Signal(self.width), Signal(self.width)
+        m.d.sync += [a_kr.eq(a + regs[Reg.A_KR]), a_2kr.eq(a + (regs[Reg.A_KR] << 1))]
 
         # First step: decode. `source` is B from a 0xc0 step to the end of the pass.
         step = self.word.common
@@ -101,7 +109,7 @@ class AddressGenerator(wiring.Component):
             add_row3.eq(row2),
             delta3.eq(Mux(unit, step2, step2 << log_n)),
             base3.eq(Mux(to_b2, b, Mux(row2, a_kr, a))),
-            row_base3.eq(Mux(to_b2, b_kr, Mux(row2, a_2kr, a_kr))),
+            row_base3.eq(Mux(to_b2, b + regs[Reg.B_KR], Mux(row2, a_2kr, a_kr))),
             row_step3.eq(Mux(source2, regs[Reg.B_KR], regs[Reg.A_KR])),
         ]
         current, next_row = Signal(self.width), Signal(self.width)  # next_row = kernel_row + KR
@@ -130,8 +138,8 @@ class AddressGenerator(wiring.Component):
         m.d.comb += self.access.eq(delay(m, access3, ADDRESS_LATENCY - 2, "access"))
         return m
 
-    def _origin(self, m: Module, source: str, body, row_flag: int):
-        """The origin of a source for the next pass, the same plus KR, and plus 2 * KR."""
+    def _origin(self, m: Module, source: str, ends, row_flag: int):
+        """The origin of a source for the next pass."""
         regs = self.registers
         prefix = source.upper()
 
@@ -141,15 +149,13 @@ class AddressGenerator(wiring.Component):
         def signal(name: str):
             return Signal(self.width, name=f"{source}_{name}")
 
-        origin, plus_kr, plus_2kr = signal("origin"), signal("plus_kr"), signal("plus_2kr")
+        origin = signal("origin")
         group, line, row = signal("group"), signal("line"), signal("row")
         next_pass, next_group, next_line, next_row = (
             signal(f"next_{name}") for name in ("pass", "group", "line", "row")
         )
         row_step = Mux(regs[Reg.FLAGS][row_flag], self.geometry.n, 0)
         m.d.sync += [
-            plus_kr.eq(origin + register("KR")),
-            plus_2kr.eq(origin + (register("KR") << 1)),
             next_pass.eq(origin + regs[Reg.A_SZ] if source == "a" else origin),
             next_group.eq(group + register("SX")),
             next_line.eq(line + register("SY")),
@@ -157,12 +163,12 @@ class AddressGenerator(wiring.Component):
         ]
         with m.If(self.init):
             m.d.sync += [signal_.eq(register("BASE")) for signal_ in (origin, group, line, row)]
-        with m.Elif(body & self.word.row_last):
+        with m.Elif(ends.row_last):
             m.d.sync += [signal_.eq(next_row) for signal_ in (origin, group, line, row)]
-        with m.Elif(body & self.word.line_last):
+        with m.Elif(ends.line_last):
             m.d.sync += [signal_.eq(next_line) for signal_ in (origin, group, line)]
-        with m.Elif(body & self.word.group_last):
+        with m.Elif(ends.group_last):
             m.d.sync += [signal_.eq(next_group) for signal_ in (origin, group)]
-        with m.Elif(body & self.word.pass_last):
+        with m.Elif(ends.pass_last):
             m.d.sync += origin.eq(next_pass)
-        return origin, plus_kr, plus_2kr
+        return origin
