@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import Call, random_input
+from network_blocks import Call
+from networks import random_input
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
