@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 
 import torch
 from torch.export import ExportedProgram
@@ -10,6 +11,7 @@ from torch.fx import GraphModule
 from torchao.quantization.pt2e import allow_exported_model_train_eval  # registers the q/dq ops
 
 from secateur.errors import SecateurError
+from secateur.graph import attribute
 
 __all__ = ["allow_exported_model_train_eval", "export", "is_converted", "module_of"]
 
@@ -81,3 +83,21 @@ def is_converted(model: ExportedProgram | GraphModule) -> bool:
         n.op == "call_function" and "quantized_decomposed.quantize_per_tensor" in str(n.target)
         for n in graph.nodes
     )
+
+
+def source_hash(gm: GraphModule) -> str:
+    """SHA-256 over all that the output depends on: operations, their arguments and all tensors."""
+    wanted = {output_node(gm)}
+    for node in reversed(gm.graph.nodes):
+        if node in wanted:
+            wanted.update(node.all_input_nodes)
+    digest = hashlib.sha256()
+    for node in gm.graph.nodes:
+        if node not in wanted:
+            continue
+        digest.update(f"{node.op} {node.target} {node.args} {node.kwargs}".encode())
+        if node.op == "get_attr":
+            tensor = attribute(gm, str(node.target)).detach()
+            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

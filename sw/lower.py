@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import cast
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
 from secateur.errors import SecateurError
-from secateur.export import is_converted, module_of, output_node
+from secateur.export import is_converted, module_of, output_node, source_hash
 from secateur.graph import (
     CAT,
     FLATTEN,
@@ -238,12 +237,3 @@ def _name(draft: DraftLayer, names: set[str]) -> str:
         name = f"{base}#{count}"
     names.add(name)
     return name
-
-
-def source_hash(gm: GraphModule) -> str:
-    """SHA-256 over the graph's code and all its tensors."""
-    digest = hashlib.sha256(gm.code.encode())
-    for name, tensor in sorted(gm.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
