@@ -185,7 +185,7 @@ def simulate(
         )
     except verilator.SimulationError as error:
         raise SecateurError(str(error)) from None
-    compared = bench.compare(result, expected)
+    compared = bench.compare(result, expected, packed)
     mismatches = list(compared.mismatches)
     if stalls == 0 and any(cycles != expected.cycles for cycles in result.cycles):
         mismatches.append(f"cycles {sorted(set(result.cycles))}, predicted {expected.cycles}")

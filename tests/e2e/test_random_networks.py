@@ -54,7 +54,7 @@ def test_verilator_equals_golden_on_every_layer(n: int, p: int) -> None:
         expected = golden.run(golden.parse(image.stream, to.geometry), packed, sequential=True)
         for stalls in (0.0, 0.3):
             result = simulate(image.stream, packed, to.geometry, stalls=stalls, seed=seed)
-            compared = compare(result, expected)
+            compared = compare(result, expected, packed)
             assert compared.mismatches == []
             assert compared.layers_compared == 2 * len(image.metadata["layers"])
             if not stalls:

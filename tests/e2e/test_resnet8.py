@@ -77,7 +77,7 @@ def test_verilator(pruned: tuple[Built, Image]) -> None:
     packed = host.pack(host.to_codes(built.x[:2].numpy(), meta), meta, image.n)
     expected = golden.run(golden.parse(image.stream, TARGET.geometry), packed, sequential=True)
     result = simulate(image.stream, packed, TARGET.geometry)
-    compared = compare(result, expected)
+    compared = compare(result, expected, packed)
     assert compared.mismatches == []
     assert compared.layers_compared == 2 * len(image.metadata["layers"])
     assert result.cycles == [image.metadata["cycles"]] * 2
