@@ -76,12 +76,13 @@ def output_node(gm: GraphModule) -> torch.fx.Node:
     return result
 
 
-def is_converted(model: ExportedProgram | GraphModule) -> bool:
-    """Whether the graph is quantised already (holds quantise operations of PT2E)."""
-    graph = model.graph
+def is_converted(model: torch.nn.Module | ExportedProgram) -> bool:
+    """Whether the model is a graph quantised already (holds quantise operations of PT2E)."""
+    if not isinstance(model, ExportedProgram | GraphModule):
+        return False
     return any(
         n.op == "call_function" and "quantized_decomposed.quantize_per_tensor" in str(n.target)
-        for n in graph.nodes
+        for n in model.graph.nodes
     )
 
 

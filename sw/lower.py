@@ -43,13 +43,13 @@ from secateur.support import check_pool_windows, unsupported
 _PADDING = "pad only what a convolution, an add or a pooling reads"
 
 
-def lower(model: GraphModule | ExportedProgram) -> Network:
+def lower(model: torch.nn.Module | ExportedProgram) -> Network:
     """Lower a converted graph, from :func:`secateur.quantise.quantize` or saved and loaded.
 
     Raises SecateurError, naming the node and a rewrite that works, for what the array cannot run.
     """
     gm = module_of(model) if isinstance(model, ExportedProgram) else model
-    if not is_converted(gm):
+    if not isinstance(gm, GraphModule) or not is_converted(gm):
         raise SecateurError("the model is not quantised; quantise it with secateur.quantize")
     return _Lowering(gm).network()
 

@@ -58,7 +58,7 @@ def prepare(model: Model, calibration: Calibration, *, qat: bool = False) -> Gra
     input is that of the calibration data.
     """
     batches = calibration_batches(calibration)
-    if isinstance(model, ExportedProgram | GraphModule) and is_converted(model):
+    if is_converted(model):
         raise SecateurError("the model is quantised already; give the float model")
     # Before torchao's own folding of BatchNorm, which knows no masks.
     graph = canonicalise(export(model, batches[0]))

@@ -1,0 +1,195 @@
+"""The quantiser: where it quantises, which scales it takes, and what survives training."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from network_blocks import Call, Cat
+from networks import Mask, random_input, random_network, resnet8
+from torch import Tensor, nn
+from torch.fx import GraphModule
+from torch.nn.utils import parametrize
+from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e, prepare_qat_pt2e
+
+from secateur.canonical import canonicalise
+from secateur.export import export
+from secateur.lower import lower
+from secateur.observe import ActivationFakeQuantize
+from secateur.quantise import finalise, prepare, quantize
+from secateur.quantiser import SecateurQuantizer
+
+
+def calls(graph: GraphModule, part: str) -> list[torch.fx.Node]:
+    return [n for n in graph.graph.nodes if n.op == "call_function" and part in str(n.target)]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_canonical_form_computes_the_same(seed: int) -> None:
+    model, shape = random_network(seed)
+    x = random_input(seed, shape, 3).double()
+    graph = canonicalise(export(model, x.float()))
+    with torch.no_grad():
+        expected, found = model.double()(x), graph.double()(x)
+    # Folding computes in float64 and stores float32: 2**-24 relative a weight, a few layers deep.
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_one_quantise_operation_a_layer() -> None:
+    """Nothing is quantised between a convolution, its add and its activation, nor at pools."""
+    model, shape = resnet8(0)
+    graph = quantize(model, random_input(0, shape, 4))
+    assert len(calls(graph, "quantized_decomposed.quantize_per_tensor")) == 1 + 9  # input, layers
+    for add in calls(graph, "aten.add.Tensor"):
+        assert [u.target for u in add.users] == [torch.ops.aten.relu.default]
+    pooled = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)
+    )
+    graph = quantize(pooled, random_input(1, (2, 6, 6), 4))
+    assert len(calls(graph, "quantized_decomposed.quantize_per_tensor")) == 1 + 2
+
+
+def test_scales_are_powers_of_two_with_zero_point_zero() -> None:
+    for seed in range(4):
+        model, shape = random_network(seed)
+        graph = quantize(model, random_input(seed, shape, 4))
+        for node in calls(graph, "quantize_per_tensor"):
+            assert math.frexp(node.args[1])[0] == 0.5  # type: ignore[arg-type]
+            assert node.args[2] == 0
+            assert node.args[3:5] in ((0, 255), (-128, 127))
+        for name, value in graph.named_buffers():
+            if "_scale_" in name:
+                assert (torch.frexp(value)[0] == 0.5).all()
+            if "_zero_point_" in name:
+                assert not value.any()
+
+
+def test_signedness_follows_values() -> None:
+    def signs(model: nn.Module, x: Tensor) -> list[bool]:
+        network = lower(quantize(model, x))
+        return [network.input.signed, *(layer.output.signed for layer in network.layers)]
+
+    x = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    conv = nn.Conv2d(3, 3, 1)
+    assert signs(nn.Sequential(conv, nn.ReLU()), x) == [False, False]
+    assert signs(nn.Sequential(conv, nn.ReLU6()), x - 0.5) == [True, False]
+    assert signs(nn.Sequential(conv, nn.Hardtanh()), x) == [False, True]
+    assert signs(conv, x) == [False, True]
+    assert signs(nn.AvgPool2d(2), x) == [False, False]
+    assert signs(nn.AvgPool2d(2), x - 0.5) == [True, True]
+    assert signs(nn.Sequential(conv, nn.MaxPool2d(2)), x) == [False, True, True]
+    mixed = Cat(nn.Sequential(conv, nn.ReLU()), nn.Conv2d(3, 2, 1))
+    assert signs(mixed, x) == [False, True, True]
+
+
+def test_concatenated_tensors_share_one_scale() -> None:
+    small, large = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+    with torch.no_grad():
+        large.weight.mul_(100)
+    model = Cat(nn.Sequential(small, nn.MaxPool2d(1)), nn.Sequential(large, nn.ReLU()))
+    graph = quantize(model, random_input(1, (3, 5, 5), 4))
+    stored = calls(graph, "quantized_decomposed.quantize_per_tensor")[1:]
+    assert len({node.args[1:5] for node in stored}) == 1
+    assert lower(graph).output.slices == [4, 4]
+
+
+def test_masks_survive_training() -> None:
+    """30 steps of Adam with weight decay regrow nothing, neither behind BatchNorm nor alone."""
+    generator = torch.Generator().manual_seed(3)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(8 * 16, 4),
+    )
+    masks = []
+    for index in (0, 3, 6):
+        masks.append((torch.rand(model[index].weight.shape, generator=generator) < 0.4).float())
+        parametrize.register_parametrization(model[index], "weight", Mask(masks[-1]))
+    x = torch.rand(16, 3, 8, 8, generator=generator)
+    y = torch.randint(0, 4, (16,), generator=generator)
+    start: list[Tensor] = []
+    losses = []
+
+    def train(prepared: GraphModule) -> None:
+        prepared.train()
+        start.extend(p.detach().clone() for p in prepared.parameters())
+        optimiser = torch.optim.Adam(prepared.parameters(), lr=1e-2, weight_decay=0.1)
+        for _ in range(30):
+            optimiser.zero_grad()
+            loss = nn.functional.cross_entropy(prepared(x), y)
+            loss.backward()
+            optimiser.step()
+            losses.append(float(loss.detach()))
+        for before, after in zip(start, prepared.parameters(), strict=True):
+            assert not torch.equal(before, after)
+
+    network = lower(quantize(model.eval(), x, qat=train, seed=1))
+    assert losses[-1] < losses[0]
+    for mask, layer in zip(masks, network.layers, strict=True):
+        weight = layer.sources[0].weight
+        assert not weight[mask.numpy().reshape(weight.shape) == 0].any()
+        assert weight.any()
+
+
+def test_training_changes_no_activation_scale() -> None:
+    model, shape = random_network(2)
+    x = random_input(2, shape, 8)
+    prepared = prepare(model, x, qat=True)
+    scales = [int(m.exponent) for m in prepared.modules() if isinstance(m, ActivationFakeQuantize)]
+    prepared(x * 100).sum().backward()
+    after = [int(m.exponent) for m in prepared.modules() if isinstance(m, ActivationFakeQuantize)]
+    assert scales == after
+
+
+@pytest.mark.parametrize("qat", [False, True])
+def test_torchaos_own_functions(qat: bool) -> None:
+    """prepare_pt2e and prepare_qat_pt2e with the quantiser, calibrated by plain calls."""
+    model, shape = random_network(4)
+    x = random_input(4, shape, 8)
+    quantizer = SecateurQuantizer(unsigned_input=True, qat=qat)
+    graph = canonicalise(export(model, x))
+    prepared: Any = (prepare_qat_pt2e if qat else prepare_pt2e)(graph, quantizer)
+    for _ in range(3):
+        prepared(x)
+    again, once = lower(finalise(prepared)), lower(quantize(model, x))
+    assert [a.kind for a in again.layers] == [b.kind for b in once.layers]
+    if not qat:
+        for a, b in zip(again.layers, once.layers, strict=True):
+            np.testing.assert_array_equal(a.sources[0].weight, b.sources[0].weight)
+
+
+def test_exported_program_with_a_fixed_batch() -> None:
+    model, shape = random_network(9)
+    x = random_input(9, shape, 7)
+    program = torch.export.export(model, (x[:3],))
+    graph = quantize(program, x)
+    assert graph(x[:3]).shape[0] == 3
+    dynamic = lower(quantize(model, x))
+    for a, b in zip(lower(graph).layers, dynamic.layers, strict=True):
+        np.testing.assert_array_equal(a.sources[0].weight, b.sources[0].weight)
+        np.testing.assert_array_equal(a.bias, b.bias)
+
+
+def test_the_callers_model_is_untouched() -> None:
+    model, shape = random_network(6)
+    model.train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    quantize(model, random_input(6, shape, 4), qat=lambda g: g(random_input(6, shape, 4)).sum())
+    assert model.training
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_calls_of_one_module_are_layers_of_their_own() -> None:
+    shared = nn.Linear(6, 6)
+    network = lower(
+        quantize(Call(lambda x: shared(torch.relu(shared(x)))), random_input(1, (6,), 8))
+    )
+    assert [layer.kind for layer in network.layers] == ["linear", "linear"]
+    assert len({layer.name for layer in network.layers}) == 2
