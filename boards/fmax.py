@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -130,9 +129,10 @@ def main() -> None:
     synthesise(geometry, args.o)
     for seed in args.seeds:
         try:
-            print(json.dumps(route(args.o, args.device, seed, args.clock, args.timeout)), flush=True)
+            found = route(args.o, args.device, seed, args.clock, args.timeout)
         except subprocess.TimeoutExpired:
-            print(json.dumps({"seed": seed, "fmax_mhz": None, "timeout": args.timeout}), flush=True)
+            found = {"seed": seed, "fmax_mhz": None, "timeout": args.timeout}
+        print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from secateur import host
 from secateur.errors import SecateurError
+from secateur.hw.spec import Geometry
 from secateur.image import Image, load
 from secateur.target import Target
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
 
-__all__ = ["Outputs", "Simulation", "compile", "layer_codes", "load", "run", "simulate"]
+__all__ = ["Outputs", "Simulation", "compile", "layer_codes", "load", "run", "simulate", "verilog"]
 
 Array = npt.NDArray[Any]
 
@@ -86,6 +87,23 @@ def compile(
             )
         model = quantize(model, calibration)
     return compile_network(lower(model), target)
+
+
+def verilog(geometry: Geometry, image: Image | None = None, family: str = "generic") -> str:
+    """The engine as Verilog.
+
+    Parameters
+    ----------
+    geometry : sizes
+    image : initial contents of the weight memory, then a ROM; without it a RAM that is loaded
+    family : ``generic`` or ``ecp5`` primitives
+    """
+    from secateur.hw.verilog import to_verilog
+
+    words = None
+    if image is not None:
+        words = [int.from_bytes(word.tobytes(), "little") for word in image.words]
+    return str(to_verilog(geometry, words, family=family))
 
 
 def _program(image: Image) -> Any:

@@ -11,7 +11,7 @@ from secateur.certificate import Certificate, certify
 from secateur.choose import LayerPlan
 from secateur.encode import Encoded, encode
 from secateur.image import Image
-from secateur.ir import Layer, Network, Source, Tensor
+from secateur.ir import Ints, Layer, Network, Source, Tensor
 from secateur.layout import MapLayout
 from secateur.schedule import Plan, plan
 from secateur.target import Target
@@ -174,14 +174,13 @@ def _metadata(
     }
 
 
-def result_walk(planned: Plan) -> np.ndarray[Any, np.dtype[np.int64]]:
+def result_walk(planned: Plan) -> Ints:
     """(beats,) map word of every beat of the result stream."""
     layer_plan, layout = planned.layers[-1], planned.result
     lane_map, n = layer_plan.lane_map, layout.n
     if lane_map.kind == "blocks":
-        blocks = np.arange(lane_map.columns).reshape(1, -1)
-        order = _tile_order(lane_map.gx, 1, lane_map.pc, 1, lane_map.columns, 1)[:, 1]
-        return blocks[0, order] + layout.origin // n
+        blocks = _tile_order(lane_map.gx, 1, lane_map.pc, 1, lane_map.columns, 1)[:, 1]
+        return blocks + layout.origin // n
     if lane_map.kind == "linear":
         y, x = np.divmod(np.arange(lane_map.lines * lane_map.columns), lane_map.columns)
     else:
@@ -189,13 +188,11 @@ def result_walk(planned: Plan) -> np.ndarray[Any, np.dtype[np.int64]]:
         y, x = _tile_order(*shape, lane_map.columns, lane_map.lines).T
     pixels = (layout.origin + y * layout.pitch + x * layout.placement.pixel_bytes) // n
     rows = np.arange(len(layer_plan.counts))[:, None]
-    return (rows + pixels).ravel()
+    return np.ravel(rows + pixels)
 
 
-def _tile_order(
-    gx: int, gy: int, pc: int, pr: int, columns: int, lines: int
-) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _tile_order(gx: int, gy: int, pc: int, pr: int, columns: int, lines: int) -> Ints:
     """(pixels, 2): row and column of the pixels of tiles in drain order."""
     group_y, group_x, lane_y, lane_x = np.indices((gy, gx, pr, pc)).reshape(4, -1)
-    order = np.stack([lane_y * gy + group_y, lane_x * gx + group_x], axis=1)
-    return order[(order[:, 0] < lines) & (order[:, 1] < columns)]
+    y, x = lane_y * gy + group_y, lane_x * gx + group_x
+    return np.stack([y, x], axis=1)[(y < lines) & (x < columns)]

@@ -23,7 +23,6 @@ from secateur.reference import reference
 from secateur.target import Target
 
 TARGET = "8x8"
-EPOCHS, PRUNE_EPOCHS = 6, 8
 CALIBRATION = 512
 SIMULATED = 8
 
@@ -45,13 +44,12 @@ def run_demo(folder: Path, seed: int, progress: Progress) -> dict[str, Any]:
         task = progress.add_task(name, total=total)
         return lambda done, *_: progress.update(task, completed=done)
 
-    demo_model.train(network, images, EPOCHS, seed, bar("train", EPOCHS))
+    demo_model.train(network, images, demo_model.EPOCHS, seed, bar("train", demo_model.EPOCHS))
     accuracy_float = demo_model.evaluate(network, images.test_x, images.test_y)
     calibration = images.train_x[:CALIBRATION]
     dense = quantize(network, calibration)
-    demo_model.prune_and_train(
-        network, images, PRUNE_EPOCHS, seed, bar("prune and fine-tune", PRUNE_EPOCHS)
-    )
+    epochs = demo_model.PRUNE_EPOCHS
+    demo_model.prune_and_train(network, images, epochs, seed, bar("prune and fine-tune", epochs))
     pruned_float = demo_model.evaluate(network, images.test_x, images.test_y)
     pruned = quantize(network, calibration)
 
@@ -116,10 +114,10 @@ def _check_layers(graph: GraphModule, image: Image, x: torch.Tensor) -> int:
 
 def _rows(
     images: dict[str, Image], dense: float, pruned: float, accuracy: dict[str, float]
-) -> list[tuple[str, str, str]]:
+) -> list[tuple[str, ...]]:
     numbers = {name: summary(image) for name, image in images.items()}
 
-    def row(label: str, key: str, style: str = ",.0f") -> tuple[str, str, str]:
+    def row(label: str, key: str, style: str = ",.0f") -> tuple[str, ...]:
         return (label, *(format(numbers[name][key], style) for name in ("dense", "pruned")))
 
     share = [numbers[name]["blocks"] / numbers[name]["blocks_total"] for name in numbers]

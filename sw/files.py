@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur import image as images
+from secateur.api import verilog
 from secateur.errors import SecateurError
 from secateur.image import Image, write_atomically
 from secateur.target import Target
@@ -47,8 +48,6 @@ def write_verilog(
     ------
     SecateurError : unknown target or family, or the image does not fit
     """
-    from secateur.hw.verilog import to_verilog  # Amaranth, only when asked for
-
     if family not in FAMILIES:
         raise SecateurError(f"family {family!r} is not one of {', '.join(FAMILIES)}")
     target = Target.load(target_name)
@@ -56,8 +55,7 @@ def write_verilog(
     if image_path is not None:
         image = images.load(image_path)
         check_fit(image, target, str(image_path))
-    init = image.stream if image is not None else None
-    text = to_verilog(target.geometry, init=init, family=family)
+    text = verilog(target.geometry, image, family)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

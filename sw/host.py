@@ -49,7 +49,8 @@ def to_codes(values: npt.NDArray[Any], meta: Meta, name: str = "x") -> Codes:
         if not np.isfinite(values).all():
             raise SecateurError(f"input {name!r} holds values that are not finite")
         scaled = values.astype(np.float32) * np.float32(2.0 ** -meta["exponent"])
-        return np.clip(np.rint(scaled), low, high).astype(np.int64)
+        codes: Codes = np.clip(np.rint(scaled), low, high).astype(np.int64)
+        return codes
     wanted = "int8" if meta["signed"] else "uint8"
     if values.dtype.name != wanted:
         raise SecateurError(

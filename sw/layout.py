@@ -21,14 +21,9 @@ class Padding:
     fill: int = 0
 
     @property
-    def sides(self) -> tuple[int, int, int, int]:
-        """Top, left, bottom, right."""
-        return self.top, self.left, self.bottom, self.right
-
-    @property
     def any(self) -> bool:
         """Whether there is padding at all."""
-        return any(self.sides)
+        return bool(self.top or self.left or self.bottom or self.right)
 
 
 def _padding_of(source: Source, layer: Layer) -> Padding:
@@ -80,8 +75,13 @@ def unite(a: Padding, b: Padding) -> Padding | None:
     """The padding that serves both; None if both are padded with different bytes."""
     if a.any and b.any and a.fill != b.fill:
         return None
-    sides = (max(x, y) for x, y in zip(a.sides, b.sides, strict=True))
-    return Padding(*sides, fill=a.fill if a.any else b.fill)
+    return Padding(
+        max(a.top, b.top),
+        max(a.left, b.left),
+        max(a.bottom, b.bottom),
+        max(a.right, b.right),
+        a.fill if a.any else b.fill,
+    )
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,9 @@ def test_golden_equals_pytorch_on_every_layer(first: int) -> None:
             try:
                 image = compile_for(built, to)
             except SecateurError as error:
-                assert bank_words == BANKS[-1], error
-                assert "bank memory" in str(error)
-                continue
+                if bank_words == BANKS[-1] and "bank memory" in str(error):
+                    continue
+                raise
             compared += check_image(built, image, to.geometry)
             ran += bank_words == BANKS[0]
     assert ran == SEEDS_A_TEST
