@@ -15,9 +15,7 @@ from .spec import Reg
 #: Cycles from ``word`` to ``address`` and ``access``: decode, base, adder, output register.
 ADDRESS_LATENCY = 4
 #: How a word's operand is read; ``first`` is of a pass. Held while no body word comes.
-ACCESS = data.StructLayout(
-    {"broadcast": 1, "maximum": 1, "signed": 1, "wshift": 1, "first": 1}
-)
+ACCESS = data.StructLayout({"broadcast": 1, "maximum": 1, "signed": 1, "wshift": 1, "first": 1})
 _ENDS = data.StructLayout({"pass_last": 1, "group_last": 1, "line_last": 1, "row_last": 1})
 REGISTERS = data.ArrayLayout(16, spec.REGISTERS)
 
@@ -127,12 +125,8 @@ class AddressGenerator(wiring.Component):
         m.d.sync += [
             access3.broadcast.eq(unit),
             access3.maximum.eq(mode == spec.Mode.MAXIMUM),
-            access3.signed.eq(
-                Mux(source2, flags[spec.FLAG_B_SIGNED], flags[spec.FLAG_A_SIGNED])
-            ),
-            access3.wshift.eq(
-                Mux(source2, flags[spec.FLAG_B_WSHIFT], flags[spec.FLAG_A_WSHIFT])
-            ),
+            access3.signed.eq(Mux(source2, flags[spec.FLAG_B_SIGNED], flags[spec.FLAG_A_SIGNED])),
+            access3.wshift.eq(Mux(source2, flags[spec.FLAG_B_WSHIFT], flags[spec.FLAG_A_WSHIFT])),
             access3.first.eq(first2),
         ]
         m.d.comb += self.access.eq(delay(m, access3, ADDRESS_LATENCY - 2, "access"))

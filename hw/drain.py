@@ -152,9 +152,7 @@ class Drain(wiring.Component):
             m.d.sync += tail.eq(tail + 1)
         low, high = reads
         split = spec.BIAS_BITS - 8
-        bias = Cat(
-            Cat(low[8 * lane :][:8], high[8 * lane :][:split]) for lane in range(n)
-        )
+        bias = Cat(Cat(low[8 * lane :][:8], high[8 * lane :][:split]) for lane in range(n))
         delta = Cat(high[8 * lane + split :][: spec.SHIFT_DELTA_BITS] for lane in range(n))
         return bias, delta
 
@@ -185,9 +183,7 @@ class Drain(wiring.Component):
             self.trace.data.eq(bus_data),
         ]
 
-        m.submodules.fifo = fifo = CreditFifo(
-            shape=8 * n, depth=result_depth(self.geometry.p)
-        )
+        m.submodules.fifo = fifo = CreditFifo(shape=8 * n, depth=result_depth(self.geometry.p))
         wiring.connect(m, fifo.output, wiring.flipped(self.results))
         left, dropped = Signal(), Signal()
         m.d.sync += [

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from amaranth.hdl import Module, Mux, ResetInserter, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
 
 from . import spec
 from .address import AddressGenerator
@@ -98,9 +97,7 @@ class Engine(wiring.Component):
         m.submodules.memory = memory
         array = Array(geometry=geometry, family=self.family, bels=self.bels)
         parts = {
-            "loader": Loader(
-                geometry=geometry, latency=memory.latency, rom=self.init is not None
-            ),
+            "loader": Loader(geometry=geometry, latency=memory.latency, rom=self.init is not None),
             "fetcher": Fetcher(geometry=geometry, latency=memory.latency),
             "issue": Issue(geometry=geometry),
             "address": AddressGenerator(geometry=geometry),

@@ -121,9 +121,7 @@ class Fetcher(wiring.Component):
                 address.eq(
                     Mux(loop, body_start, Mux(at_last, header_words, (address + 1)[:width]))
                 ),
-                at_last.eq(
-                    ~loop & Mux(at_last, header_words == self.last, address == before_last)
-                ),
+                at_last.eq(~loop & Mux(at_last, header_words == self.last, address == before_last)),
                 match.eq(armed & ~match & (address == body_before_end)),
             ]
             with m.If(tags.row):
@@ -151,7 +149,7 @@ class Fetcher(wiring.Component):
             raw.line_last.eq(seen.line),
             raw.row_last.eq(seen.row),
             raw.layer_last.eq(seen.row & row_final),
-            raw.bad.eq((Cat(count_low, common[:7]) < spec.MIN_ROW_WORDS)),
+            raw.bad.eq(Cat(count_low, common[:7]) < spec.MIN_ROW_WORDS),
         ]
         arm = Signal()
         count, where_b = Signal(spec.ROW_COUNT_BITS), Signal(width)

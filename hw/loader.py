@@ -153,9 +153,7 @@ class Loader(wiring.Component):
         m.d.comb += header_done.eq(index == spec.HEADER.size)
         m.d.sync += [
             crc_good.eq(~crc == expected),
-            wrong_length.eq(
-                (words > geometry.weight_words) | (words <= geometry.header_words)
-            ),
+            wrong_length.eq((words > geometry.weight_words) | (words <= geometry.header_words)),
             wrong_bank.eq(bank_words > geometry.bank_words),
         ]
         constants = {at: (value, Error.MAGIC) for at, value in enumerate(spec.MAGIC)}

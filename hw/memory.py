@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isqrt
 
-from amaranth.hdl import Array, ClockSignal, Elaboratable, Instance, Module, Signal, signed
+from amaranth.hdl import Array, ClockSignal, Instance, Module, Signal
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2

@@ -180,7 +180,7 @@ class Geometry:
             raise ValueError(f"p must be 1 to 16, not {self.p!r}")
         if not 64 <= self.weight_words <= 1 << 20:
             raise ValueError(f"weight_words must be 64 to {1 << 20}, not {self.weight_words!r}")
-        if not (_power_of_two(self.bank_words) and 16 <= self.bank_words):
+        if not (_power_of_two(self.bank_words) and self.bank_words >= 16):
             raise ValueError(
                 f"bank_words must be a power of two from 16 on, not {self.bank_words!r}"
             )

@@ -16,7 +16,9 @@ class Outcome:
     """What a host has seen. ``ticks`` of a result stream are the cycles of its beats."""
 
     results: list[bytes] = field(default_factory=list)
-    trace: list[tuple[int, int, bytes, bool]] = field(default_factory=list)  # layer, m, data, result
+    trace: list[tuple[int, int, bytes, bool]] = field(
+        default_factory=list
+    )  # layer, m, data, result
     cycles: list[int] = field(default_factory=list)
     state: Status = Status.LOADING
     error: Error = Error.NONE
@@ -36,7 +38,9 @@ async def send(ctx, stream, payloads, rng: random.Random, stall: float, count=No
             await ctx.tick().repeat(rng.randint(1, 12))
         ctx.set(stream.payload, payload)
         ctx.set(stream.valid, 1)
-        await ctx.tick().until(stream.ready)
+        ready = False
+        while not ready:
+            _, _, ready = await ctx.tick().sample(stream.ready)
         if count is not None:
             count()
     ctx.set(stream.valid, 0)
@@ -86,17 +90,26 @@ def run_engine(
         ended, left = 0, settle
         trace, status = dut.trace, dut.status
         for _ in range(limit):
-            _, _, valid, layer, m, data, result, inferences, cycles, error = (
-                await ctx.tick().sample(
-                    trace.valid,
-                    trace.layer,
-                    trace.m,
-                    trace.data,
-                    trace.result,
-                    status.inferences,
-                    status.cycles,
-                    status.error,
-                )
+            (
+                _,
+                _,
+                valid,
+                layer,
+                m,
+                data,
+                result,
+                inferences,
+                cycles,
+                error,
+            ) = await ctx.tick().sample(
+                trace.valid,
+                trace.layer,
+                trace.m,
+                trace.data,
+                trace.result,
+                status.inferences,
+                status.cycles,
+                status.error,
             )
             if valid:
                 outcome.trace.append((layer, m, int(data).to_bytes(n, "little"), bool(result)))

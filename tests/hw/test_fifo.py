@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The credit queue: order, back-pressure, full depth, no bubbles."""
 
 from __future__ import annotations

@@ -1,0 +1,144 @@
+"""The whole engine against the golden interpreter: every byte written, every cycle count."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from harness import Outcome, run_engine
+from programs import UNLIMITED, Assembler, Sample, assemble, random_program, with_crc
+
+from secateur.hw import spec
+from secateur.hw.drain import result_depth
+from secateur.hw.spec import Error, Geometry, Reg, Status
+from secateur.sim.golden import parse, run
+
+SMALL = Geometry(n=2, p=2, weight_words=1024, bank_words=64)
+GEOMETRIES = [
+    SMALL,
+    Geometry(n=4, p=3, weight_words=1024, bank_words=64),
+    Geometry(n=8, p=1, weight_words=1024, bank_words=128),
+    Geometry(n=2, p=5, weight_words=1024, bank_words=128),
+]
+
+
+def compare(sample: Sample, outcome: Outcome, inputs: np.ndarray) -> None:
+    """Results and trace of all inferences, input words included."""
+    n = sample.geometry.n
+    want = run(parse(sample.image, sample.geometry), inputs, sequential=True)
+    assert outcome.error == Error.NONE
+    assert outcome.results == [beat.tobytes() for row in want.results for beat in row]
+    taken = [data for layer, _, data, _ in outcome.trace if layer == 0]
+    assert b"".join(taken) == inputs.tobytes()
+    for layer in want.layers:
+        got = [entry[1:] for entry in outcome.trace if entry[0] == layer.index + 1]
+        assert got == [
+            (m & 0xFFFF, code.tobytes(), layer.result)
+            for image in layer.codes
+            for m, code in zip(layer.m.tolist(), image, strict=True)
+        ]
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_random_programs(geometry: Geometry, seed: int) -> None:
+    """Two inferences: the count is the predicted one, whenever the host sends its words."""
+    sample = random_program(seed, geometry, layers=3)
+    inputs = sample.inputs(2)
+    outcome = run_engine(geometry, sample.image, inputs, rom=seed == 2, seed=seed)
+    compare(sample, outcome, inputs)
+    assert outcome.cycles == [parse(sample.image, geometry).cycles] * 2
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_host_stalls(seed: int) -> None:
+    sample = random_program(seed, GEOMETRIES[0], layers=2)
+    inputs = sample.inputs(2)
+    outcome = run_engine(GEOMETRIES[1], sample.image, inputs, stall=0.8, seed=seed, settle=400)
+    compare(sample, outcome, inputs)
+
+
+def simple(geometry: Geometry = SMALL, *, groups: int = 1, count: int = 8, **registers: int):
+    """A LOAD of 4 words and one result layer whose rows sum bytes; ``registers`` by name."""
+    assembler = Assembler(geometry, random.Random(0))
+    assembler.configure(
+        {Reg.GX: registers.pop("LOAD_GX", 4), Reg.OUT_S: 64, Reg.OFF_PC: geometry.p},
+        spec.COMMON_LOAD,
+    )
+    values = {Reg.FLAGS: 1 << spec.FLAG_RESULT | 1 << spec.FLAG_LINEAR, Reg.CLIP: 0xFF00}
+    values |= {Reg.GX: groups, Reg.GY: 1, Reg.GZ: 1, Reg.LANES: geometry.p, Reg.PC: 1}
+    values |= {Reg.PR: 0xFFFF, Reg.CLAST: 1, Reg.FLAGS2: 0, Reg.OUT_S: 0, Reg.OFF_PC: 1}
+    values |= {Reg.A_BASE: 0, Reg.D_PR: 1, Reg.A_SX: 1}
+    values |= {Reg[name]: value for name, value in registers.items()}
+    assembler.configure(values, spec.COMMON_START)
+    n = geometry.n
+    assembler.row([0] * n, [0] * n, [([1] * n, i > 0) for i in range(count)], last=True)
+    return assembler.words
+
+
+INPUT = np.arange(1, 9, dtype=np.uint8)[None]
+
+
+def test_full_result_queue() -> None:
+    """A host that takes nothing is waited for, without an error, and then gets everything."""
+    groups = result_depth(SMALL.p)
+    unlimited = assemble(SMALL, simple(groups=groups), cycles=UNLIMITED)
+    cycles = parse(unlimited, SMALL).cycles
+    image = assemble(SMALL, simple(groups=groups), cycles=cycles)
+    outcome = run_engine(SMALL, image, INPUT, stall=0.9, settle=5000, limit=60000)
+    want = run(parse(image, SMALL), INPUT).results[0]
+    assert outcome.error == Error.NONE
+    assert outcome.results == [beat.tobytes() for beat in want]
+    assert outcome.cycles == [cycles]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"GX": 0}, {"GY": 0}, {"GZ": 0}, {"LANES": 0}, {"LANES": 3}, {"LOAD_GX": 0}, {"count": 7}],
+    ids=str,
+)
+def test_row_errors(change: dict) -> None:
+    image = assemble(SMALL, simple(**change), cycles=UNLIMITED)
+    outcome = run_engine(SMALL, image, INPUT, limit=1500)
+    assert (outcome.state, outcome.error) == (Status.ERROR, Error.ROW)
+    assert outcome.results == []
+
+
+def test_watchdog() -> None:
+    """One cycle less than needed is an error; what is needed is not."""
+    cycles = parse(assemble(SMALL, simple(), cycles=UNLIMITED), SMALL).cycles
+    for limit, error in ((cycles, Error.NONE), (cycles - 1, Error.WATCHDOG), (0, Error.WATCHDOG)):
+        outcome = run_engine(SMALL, assemble(SMALL, simple(), cycles=limit), INPUT, limit=1500)
+        assert outcome.error == error
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [bytes([0, 0, 0])],  # configuration for ever
+        [bytes([0, 0, 0])] * 2 + [bytes([9, 9, 3])],
+        simple()[:-3],  # the last row has no end
+    ],
+    ids=["one word", "no command", "cut"],
+)
+def test_never_hangs(words: list[bytes]) -> None:
+    """Programs that are none end in an error, by the watchdog at the latest."""
+    image = assemble(SMALL, words, cycles=300)
+    outcome = run_engine(SMALL, image, INPUT, limit=3000)
+    assert outcome.state == Status.ERROR
+    assert outcome.error in (Error.WATCHDOG, Error.ROW)
+
+
+def test_waits_for_input_without_a_limit() -> None:
+    outcome = run_engine(SMALL, assemble(SMALL, simple(), cycles=60), [], limit=1500)
+    assert (outcome.state, outcome.error) == (Status.WAITING, Error.NONE)
+
+
+def test_refused_image() -> None:
+    image = bytearray(assemble(SMALL, simple(), cycles=UNLIMITED))
+    image[-1] ^= 1
+    assert run_engine(SMALL, bytes(image), limit=1500).error == Error.CRC
+    outcome = run_engine(SMALL, bytes(image), limit=1500, rom=True)
+    assert (outcome.state, outcome.error) == (Status.ERROR, Error.CRC)
+    assert run_engine(SMALL, with_crc(bytes(image)), limit=1500).error == Error.NONE

@@ -1,0 +1,113 @@
+# amaranth: UnusedElaboratable=no
+"""Memories and multiplier: equal latency in every size, contents, parameters."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from amaranth.sim import Simulator
+
+from secateur.hw.bank import Bank
+from secateur.hw.engine import Engine
+from secateur.hw.lane import Lane
+from secateur.hw.loader import Loader
+from secateur.hw.memory import RAM_LATENCY, Ram, WeightMemory, _initval
+from secateur.hw.multiply import MULTIPLY_LATENCY, Multiplier
+from secateur.hw.spec import Geometry
+
+GEOMETRY = Geometry(n=4, p=2, weight_words=64, bank_words=16)
+
+
+@pytest.mark.parametrize(("depth", "latency"), [(64, 3), (2048, 3), (2049, 5), (10240, 5)])
+def test_weight_memory(depth: int, latency: int) -> None:
+    """Reads one a cycle, ``latency`` cycles after the address, of a ROM and of a written RAM."""
+    rng = random.Random(depth)
+    words = [rng.getrandbits(24) for _ in range(depth)]
+    addresses = [0, depth - 1, *(rng.randrange(depth) for _ in range(40))]
+    for init in (words, None):
+        dut = WeightMemory(width=24, depth=depth, init=init)
+        assert dut.latency == latency
+
+        async def bench(ctx, dut=dut, init=init) -> None:
+            for address in addresses if init is None else []:
+                ctx.set(dut.write_addr, address)
+                ctx.set(dut.write_data, words[address])
+                ctx.set(dut.write_en, 1)
+                await ctx.tick()
+            ctx.set(dut.write_en, 0)
+            ctx.set(dut.write_data, 0)
+            await ctx.tick().repeat(2)
+            for tick in range(len(addresses) + latency):
+                if tick >= latency:
+                    assert ctx.get(dut.read_data) == words[addresses[tick - latency]]
+                ctx.set(dut.read_addr, addresses[min(tick, len(addresses) - 1)])
+                await ctx.tick()
+
+        run(dut, bench)
+
+
+def test_multiplier() -> None:
+    rng = random.Random(1)
+    dut = Multiplier()
+    pairs = [(a, b) for a in (-256, -1, 0, 255) for b in (-2048, -1, 0, 2047)]
+    pairs += [(rng.randint(-256, 255), rng.randint(-2048, 2047)) for _ in range(50)]
+
+    async def bench(ctx) -> None:
+        for tick in range(len(pairs) + MULTIPLY_LATENCY):
+            if tick >= MULTIPLY_LATENCY:
+                a, b = pairs[tick - MULTIPLY_LATENCY]
+                assert ctx.get(dut.product) == a * b
+            a, b = pairs[min(tick, len(pairs) - 1)]
+            ctx.set(dut.operand, a)
+            ctx.set(dut.weight, b)
+            await ctx.tick()
+
+    run(dut, bench)
+
+
+@pytest.mark.parametrize(("bits", "words"), [(18, 1024), (9, 2048), (4, 4096), (2, 8192)])
+def test_initval(bits: int, words: int) -> None:
+    """Bit positions of a DP16KD: 16 fields of 20 bits in each parameter, 18 of them used."""
+    rng = random.Random(bits)
+    values = [rng.getrandbits(40) for _ in range(words)]
+    rows = [constant.value for constant in _initval(values, bits, 5, (1 << bits) - 1)]
+    assert len(rows) == 64
+    per_field = words // 1024
+    for index, value in enumerate(values):
+        row, place = divmod(index // per_field, 16)
+        field = rows[row] >> (20 * place) & 0xFFFFF
+        assert field < 1 << 18
+        inside = index % per_field * bits
+        position = inside if bits >= 9 else inside // 8 * 9 + inside % 8
+        assert field >> position & ((1 << bits) - 1) == value >> 5 & ((1 << bits) - 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Ram(width=8, depth=1), "depth must be at least 2 words, not 1"),
+        (lambda: Ram(width=8, depth=4, init=[0] * 5), "init must hold at most 4 words, not 5"),
+        (lambda: Ram(width=8, depth=4, family="ice40"), "generic, ecp5, not 'ice40'"),
+        (lambda: Bank(n=4, depth=24), "depth must be a power of two from 16 on, not 24"),
+        (lambda: Lane(n=4, bels=["X0/Y0/A"]), "bels must name 4 sites, not 1"),
+        (lambda: Loader(geometry=GEOMETRY, latency=0), "latency must be at least 1 cycle, not 0"),
+        (lambda: Engine(GEOMETRY, init=[0] * 5), "init must hold 6 to 64 words, not 5"),
+        (lambda: Engine(None), "geometry must be a Geometry, not None"),
+        (lambda: Engine(GEOMETRY, family="x"), "not 'x'"),
+    ],
+)
+def test_parameters_are_checked(make, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_ram_latency() -> None:
+    assert RAM_LATENCY == 2
+
+
+def run(dut, bench) -> None:
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
