@@ -17,6 +17,7 @@ from secateur.canonical_pool import average, depthwise
 from secateur.graph import (
     ACTIVATIONS,
     ADD,
+    CAT,
     CONV,
     FLATTEN,
     HARDTANH,
@@ -130,6 +131,8 @@ def _rewrite(editor: Editor, node: Node) -> Node | None:
     if target is aten.constant_pad_nd.default:
         value = float(argument(node, 2, 0.0))
         return editor.call(PAD, graph_input, node.args[1], "constant", value, like=node)
+    if target in (aten.concat.default, aten.concatenate.default):
+        return editor.call(CAT, *node.args, like=node)
     if target is aten.relu6.default:
         return editor.call(HARDTANH, graph_input, 0.0, 6.0, like=node)
     if target in (aten.clamp.default, aten.clamp_min.default):

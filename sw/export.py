@@ -76,6 +76,15 @@ def output_node(gm: GraphModule) -> torch.fx.Node:
     return result
 
 
+def needed_nodes(gm: GraphModule) -> set[torch.fx.Node]:
+    """The nodes on which the output depends."""
+    needed = {output_node(gm)}
+    for node in reversed(gm.graph.nodes):
+        if node in needed:
+            needed.update(node.all_input_nodes)
+    return needed
+
+
 def is_converted(model: torch.nn.Module | ExportedProgram) -> bool:
     """Whether the model is a graph quantised already (holds quantise operations of PT2E)."""
     if not isinstance(model, ExportedProgram | GraphModule):
@@ -88,10 +97,7 @@ def is_converted(model: torch.nn.Module | ExportedProgram) -> bool:
 
 def source_hash(gm: GraphModule) -> str:
     """SHA-256 over all that the output depends on: operations, their arguments and all tensors."""
-    wanted = {output_node(gm)}
-    for node in reversed(gm.graph.nodes):
-        if node in wanted:
-            wanted.update(node.all_input_nodes)
+    wanted = needed_nodes(gm)
     digest = hashlib.sha256()
     for node in gm.graph.nodes:
         if node not in wanted:

@@ -10,7 +10,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
 from secateur.errors import SecateurError
-from secateur.export import is_converted, module_of, output_node, source_hash
+from secateur.export import is_converted, module_of, needed_nodes, output_node, source_hash
 from secateur.graph import (
     CAT,
     FLATTEN,
@@ -63,7 +63,7 @@ class _Lowering:
         self.input: Store | None = None
 
     def network(self) -> Network:
-        active = active_nodes(self.gm)
+        active = active_nodes(self.gm) & needed_nodes(self.gm)
         for node in self.gm.graph.nodes:
             if node in active and node.op == "call_function":
                 self._visit(node)
@@ -73,9 +73,11 @@ class _Lowering:
             raise refuse(result, "the output is not quantised", REQUANTISE)
         value = self.values[result]
         stores = Stores()
-        if value.store.parent is not None or value.store is self.input:
+        if value.store.parent or value.store.parts or value.store is self.input:
             raise refuse(
-                result, "the output is the input or a part", "return the output of a layer"
+                result,
+                "the output is the input or a concatenation",
+                "return the output of a layer; a 1x1 convolution may be the last",
             )
         tensor = stores.tensor(value.store)
         shape = (tensor.channels, tensor.height, tensor.width)
@@ -228,7 +230,7 @@ def _finish(draft: DraftLayer, stores: Stores, names: set[str]) -> Layer:
 
 def _name(draft: DraftLayer, names: set[str]) -> str:
     """The module's path where the graph knows it, else the node's name; unique."""
-    node = draft.nodes[0]
+    node = next(n for n in draft.nodes if not is_call(n, PAD))
     stack = node.meta.get("nn_module_stack") or {}
     base = next((str(p) for p, _ in reversed(list(stack.values())) if p), node.name)
     name, count = base, 1

@@ -38,15 +38,16 @@ def quantize(
     model : module or ExportedProgram with one input, (N, C, H, W) or (N, C), and one output
     calibration : inputs in the model's own units, one tensor (samples first) or batches
     qat : called with the prepared graph to train it in place, between calibration and conversion
-    seed : of torch's generator during ``qat``
+    seed : of torch's generators during ``qat``; they continue afterwards as before it
 
     Returns the converted graph: stock PyTorch operations, its codes are those of the array.
     Raises SecateurError for what the array cannot run and for unusable calibration data.
     """
     prepared = prepare(model, calibration, qat=qat is not None)
     if qat is not None:
-        torch.manual_seed(seed)
-        qat(prepared)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            qat(prepared)
     return finalise(prepared)
 
 

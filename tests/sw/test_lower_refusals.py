@@ -76,12 +76,19 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
     "crop": (call(lambda x: F.pad(x, (-1, 0, 0, 0))), MAPS, "cropping", "amounts >= 0"),
     "pad last": (call(lambda x: F.pad(x, (1, 0, 0, 0))), MAPS, "padding that", "pad only"),
     "cat rows": (call(lambda x: torch.cat([x, F.relu(x)], 2)), MAPS, "another dimension", "dim=1"),
+    "layer norm": (call(lambda x: F.layer_norm(x, x.shape[1:])), MAPS, "layer_norm", "BatchNorm2d"),
     "cat twice": (call(lambda x: torch.cat([x, x], 1)), MAPS, "place elsewhere", "1x1 convolution"),
     "cat input": (
         Call(lambda x: torch.cat([x, F.relu(x)], 1)),
         MAPS,
         "the network's input",
         "1x1 convolution",
+    ),
+    "cat last": (
+        call(lambda x: torch.cat([F.relu(x), F.relu(x)], 1)),
+        MAPS,
+        "a concatenation",
+        "1x1 convolution may be the last",
     ),
     "cat flat": (
         call(lambda x: torch.cat([x.flatten(1), F.relu(x).flatten(1)], 1)),
@@ -103,7 +110,7 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
         "signed tensor",
         "MaxPool2d(padding",
     ),
-    "nothing": (nn.Identity(), MAPS, "output is the input", "return the output of a layer"),
+    "nothing": (nn.Identity(), MAPS, "the output is the input", "return the output of a layer"),
     "prelu": (nn.Sequential(nn.Conv2d(4, 4, 1), nn.PReLU()), MAPS, "no such operation", "ReLU"),
 }
 

@@ -82,18 +82,20 @@ def test_signedness_follows_values() -> None:
     assert signs(nn.AvgPool2d(2), x - 0.5) == [True, True]
     assert signs(nn.Sequential(conv, nn.MaxPool2d(2)), x) == [False, True, True]
     mixed = Cat(nn.Sequential(conv, nn.ReLU()), nn.Conv2d(3, 2, 1))
-    assert signs(mixed, x) == [False, True, True]
+    assert signs(nn.Sequential(mixed, nn.Conv2d(5, 1, 1)), x) == [False, True, True, True]
 
 
 def test_concatenated_tensors_share_one_scale() -> None:
     small, large = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
     with torch.no_grad():
         large.weight.mul_(100)
-    model = Cat(nn.Sequential(small, nn.MaxPool2d(1)), nn.Sequential(large, nn.ReLU()))
+    both = Cat(nn.Sequential(small, nn.MaxPool2d(1)), nn.Sequential(large, nn.ReLU()))
+    model = nn.Sequential(both, nn.Conv2d(8, 2, 1))
     graph = quantize(model, random_input(1, (3, 5, 5), 4))
-    stored = calls(graph, "quantized_decomposed.quantize_per_tensor")[1:]
+    stored = calls(graph, "quantized_decomposed.quantize_per_tensor")[1:-1]
+    assert len(stored) == 2
     assert len({node.args[1:5] for node in stored}) == 1
-    assert lower(graph).output.slices == [4, 4]
+    assert lower(graph).layers[-1].sources[0].tensor.slices == [4, 4]
 
 
 def test_masks_survive_training() -> None:
