@@ -1,0 +1,107 @@
+"""Ways to write a network, and the layers that each becomes; all bit-exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from network_blocks import Call
+from networks import random_input
+from test_lower import check
+from torch import Tensor, nn
+
+from secateur.quantise import quantize
+
+SHAPE = (3, 8, 8)
+with torch.random.fork_rng(devices=[]):
+    torch.manual_seed(0)
+    CONV = nn.Conv2d(3, 4, 3, padding=1)
+    POINT = nn.Conv2d(3, 4, 1)
+    WIDE = nn.Conv2d(4, 4, 3, padding=2, dilation=2)
+    MIX = nn.Conv2d(8, 2, 1)
+    DENSE = nn.Linear(4, 3)
+
+B, L, M = "broadcast", "lanewise", "maximum"
+Forms = list[tuple[str, list[str]]]
+
+
+def twice(y: Tensor) -> Tensor:
+    return F.relu(y + y)
+
+
+FORMS: dict[str, tuple[Callable[[Tensor], Tensor], Forms]] = {
+    "concat": (
+        lambda x: MIX(torch.concat([CONV(x), POINT(x)], 1)),
+        [("conv", [B]), ("conv", [B]), ("conv", [B])],
+    ),
+    "squeeze": (
+        lambda x: DENSE(F.adaptive_avg_pool2d(CONV(x), 1).squeeze()),
+        [("conv", [B]), ("avgpool", [L]), ("linear", [B])],
+    ),
+    "average to the map's size": (
+        lambda x: DENSE(F.avg_pool2d(CONV(x), x.shape[2:]).flatten(1)),
+        [("conv", [B]), ("avgpool", [L]), ("linear", [B])],
+    ),
+    "adaptive 2x4": (
+        lambda x: F.adaptive_avg_pool2d(CONV(x), (2, 4)),
+        [("conv", [B]), ("avgpool", [L])],
+    ),
+    "clamp": (lambda x: CONV(x).clamp(0, 6), [("conv", [B])]),
+    "clamp from 0": (lambda x: CONV(x).clamp(min=0), [("conv", [B])]),
+    "two activations": (lambda x: F.relu(F.relu6(CONV(x))), [("conv", [B]), ("depthwise", [L])]),
+    "three terms": (
+        lambda x: F.relu(CONV(x) + POINT(x) + POINT(x)),
+        [("conv", [B, B]), ("conv", [B, L])],
+    ),
+    "twice the same": (lambda x: twice(CONV(x)), [("conv", [B]), ("add", [L, L])]),
+    "padded residual": (
+        lambda x: F.relu(
+            F.pad(CONV(x), (1, 1, 1, 1)) + F.conv2d(x, torch.ones(4, 3, 1, 1), padding=1)
+        ),
+        [("conv", [B]), ("conv", [B, L])],
+    ),
+    "norm first": (
+        lambda x: CONV(F.batch_norm(x, torch.full((3,), 0.3), torch.full((3,), 2.0))),
+        [("depthwise", [L]), ("conv", [B])],
+    ),
+    "only relu": (F.relu, [("depthwise", [L])]),
+    "only pooling": (lambda x: F.max_pool2d(x, 3, 2, 1), [("maxpool", [M])]),
+    "relu behind pooling": (
+        lambda x: F.relu(F.max_pool2d(CONV(x), 2)),
+        [("conv", [B]), ("maxpool", [M])],
+    ),
+    "padding before pooling": (
+        lambda x: F.max_pool2d(F.pad(F.relu(CONV(x)), (1, 0, 1, 0)), 2),
+        [("conv", [B]), ("maxpool", [M])],
+    ),
+    "convolution read twice": (
+        lambda x: (lambda y: F.relu(y) + WIDE(y))(CONV(x)),
+        [("conv", [B]), ("depthwise", [L]), ("conv", [B, L])],
+    ),
+    "sum of flattened maps": (
+        lambda x: F.relu(CONV(x).flatten(1) + F.relu(POINT(x)).flatten(1)),
+        [("conv", [B]), ("conv", [B]), ("add", [L, L])],
+    ),
+    "vector to map": (
+        lambda x: F.conv2d(DENSE(CONV(x).mean((2, 3))).view(-1, 3, 1, 1), torch.ones(2, 3, 1, 1)),
+        [("conv", [B]), ("avgpool", [L]), ("linear", [B]), ("conv", [B])],
+    ),
+    "unused branch": (lambda x: (WIDE(CONV(x)), CONV(x))[1], [("conv", [B])]),
+    "in place": (
+        lambda x: CONV(x).relu_().add_(POINT(x)).clamp_(0, 4),
+        [("conv", [B]), ("conv", [B, L])],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_form(name: str) -> None:
+    function, expected = FORMS[name]
+    model = Call(function).eval()
+    model.parts = nn.ModuleList([CONV, POINT, WIDE, MIX, DENSE])
+    graph = quantize(model, random_input(1, SHAPE, 8))
+    network = check(graph, random_input(5, SHAPE, 3))
+    found = [(layer.kind, [s.mode for s in layer.sources]) for layer in network.layers]
+    assert sorted(found) == sorted(expected)
