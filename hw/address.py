@@ -59,10 +59,10 @@ class AddressGenerator(wiring.Component):
         regs = self.registers
         flags = regs[Reg.FLAGS]
         body = self.valid & (self.word.kind == Kind.BODY)
-        # Origin A is used by the first word of a pass only, but B by any word, even the last: B must
-        # move one cycle later, and its sum with KR is made where it is used.
+        # Origin A is used by the first word of a pass only, but B by any word, even the last: B
+        # must move one cycle later, and its sum with KR is made where it is used.
         ends = Signal(_ENDS)
-        m.d.comb += [ends[name].eq(body & self.word[name]) for name in _ENDS.members]
+        m.d.comb += [ends[name].eq(self.valid & self.word[name]) for name in _ENDS.members]
         late_ends = data.View(_ENDS, delay(m, ends, 1, "ends", reset_less=False))
         a = self._origin(m, "a", ends, spec.FLAG_A_ROWSTEP)
         b = self._origin(m, "b", late_ends, spec.FLAG_B_ROWSTEP)

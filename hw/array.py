@@ -124,7 +124,11 @@ class Array(wiring.Component):
             m.d.sync += shifted.eq(Mux(wshift, weight << spec.WSHIFT, weight))
             m.d.comb += control.weights[index].eq(shifted)
         last = delay(
-            m, body & word.group_last, ADDRESS_LATENCY + lane_.AT_LAST, "last", reset_less=False
+            m,
+            self.valid & word.group_last,
+            ADDRESS_LATENCY + lane_.AT_LAST,
+            "last",
+            reset_less=False,
         )
         m.d.comb += [
             control.select.eq(delay(m, self.address[:log_n], lane_.AT_SELECT, "select")),

@@ -94,7 +94,7 @@ class Drain(wiring.Component):
 
         group = Signal(data.StructLayout({"valid": 1, "line_last": 1, "row_last": 1}))
         m.d.comb += [
-            group.valid.eq(self.valid & (self.word.kind == Kind.BODY) & self.word.group_last),
+            group.valid.eq(self.valid & self.word.group_last),
             group.line_last.eq(self.word.line_last),
             group.row_last.eq(self.word.row_last),
         ]
@@ -126,7 +126,7 @@ class Drain(wiring.Component):
         return m
 
     def _parameters(self, m: Module, group):
-        """Bias and shift of the row in the drain; rows queue here while their words are on the way."""
+        """Bias and shift of the row in the drain; rows queue here while words are on the way."""
         n = self.geometry.n
         width = 8 * n
         head, tail = Signal(range(ROWS_IN_FLIGHT)), Signal(range(ROWS_IN_FLIGHT))

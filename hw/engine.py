@@ -25,6 +25,8 @@ STATUS = wiring.Signature(
         "inferences": Out(16),
     }
 )
+#: More than the array is long, and as many parts as there are.
+RESET_CYCLES = 63
 CONTROL = wiring.Signature({"reset": Out(1)})
 
 
@@ -104,17 +106,14 @@ class Engine(wiring.Component):
             "offsets": OffsetGenerator(p=geometry.p),
             "drain": Drain(geometry=geometry),
         }
-        # The array stays in reset until an image is accepted: long enough for words that a reset
-        # overtook to leave the datapath, which itself has no resets.
-        reset, array_reset = Signal(), Signal(init=1)
         loader, fetcher, issue = parts["loader"], parts["fetcher"], parts["issue"]
-        m.d.sync += [
-            reset.eq(self.control.reset),
-            array_reset.eq(self.control.reset | ~loader.accepted),
-        ]
-        m.submodules.array = ResetInserter(array_reset)(array)
+        resets = self._resets(m, len(parts) + 1)
         for name, part in parts.items():
-            m.submodules[name] = ResetInserter(reset)(part)
+            m.submodules[name] = ResetInserter(next(resets))(part)
+        # The array stays in reset until an image is accepted.
+        array_reset = Signal(init=1)
+        m.d.sync += array_reset.eq(next(resets) | ~loader.accepted)
+        m.submodules.array = ResetInserter(array_reset)(array)
         self._connect_memory(m, memory, loader, fetcher)
         self._connect_array(m, array, parts)
 
@@ -139,6 +138,24 @@ class Engine(wiring.Component):
         with m.Else():
             m.d.comb += self.status.state.eq(Status.WAITING)
         return m
+
+    def _resets(self, m: Module, count: int):
+        """Resets from flip-flops of their own, each a cycle after the one before.
+
+        The reset is held until words that it overtook have left the datapath, whose registers have
+        no resets.
+        """
+        left = Signal(range(RESET_CYCLES + 1))
+        with m.If(self.control.reset):
+            m.d.sync += left.eq(RESET_CYCLES)
+        with m.Elif(left != 0):
+            m.d.sync += left.eq(left - 1)
+        source = left != 0
+        for index in range(count):
+            reset = Signal(name=f"reset{index}")
+            m.d.sync += reset.eq(source)
+            yield reset
+            source = reset
 
     @staticmethod
     def _connect_memory(m: Module, memory, loader, fetcher) -> None:

@@ -24,7 +24,8 @@ class Kind(enum.Enum, shape=2):
 
 
 def word_layout(n: int) -> data.StructLayout:
-    """A fetched word. The tags from ``first`` on belong to body words, ``bad`` to HEAD_B.
+    """A fetched word. The tags from ``first`` on are those of body words (``first`` excepted, they
+    are 0 in others), ``bad`` that of HEAD_B.
 
     ``lanes`` of a configuration word are rotated so that register k stands at k mod N/2.
     """
@@ -178,7 +179,9 @@ class Fetcher(wiring.Component):
             ]
         turn = self._rotate(m, raw, seen.valid)
         copies = self._copies(m, *turn)
-        self._passes(m, go & match, arm, left, final, copies)
+        pass_ends = Signal()
+        m.d.sync += pass_ends.eq(go & match)
+        self._passes(m, pass_ends, arm, left, final, copies)
 
         m.submodules.fifo = fifo = CreditFifo(shape=self.layout, depth=FIFO_DEPTH)
         m.d.comb += [fifo.write_en.eq(turn[0]), fifo.write_data.eq(turn[1])]

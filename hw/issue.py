@@ -16,13 +16,14 @@ from .spec import Error, Reg
 class State(enum.Enum):
     """States of the issue stage."""
 
-    RUN = 0  # words issue
-    SETUP = 1  # registers settle, the layer is checked
-    OFFSETS = 2  # a LOAD waits for the window offsets
-    CLEAR = 3
-    INPUT = 4  # takes words from the host
-    LANDING = 5  # waits for writes to land
-    ERROR = 6
+    IDLE = 0  # no image yet
+    RUN = 1  # words issue
+    SETUP = 2  # registers settle, the layer is checked
+    OFFSETS = 3  # a LOAD waits for the window offsets
+    CLEAR = 4
+    INPUT = 5  # takes words from the host
+    LANDING = 6  # waits for writes to land
+    ERROR = 7
 
 
 #: Cycles of SETUP: the register file is written in the second, its checks are known in the fourth.
@@ -84,21 +85,14 @@ class Issue(wiring.Component):
         is_config = word.kind == Kind.CONFIG
         starts = is_config & word.common[7]
         loads = is_config & word.common[6] & ~word.common[7]
-        ends_layer = (word.kind == Kind.BODY) & word.layer_last
-        ends_group = (word.kind == Kind.BODY) & word.group_last
 
-        state = Signal(State)
-        run = Signal()
-        gate, room = self._gate(m, run & self.fetched.valid & self.fetched.ready & ends_group)
-        held = ends_group & ~(gate & room)
-        m.d.comb += [
-            run.eq((state == State.RUN) & self.enable),
-            self.fetched.ready.eq(run & ~held),
-        ]
+        # `run` repeats the state in a flip-flop of its own: `ready` drives much.
+        state, run = Signal(State), Signal()
+        gate, room = self._gate(m, run & self.fetched.valid & self.fetched.ready & word.group_last)
+        held = word.group_last & ~(gate & room)
+        m.d.comb += self.fetched.ready.eq(run & ~held)
         issue = self.fetched.valid & self.fetched.ready
-        m.d.sync += self.valid.eq(issue)
-        with m.If(issue):
-            m.d.sync += self.word.eq(word)
+        m.d.sync += [self.valid.eq(issue), self.word.eq(word)]
         self._configure(m)
 
         # Waits: `last` is the last cycle of a state; `left` counts down to it.
@@ -106,8 +100,14 @@ class Issue(wiring.Component):
         last = Signal()
         m.d.sync += [left.eq(left - 1), last.eq(left == 2)]
 
+        def go(next_state: State) -> list:
+            return [state.eq(next_state), run.eq(next_state is State.RUN)]
+
         def enter(next_state: State, cycles, one) -> list:
-            return [state.eq(next_state), left.eq(cycles), last.eq(one)]
+            return [*go(next_state), left.eq(cycles), last.eq(one)]
+
+        def fail(error: Error) -> list:
+            return [*go(State.ERROR), self.error.eq(error)]
 
         loading = Signal()
         ending = Signal()
@@ -124,33 +124,36 @@ class Issue(wiring.Component):
             bad.eq(zero | ((regs[Reg.LANES] > p) & ~loading)),
         ]
         with m.Switch(state):
+            with m.Case(State.IDLE):
+                with m.If(self.enable):
+                    m.d.sync += go(State.RUN)
             with m.Case(State.RUN):
                 with m.If(issue):
                     m.d.sync += loading.eq(loads)
                     with m.If(starts | loads):
                         m.d.sync += enter(State.SETUP, SETUP_CYCLES, SETUP_CYCLES == 1)
-                    with m.If(ends_layer):
+                    with m.If(word.layer_last):
                         m.d.sync += enter(State.LANDING, spec.tail_cycles(p) - 1, 0)
                         m.d.sync += ending.eq(flags[spec.FLAG_RESULT])
                     with m.If((word.kind == Kind.HEAD_B) & word.bad):
-                        m.d.sync += [state.eq(State.ERROR), self.error.eq(Error.ROW)]
+                        m.d.sync += fail(Error.ROW)
             with m.Case(State.SETUP):
                 with m.If(last):
                     with m.If(bad):
-                        m.d.sync += [state.eq(State.ERROR), self.error.eq(Error.ROW)]
+                        m.d.sync += fail(Error.ROW)
                     with m.Elif(loading):
                         m.d.sync += enter(State.OFFSETS, p, p == 1)
                     with m.Elif(clear_some):
                         m.d.sync += enter(State.CLEAR, size, clear_one)
                     with m.Else():
-                        m.d.sync += state.eq(State.RUN)
+                        m.d.sync += go(State.RUN)
             with m.Case(State.OFFSETS):
                 with m.If(last):
                     m.d.sync += enter(State.INPUT, count, input_one)
             with m.Case(State.CLEAR):
                 m.d.comb += clearing.eq(1)
                 with m.If(last):
-                    m.d.sync += state.eq(State.RUN)
+                    m.d.sync += go(State.RUN)
             with m.Case(State.INPUT):
                 m.d.comb += [
                     self.input.ready.eq(1),
@@ -164,7 +167,7 @@ class Issue(wiring.Component):
                     m.d.sync += enter(State.LANDING, tail, tail == 1)
             with m.Case(State.LANDING):
                 with m.If(last):
-                    m.d.sync += state.eq(State.RUN)
+                    m.d.sync += go(State.RUN)
 
         settled = (state == State.SETUP) & last & ~bad
         m.d.comb += [self.init.eq(settled & ~loading), self.offsets.eq(settled)]
@@ -177,13 +180,13 @@ class Issue(wiring.Component):
         with m.If(ended):
             m.d.sync += ending.eq(0)
         waits = (state == State.INPUT) | (run & self.fetched.valid & held & gate & ~room)
-        over = self._count(m, accepted_last, ended, waits)
+        over = self._count(m, accepted_last, ended, waits | (state == State.IDLE))
         with m.If(self.init | accepted_last):
             m.d.sync += self.running.eq(1)
         with m.Elif(ended):
             m.d.sync += self.running.eq(0)
         with m.If(over & (state != State.ERROR)):
-            m.d.sync += [state.eq(State.ERROR), self.error.eq(Error.WATCHDOG)]
+            m.d.sync += fail(Error.WATCHDOG)
         return m
 
     def _gate(self, m: Module, group):
@@ -194,8 +197,10 @@ class Issue(wiring.Component):
         is_result = regs[Reg.FLAGS][spec.FLAG_RESULT]
         gate, room = Signal(init=1), Signal(init=1)
         left = Signal(range(self.geometry.p + 1))
+        single = Signal()
+        m.d.sync += single.eq(lanes == 1)
         with m.If(group):
-            m.d.sync += [gate.eq(lanes == 1), left.eq(lanes - 1)]
+            m.d.sync += [gate.eq(single), left.eq(lanes - 1)]
         with m.Elif(~gate):
             m.d.sync += [gate.eq(left == 1), left.eq(left - 1)]
         reserved = Signal(range(depth + 1))
@@ -239,16 +244,16 @@ class Issue(wiring.Component):
     def _count(self, m: Module, begin, end, waits):
         """The cycles of the inference; returns whether they exceed the limit."""
         count = Signal(32)
-        over = Signal()
-        with m.If(begin):
-            m.d.sync += count.eq(1)
+        over, begun, waited = Signal(), Signal(), Signal(init=1)
+        m.d.sync += [begun.eq(begin), waited.eq(waits), over.eq(count > self.limit)]
+        with m.If(begun):
+            m.d.sync += count.eq(2)
         with m.Elif(end):
             m.d.sync += [
                 self.cycles.eq(count),
                 self.inferences.eq(self.inferences + 1),
                 count.eq(0),
             ]
-        with m.Elif(self.enable & ~waits):
+        with m.Elif(~waited):
             m.d.sync += count.eq(count + 1)
-        m.d.sync += over.eq((count > self.limit) & self.enable)
         return over

@@ -26,7 +26,7 @@ AT_SHADOW = AT_LAST + 1
 
 
 def control_layout(n: int) -> data.StructLayout:
-    """What a lane is told, each field at its own time (``AT_*``) so that nothing is stored twice."""
+    """What a lane is told, each field in its own time (``AT_*``): nothing is stored twice."""
     return data.StructLayout(
         {
             "select": range(n),  # AT_SELECT: byte of the word, for broadcast

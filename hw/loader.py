@@ -12,6 +12,8 @@ from .spec import Error
 
 CRC_POLYNOMIAL = 0xEDB88320  # IEEE 802.3, reflected
 _CRC_AT = spec.HEADER_CRC_OFFSET
+#: Cycles from a byte in the word register to its part in ``crc_good``, and one to spare.
+_PARSE_LATENCY = 5
 _WORDS_AT, _BANK_AT, _CYCLES_AT = 8, 12, 16  # offsets of the header's 32-bit fields
 
 
@@ -84,12 +86,13 @@ class Loader(wiring.Component):
         size = self.geometry.word_bytes
         phase = Signal(Phase, init=Phase.CHECK if self.rom else Phase.LOAD)
         byte, valid, restart = Signal(8), Signal(), Signal()
-        error, header_done, words, crc_good = self._parse(m, byte, valid, restart)
-        words_seen = Signal(32)
+        error, words, crc_good = self._parse(m, byte, valid, restart)
+        seen = Signal(len(self.last) + 1)  # words that were loaded, or walked over
+        at_last, at_end = Signal(), Signal()
 
         word = Signal(self.geometry.word_bits, reset_less=True)
         lane = Signal(range(size))
-        period = max(size, self.latency) + 2
+        period = max(size, self.latency) + _PARSE_LATENCY + 1
         tick = Signal(range(period))
         walked = Signal()  # the word register holds a word of the memory
         m.d.comb += [
@@ -98,95 +101,89 @@ class Loader(wiring.Component):
             self.accepted.eq(phase == Phase.ACCEPTED),
             self.write_data.eq(word),
         ]
-        m.d.sync += [self.last.eq(words - 1), self.write_en.eq(0)]
+        m.d.sync += [
+            self.last.eq(words - 1),
+            self.write_en.eq(0),
+            at_last.eq((seen == self.last) & (words != 0)),
+            at_end.eq(seen == words[: len(seen)]),
+            valid.eq(0),
+        ]
         with m.Switch(phase):
             with m.Case(Phase.LOAD):
-                m.d.comb += [
-                    self.image.ready.eq(1),
-                    byte.eq(self.image.payload),
-                    valid.eq(self.image.valid),
-                ]
-                with m.If(valid):
-                    m.d.sync += [word.eq(Cat(word[8:], byte)), lane.eq(lane + 1)]
+                m.d.comb += self.image.ready.eq(1)
+                m.d.sync += [byte.eq(self.image.payload), valid.eq(self.image.valid)]
+                with m.If(self.image.valid):
+                    m.d.sync += [word.eq(Cat(word[8:], self.image.payload)), lane.eq(lane + 1)]
                     with m.If(lane == size - 1):
                         m.d.sync += [
                             lane.eq(0),
                             self.write_en.eq(1),
-                            self.write_addr.eq(words_seen),
-                            words_seen.eq(words_seen + 1),
+                            self.write_addr.eq(seen),
+                            seen.eq(seen + 1),
                         ]
-                        with m.If(header_done & (words_seen == self.last)):
+                        with m.If(at_last):
                             m.d.sync += phase.eq(Phase.CHECK)
                             m.d.comb += restart.eq(1)
             with m.Case(Phase.CHECK):
                 m.d.sync += tick.eq(Mux(tick == period - 1, 0, tick + 1))
-                m.d.comb += [byte.eq(word), valid.eq(walked & (tick < size))]
-                with m.If(valid):
-                    m.d.sync += word.eq(word >> 8)
+                m.d.sync += [byte.eq(word), valid.eq(walked & (tick < size)), word.eq(word >> 8)]
                 with m.If(tick == period - 1):
                     m.d.sync += [
                         word.eq(self.read_data),
                         walked.eq(1),
-                        words_seen.eq(words_seen + 1),
+                        seen.eq(seen + 1),
                         self.read_addr.eq(self.read_addr + 1),
                     ]
-                    with m.If(header_done & (words_seen == words)):
+                    with m.If(at_end & walked):
                         m.d.sync += phase.eq(Mux(crc_good, Phase.ACCEPTED, Phase.REFUSED))
                         with m.If(~crc_good):
                             m.d.sync += self.error.eq(Error.CRC)
         with m.If(restart):
-            m.d.sync += words_seen.eq(0)
+            m.d.sync += [seen.eq(0), valid.eq(0)]
         with m.If((error != Error.NONE) & (self.loading | self.checking)):
             m.d.sync += [phase.eq(Phase.REFUSED), self.error.eq(error)]
         return m
 
     def _parse(self, m: Module, byte, valid, restart):
-        """The header, a byte at a time, and the CRC of everything."""
-        geometry = self.geometry
-        index = Signal(range(spec.HEADER.size + 1))
+        """The header, a byte at a time, and the CRC of everything.
+
+        ``at`` is one-hot: the position in the header; its last bit: after it.
+        """
+        geometry, size = self.geometry, spec.HEADER.size
+        at = Signal(size + 1, init=1)
         field = Signal(32)
         words, bank_words, expected = Signal(32), Signal(32), Signal(32)
         crc = Signal(32, init=0xFFFFFFFF)
-        crc_good, header_done = Signal(), Signal()
+        crc_byte, crc_valid, crc_good = Signal(8), Signal(), Signal()
         error = Signal(Error)
         wrong_length, wrong_bank = Signal(), Signal()
-        m.d.comb += header_done.eq(index == spec.HEADER.size)
+        next_field = Cat(field[8:], byte)
         m.d.sync += [
             crc_good.eq(~crc == expected),
             wrong_length.eq((words > geometry.weight_words) | (words <= geometry.header_words)),
             wrong_bank.eq(bank_words > geometry.bank_words),
+            crc_valid.eq(valid),
+            crc_byte.eq(Mux(at[_CRC_AT:size].any(), 0, byte)),
         ]
-        constants = {at: (value, Error.MAGIC) for at, value in enumerate(spec.MAGIC)}
-        constants[4] = (spec.VERSION, Error.VERSION)
-        constants[5] = (geometry.n, Error.GEOMETRY)
-        constants[6] = (geometry.p, Error.GEOMETRY)
-        captures = {_WORDS_AT: words, _BANK_AT: bank_words, _CYCLES_AT: self.limit}
-        captures[_CRC_AT] = expected
-        next_field = Cat(field[8:], byte)
-        in_crc = (index >= _CRC_AT) & ~header_done
+        with m.If(crc_valid):
+            m.d.sync += crc.eq(crc_step(crc, crc_byte))
+        with m.If(valid):
+            m.d.sync += [field.eq(next_field), at.eq(Cat(0, at[:-1]) | (at & (1 << size)))]
+            wrong = dict(enumerate((byte != value, Error.MAGIC) for value in spec.MAGIC))
+            wrong[4] = (byte != spec.VERSION, Error.VERSION)
+            wrong[5] = (byte != geometry.n, Error.GEOMETRY)
+            wrong[6] = (byte != geometry.p, Error.GEOMETRY)
+            # A captured field is judged two bytes later: one cycle to compare, and one more.
+            wrong[_WORDS_AT + 5] = (wrong_length, Error.LENGTH)
+            wrong[_BANK_AT + 5] = (wrong_bank, Error.BANK)
+            for position, (condition, code) in wrong.items():
+                with m.If(at[position] & condition):
+                    m.d.sync += error.eq(code)
+            captures = {_WORDS_AT: words, _BANK_AT: bank_words, _CYCLES_AT: self.limit}
+            captures[_CRC_AT] = expected
+            for position, register in captures.items():
+                with m.If(at[position + 3]):
+                    m.d.sync += register.eq(next_field)
         with m.If(restart):
-            m.d.sync += [index.eq(0), crc.eq(crc.init)]
-        with m.Elif(valid):
-            m.d.sync += [
-                field.eq(next_field),
-                index.eq(index + ~header_done),
-                crc.eq(crc_step(crc, Mux(in_crc, 0, byte))),
-            ]
-            with m.Switch(index):
-                for at, (value, code) in constants.items():
-                    with m.Case(at):
-                        with m.If(byte != value):
-                            m.d.sync += error.eq(code)
-                # A captured field is judged two bytes later: one cycle to compare, and one more.
-                for at, wrong, code in (
-                    (_WORDS_AT + 5, wrong_length, Error.LENGTH),
-                    (_BANK_AT + 5, wrong_bank, Error.BANK),
-                ):
-                    with m.Case(at):
-                        with m.If(wrong):
-                            m.d.sync += error.eq(code)
-            with m.Switch(index):
-                for at, register in captures.items():
-                    with m.Case(at + 3):
-                        m.d.sync += register.eq(next_field)
-        return error, header_done, words, crc_good
+            m.d.sync += [at.eq(1), crc.eq(crc.init), crc_valid.eq(0)]
+        return error, words, crc_good

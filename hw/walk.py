@@ -12,6 +12,7 @@ from .spec import Reg
 
 #: Cycles from ``group`` to the first ``step``: load the group's state, output register.
 WALK_LATENCY = 2
+_MOST_LANES = 16
 
 
 class _Left:
@@ -75,7 +76,7 @@ class Walk(wiring.Component):
         regs = self.registers
         linear = regs[Reg.FLAGS][spec.FLAG_LINEAR]
 
-        # Between groups: `base` is the first word of the coming group, the next ones are candidates.
+        # Between groups: `base` is the first word of the coming group; the others are candidates.
         base, base_row, line, row = (
             Signal(16, name=name) for name in ("base", "base_row", "line", "row")
         )
@@ -103,7 +104,7 @@ class Walk(wiring.Component):
 
         # Within a group, or in the linear walk within a row.
         active, start, pixel = Signal(), Signal(), Signal()
-        lanes_left = Signal(16)
+        lanes_left = Signal(range(_MOST_LANES + 1))
         more = Signal()
         m.d.sync += [start.eq(self.group), more.eq(regs[Reg.LANES] != 1)]
         m.d.comb += pixel.eq(start | active)

@@ -6,11 +6,13 @@ import random
 
 import numpy as np
 import pytest
-from harness import Outcome, run_engine
+from amaranth.sim import Simulator
+from harness import Outcome, run_engine, send, words_of
 from programs import UNLIMITED, Assembler, Sample, assemble, random_program, with_crc
 
 from secateur.hw import spec
 from secateur.hw.drain import result_depth
+from secateur.hw.engine import Engine
 from secateur.hw.spec import Error, Geometry, Reg, Status
 from secateur.sim.golden import parse, run
 
@@ -25,7 +27,6 @@ GEOMETRIES = [
 
 def compare(sample: Sample, outcome: Outcome, inputs: np.ndarray) -> None:
     """Results and trace of all inferences, input words included."""
-    n = sample.geometry.n
     want = run(parse(sample.image, sample.geometry), inputs, sequential=True)
     assert outcome.error == Error.NONE
     assert outcome.results == [beat.tobytes() for row in want.results for beat in row]
@@ -53,9 +54,9 @@ def test_random_programs(geometry: Geometry, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", [3, 4])
 def test_host_stalls(seed: int) -> None:
-    sample = random_program(seed, GEOMETRIES[0], layers=2)
+    sample = random_program(seed, SMALL, layers=2)
     inputs = sample.inputs(2)
-    outcome = run_engine(GEOMETRIES[1], sample.image, inputs, stall=0.8, seed=seed, settle=400)
+    outcome = run_engine(SMALL, sample.image, inputs, stall=0.8, seed=seed, settle=400)
     compare(sample, outcome, inputs)
 
 
@@ -133,6 +134,43 @@ def test_never_hangs(words: list[bytes]) -> None:
 def test_waits_for_input_without_a_limit() -> None:
     outcome = run_engine(SMALL, assemble(SMALL, simple(), cycles=60), [], limit=1500)
     assert (outcome.state, outcome.error) == (Status.WAITING, Error.NONE)
+
+
+def test_reset() -> None:
+    """In the middle of a layer: the image is checked anew, an inference begins from the start."""
+    groups = 20
+    cycles = parse(assemble(SMALL, simple(groups=groups), cycles=UNLIMITED), SMALL).cycles
+    image = assemble(SMALL, simple(groups=groups), cycles=cycles)
+    want = [beat.tobytes() for beat in run(parse(image, SMALL), INPUT).results[0]]
+    dut = Engine(SMALL, init=words_of(image, SMALL))
+    words = [int.from_bytes(INPUT.tobytes()[at : at + 2], "little") for at in range(0, 8, 2)]
+    results: list[bytes] = []
+
+    async def bench(ctx) -> None:
+        ctx.set(dut.result.ready, 1)
+        for run_cycles in (cycles - 60, cycles + 60):
+            await send(ctx, dut.input, words, random.Random(0), 0.0)
+            assert ctx.get(dut.status.state) == Status.RUNNING
+            for _ in range(run_cycles):
+                _, _, valid, payload = await ctx.tick().sample(dut.result.valid, dut.result.payload)
+                if valid:
+                    results.append(int(payload).to_bytes(2, "little"))
+            if run_cycles < cycles:
+                assert 0 < len(results) < len(want)
+                results.clear()
+                ctx.set(dut.control.reset, 1)
+                await ctx.tick()
+                ctx.set(dut.control.reset, 0)
+                await ctx.tick().repeat(100)
+                assert ctx.get(dut.status.state) == Status.CHECKING
+        assert ctx.get(dut.status.inferences) == 1
+        assert ctx.get(dut.status.cycles) == cycles
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert results == want
 
 
 def test_refused_image() -> None:

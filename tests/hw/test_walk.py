@@ -67,7 +67,7 @@ def test_naive(linear: bool) -> None:
             ctx.set(dut.init, 0)
             await ctx.tick().repeat(4)
             rows = rng.randint(1, 3)
-            for r in range(rows):
+            for _ in range(rows):
                 for gy in range(reg[Reg.GY]):
                     for gx in range(reg[Reg.GX]):
                         line = gx == reg[Reg.GX] - 1
