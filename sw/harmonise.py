@@ -23,7 +23,7 @@ from torch.fx import GraphModule, Node
 
 from secateur.bias import BIAS_LIMIT, bias_codes, bias_of
 from secateur.errors import SecateurError
-from secateur.graph import constant, name_of
+from secateur.graph import constant, name_of, refuse
 from secateur.hw.spec import (
     ACC_BITS,
     BIAS_FRACTION,
@@ -40,7 +40,7 @@ SHIFT_LIMIT = (1 << SHIFT_BASE_BITS) - 1
 SHIFT_SPAN = (1 << SHIFT_DELTA_BITS) - 1
 #: Largest power of two in a signed weight byte.
 UNIT_LIMIT = 6
-_ROUNDS = 2000
+_ROUNDS = 400
 
 
 @dataclass
@@ -118,6 +118,8 @@ def _read(gm: GraphModule, match: Match, node: Node) -> _Layer:
             continue
         weight = cast(PerChannelWeightFakeQuantize, _fake_quantize(gm, operand.weight))
         value = constant(gm, operand.weight)
+        if not bool(torch.isfinite(value).all()):
+            raise refuse(operand.product, "a weight is infinite or NaN", "train with a lower rate")
         best = weight.best(value).numpy().astype(np.int64)
         rows = value.flatten(1).double().numpy()
         products.append(_Product(tensor(operand), weight, rows, best, np.full_like(best, -1000)))

@@ -12,6 +12,8 @@ import math
 import torch
 from torchao.quantization.pt2e import FakeQuantizeBase
 
+from secateur.errors import SecateurError
+
 BINS = 4096
 #: Exponents below the smallest without clipping that are tried.
 CANDIDATES = 6
@@ -87,7 +89,9 @@ class ActivationFakeQuantize(_PowerOfTwo):
         magnitudes = x.float().abs().flatten()
         top = float(magnitudes.max()) if magnitudes.numel() else 0.0
         if not math.isfinite(top):
-            raise ValueError("an activation is not finite; check the calibration data")
+            raise SecateurError(
+                "calibration: the model computes infinite or NaN values; check its weights"
+            )
         if self.quant_min == 0:
             magnitudes = x.float().flatten().clamp(min=0)
         self.histogram.mul_(self.decay)

@@ -16,8 +16,8 @@ from secateur.lower import lower
 from secateur.quantise import finalise, prepare, quantize
 from secateur.reference import reference
 
-PLAIN = range(52)
-TRAINED = range(100, 112)
+PLAIN = range(50)
+TRAINED = range(100, 110)
 
 
 @functools.cache
@@ -89,7 +89,7 @@ def test_after_training(seed: int) -> None:
     check(quantize(model, x, qat=train), random_input(seed + 1000, shape, 3))
 
 
-@pytest.mark.parametrize("seed", [0, 3, 7, 10, 16, 18, 27, 40])
+@pytest.mark.parametrize("seed", [0, 3, 7, 10, 16])
 def test_saved_and_loaded(seed: int, tmp_path: object) -> None:
     _, shape = random_network(seed)
     graph = quantised(seed)

@@ -23,6 +23,8 @@ with torch.random.fork_rng(devices=[]):
     MIX = nn.Conv2d(8, 2, 1)
     DENSE = nn.Linear(4, 3)
 
+ONES = torch.ones(4, 3, 1, 1)
+
 B, L, M = "broadcast", "lanewise", "maximum"
 Forms = list[tuple[str, list[str]]]
 

@@ -15,7 +15,7 @@ from torch.fx import GraphModule, Node
 from secateur.errors import SecateurError
 from secateur.export import export, is_converted
 from secateur.lower import lower
-from secateur.quantise import finalise, prepare, quantize
+from secateur.quantise import quantize
 
 MAPS, VECTOR = (4, 8, 8), (12,)
 
@@ -225,26 +225,3 @@ def test_computation_between_codes_is_refused() -> None:
     node.replace_all_uses_with(node.args[0].args[0])  # type: ignore
     with pytest.raises(SecateurError, match="reads relu, which is not quantised; requantise"):
         lower(graph)
-
-
-def test_unusable_calibration() -> None:
-    model, x = nn.Conv2d(4, 4, 3), random_input(1, MAPS, 4)
-    for data, message in (
-        (x[:0], "no samples"),
-        ([], "no samples"),
-        (x.double(), "give float32"),
-        (x / 0, "infinite or NaN"),
-        ([x, x[:, :3]], r"samples of shape \(3, 8, 8\), the model takes \(4, 8, 8\)"),
-    ):
-        with pytest.raises(SecateurError, match=message):
-            quantize(model, data)
-
-
-def test_uncalibrated_graph_is_not_converted() -> None:
-    prepared = prepare(nn.Conv2d(4, 4, 3), random_input(1, MAPS, 4))
-    for module in prepared.modules():
-        if hasattr(module, "histogram"):
-            module.histogram.zero_()
-            module.exponent = torch.zeros(0, dtype=torch.int32)
-    with pytest.raises(SecateurError, match="not calibrated; run inputs through it first"):
-        finalise(prepared)

@@ -1,0 +1,53 @@
+"""Calibration data and models that the quantiser refuses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from networks import random_input
+from torch import nn
+from torch.fx import GraphModule
+
+from secateur.errors import SecateurError
+from secateur.quantise import finalise, prepare, quantize
+
+MAPS = (4, 8, 8)
+
+
+def test_unusable_calibration() -> None:
+    model, x = nn.Conv2d(4, 4, 3), random_input(1, MAPS, 4)
+    for data, message in (
+        (x[:0], "no samples"),
+        ([], "no samples"),
+        (x.double(), "give float32"),
+        (x / 0, "infinite or NaN"),
+        ([x, x[:, :3]], r"samples of shape \(3, 8, 8\), the model takes \(4, 8, 8\)"),
+    ):
+        with pytest.raises(SecateurError, match=message):
+            quantize(model, data)
+
+
+def test_uncalibrated_graph_is_not_converted() -> None:
+    prepared = prepare(nn.Conv2d(4, 4, 3), random_input(1, MAPS, 4))
+    for module in prepared.modules():
+        if hasattr(module, "histogram"):
+            module.histogram.zero_()
+            module.exponent = torch.zeros(0, dtype=torch.int32)
+    with pytest.raises(SecateurError, match="not calibrated; run inputs through it first"):
+        finalise(prepared)
+
+
+def test_models_that_are_not_finite() -> None:
+    x = random_input(1, MAPS, 4)
+    model = nn.Conv2d(4, 4, 3)
+    with torch.no_grad():
+        model.weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(SecateurError, match="computes infinite or NaN values; check its weights"):
+        quantize(model, x)
+
+    def diverge(prepared: GraphModule) -> None:
+        with torch.no_grad():
+            next(p for p in prepared.parameters() if p.dim() == 4).fill_(float("inf"))
+
+    with pytest.raises(SecateurError, match="a weight is infinite or NaN; train with a lower rate"):
+        quantize(nn.Conv2d(4, 4, 3), x, qat=diverge)
