@@ -61,8 +61,8 @@ def weight_of(layer: nn.Module) -> Tensor:
     return cast(Tensor, layer.weight).detach()
 
 
-def check_layer(name: str, layer: nn.Module) -> None:
-    """Refuse a layer that has no N:1 blocks.
+def check_layer(name: str, layer: nn.Module, *, grouped: bool = False) -> None:
+    """Refuse a layer that has no N:1 blocks; with ``grouped``, grouped convolutions pass.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def check_layer(name: str, layer: nn.Module) -> None:
             f"layer '{name}': the weight has no shape yet; run the model on one batch first"
         )
     groups = getattr(layer, "groups", 1)
-    if groups != 1 and not (groups == layer.in_channels == layer.out_channels):
+    if not grouped and groups != 1 and not (groups == layer.in_channels == layer.out_channels):
         raise SecateurError(
             f"layer '{name}': blocks exist for groups = 1 and for depthwise convolutions "
             f"(groups = channels), not for groups = {groups}; name the layer in skip"

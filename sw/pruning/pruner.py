@@ -1,116 +1,89 @@
-"""One-shot pruning of N:1 blocks by magnitude."""
+"""One-shot pruning: by default N:1 blocks by magnitude."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from numbers import Real
-from typing import Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from secateur.errors import SecateurError
-from secateur.pruning import blocks as granularity
-from secateur.pruning import criterion, select
-from secateur.pruning.mask import check_maskable, mask_of, parameter_of, set_mask
+from secateur.pruning import select
+from secateur.pruning.blocks import PRUNABLE, prunable_layers, weight_of
+from secateur.pruning.criteria import Criterion
+from secateur.pruning.granularity import Block, Granularity, NOfM
+from secateur.pruning.mask import mask_of, set_mask
+from secateur.pruning.plan import Plan, Scope, check_n, make_plan
 from secateur.pruning.report import LayerDensity, PruneReport
 
-Scope = Literal["layer", "global"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to prune, checked. ``overrides`` has the layers with a density of their own."""
-
-    layers: dict[str, nn.Module]
-    n: int
-    scope: Scope
-    density: float
-    overrides: dict[str, float]
-
-
-def make_plan(
-    model: nn.Module,
-    *,
+def apply(
+    plan: Plan,
     density: float,
-    n: int,
-    scope: Scope,
-    skip: Iterable[str],
-    overrides: Mapping[str, float] | None,
-) -> Plan:
-    """Check the arguments of `prune` against the model.
-
-    Raises
-    ------
-    SecateurError : an argument out of range, an unknown layer name, or a layer without blocks
-    """
-    check_n(n)
-    check_density("density", density)
-    if scope not in get_args(Scope):
-        raise SecateurError(f"scope must be 'layer' or 'global', not {scope!r}")
-    if isinstance(skip, str):
-        raise SecateurError(f"skip must be a list of layer names, not the string {skip!r}")
-    found = granularity.prunable_layers(model)
-    skipped = list(skip)
-    own = dict(overrides or {})
-    for argument, names in (("skip", skipped), ("overrides", list(own))):
-        for name in names:
-            if name not in found:
-                raise SecateurError(
-                    f"{argument}: the model has no prunable layer {name!r}; "
-                    f"it has {', '.join(map(repr, found)) or 'none'}"
-                )
-    for name, value in own.items():
-        if name in skipped:
-            raise SecateurError(f"layer '{name}' is in skip and in overrides; name it once")
-        check_density(f"overrides['{name}']", value)
-    layers = {name: layer for name, layer in found.items() if name not in skipped}
-    if not layers:
-        kinds = ", ".join(kind.__name__ for kind in granularity.PRUNABLE)
-        raise SecateurError(f"nothing to prune: the model needs a {kinds} that is not in skip")
-    _check_layers(layers)
-    floats = {name: float(value) for name, value in own.items()}
-    return Plan(layers=layers, n=n, scope=scope, density=float(density), overrides=floats)
-
-
-def check_n(n: int) -> None:
-    """Raise SecateurError unless ``n`` is a positive integer."""
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise SecateurError(f"n must be a positive integer (channels of a block), not {n!r}")
-
-
-def check_density(name: str, density: float) -> None:
-    """Raise SecateurError unless 0 < density <= 1."""
-    if isinstance(density, bool) or not isinstance(density, Real) or not 0 < density <= 1:
-        raise SecateurError(f"{name} must be above 0 and at most 1, not {density!r}")
-
-
-def _check_layers(layers: Mapping[str, nn.Module]) -> None:
-    owner: dict[int, str] = {}
-    for name, layer in layers.items():
-        check_maskable(name, layer)
-        granularity.check_layer(name, layer)
-        other = owner.setdefault(id(parameter_of(layer)), name)
-        if other != name:
-            raise SecateurError(
-                f"layers '{other}' and '{name}' share one weight and would need one mask; "
-                "name both in skip, or untie them"
-            )
-
-
-def apply(plan: Plan, density: float, overrides: Mapping[str, float]) -> PruneReport:
-    """Rank the blocks of a plan's layers and set the masks. All or nothing: errors come first."""
+    overrides: Mapping[str, float],
+    threshold: float | None = None,
+) -> PruneReport:
+    """Rank the units of a plan's layers and set the masks. All or nothing: errors come first."""
+    saliency = plan.criterion(plan.model, plan.layers)
+    units = {name: plan.granularity.units(name, layer) for name, layer in plan.layers.items()}
     scores = {}
     alive = {}
     for name, layer in plan.layers.items():
+        check_saliency(name, layer, saliency.get(name))
         existing = mask_of(layer)
-        weight = granularity.weight_of(layer)
-        blocks = granularity.to_blocks(weight, plan.n)
-        present = torch.ones_like(weight) if existing is None else existing.mask
-        scores[name] = criterion.squared_l2(blocks, len(weight)).cpu()
-        alive[name] = granularity.nonzero_blocks(present, plan.n).cpu()
+        present = torch.ones_like(weight_of(layer)) if existing is None else existing.mask
+        scores[name] = units[name].reduce(saliency[name])
+        alive[name] = units[name].any(present)
+    kept = _select(plan, scores, alive, density, overrides, threshold)
+    rows = []
+    for name, layer in plan.layers.items():
+        weight = weight_of(layer)
+        existing = mask_of(layer)
+        mask = units[name].mask(kept[name], weight)
+        set_mask(layer, mask if existing is None else mask * existing.mask)
+        shape = tuple(weight.shape)
+        rows.append(LayerDensity(name, shape, units[name].count, int(kept[name].sum())))
+    return PruneReport(plan.n, tuple(rows), plan.granularity.noun)
+
+
+def check_saliency(name: str, layer: nn.Module, saliency: Tensor | None) -> None:
+    """Refuse what a criterion may not return.
+
+    Raises
+    ------
+    SecateurError : no saliency, another shape than the weight's, negative, or not finite
+    """
+    if saliency is None or saliency.shape != weight_of(layer).shape:
+        raise SecateurError(
+            f"layer '{name}': the criterion must give one saliency a weight, "
+            f"shape {tuple(weight_of(layer).shape)}"
+        )
+    if not bool(torch.isfinite(saliency).all()) or bool((saliency < 0).any()):
+        raise SecateurError(
+            f"layer '{name}': saliencies must be finite and at least 0; check the criterion's data"
+        )
+
+
+def _select(
+    plan: Plan,
+    scores: Mapping[str, Tensor],
+    alive: Mapping[str, Tensor],
+    density: float,
+    overrides: Mapping[str, float],
+    threshold: float | None,
+) -> dict[str, Tensor]:
+    if isinstance(plan.granularity, NOfM):
+        n, groups = plan.granularity.n, plan.granularity.groups
+        return {
+            name: select.select_n_of_m(scores[name], alive[name], groups(layer), n)
+            for name, layer in plan.layers.items()
+        }
     kept = {}
+    if threshold is not None:
+        for name in plan.layers:
+            kept[name] = select.select_above(name, scores[name], alive[name], threshold)
+        return kept
     ranked = list(plan.layers) if plan.scope == "layer" else list(overrides)
     for name in ranked:
         target = overrides.get(name, density)
@@ -120,37 +93,37 @@ def apply(plan: Plan, density: float, overrides: Mapping[str, float]) -> PruneRe
         kept |= select.select_global(
             {name: scores[name] for name in rest}, {name: alive[name] for name in rest}, density
         )
-    rows = []
-    for name, layer in plan.layers.items():
-        weight = granularity.weight_of(layer)
-        existing = mask_of(layer)
-        mask = granularity.to_mask(kept[name], weight, plan.n)
-        set_mask(layer, mask if existing is None else mask * existing.mask)
-        shape = tuple(weight.shape)
-        rows.append(LayerDensity(name, shape, kept[name].numel(), int(kept[name].sum())))
-    return PruneReport(plan.n, tuple(rows))
+    return kept
 
 
 def prune(
     model: nn.Module,
     *,
-    density: float,
+    density: float | None = None,
     n: int = 8,
     scope: Scope = "layer",
     skip: Iterable[str] = (),
     overrides: Mapping[str, float] | None = None,
+    criterion: Criterion | None = None,
+    granularity: Granularity | None = None,
+    threshold: float | None = None,
 ) -> PruneReport:
-    """Prune a model in place to a density of N:1 blocks, the smallest L2 norms first.
+    """Prune a model in place: to a density, or by a threshold, the least salient units first.
 
     Parameters
     ----------
     model : its Conv1d, Conv2d (dense or depthwise) and Linear layers are pruned
-    density : share of blocks that stays; each layer keeps ``round(density * blocks)``, at least one
-    n : output channels of a block, the N of the array
+    density : share of units that stays; each layer keeps ``round(density * units)``, at least one
+    n : output channels of a block, the N of the array, if ``granularity`` is None
     scope : "layer": every layer keeps that share; "global": all layers are ranked together,
         and so many stay in total
     skip : names of layers that are left alone
     overrides : densities of single layers, by name; these are ranked by themselves
+    criterion : saliency of weights, see `secateur.pruning.criteria`; None: squares (L2 norm)
+    granularity : units, see `secateur.pruning.granularity`; None: N:1 blocks of ``n``.
+        N:M implies the density, so neither density nor threshold is given with it
+    threshold : instead of a density: units whose saliencies add up to at least this stay, and the
+        best one of every layer. With the default criterion it is a squared norm
 
     Returns
     -------
@@ -158,34 +131,68 @@ def prune(
 
     Raises
     ------
-    SecateurError : see `make_plan`; or more blocks are asked for than earlier pruning left.
-        The model is then unchanged.
+    SecateurError : see `make_plan`; or more units are asked for than earlier pruning left; or not
+        exactly one of density, threshold and N:M is given. The model is then unchanged.
 
-    Of blocks of equal norm the one that comes first in the weight stays. The masks hold through
+    Of units of equal saliency the one that comes first in the weight stays. The masks hold through
     any further training until `secateur.pruning.remove` bakes them in.
     """
-    plan = make_plan(model, density=density, n=n, scope=scope, skip=skip, overrides=overrides)
-    return apply(plan, plan.density, plan.overrides)
+    _check_amount(density, threshold, overrides, granularity)
+    plan = make_plan(
+        model,
+        density=1.0 if density is None else density,
+        n=n,
+        scope=scope,
+        skip=skip,
+        overrides=overrides,
+        criterion=criterion,
+        granularity=granularity,
+    )
+    return apply(plan, plan.density, plan.overrides, threshold)
 
 
-def density_of(model: nn.Module, n: int = 8) -> PruneReport:
-    """Count the blocks that hold a weight other than zero, in every prunable layer.
+def _check_amount(
+    density: float | None,
+    threshold: float | None,
+    overrides: Mapping[str, float] | None,
+    granularity: Granularity | None,
+) -> None:
+    if isinstance(granularity, NOfM):
+        if density is not None or threshold is not None or overrides:
+            raise SecateurError(
+                "N:M sets the density itself: give no density, threshold, overrides"
+            )
+        return
+    if (density is None) == (threshold is None):
+        raise SecateurError("give either density or threshold, one of them")
+    if threshold is None:
+        return
+    if overrides:
+        raise SecateurError("overrides are densities and do not go with a threshold; use skip")
+    if isinstance(threshold, bool) or not isinstance(threshold, Real) or not threshold >= 0:
+        raise SecateurError(f"threshold must be a number of at least 0, not {threshold!r}")
 
-    Masks or none: what counts is the weight that the layer computes with.
+
+def density_of(model: nn.Module, n: int = 8, granularity: Granularity | None = None) -> PruneReport:
+    """Count the units that hold a weight other than zero, in every prunable layer.
+
+    Masks or none: what counts is the weight that the layer computes with. Without a granularity
+    the units are N:1 blocks of ``n``.
 
     Raises
     ------
-    SecateurError : ``n`` out of range, or a layer without N:1 blocks
+    SecateurError : ``n`` out of range, or a layer without such units
     """
     check_n(n)
+    counted = Block(n) if granularity is None else granularity
     rows = []
-    for name, layer in granularity.prunable_layers(model).items():
-        granularity.check_layer(name, layer)
-        weight = granularity.weight_of(layer)
-        alive = granularity.nonzero_blocks(weight, n)
-        shape = tuple(weight.shape)
-        rows.append(LayerDensity(name, shape, alive.numel(), int(alive.sum())))
+    for name, layer in prunable_layers(model).items():
+        counted.check(name, layer)
+        weight = weight_of(layer)
+        units = counted.units(name, layer)
+        alive = int(units.any(weight).sum())
+        rows.append(LayerDensity(name, tuple(weight.shape), units.count, alive))
     if not rows:
-        kinds = ", ".join(kind.__name__ for kind in granularity.PRUNABLE)
+        kinds = ", ".join(kind.__name__ for kind in PRUNABLE)
         raise SecateurError(f"the model has no layer with blocks: it needs a {kinds}")
-    return PruneReport(n, tuple(rows))
+    return PruneReport(counted.n if isinstance(counted, Block) else n, tuple(rows), counted.noun)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LayerDensity:
-    """Blocks of one layer. ``shape`` is the weight's, output channels first."""
+    """Blocks (or other units) of one layer. ``shape`` is the weight's, output channels first."""
 
     name: str
     shape: tuple[int, ...]
@@ -22,10 +22,14 @@ class LayerDensity:
 
 @dataclass(frozen=True)
 class PruneReport:
-    """Blocks of N = ``n`` output channels, by layer. ``str()`` is a table."""
+    """Blocks of N = ``n`` output channels, or the units named ``noun``, by layer.
+
+    ``str()`` is a table.
+    """
 
     n: int
     layers: tuple[LayerDensity, ...]
+    noun: str = "blocks"
 
     @property
     def blocks(self) -> int:
@@ -43,7 +47,7 @@ class PruneReport:
         return self.kept / self.blocks
 
     def __str__(self) -> str:
-        rows = [("layer", "weight", "blocks", "kept", "density")]
+        rows = [("layer", "weight", self.noun, "kept", "density")]
         for layer in self.layers:
             shape = "x".join(str(size) for size in layer.shape)
             rows.append(_row(layer.name, shape, layer.blocks, layer.kept, layer.density))

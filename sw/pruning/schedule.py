@@ -7,7 +7,10 @@ from collections.abc import Iterable, Mapping
 from torch import nn
 
 from secateur.errors import SecateurError
-from secateur.pruning.pruner import Scope, apply, check_density, make_plan
+from secateur.pruning.criteria import Criterion
+from secateur.pruning.granularity import Granularity, NOfM
+from secateur.pruning.plan import Scope, check_density, make_plan
+from secateur.pruning.pruner import apply
 from secateur.pruning.report import PruneReport
 
 
@@ -21,12 +24,19 @@ def cubic_density(step: int, steps: int, begin: float, end: float) -> float:
     return end + (begin - end) * left**3
 
 
+def check_gradual(granularity: Granularity | None) -> None:
+    """Raise SecateurError for N:M, which has one density and no way to it."""
+    if isinstance(granularity, NOfM):
+        raise SecateurError("N:M has one density and no steps to it; use prune")
+
+
 class GradualPruner:
     """Prunes a model in place in ``steps`` calls of `step`, spread over its training.
 
     Parameters
     ----------
-    density, n, scope, skip, overrides : as `secateur.prune`; densities after the last step
+    density, n, scope, skip, overrides, criterion, granularity : as `secateur.prune`; densities
+        after the last step. Criteria with data are asked anew in every step
     steps : pruning steps
     begin_density : density before the first step. A layer whose override is higher begins there.
 
@@ -35,7 +45,7 @@ class GradualPruner:
 
     Raises
     ------
-    SecateurError : as `secateur.prune`; steps below 1; begin_density below density
+    SecateurError : as `secateur.prune`; steps below 1; begin_density below density; N:M
     """
 
     def __init__(
@@ -49,12 +59,22 @@ class GradualPruner:
         scope: Scope = "layer",
         skip: Iterable[str] = (),
         overrides: Mapping[str, float] | None = None,
+        criterion: Criterion | None = None,
+        granularity: Granularity | None = None,
     ) -> None:
+        check_gradual(granularity)
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise SecateurError(f"steps must be a positive integer, not {steps!r}")
         check_density("begin_density", begin_density)
         self._plan = make_plan(
-            model, density=density, n=n, scope=scope, skip=skip, overrides=overrides
+            model,
+            density=density,
+            n=n,
+            scope=scope,
+            skip=skip,
+            overrides=overrides,
+            criterion=criterion,
+            granularity=granularity,
         )
         if begin_density < density:
             raise SecateurError(

@@ -47,6 +47,35 @@ def select_in_layer(name: str, scores: Tensor, alive: Tensor, density: float) ->
     return _top(ranked, count).reshape(scores.shape)
 
 
+def select_above(name: str, scores: Tensor, alive: Tensor, threshold: float) -> Tensor:
+    """Units alive whose score is at least ``threshold``, and the best of the layer.
+
+    As `select_in_layer`, with a threshold for the density.
+    """
+    _check_alive(f"layer '{name}'", 1, int(alive.sum()), 1.0)
+    ranked = scores.masked_fill(~alive, -torch.inf)
+    return (ranked >= threshold) | _top(ranked, 1)
+
+
+def select_n_of_m(scores: Tensor, alive: Tensor, groups: Tensor, n: int) -> Tensor:
+    """The best ``n`` of those alive in every group; of equals, the first.
+
+    Parameters
+    ----------
+    scores, alive : (units,)
+    groups : int64 (units,), the group of each unit
+    """
+    ranked = scores.masked_fill(~alive, -torch.inf)
+    order = torch.sort(ranked, descending=True, stable=True).indices
+    order = order[torch.sort(groups[order], stable=True).indices]
+    sizes = torch.bincount(groups)
+    begin = torch.cumsum(sizes, 0) - sizes
+    place = torch.arange(len(scores)) - begin[groups[order]]
+    kept = torch.zeros(scores.shape, dtype=torch.bool)
+    kept[order[place < n]] = True
+    return kept & alive
+
+
 def select_global(
     scores: Mapping[str, Tensor], alive: Mapping[str, Tensor], density: float
 ) -> dict[str, Tensor]:

@@ -1,0 +1,212 @@
+"""Real removal of channels: the model gets narrower, with all layers that share the channels."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import SecateurError
+from secateur.pruning.blocks import check_layer, prunable_layers, weight_of
+from secateur.pruning.compensate import move_means
+from secateur.pruning.coupling import ChannelSet, channel_sets
+from secateur.pruning.criteria import Criterion, Magnitude
+from secateur.pruning.plan import Scope, check_density
+from secateur.pruning.probe import evaluating
+from secateur.pruning.pruner import check_saliency
+
+
+@dataclass(frozen=True)
+class LayerWidth:
+    """Output channels of one layer, before and after."""
+
+    name: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class ChannelReport:
+    """Widths by layer, and parameters of the whole model. ``str()`` is a table."""
+
+    layers: tuple[LayerWidth, ...]
+    parameters_before: int
+    parameters_after: int
+
+    def __str__(self) -> str:
+        width = max(len("parameters"), *(len(row.name) for row in self.layers))
+        rows = [(row.name, row.before, row.after) for row in self.layers]
+        rows.append(("parameters", self.parameters_before, self.parameters_after))
+        lines = [f"{'layer':<{width}}  {'before':>9}  {'after':>9}"]
+        return "\n".join(lines + [f"{name:<{width}}  {b:>9}  {a:>9}" for name, b, a in rows])
+
+
+def remove_channels(
+    model: nn.Module,
+    example: Tensor,
+    *,
+    density: float,
+    criterion: Criterion | None = None,
+    scope: Scope = "layer",
+    round_to: int = 8,
+    skip: Iterable[str] = (),
+    overrides: Mapping[str, float] | None = None,
+    compensate: Sequence[Tensor] | None = None,
+) -> ChannelReport:
+    """Remove whole output channels of a model, in place, and their inputs in all readers.
+
+    Channels that residuals, depthwise layers or concatenations tie together go together; their
+    saliency is the sum over the tied filters. What the model returns keeps its channels, and so
+    does what a grouped convolution (not depthwise) touches.
+
+    Parameters
+    ----------
+    example : an input, batch included
+    density : share of channels that stays in each set of tied channels, to the nearest multiple
+        of ``round_to``, at least one multiple, at most all
+    criterion : None: squares (L2 norm of filters)
+    scope : "layer": every set keeps that share; "global": all sets are ranked together, each
+        set's saliencies divided by their mean
+    round_to : the N of the array, so that no lane idles
+    skip : layers that keep their output channels, and with them the tied layers
+    overrides : densities by name of layer, for its set
+    compensate : inputs over which removed channels are averaged. The mean replaces the channel,
+        as a constant in the bias of the readers: exact where the channel is constant and its
+        reader has no padding
+
+    Returns
+    -------
+    ChannelReport
+
+    Raises
+    ------
+    SecateurError : an argument out of range, an unknown layer, masks, or frozen parameters; or
+        the narrower model does not run. The model is then unchanged.
+
+    Weights are new parameters: make the optimiser afterwards. Of equal channels the first stays.
+    """
+    check_density("density", density)
+    if scope not in get_args(Scope):
+        raise SecateurError(f"scope must be 'layer' or 'global', not {scope!r}")
+    if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
+        raise SecateurError(f"round_to must be a positive integer, not {round_to!r}")
+    skipped, own = _check_names(model, skip, overrides)
+    chosen = Magnitude(2) if criterion is None else criterion
+
+    def shrink(target: nn.Module, saliency: dict[str, Tensor]) -> None:
+        sets = [s for s in channel_sets(target, example) if not s.output and not s.fixed]
+        sets = [s for s in sets if not skipped & s.members.keys()]
+        scores = [_scores(s, saliency) for s in sets]
+        counts = _counts(sets, scores, density, own, scope, round_to)
+        doomed = [_weakest(score, k) for score, k in zip(scores, counts, strict=True)]
+        if compensate is not None:
+            move_means(target, sets, doomed, compensate)
+        for each, channels in zip(sets, doomed, strict=True):
+            if channels:
+                each.group.prune(channels)
+
+    layers = _rankable(model, example, skipped)
+    saliency = chosen(model, layers) if layers else {}
+    for name, layer in layers.items():
+        check_saliency(name, layer, saliency.get(name))
+    with evaluating(model), torch.no_grad():
+        shape = model(example).shape
+    trial = copy.deepcopy(model)
+    shrink(trial, saliency)
+    with evaluating(trial), torch.no_grad():
+        after = trial(example).shape
+    if after != shape:
+        raise SecateurError(
+            f"the model would return shape {tuple(after)} for {tuple(shape)}; "
+            "name the layer that makes its output in skip"
+        )
+    before = {name: len(weight_of(m)) for name, m in prunable_layers(model).items()}
+    parameters = sum(p.numel() for p in model.parameters())
+    shrink(model, saliency)
+    rows = tuple(
+        LayerWidth(name, before[name], len(weight_of(m)))
+        for name, m in prunable_layers(model).items()
+    )
+    return ChannelReport(rows, parameters, sum(p.numel() for p in model.parameters()))
+
+
+def _check_names(
+    model: nn.Module, skip: Iterable[str], overrides: Mapping[str, float] | None
+) -> tuple[set[str], dict[str, float]]:
+    if isinstance(skip, str):
+        raise SecateurError(f"skip must be a list of layer names, not the string {skip!r}")
+    skipped, own = set(skip), dict(overrides or {})
+    found = prunable_layers(model)
+    for name in [*skipped, *own]:
+        if name not in found:
+            raise SecateurError(
+                f"the model has no layer {name!r} with channels; "
+                f"it has {', '.join(map(repr, found)) or 'none'}"
+            )
+    for name, value in own.items():
+        check_density(f"overrides['{name}']", value)
+    return skipped, own
+
+
+def _rankable(model: nn.Module, example: Tensor, skipped: set[str]) -> dict[str, nn.Module]:
+    """Layers of all sets that may lose channels, in the order of the model."""
+    names: set[str] = set()
+    for each in channel_sets(model, example):
+        if not each.output and not each.fixed and not skipped & each.members.keys():
+            names |= each.members.keys()
+    layers = {name: m for name, m in prunable_layers(model).items() if name in names}
+    for name, layer in layers.items():
+        check_layer(name, layer)
+    return layers
+
+
+def _scores(each: ChannelSet, saliency: Mapping[str, Tensor]) -> Tensor:
+    total = torch.zeros(each.channels, dtype=torch.float64)
+    for name in sorted(each.members):
+        filters = saliency[name].flatten(1).sum(dim=1, dtype=torch.float64).cpu()
+        for channel, output in each.members[name]:
+            total[channel] += filters[output]
+    return total
+
+
+def _counts(
+    sets: list[ChannelSet],
+    scores: list[Tensor],
+    density: float,
+    own: Mapping[str, float],
+    scope: Scope,
+    round_to: int,
+) -> list[int]:
+    wanted: list[float] = []
+    for each in sets:
+        named = [own[name] for name in each.members if name in own]
+        if len(set(named)) > 1:
+            raise SecateurError(
+                f"layers {', '.join(map(repr, each.members))} share their channels; "
+                "give them one density in overrides"
+            )
+        wanted.append((named[0] if named else density) * each.channels)
+    if scope == "global":
+        free = [i for i, s in enumerate(sets) if not own.keys() & s.members.keys()]
+        share = [scores[i] / scores[i].mean().clamp(min=1e-300) for i in free]
+        if free:
+            joined = torch.cat(share)
+            order = torch.sort(joined, descending=True, stable=True).indices
+            kept = torch.zeros(len(joined), dtype=torch.bool)
+            kept[order[: round(density * len(joined))]] = True
+            parts = kept.split([len(part) for part in share])
+            for i, part in zip(free, parts, strict=True):
+                wanted[i] = int(part.sum())
+    return [
+        min(each.channels, max(1, round(count / round_to)) * round_to)
+        for each, count in zip(sets, wanted, strict=True)
+    ]
+
+
+def _weakest(scores: Tensor, kept: int) -> list[int]:
+    order = torch.sort(scores, descending=True, stable=True).indices
+    return sorted(order[kept:].tolist())
