@@ -75,7 +75,7 @@ def activation(rng: random.Random) -> nn.Module:
             nn.ReLU(inplace=True),
             nn.ReLU6(),
             nn.ReLU6(inplace=True),
-            nn.Hardtanh(-1.5, 2.0),
+            nn.Hardtanh(-1.45, 1.87),
             nn.Identity(),
             nn.ReLU(),
         ]
