@@ -1,0 +1,86 @@
+"""Which blocks a price on cycles, bytes and words takes first: rows of the stream as a knapsack.
+
+A row of k words costs, beyond a floor, a word's bytes and ``groups`` cycles a word. Below the
+floor a block is free: a body shorter than MIN_ROW_WORDS is padded, and a group shorter than its
+drain waits for it. So the cost of a row is convex in its blocks, the saliency kept concave (the
+best blocks stay), and the blocks that leave at a price (Lagrange multiplier) are those whose
+saliency is below price times cost: the optimum for the cost that it reaches (Everett, "Generalized
+Lagrange multiplier method", Operations Research 11, 1963).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from secateur.hw import spec
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+CYCLES, BYTES, BLOCKS = range(3)
+
+
+@dataclass(frozen=True)
+class RowCost:
+    """What the words of one row cost.
+
+    groups : groups of pixels, each takes a pass over the row
+    lanes : pixels drained per group
+    passes : passes of one group over the body
+    fixed : words of the row that are no block to choose: address moves, residual adds
+    first : whether it is its layer's first row, whose first group waits for no drain
+    """
+
+    groups: int
+    lanes: int
+    passes: int
+    fixed: int
+    first: bool
+
+    def word_cost(self, word: int) -> tuple[int, int]:
+        """Cycles and words of the stream that the ``word``-th word (from 1) adds to the row."""
+        if word <= spec.MIN_ROW_WORDS:
+            return 0, 0
+
+        def beyond(floor: int) -> int:
+            return min(self.passes, max(0, word * self.passes - floor))
+
+        # Two header words hide behind the drain of the row before.
+        first_group = self.passes if self.first else beyond(self.lanes - 2)
+        return first_group + (self.groups - 1) * beyond(self.lanes), 1
+
+
+def ranks(scores: Floats, row: Ints) -> Ints:
+    """(blocks,) place of each block in its row by falling score, from 0; ties in given order."""
+    order = np.lexsort((np.arange(len(scores)), -scores, row))
+    begin = np.flatnonzero(np.r_[True, np.diff(row[order]) != 0])
+    starts = np.repeat(begin, np.diff(np.r_[begin, len(order)]))
+    rank = np.empty(len(scores), dtype=np.int64)
+    rank[order] = np.arange(len(order)) - starts
+    return rank
+
+
+def block_costs(rank: Ints, row: Ints, rows: list[RowCost], word_bytes: int) -> Floats:
+    """(blocks, 3): cycles, bytes and blocks that go with each block, if the worse ones of its
+    row have gone already."""
+    costs = np.ones((len(rank), 3))
+    for index, cost in enumerate(rows):
+        members = np.flatnonzero(row == index)
+        for member in members:
+            cycles, words = cost.word_cost(int(rank[member]) + 1 + cost.fixed)
+            costs[member, CYCLES], costs[member, BYTES] = cycles, words * word_bytes
+    return costs
+
+
+def removal_order(scores: Floats, costs: Floats, rank: Ints) -> Ints:
+    """Blocks in the order in which a rising price takes them: least score per cost first.
+
+    ``costs`` (blocks,): one number a block. Blocks of cost 0 are never taken, and left out.
+    """
+    candidates = np.flatnonzero(costs > 0)
+    ratio = scores[candidates] / costs[candidates]
+    # Within a row the ratio falls with the rank; where it is equal, the later block goes first.
+    return candidates[np.lexsort((candidates, -rank[candidates], ratio))]
