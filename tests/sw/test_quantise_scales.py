@@ -143,3 +143,16 @@ def test_relu6_clips_at_its_code() -> None:
     x = torch.linspace(0, 255, 256).view(-1, 1, 1, 1)
     layer = lower(quantize(nn.Sequential(conv, nn.ReLU6()), x)).layers[0]
     assert (layer.low, layer.high) == (0, 6 / 2.0**layer.output.exponent)
+
+
+def test_bounds_between_codes_round_as_values_do() -> None:
+    """Hardtanh's bounds are no codes here; PyTorch clips first and rounds then."""
+    conv = nn.Conv2d(1, 1, 1, bias=False)
+    with torch.no_grad():
+        conv.weight.fill_(1.0)
+    x = torch.linspace(-4, 4, 256).view(-1, 1, 1, 1)
+    graph = quantize(nn.Sequential(conv, nn.Hardtanh(-1.45, 1.87)), x)
+    layer = lower(graph).layers[0]
+    codes = graph(x) / 2.0**layer.output.exponent
+    assert 1.87 / 2.0**layer.output.exponent % 1 > 0.5
+    assert (layer.low, layer.high) == (int(codes.min()), int(codes.max()))
