@@ -266,3 +266,47 @@ def demo(
     with bar() as progress:
         data = run_demo(output, seed, progress)
     emit(data, as_json, show_demo)
+
+
+@app.command(epilog="Example: secateur prune docs/mnist.toml --cycles 30000 --max-drop 1 -o out")
+def prune(
+    recipe: Annotated[Path, typer.Argument(help="TOML file, see docs/pruning.md.")],
+    output: Annotated[Path, typer.Option("-o", "--output-dir")] = Path("prune-out"),
+    cycles: Annotated[int | None, typer.Option(min=1, help="Cycles of an inference.")] = None,
+    latency: Annotated[float | None, typer.Option(help="Milliseconds, at --clock.")] = None,
+    clock: Annotated[float | None, typer.Option(help="MHz.")] = None,
+    rom: Annotated[int | None, typer.Option(min=1, help="Bytes of the image.")] = None,
+    density: Annotated[float | None, typer.Option(help="Share of the blocks kept.")] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(min=0.0, help="Points of int8 accuracy that may be lost.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on where the last run stopped.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train, prune to a budget, recover, quantise, compile and verify, as a recipe says."""
+    from secateur.pruning.recipe import load_recipe
+    from secateur.pruning.run import run_recipe
+    from secateur.report import show_prune
+
+    budget = {"cycles": cycles, "latency_ms": latency, "clock_mhz": clock}
+    budget |= {"rom_bytes": rom, "density": density}
+    loaded = load_recipe(recipe, budget=budget, max_drop=max_drop)
+    sys.path.insert(0, str(Path.cwd()))  # where the recipe's modules are looked for
+    with bar() as progress:
+        data = run_recipe(loaded, output, resume=resume, progress=stage_bar(progress))
+    emit(data, as_json, show_prune)
+    if data["gate"] is not None:
+        raise SecateurError(data["gate"])
+
+
+def stage_bar(progress: Progress) -> Callable[[str, int, int, str], None]:
+    """A bar a stage; every note is printed once, above the bars."""
+    tasks: dict[str, Any] = {}
+
+    def update(stage: str, done: int, total: int, note: str) -> None:
+        if stage not in tasks:
+            tasks[stage] = progress.add_task(stage, total=total)
+        progress.update(tasks[stage], completed=done)
+        progress.console.print(f"{stage} {done}/{total}: {note}", markup=False)
+
+    return update

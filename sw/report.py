@@ -137,3 +137,44 @@ def show_demo(data: Data) -> None:
     console.print("Results:")
     for name in data["files"]:
         console.print(f"  {name}", markup=False)
+
+
+def show_prune(data: Data) -> None:
+    """Dense int8 beside pruned int8, and what was lost on the way."""
+    dense, pruned = data["columns"]["dense"], data["columns"]["model"]
+    table = _table(f"{data['recipe']['target']}, int8", "", "dense", "pruned")
+
+    def row(label: str, style: str, *keys: str) -> None:
+        values = [[column[key] for key in keys] for column in (dense, pruned)]
+        shown = [v[0] / v[1] if len(v) == 2 else v[0] for v in values]
+        table.add_row(label, *(format(value, style) for value in shown))
+
+    row("accuracy", ".2%", "accuracy")
+    row("loss", ".4f", "loss")
+    row("cycles an inference", ",", "cycles")
+    row("bound: nonzero MACs / multipliers", ",.0f", "bound_cycles")
+    row("ROM bytes", ",", "rom_bytes")
+    row("density of blocks", ".1%", "blocks", "blocks_total")
+    table.add_row("same answer as dense", "", f"{data['agreement']:.2%}")
+    console.print(table)
+    floats = [("float", "trained"), ("pruned", "pruned"), ("recovered", "recovered")]
+    path = [f"{label} {data['results'][key]['accuracy']:.2%}" for key, label in floats]
+    console.print(f"Accuracy in float: {', '.join(path)}.")
+    budget = data["budget"]
+    limits = ", ".join(
+        f"{budget['spent'][name]:,} of {limit:,} {name}" for name, limit in budget["limits"].items()
+    )
+    console.print(f"Budget: {limits}; {budget['used']:.1%} of the tightest.")
+    if data["sensitivity"]:
+        scan = _table("One layer pruned, no recovery", "layer", "density", "accuracy", "loss")
+        for found in data["sensitivity"]:
+            numbers = (f"{found['density']:.2f}", f"{found['accuracy']:.2%}")
+            scan.add_row(found["layer"], *numbers, f"{found['loss']:.4f}")
+        console.print(scan)
+    if data["robustness"]:
+        attacks = _table("Accuracy, float", "under", "strength", "dense", "pruned")
+        for found in data["robustness"]:
+            shares = (f"{found['dense']:.2%}", f"{found['pruned']:.2%}")
+            attacks.add_row(found["what"], f"{found['strength']:g}", *shares)
+        console.print(attacks)
+    console.print(f"Results: {data['folder']}/model.sec, {data['folder']}/record.json")

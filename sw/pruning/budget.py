@@ -114,16 +114,29 @@ def allocate_budget(
         raise SecateurError("allocate_budget: a model needs an example and a target")
     else:
         costs = CostModel(model, example, target)
-    scores = check_saliency(costs, saliency)
+    count = sum(values.numel() for values in saliency.values())
     budgets = make_budgets(
         costs.target,
-        sum(score.size for score in scores.values()),
+        count,
         cycles=cycles,
         latency_ms=latency_ms,
         clock_mhz=clock_mhz,
         rom_bytes=rom_bytes,
         density=density,
     )
+    return allocate(costs, saliency, budgets, normalise=normalise, progress=progress)
+
+
+def allocate(
+    costs: CostModel,
+    saliency: Mapping[str, Tensor],
+    budgets: Budgets,
+    *,
+    normalise: Normalise = "share",
+    progress: Progress | None = None,
+) -> Allocation:
+    """As `allocate_budget`, with budgets that `make_budgets` has checked."""
+    scores = check_saliency(costs, saliency)
     if normalise not in ("share", "none"):
         raise SecateurError(f"normalise must be 'share' or 'none', not {normalise!r}")
     if normalise == "share":

@@ -115,6 +115,12 @@ class CostModel:
             self.shapes[name] = weight.shape
             self.alive[name] = (whole & nonzero_blocks(weight, self.n).cpu()).numpy()
 
+    def restrict(self, model: nn.Module) -> None:
+        """Count blocks that have been masked in ``model`` since then as gone."""
+        layers = prunable_layers(model)
+        for name, alive in self.alive.items():
+            self.alive[name] = alive & nonzero_blocks(weight_of(layers[name]), self.n).cpu().numpy()
+
     def masked(self, kept: Kept) -> Network:
         """The network with only these blocks in the named modules; others are left as they are.
 

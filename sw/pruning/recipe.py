@@ -1,0 +1,226 @@
+"""Recipes: a TOML file that names model, data and every stage of a pruning run."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from secateur.errors import SecateurError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """``build``: (seed) -> module in float. ``weights``: safetensors of its state dict, or none;
+    the path is relative to the recipe."""
+
+    build: str
+    weights: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """``load``: (seed) -> object or mapping with train_x, train_y, test_x, test_y.
+    ``augment``: (batch, generator) -> batch, in training, or none."""
+
+    load: str
+    augment: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """See ``secateur.pruning.budget.allocate_budget``."""
+
+    cycles: int | None = None
+    latency_ms: float | None = None
+    clock_mhz: float | None = None
+    rom_bytes: int | None = None
+    density: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What all training stages share. ``loss``: (outputs, targets) -> scalar."""
+
+    batch: int = 64
+    optimiser: str = "adamw"
+    weight_decay: float = 1e-3
+    momentum: float = 0.9
+    loss: str = "torch.nn.functional:cross_entropy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One training stage: a tenth of it warms up, then the rate falls to 0 on a cosine."""
+
+    epochs: int = 0
+    learning_rate: float = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prune(Phase):
+    """``schedule`` "gradual": ``steps`` prunings, spread evenly over the epochs, with budgets that
+    fall on a cubic; "one-shot": one, before them. ``criterion``: a name as in
+    ``secateur.pruning.criterion_of``; ``samples``: training samples that it sees."""
+
+    schedule: str = "gradual"
+    steps: int = 8
+    criterion: str = "l2"
+    normalise: str = "share"
+    samples: int = 256
+    skip: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantise:
+    """``samples``: training samples to calibrate with."""
+
+    samples: int = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify:
+    """``max_drop``: points of accuracy, int8 against dense int8. ``sensitivity``: densities to scan
+    each layer at, on training samples. ``fgsm``, ``pgd``: epsilons in the model's units.
+    ``corruptions``: severities. ``low``, ``high``: range of the inputs. ``samples``: at most so
+    many for these scans."""
+
+    max_drop: float | None = None
+    sensitivity: list[float] = field(default_factory=list)
+    fgsm: list[float] = field(default_factory=list)
+    pgd: list[float] = field(default_factory=list)
+    pgd_steps: int = 10
+    corruptions: list[int] = field(default_factory=list)
+    low: float = 0.0
+    high: float = 1.0
+    samples: int = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A checked recipe. ``folder`` is that of the file."""
+
+    model: Model
+    data: Data
+    target: str
+    budget: Budget
+    seed: int = 0
+    training: Training = Training()
+    train: Phase = Phase()
+    prune: Prune = Prune()
+    recover: Phase = Phase()
+    qat: Phase = Phase()
+    quantise: Quantise = Quantise()
+    verify: Verify = Verify()
+    folder: Path = Path()
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """Everything but the folder, as JSON has it."""
+        values = dataclasses.asdict(self)
+        values.pop("folder")
+        return values
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that the image depends on: the content but for ``verify``."""
+        content = {key: value for key, value in self.content.items() if key != "verify"}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def load_recipe(
+    path: Path, *, budget: Mapping[str, Any] | None = None, max_drop: float | None = None
+) -> Recipe:
+    """Read a recipe; ``budget`` and ``max_drop`` take the place of what it says.
+
+    Raises
+    ------
+    SecateurError : no such file, not TOML, an unknown key, a missing one, or one of a wrong type
+    """
+    try:
+        table = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SecateurError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SecateurError(f"{path}: not a TOML file: {error}") from None
+    given = {key: value for key, value in (budget or {}).items() if value is not None}
+    table["budget"] = table.get("budget", {}) | given
+    if max_drop is not None:
+        table["verify"] = table.get("verify", {}) | {"max_drop": max_drop}
+    recipe: Recipe = _parse(Recipe, table, str(path), "")
+    if recipe.prune.schedule not in ("gradual", "one-shot"):
+        raise SecateurError(
+            f"{path}: prune.schedule must be 'gradual' or 'one-shot', not {recipe.prune.schedule!r}"
+        )
+    if recipe.training.optimiser not in ("adamw", "sgd"):
+        raise SecateurError(
+            f"{path}: training.optimiser must be 'adamw' or 'sgd', not "
+            f"{recipe.training.optimiser!r}"
+        )
+    if recipe.prune.schedule == "gradual" and recipe.prune.epochs < 1:
+        raise SecateurError(f"{path}: a gradual schedule needs prune.epochs, at least 1")
+    return dataclasses.replace(recipe, folder=path.parent)
+
+
+def _parse(kind: Any, table: Any, path: str, where: str) -> Any:
+    if not isinstance(table, dict):
+        raise SecateurError(f"{path}: {where} must be a table")
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind) if f.name != "folder"}
+    prefix = f"{where}." if where else ""
+    for key in table:
+        if key not in fields:
+            raise SecateurError(
+                f"{path}: unknown key {prefix}{key}; {where or 'a recipe'} has {', '.join(fields)}"
+            )
+    values = {}
+    for name, entry in fields.items():
+        if name in table:
+            values[name] = _value(hints[name], table[name], path, prefix + name)
+        elif entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
+            raise SecateurError(f"{path}: {prefix}{name} is missing")
+    return kind(**values)
+
+
+def _value(hint: Any, value: Any, path: str, name: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _parse(hint, value, path, name)
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if typing.get_origin(hint) is list:
+        (element,) = typing.get_args(hint)
+        if isinstance(value, list):
+            return [_value(element, item, path, name) for item in value]
+    elif isinstance(value, int) and not isinstance(value, bool) and float in options:
+        return float(value)
+    elif type(value) in options and not (isinstance(value, int | float) and value < 0):
+        return value
+    wanted = " or ".join(getattr(o, "__name__", str(o)) for o in options if o is not type(None))
+    raise SecateurError(f"{path}: {name} must be {wanted}, not negative; it is {value!r}")
+
+
+def imported(where: str, name: str) -> Any:
+    """The object behind ``package.module:callable``; ``where`` is the recipe's key.
+
+    Raises
+    ------
+    SecateurError : the module cannot be imported or has no such callable
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SecateurError(
+            f"{where} = {name!r}: {error}; give package.module:callable, with the package's folder "
+            f"on PYTHONPATH"
+        ) from None
+    if not callable(found):
+        raise SecateurError(f"{where} = {name!r} is not callable")
+    return found

@@ -1,0 +1,254 @@
+"""The stages of a recipe, from training to the image; each can be interrupted and resumed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from secateur.compiler import compile_network
+from secateur.errors import SecateurError
+from secateur.image import Image, load
+from secateur.lower import lower
+from secateur.pruning import checkpoint
+from secateur.pruning.budget import allocate, make_budgets
+from secateur.pruning.check import check_masks
+from secateur.pruning.costing import CostModel
+from secateur.pruning.criteria import criterion_of
+from secateur.pruning.recipe import Phase, Recipe, imported
+from secateur.pruning.saliency import block_saliency
+from secateur.pruning.schedule import cubic_density
+from secateur.pruning.search import Budgets
+from secateur.pruning.training import Split, Trainer
+from secateur.pruning.verify import image_logits, logits, score
+from secateur.quantise import finalise, prepare
+from secateur.target import Target
+
+#: Called with stage, steps done, steps to do, and what is known so far.
+Progress = Callable[[str, int, int, str], None]
+STAGES = ("train", "dense", "prune", "recover", "int8")
+#: Weight memory of the target on which the dense network is compiled, which may not fit the real.
+ROOM = 1 << 20
+
+
+class Stages:
+    """What the stages of one run share: recipe, data, folder, and where the run stands.
+
+    Members
+    -------
+    results : what each stage measured, JSON
+    stage : stages that are done
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, progress: Progress) -> None:
+        self.recipe, self.folder, self.progress = recipe, folder, progress
+        self.target = Target.load(recipe.target)
+        where = f"data.load = {recipe.data.load!r}"
+        self.split = Split.of(imported("data.load", recipe.data.load)(recipe.seed), where)
+        augment = recipe.data.augment
+        self.augment = None if augment is None else imported("data.augment", augment)
+        self.loss = imported("training.loss", recipe.training.loss)
+        self.results: dict[str, Any] = {}
+        self.stage = 0
+        self._partial: checkpoint.State | None = None
+
+    def resume(self) -> None:
+        """Go on where the checkpoint in the folder was written, if there is one.
+
+        Raises
+        ------
+        SecateurError : the checkpoint is of another recipe, or damaged
+        """
+        path = self.folder / "running.json"
+        if not path.exists():
+            return
+        tensors, data = checkpoint.read(path)
+        if data["recipe"] != self.recipe.digest:
+            raise SecateurError(
+                f"{self.folder}: holds a run of another recipe or budget; choose another folder, "
+                f"or start again without --resume"
+            )
+        self.stage, self.results = data["stage"], data["results"]
+        if tensors:
+            self._partial = tensors, data["trainer"]
+
+    def run(self) -> None:
+        """The stages that are left."""
+        for name in STAGES[self.stage :]:
+            getattr(self, f"_{name}")()
+            self.stage += 1
+            self._partial = None
+            self._save({}, {})
+
+    def _save(self, tensors: dict[str, Tensor], trainer: dict[str, Any]) -> None:
+        data = {"recipe": self.recipe.digest, "stage": self.stage, "results": self.results}
+        checkpoint.write(self.folder / "running.json", tensors, data | {"trainer": trainer})
+
+    def build(self, name: str | None = None) -> nn.Module:
+        """The model, with the weights of the stage's checkpoint ``name``."""
+        recipe = self.recipe
+        torch.manual_seed(recipe.seed)
+        model = imported("model.build", recipe.model.build)(recipe.seed)
+        if not isinstance(model, nn.Module):
+            raise SecateurError(f"model.build = {recipe.model.build!r} did not return a module")
+        if name is not None:
+            checkpoint.load_model_state(model, checkpoint.read(self.folder / f"{name}.json")[0])
+        elif recipe.model.weights is not None:
+            file = recipe.folder / recipe.model.weights
+            if not file.is_file():
+                raise SecateurError(f"{file}: no such file (model.weights)")
+            checkpoint.load_model_state(
+                model, {f"model.{key}": value for key, value in load_file(file).items()}
+            )
+        return model.eval()
+
+    def _keep(self, name: str, model: nn.Module) -> None:
+        outputs = logits(model, self.split.test_x)
+        found = score(outputs, self.split.test_y, self.loss)
+        self.results[name] = {"accuracy": found.accuracy, "loss": found.loss}
+        tensors = checkpoint.model_state(model)
+        checkpoint.write(self.folder / f"{name}.json", tensors | {"outputs": outputs}, {})
+        self.progress(name, 1, 1, f"accuracy {found.accuracy:.2%}, float")
+
+    def outputs(self, name: str) -> Tensor:
+        """Outputs on the held-out data that stage ``name`` left."""
+        return checkpoint.read(self.folder / f"{name}.json")[0]["outputs"]
+
+    def _fit(
+        self,
+        name: str,
+        model: nn.Module,
+        phase: Phase,
+        before_batch: Callable[[int, int], None] | None = None,
+    ) -> None:
+        recipe = self.recipe
+        trainer = Trainer(
+            name, model, self.split, phase, recipe.training, seed=recipe.seed, loss=self.loss,
+            augment=self.augment, before_batch=before_batch,
+        )  # fmt: skip
+        if self._partial is not None:
+            trainer.restore(*self._partial)
+        while not trainer.done:
+            loss = trainer.run_epoch()
+            self._save(*trainer.state())
+            self.progress(name, trainer.epoch, phase.epochs, f"loss {loss:.4f}")
+
+    def _train(self) -> None:
+        model = self.build()
+        costs = CostModel(model, self._calibration(), self.target)
+        # At once, so that a budget out of reach is refused before any training.
+        layers = block_saliency(model, costs.n, skip=self.recipe.prune.skip)
+        found = allocate(costs, layers, self._budgets(costs, layers))
+        self.progress("budget", 1, 1, f"in reach: {found.cost.cycles:,} cycles")
+        self._fit("train", model, self.recipe.train)
+        self._keep("float", model)
+
+    def _budgets(self, costs: CostModel, layers: dict[str, Tensor]) -> Budgets:
+        count = sum(saliency.numel() for saliency in layers.values())
+        return make_budgets(costs.target, count, **vars(self.recipe.budget))
+
+    def _dense(self) -> None:
+        roomy = replace(self.target, geometry=replace(self.target.geometry, weight_words=ROOM))
+        self._int8("dense", self.build("float"), roomy)
+
+    def _prune(self) -> None:
+        recipe, model = self.recipe, self.build("float")
+        costs = CostModel(model, self._calibration(), self.target)
+        layers = block_saliency(model, costs.n, skip=recipe.prune.skip)
+        budgets = self._budgets(costs, layers)
+        steps = recipe.prune.steps if recipe.prune.schedule == "gradual" else 1
+        dense = costs.cost(costs.alive)
+        blocks = sum(int(costs.alive[name].sum()) for name in layers)
+        whole = Budgets(dense.cycles, dense.rom_bytes, blocks)
+
+        def prune(done: int, total: int) -> None:
+            """Step i of ``steps`` comes before batch ``i * total / (2 * steps)``."""
+            now = [i for i in range(steps) if i * total // (2 * steps) == done]
+            if not now:
+                return
+            costs.restrict(model)
+            step = now[-1] + 1
+            target = _between(whole, budgets, cubic_density(step, steps, 1.0, 0.0))
+            self._cut(model, costs, target)
+
+        if recipe.prune.epochs:
+            self._fit("prune", model, recipe.prune, prune)
+        else:
+            prune(0, steps)
+        self._keep("pruned", model)
+
+    def _cut(self, model: nn.Module, costs: CostModel, budgets: Budgets) -> None:
+        prune, split = self.recipe.prune, self.split
+        x, y = split.train_x[: prune.samples], split.train_y[: prune.samples]
+        batch = self.recipe.training.batch
+        batches = list(zip(x.split(batch), y.split(batch), strict=True))
+        criterion = criterion_of(
+            prune.criterion, batches=batches, loss=self.loss, seed=self.recipe.seed
+        )
+        saliency = block_saliency(model, costs.n, criterion, prune.skip)
+        normalise: Any = prune.normalise
+        allocation = allocate(costs, saliency, budgets, normalise=normalise)
+        allocation.apply(model)
+        self.results["allocation"] = {
+            "kept": allocation.kept,
+            "blocks": {row.name: row.blocks for row in allocation.report.layers},
+            "cycles": allocation.cost.cycles,
+            "rom_bytes": allocation.cost.rom_bytes,
+            "used": allocation.used,
+        }
+
+    def _recover(self) -> None:
+        model = self.build("pruned")
+        self._fit("recover", model, self.recipe.recover)
+        self._keep("recovered", model)
+
+    def _calibration(self) -> Tensor:
+        return self.split.train_x[: self.recipe.quantise.samples]
+
+    def _int8(
+        self, name: str = "model", model: nn.Module | None = None, target: Target | None = None
+    ) -> None:
+        model = self.build("recovered") if model is None else model
+        prepared = prepare(model, self._calibration(), qat=True)
+        self._fit(f"qat {name}", prepared, self.recipe.qat)
+        prepared.eval()
+        graph = finalise(prepared)
+        image = compile_network(lower(graph), target or self.target)
+        check = check_masks(image, graph, model)
+        image.save(self.folder / f"{name}.sec")
+        outputs = image_logits(image, self.split.test_x)
+        found = score(outputs, self.split.test_y, self.loss)
+        checkpoint.write(self.folder / f"{name}.int8.json", {"outputs": outputs}, {})
+        self.results[f"{name} int8"] = {
+            "accuracy": found.accuracy,
+            "loss": found.loss,
+            "masked_weights": check.masked_weights,
+            "image_sha256": hashlib.sha256(image.stream).hexdigest(),
+        }
+        note = f"accuracy {found.accuracy:.2%}, {image.metadata['cycles']:,} cycles"
+        self.progress(f"{name} int8", 1, 1, note)
+
+    def image(self, name: str) -> Image:
+        """The image ``dense`` or ``model``."""
+        return load(self.folder / f"{name}.sec")
+
+
+def _between(whole: Budgets, end: Budgets, left: float) -> Budgets:
+    """Budgets with a share ``left`` of the way still to go; 0 is the end, exactly."""
+
+    def part(start: int | None, limit: int | None) -> int | None:
+        if limit is None or start is None:
+            return None
+        return limit + int(max(0, start - limit) * left)
+
+    return Budgets(
+        part(whole.cycles, end.cycles),
+        part(whole.rom_bytes, end.rom_bytes),
+        part(whole.blocks, end.blocks),
+    )

@@ -1,0 +1,147 @@
+"""Training that can be interrupted after any epoch and goes on to the very same weights."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import SecateurError
+from secateur.pruning import checkpoint
+from secateur.pruning.recipe import Phase, Training
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
+WARM_UP = 0.1
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training and held-out samples: inputs (count, ...) float32, labels (count,) int64."""
+
+    train_x: Tensor
+    train_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+
+    @classmethod
+    def of(cls, found: Any, where: str) -> Split:
+        """From an object with these attributes, or a mapping.
+
+        Raises
+        ------
+        SecateurError : one is missing, is no tensor, or counts differ
+        """
+        names = ("train_x", "train_y", "test_x", "test_y")
+        get = found.get if isinstance(found, Mapping) else lambda name: getattr(found, name, None)
+        parts: dict[str, Any] = {name: get(name) for name in names}
+        for name, value in parts.items():
+            if not isinstance(value, Tensor) or len(value) == 0:
+                raise SecateurError(f"{where}: {name} must be a tensor with samples first")
+        for x, y in (("train_x", "train_y"), ("test_x", "test_y")):
+            if len(parts[x]) != len(parts[y]):
+                raise SecateurError(f"{where}: {len(parts[x])} {x}, but {len(parts[y])} {y}")
+        return cls(**parts)
+
+
+def rate(step: int, steps: int, highest: float) -> float:
+    """Learning rate of batch ``step`` of ``steps``: linear warm-up, then a cosine down to 0."""
+    warm = max(1, round(WARM_UP * steps))
+    if step < warm:
+        return highest * (step + 1) / warm
+    return highest * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+class Trainer:
+    """Trains a module in place, epoch by epoch; its state between epochs can be saved.
+
+    Parameters
+    ----------
+    name : of the stage; with ``seed`` it seeds order, augmentation and torch's global generator
+    model : in training mode while an epoch runs, in evaluation mode otherwise
+    before_batch : called with batches done and to do, before every batch
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        split: Split,
+        phase: Phase,
+        training: Training,
+        *,
+        seed: int,
+        loss: Loss,
+        augment: Augment | None = None,
+        before_batch: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.model, self.split, self.phase, self.training = model, split, phase, training
+        self.loss, self.augment, self.before_batch = loss, augment, before_batch
+        self.epoch = 0
+        mixed = zlib.crc32(f"{seed} {name}".encode())
+        self.generator = torch.Generator().manual_seed(mixed)
+        torch.manual_seed(mixed)
+        self.optimiser = self._optimiser()
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        parameters, decay = list(self.model.parameters()), self.training.weight_decay
+        if self.training.optimiser == "sgd":
+            return torch.optim.SGD(
+                parameters, lr=self.phase.learning_rate, momentum=self.training.momentum,
+                weight_decay=decay, nesterov=self.training.momentum > 0,
+            )  # fmt: skip
+        return torch.optim.AdamW(parameters, lr=self.phase.learning_rate, weight_decay=decay)
+
+    @property
+    def done(self) -> bool:
+        return self.epoch >= self.phase.epochs
+
+    def run_epoch(self) -> float:
+        """One epoch; returns the mean loss."""
+        count = len(self.split.train_y)
+        batches = -(-count // self.training.batch)
+        total = batches * self.phase.epochs
+        order = torch.randperm(count, generator=self.generator)
+        self.model.train()
+        summed = 0.0
+        for index, chosen in enumerate(order.split(self.training.batch)):
+            done = self.epoch * batches + index
+            if self.before_batch is not None:
+                self.before_batch(done, total)
+            for group in self.optimiser.param_groups:
+                group["lr"] = rate(done, total, self.phase.learning_rate)
+            x = self.split.train_x[chosen]
+            x = x if self.augment is None else self.augment(x, self.generator)
+            loss = self.loss(self.model(x), self.split.train_y[chosen])
+            if not bool(torch.isfinite(loss)):
+                raise SecateurError(
+                    f"the loss is {loss.item()} in epoch {self.epoch + 1}: lower the learning rate"
+                )
+            self.optimiser.zero_grad()
+            loss.backward()
+            self.optimiser.step()
+            summed += loss.item()
+        self.model.eval()
+        self.epoch += 1
+        return summed / batches
+
+    def state(self) -> checkpoint.State:
+        """Everything that the next epoch depends on."""
+        tensors, data = checkpoint.optimiser_state(self.optimiser)
+        tensors |= checkpoint.model_state(self.model)
+        tensors["random.order"] = self.generator.get_state()
+        tensors["random.global"] = torch.get_rng_state()
+        return tensors, {"epoch": self.epoch, "optimiser": data}
+
+    def restore(self, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
+        """Go on from a state of a trainer with the same arguments."""
+        checkpoint.load_model_state(self.model, tensors)
+        checkpoint.load_optimiser_state(self.optimiser, tensors, data["optimiser"])
+        self.generator.set_state(tensors["random.order"])
+        torch.set_rng_state(tensors["random.global"])
+        self.epoch = data["epoch"]

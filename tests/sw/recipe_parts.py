@@ -1,0 +1,45 @@
+"""Model and data that test recipes name: four classes of noisy 8 x 8 patterns."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Net(nn.Module):
+    """Images (batch, 2, 8, 8) -> logits (batch, 4)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(2, 16, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(16)
+        self.second = nn.Conv2d(16, 16, 3, padding=1)
+        self.drop = nn.Dropout(0.1)
+        self.linear = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.first(x)))
+        x = torch.relu(self.second(x))
+        logits: Tensor = self.linear(self.drop(x.mean(dim=(2, 3))))
+        return logits
+
+
+def model(seed: int) -> Net:
+    torch.manual_seed(seed)
+    return Net()
+
+
+def data(seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    patterns = torch.rand(4, 2, 8, 8, generator=generator)
+    y = torch.arange(200) % 4
+    x = (patterns[y] + 0.3 * torch.randn(200, 2, 8, 8, generator=generator)).clamp(0, 1)
+    return {"train_x": x[:160], "train_y": y[:160], "test_x": x[160:], "test_y": y[160:]}
+
+
+def brightened(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Brightness augmentation."""
+    return (x * (0.9 + 0.2 * torch.rand(len(x), 1, 1, 1, generator=generator))).clamp(0, 1)
+
+
+not_callable = 3

@@ -1,0 +1,197 @@
+"""Recipes: one run through everything, interrupted and resumed, refused, gated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import recipe_parts
+import torch
+from typer.testing import CliRunner
+
+from secateur import api
+from secateur.cli import app
+from secateur.errors import SecateurError
+from secateur.pruning import checkpoint
+from secateur.pruning.recipe import load_recipe
+from secateur.pruning.run import run_recipe
+
+TINY = Path(__file__).parent / "data" / "tiny.toml"
+
+
+def digest(folder: Path) -> str:
+    return hashlib.sha256(api.load(folder / "model.sec").stream).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run without interruption."""
+    folder = tmp_path_factory.mktemp("whole")
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    run_recipe(load_recipe(TINY), folder)
+    assert torch.equal(torch.get_rng_state(), state)
+    return folder
+
+
+def test_the_image_meets_the_budget(whole: Path) -> None:
+    record = json.loads((whole / "record.json").read_text())
+    image = api.load(whole / "model.sec")
+    assert image.metadata["cycles"] <= 1500
+    assert image.metadata["cycles"] >= 0.97 * 1500
+    assert record["budget"]["spent"]["cycles"] == image.metadata["cycles"]
+    assert record["columns"]["dense"]["cycles"] > 2 * 1300
+    split = recipe_parts.data(3)
+    outputs = api.run(image, split["test_x"].numpy()).values
+    right = (torch.from_numpy(outputs).argmax(1) == split["test_y"]).double().mean()
+    assert record["results"]["model int8"]["accuracy"] == float(right)
+    assert record["results"]["model int8"]["masked_weights"] > 0
+    assert record["results"]["model int8"]["image_sha256"] == digest(whole)
+    assert record["environment"]["torch"] == torch.__version__
+    assert record["gate"] is None
+    assert {row["what"] for row in record["robustness"]} == {
+        "fgsm", "pgd", "noise", "blur", "contrast",
+    }  # fmt: skip
+    assert not list(whole.glob("*.pkl")) + list(whole.glob("*.pt"))
+
+
+def test_interrupted_and_resumed_it_makes_the_same_image(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped within the second epoch of pruning, and after the first of the last training."""
+    recipe, calls = load_recipe(TINY), 0
+    brightened = recipe_parts.brightened
+
+    def stop_in_an_epoch(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 16 * (2 + 2 + 1) + 5:  # 16 batches an epoch: train, QAT of dense, prune
+            raise KeyboardInterrupt
+        return brightened(x, generator)
+
+    def stop_after_an_epoch(stage: str, done: int, total: int, note: str) -> None:
+        if (stage, done) == ("qat model", 1):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(recipe_parts, "brightened", stop_in_an_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(recipe, tmp_path)
+    seen: list[str] = []
+    torch.manual_seed(5)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(
+            recipe, tmp_path, resume=True,
+            progress=lambda *a: (seen.append(a[0]), stop_after_an_epoch(*a))[0],
+        )  # fmt: skip
+    assert seen == ["prune", "pruned", "recover", "recovered", "qat model"]
+    assert not (tmp_path / "model.sec").exists()
+    torch.manual_seed(6)
+    run_recipe(recipe, tmp_path, resume=True)
+    assert digest(tmp_path) == digest(whole)
+    first = json.loads((whole / "record.json").read_text())
+    second = json.loads((tmp_path / "record.json").read_text())
+    first.pop("folder")
+    second.pop("folder")
+    assert first == second
+
+
+def test_the_gate_fails_the_command(whole: Path, tmp_path: Path) -> None:
+    """A finished run, in which the dense network is said to be right always."""
+    for file in whole.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    running = json.loads((tmp_path / "running.json").read_text())
+    running["data"]["results"]["dense int8"]["accuracy"] = 1.0
+    running["data"]["results"]["model int8"]["accuracy"] = 0.985
+    (tmp_path / "running.json").write_text(json.dumps(running))
+    command = ["prune", str(TINY), "-o", str(tmp_path), "--resume", "--max-drop"]
+    passed = CliRunner().invoke(app, [*command, "1.5"])
+    assert passed.exit_code == 0
+    assert "98.50%" in passed.output
+    failed = CliRunner().invoke(app, [*command, "1.4"])
+    assert failed.exit_code == 1
+    assert isinstance(failed.exception, SecateurError)
+    assert "accuracy fell by 1.50 points" in str(failed.exception)
+    assert "accuracy fell" in json.loads((tmp_path / "record.json").read_text())["gate"]
+
+
+def test_another_budget_does_not_resume(whole: Path) -> None:
+    other = load_recipe(TINY, budget={"cycles": 1600})
+    with pytest.raises(SecateurError, match="holds a run of another recipe or budget"):
+        run_recipe(other, whole, resume=True)
+
+
+def test_a_budget_out_of_reach_is_refused_before_training(tmp_path: Path) -> None:
+    stages: list[str] = []
+    recipe = load_recipe(TINY, budget={"cycles": 100})
+    with pytest.raises(SecateurError, match="100 cycles cannot be reached: "):
+        run_recipe(recipe, tmp_path, progress=lambda stage, *_: stages.append(stage))
+    assert stages == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seed = 3", "sed = 3", "unknown key sed; a recipe has model, data"),
+        ("steps = 3", 'steps = "3"', "prune.steps must be int"),
+        ("batch = 10", "batch = -1", "training.batch must be int, not negative; it is -1"),
+        ("[verify]", "[verify", "not a TOML file"),
+        ('build = "recipe_parts:model"', "", "model.build is missing"),
+        ('criterion = "taylor"', 'schedule = "late"', "'gradual' or 'one-shot', not 'late'"),
+        ("recipe_parts:model", "recipe_parts:no", "model.build = 'recipe_parts:no'"),
+        ("recipe_parts:model", "recipe_parts:not_callable", "is not callable"),
+        ("recipe_parts:data", "recipe_parts:model", "train_x must be a tensor"),
+    ],
+)
+def test_refused_recipes(tmp_path: Path, old: str, new: str, message: str) -> None:
+    file = tmp_path / "recipe.toml"
+    text = TINY.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    with pytest.raises(SecateurError, match=message):
+        run_recipe(load_recipe(file), tmp_path / "out")
+
+
+def test_optimisers_go_on_from_their_files(tmp_path: Path) -> None:
+    """Two steps, a file, one step: as three steps."""
+
+    def steps(
+        kind: type[torch.optim.Optimizer], counts: list[int], **settings: float
+    ) -> torch.Tensor:
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(3, 2)
+        optimiser = kind(layer.parameters(), lr=0.1, **settings)  # type: ignore[call-arg]
+        for index, count in enumerate(counts):
+            if index:
+                tensors, data = checkpoint.optimiser_state(optimiser)
+                state = tensors | checkpoint.model_state(layer)
+                checkpoint.write(tmp_path / "c.json", state, data)
+                state, data = checkpoint.read(tmp_path / "c.json")
+                layer = torch.nn.Linear(3, 2)
+                checkpoint.load_model_state(layer, state)
+                optimiser = kind(layer.parameters(), lr=0.5, **settings)  # type: ignore[call-arg]
+                checkpoint.load_optimiser_state(optimiser, state, data)
+            for _ in range(count):
+                optimiser.zero_grad()
+                layer(torch.ones(1, 3)).square().sum().backward()
+                optimiser.step()
+        return layer.weight.detach()
+
+    for kind, settings in ((torch.optim.AdamW, {}), (torch.optim.SGD, {"momentum": 0.9})):
+        assert torch.equal(steps(kind, [3], **settings), steps(kind, [2, 1], **settings))
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    checkpoint.write(path, {"a": torch.ones(3)}, {})
+    (file,) = tmp_path.glob("*.safetensors")
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(SecateurError, match="damaged; start again without --resume"):
+        checkpoint.read(path)
+    path.write_text("{}")
+    with pytest.raises(SecateurError, match="not a checkpoint"):
+        checkpoint.read(path)
