@@ -41,7 +41,11 @@ class SaliencyKept:
 
 @dataclass(frozen=True)
 class Permutation:
-    """Orders of output channels by layer, and what they are worth. ``str()`` is a table."""
+    """Orders of output channels by layer, and what they are worth. ``str()`` is a table.
+
+    Count the blocks of the pruned model with ``density_of(model, granularity=...)``: neighbours in
+    the model's own order are not yet the compiler's.
+    """
 
     n: int
     density: float
