@@ -157,7 +157,8 @@ class CostModel:
             if name not in self.alive or count != 1:
                 reason = f"is called {count} times" if count > 1 else "is no layer of the network"
                 raise SecateurError(
-                    f"saliency: {name!r} {reason}; it has {', '.join(map(repr, self.alive))}"
+                    f"saliency: {name!r} {reason}, name it in skip; the network has "
+                    f"{', '.join(map(repr, self.alive))}"
                 )
 
 

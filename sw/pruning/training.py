@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateur.errors import SecateurError
@@ -145,3 +146,10 @@ class Trainer:
         self.generator.set_state(tensors["random.order"])
         torch.set_rng_state(tensors["random.global"])
         self.epoch = data["epoch"]
+
+
+def shifted(batch: Tensor, generator: torch.Generator) -> Tensor:
+    """Augmentation: images (batch, C, H, W) shifted together by up to two pixels each way."""
+    dy, dx = (int(v) for v in torch.randint(0, 5, (2,), generator=generator))
+    height, width = batch.shape[2:]
+    return F.pad(batch, (2, 2, 2, 2))[:, :, dy : dy + height, dx : dx + width]

@@ -95,28 +95,37 @@ def test_the_image_meets_the_budget_and_uses_it(
         assert int(nonzero_blocks(layer.weight, n).sum()) == row.kept
 
 
-def random_rows(seed: int) -> tuple[list[RowCost], np.ndarray, np.ndarray]:
-    """Three rows of a layer with up to 14 blocks each, some words of which are fixed."""
+Problem = tuple[list[RowCost], np.ndarray, np.ndarray]
+
+
+def random_rows(seed: int) -> Problem:
+    """Two rows of a layer and one of another, up to 14 blocks each; some words are fixed."""
     rng = np.random.default_rng(seed)
-    groups, lanes = int(rng.integers(1, 5)), int(rng.integers(1, 17))
-    fixed = int(rng.integers(0, 3))
-    rows = [RowCost(groups, lanes, 1, fixed, first=index == 0) for index in range(3)]
+    rows = []
+    for count in (2, 1):
+        groups, lanes, fixed = (int(rng.integers(a, b)) for a, b in ((1, 5), (1, 17), (0, 3)))
+        rows += [RowCost(groups, lanes, 1, fixed, first=index == 0) for index in range(count)]
     sizes = rng.integers(6, 15, size=3)
     scores = rng.integers(1, 30, size=int(sizes.sum())).astype(float)
     return rows, scores, np.repeat(np.arange(3), sizes)
 
 
+def cycles_of(rows: list[RowCost], counts: list[int]) -> int:
+    """By the compiler's own formula, for numbers of blocks in the rows."""
+    words = [max(8, count + row.fixed) for count, row in zip(counts, rows, strict=True)]
+    layers = ((rows[0], words[:2]), (rows[2], words[2:]))
+    return sum(rows_cycles(own, row.groups, 1, row.lanes) for row, own in layers)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_every_price_gives_the_best_rows_for_their_cycles(seed: int) -> None:
-    """Against all numbers of blocks in all rows, costed by the compiler's own formula."""
+    """Against all numbers of blocks in all rows."""
     rows, scores, row = random_rows(seed)
-    groups, lanes, fixed = rows[0].groups, rows[0].lanes, rows[0].fixed
     ranked = [np.sort(scores[row == index])[::-1] for index in range(3)]
     everything = []
     for counts in product(*(range(len(part) + 1) for part in ranked)):
-        words = [max(8, count + fixed) for count in counts]
         value = sum(part[:count].sum() for part, count in zip(ranked, counts, strict=True))
-        everything.append((rows_cycles(words, groups, 1, lanes), value))
+        everything.append((cycles_of(rows, list(counts)), value))
     cycles, values = np.array(everything).T
     rank = ranks(scores, row)
     price = block_costs(rank, row, rows, word_bytes=9)[:, 0]
@@ -126,8 +135,7 @@ def test_every_price_gives_the_best_rows_for_their_cycles(seed: int) -> None:
     for gone in borders:
         left = np.ones(len(scores), dtype=bool)
         left[order[:gone]] = False
-        words = [max(8, int(left[row == index].sum()) + fixed) for index in range(3)]
-        took = rows_cycles(words, groups, 1, lanes)
+        took = cycles_of(rows, [int(left[row == index].sum()) for index in range(3)])
         assert scores[left].sum() == values[cycles <= took].max()
     # Fewer cycles than at the end do not exist: what is left is free.
     assert took == cycles.min()
