@@ -168,7 +168,7 @@ class Engine(wiring.Component):
             memory.read_addr.eq(Mux(enable, fetcher.mem_addr, loader.read_addr)),
             loader.read_data.eq(memory.read_data),
             fetcher.mem_data.eq(memory.read_data),
-            fetcher.enable.eq(enable & loader.accepted),
+            fetcher.enable.eq(enable),
             fetcher.last.eq(loader.last),
         ]
 

@@ -47,8 +47,8 @@ def word_layout(n: int) -> data.StructLayout:
 
 def writes_register(common, register: int, n: int):
     """Whether the configuration word with this common byte writes the register."""
-    index = common & spec.COMMON_REGISTER
-    return (index <= register) & (index + n // 2 > register)
+    index = common[:6]
+    return index.matches(*range(max(0, register - n // 2 + 1), register + 1))
 
 
 class Fetcher(wiring.Component):
@@ -99,7 +99,7 @@ class Fetcher(wiring.Component):
         address = Signal(width, init=header_words)
         before_last = Signal(width)
         at_last = Signal()
-        credits = Signal(range(FIFO_DEPTH + 1), init=FIFO_DEPTH)
+        credits = Signal(range(-1, FIFO_DEPTH), init=FIFO_DEPTH - 1)  # less 1: its sign is the test
         go = Signal()
         armed, match = Signal(), Signal()
         body_start, body_before_end = Signal(width), Signal(width)
@@ -177,23 +177,23 @@ class Fetcher(wiring.Component):
                 body_start.eq(where_b + 1),
                 body_before_end.eq(where_b + count - 1),
             ]
-        turn = self._rotate(m, raw, seen.valid)
-        copies = self._copies(m, *turn)
+        held_valid, held, turned_valid, turned = self._rotate(m, raw, seen.valid)
+        copies = self._copies(m, held_valid, held, turned)
         pass_ends = Signal()
         m.d.sync += pass_ends.eq(go & match)
         self._passes(m, pass_ends, arm, left, final, copies)
 
         m.submodules.fifo = fifo = CreditFifo(shape=self.layout, depth=FIFO_DEPTH)
-        m.d.comb += [fifo.write_en.eq(turn[0]), fifo.write_data.eq(turn[1])]
+        m.d.comb += [fifo.write_en.eq(turned_valid), fifo.write_data.eq(turned)]
         wiring.connect(m, fifo.output, wiring.flipped(self.output))
         pop = Signal()
         m.d.sync += pop.eq(self.output.valid & self.output.ready)
-        m.d.comb += go.eq(self.enable & (credits != 0))
+        m.d.comb += go.eq(self.enable & ~credits[-1])
         m.d.sync += credits.eq(credits + pop - go)
         return m
 
     def _rotate(self, m: Module, raw, valid):
-        """Two registers; between them, a configuration word is rotated. Returns valid, word."""
+        """Two registers; between them, a configuration word is rotated. Returns both."""
         lanes16 = self.geometry.n // 2
         select = Signal(range(max(lanes16, 2)))
         held, turned = Signal(self.layout, reset_less=True), Signal(self.layout, reset_less=True)
@@ -207,17 +207,19 @@ class Fetcher(wiring.Component):
                 for shift in range(1, lanes16):
                     with m.Case(shift):
                         m.d.sync += turned.lanes.eq(lanes.rotate_left(16 * shift))
-        return turned_valid, turned
+        return held_valid, held, turned_valid, turned
 
-    def _copies(self, m: Module, valid, word) -> dict:
+    def _copies(self, m: Module, valid, held, word) -> dict:
         """The fetcher's own GX, GY and GZ: it is ahead of the issue stage."""
         n = self.geometry.n
-        config = valid & (word.kind == Kind.CONFIG)
+        config = valid & (held.kind == Kind.CONFIG)
         copies = {}
         for name, register in (("x", spec.Reg.GX), ("y", spec.Reg.GY), ("z", spec.Reg.GZ)):
             copies[name] = Signal(16, name=f"copy_{name}")
             lane = 16 * (register % (n // 2))
-            with m.If(config & writes_register(word.common, register, n)):
+            enable = Signal(name=f"copy_{name}_enable")
+            m.d.sync += enable.eq(config & writes_register(held.common, register, n))
+            with m.If(enable):
                 m.d.sync += copies[name].eq(word.lanes.as_value()[lane : lane + 16])
         return copies
 

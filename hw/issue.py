@@ -170,7 +170,7 @@ class Issue(wiring.Component):
                     m.d.sync += go(State.RUN)
 
         settled = (state == State.SETUP) & last & ~bad
-        m.d.comb += [self.init.eq(settled & ~loading), self.offsets.eq(settled)]
+        m.d.sync += [self.init.eq(settled & ~loading), self.offsets.eq(settled)]
         with m.If(settled):
             m.d.sync += self.layer.eq(Mux(loading, 0, self.layer + 1))
         self._host_writes(m, accepted, clearing, settled)
@@ -245,7 +245,16 @@ class Issue(wiring.Component):
         """The cycles of the inference; returns whether they exceed the limit."""
         count = Signal(32)
         over, begun, waited = Signal(), Signal(), Signal(init=1)
-        m.d.sync += [begun.eq(begin), waited.eq(waits), over.eq(count > self.limit)]
+        above = [Signal(name=f"above{half}") for half in range(2)]
+        equal = Signal()
+        m.d.sync += [
+            begun.eq(begin),
+            waited.eq(waits),
+            above[0].eq(count[:16] > self.limit[:16]),
+            above[1].eq(count[16:] > self.limit[16:]),
+            equal.eq(count[16:] == self.limit[16:]),
+            over.eq(above[1] | (equal & above[0])),
+        ]
         with m.If(begun):
             m.d.sync += count.eq(2)
         with m.Elif(end):

@@ -13,7 +13,7 @@ from .spec import Error
 CRC_POLYNOMIAL = 0xEDB88320  # IEEE 802.3, reflected
 _CRC_AT = spec.HEADER_CRC_OFFSET
 #: Cycles from a byte in the word register to its part in ``crc_good``, and one to spare.
-_PARSE_LATENCY = 5
+_PARSE_LATENCY = 6
 _WORDS_AT, _BANK_AT, _CYCLES_AT = 8, 12, 16  # offsets of the header's 32-bit fields
 
 
@@ -107,6 +107,7 @@ class Loader(wiring.Component):
             at_last.eq((seen == self.last) & (words != 0)),
             at_end.eq(seen == words[: len(seen)]),
             valid.eq(0),
+            restart.eq(0),
         ]
         with m.Switch(phase):
             with m.Case(Phase.LOAD):
@@ -123,7 +124,7 @@ class Loader(wiring.Component):
                         ]
                         with m.If(at_last):
                             m.d.sync += phase.eq(Phase.CHECK)
-                            m.d.comb += restart.eq(1)
+                            m.d.sync += restart.eq(1)
             with m.Case(Phase.CHECK):
                 m.d.sync += tick.eq(Mux(tick == period - 1, 0, tick + 1))
                 m.d.sync += [byte.eq(word), valid.eq(walked & (tick < size)), word.eq(word >> 8)]
@@ -154,12 +155,13 @@ class Loader(wiring.Component):
         field = Signal(32)
         words, bank_words, expected = Signal(32), Signal(32), Signal(32)
         crc = Signal(32, init=0xFFFFFFFF)
-        crc_byte, crc_valid, crc_good = Signal(8), Signal(), Signal()
+        crc_byte, crc_valid, crc_good, same = Signal(8), Signal(), Signal(), Signal(4)
         error = Signal(Error)
         wrong_length, wrong_bank = Signal(), Signal()
         next_field = Cat(field[8:], byte)
         m.d.sync += [
-            crc_good.eq(~crc == expected),
+            crc_good.eq(same.all()),
+            *(same[i].eq(~crc[8 * i :][:8] == expected[8 * i :][:8]) for i in range(4)),
             wrong_length.eq((words > geometry.weight_words) | (words <= geometry.header_words)),
             wrong_bank.eq(bank_words > geometry.bank_words),
             crc_valid.eq(valid),

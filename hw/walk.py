@@ -103,19 +103,17 @@ class Walk(wiring.Component):
             m.d.sync += fresh.eq(self.init | self.row_last)
 
         # Within a group, or in the linear walk within a row.
-        active, start, pixel = Signal(), Signal(), Signal()
+        pixel = Signal()
         lanes_left = Signal(range(_MOST_LANES + 1))
-        more = Signal()
-        m.d.sync += [start.eq(self.group), more.eq(regs[Reg.LANES] != 1)]
-        m.d.comb += pixel.eq(start | active)
-        with m.If(start):
-            m.d.sync += [active.eq(more), lanes_left.eq(regs[Reg.LANES] - 1)]
-        with m.Elif(active):
-            m.d.sync += [lanes_left.eq(lanes_left - 1), active.eq(lanes_left != 1)]
+        with m.If(self.group):
+            m.d.sync += [pixel.eq(1), lanes_left.eq(regs[Reg.LANES])]
+        with m.Elif(pixel):
+            m.d.sync += [lanes_left.eq(lanes_left - 1), pixel.eq(lanes_left != 1)]
 
-        begin = Signal()
+        begin, begins = Signal(), Signal()
         current, current_row = Signal(16), Signal(16)
-        m.d.comb += begin.eq(self.group & (~linear | fresh))
+        m.d.sync += begins.eq(~linear | fresh)
+        m.d.comb += begin.eq(self.group & begins)
         columns = _Left(m, "columns", regs[Reg.PC])
         rows = _Left(m, "rows", regs[Reg.PR])
         turn = pixel & columns.last
@@ -129,13 +127,22 @@ class Walk(wiring.Component):
             m.d.sync += current.eq(current + regs[Reg.D_PC])
 
         # Tiles count groups and lines down from CLAST and RLAST, the linear walk steps from CLAST.
+        # Tiles have time: their events are registered.
+        new_row, new_line, new_group = (
+            Signal(name=name) for name in ("new_row", "new_line", "new_group")
+        )
+        m.d.sync += [
+            new_row.eq(self.init | end_row),
+            new_line.eq(~linear & (self.init | end_row | end_line)),
+            new_group.eq(~linear & self.group),
+        ]
+        stepwise = linear & pixel
         columns_valid = _Left(m, "columns_valid", regs[Reg.CLAST])
         rows_valid = _Left(m, "rows_valid", regs[Reg.RLAST])
-        new_row = self.init_late(m) | end_row
         columns_valid.update(
-            Mux(linear, begin | turn, new_row | end_line), Mux(linear, pixel, self.group)
+            new_line | (linear & begin) | (stepwise & columns.last), new_group | stepwise
         )
-        rows_valid.update(new_row, end_line)
+        rows_valid.update(new_row, new_line)
         column_now, row_now = Signal(), Signal()  # of the group being drained
         with m.If(self.group):
             m.d.sync += [column_now.eq(columns_valid.some), row_now.eq(rows_valid.some)]
@@ -151,9 +158,3 @@ class Walk(wiring.Component):
             ),
         ]
         return m
-
-    def init_late(self, m: Module):
-        """``init`` once the flags of static values have settled."""
-        late = Signal()
-        m.d.sync += late.eq(self.init)
-        return late

@@ -103,7 +103,7 @@ endmodule
 """
 
 
-@pytest.mark.parametrize("rom", [False, True])
+@pytest.mark.parametrize("rom", [True, False])
 def test_engine_of_primitives(rom: bool) -> None:
     """Bit for bit and cycle for cycle, with a weight memory of two slices of different widths."""
     geometry = Geometry(n=4, p=2, weight_words=SLICE_WORDS + 256, bank_words=64)
