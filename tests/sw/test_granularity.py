@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ from secateur.pruning import (
     NOfM,
     density_of,
     granularity_of,
+    permute,
     prune,
     prune_multiscale,
     remove_channels,
@@ -91,7 +93,7 @@ def blockless(layer: nn.Module, name: str) -> bool:
     layer=layers(),
     name=st.sampled_from(sorted(UNIT_OF)),
     density=st.floats(0.01, 1),
-    threshold=st.none() | st.floats(0, 8),
+    threshold=st.none() | st.floats(0, 8) | st.integers(0, 12),
 )
 def test_every_granularity_equals_a_naive_loop(
     layer: nn.Module, name: str, density: float, threshold: float | None
@@ -323,10 +325,10 @@ def test_skipped_layers_keep_their_channels_with_those_tied_to_them() -> None:
 
 
 def test_global_scope_takes_from_the_weaker_sets() -> None:
-    """One channel in four of b holds its saliency, all of a are alike; means are one."""
+    """All channels of the first layer are alike, if small; two of the second's are all it has."""
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
     with torch.no_grad():
-        model[0].weight.fill_(1.0)
+        model[0].weight.fill_(0.01)
         model[2].weight.fill_(0.1)
         model[2].weight[:2] = 5.0
     report = remove_channels(model, torch.ones(1, 4), density=10 / 16, scope="global", round_to=1)
@@ -369,11 +371,22 @@ def test_multiscale_is_channels_then_blocks() -> None:
     assert torch.equal(model.eval()(x), by_hand.eval()(x))
     assert [row.after for row in widths.layers][:4] == [8, 8, 8, 16]
 
-    again = resnet()
-    _, reordered = prune_multiscale(again, x, channels=0.5, density=0.25, reorder=True)
-    assert reordered.kept == sum(round(0.25 * row.blocks) for row in reordered.layers)
-    energy = [sum(float((m.weight.detach() ** 2).sum()) for m in made.c) for made in (again, model)]
-    assert energy[0] > energy[1]
+
+def test_multiscale_may_choose_blocks_for_an_order_to_come() -> None:
+    model, x = resnet(), torch.randn(1, 3, 32, 32)
+    by_hand = copy.deepcopy(model)
+    both: dict[str, Any] = {
+        "density": 0.25, "n": 4, "criterion": Magnitude(1), "skip": ["c.0"],
+    }  # fmt: skip
+    _, blocks = prune_multiscale(
+        model, x, channels=0.5, overrides={"fc": 0.5}, reorder=True, seed=3, **both
+    )
+    remove_channels(by_hand, x, density=0.5, criterion=Magnitude(1), round_to=4, skip=["c.0"])
+    found = permute(by_hand, x, overrides={"fc": 0.5}, seed=3, **both)
+    report = prune(by_hand, overrides={"fc": 0.5}, granularity=found.granularity, **both)
+    assert blocks == report
+    assert torch.equal(model.eval()(x), by_hand.eval()(x))
+    assert found.orders["c.2"] != tuple(range(len(found.orders["c.2"])))
 
 
 def test_removal_refuses_in_one_line() -> None:

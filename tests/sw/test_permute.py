@@ -86,6 +86,7 @@ def test_swaps_come_from_the_seed() -> None:
     assert np.array_equal(runs[0], runs[1])
     assert not np.array_equal(runs[0], runs[2])
     none = kept_saliency(part, search([part], [60], 8, swaps=0), 60, 8)
+    assert kept_saliency(part, np.arange(40), 60, 8) < none
     assert none < kept_saliency(part, runs[0], 60, 8)
 
 
