@@ -148,19 +148,19 @@ def _budget(stages: Stages, column: dict[str, Any]) -> dict[str, Any]:
 
 def _sensitivity(stages: Stages) -> list[dict[str, Any]]:
     """On training samples: the test split is not to be tuned on."""
-    verify, split = stages.recipe.verify, stages.split
+    verify = stages.recipe.verify
     if not verify.sensitivity:
         return []
     model, n = stages.build("float"), stages.target.geometry.n
-    x, y = split.train_x[: verify.samples], split.train_y[: verify.samples]
+    x, y = stages.split.some("train", verify.samples, stages.recipe.seed)
     rows = sensitivity(model, x, y, block_saliency(model, n), n, verify.sensitivity)
     return [{"layer": row.layer, "density": row.density, **asdict(row.score)} for row in rows]
 
 
 def _robustness(stages: Stages) -> list[dict[str, Any]]:
     """Accuracy of the float models, each attacked with its own gradients."""
-    verify, split = stages.recipe.verify, stages.split
-    x, y = split.test_x[: verify.samples], split.test_y[: verify.samples]
+    verify = stages.recipe.verify
+    x, y = stages.split.some("test", verify.samples, stages.recipe.seed)
     models = {name: stages.build(name) for name in ("float", "recovered")}
     bounds = {"low": verify.low, "high": verify.high}
     rows: list[dict[str, Any]] = []

@@ -184,8 +184,8 @@ class Stages:
         self._keep("pruned", model)
 
     def _cut(self, model: nn.Module, costs: CostModel, budgets: Budgets) -> None:
-        prune, split = self.recipe.prune, self.split
-        x, y = split.train_x[: prune.samples], split.train_y[: prune.samples]
+        prune = self.recipe.prune
+        x, y = self.split.some("train", prune.samples, self.recipe.seed)
         batch = self.recipe.training.batch
         batches = list(zip(x.split(batch), y.split(batch), strict=True))
         criterion = criterion_of(
@@ -209,7 +209,7 @@ class Stages:
         self._keep("recovered", model)
 
     def _calibration(self) -> Tensor:
-        return self.split.train_x[: self.recipe.quantise.samples]
+        return self.split.some("train", self.recipe.quantise.samples, self.recipe.seed)[0]
 
     def _int8(
         self, name: str = "model", model: nn.Module | None = None, target: Target | None = None

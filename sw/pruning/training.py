@@ -49,6 +49,16 @@ class Split:
                 raise SecateurError(f"{where}: {len(parts[x])} {x}, but {len(parts[y])} {y}")
         return cls(**parts)
 
+    def some(self, part: str, count: int, seed: int) -> tuple[Tensor, Tensor]:
+        """``count`` samples, or all, of ``part`` ("train" or "test"), drawn from ``seed``.
+
+        Data sets are often sorted by class: the first samples are no sample.
+        """
+        x, y = (self.train_x, self.train_y) if part == "train" else (self.test_x, self.test_y)
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(len(y), generator=generator)[:count]
+        return x[chosen], y[chosen]
+
 
 def rate(step: int, steps: int, highest: float) -> float:
     """Learning rate of batch ``step`` of ``steps``: linear warm-up, then a cosine down to 0."""

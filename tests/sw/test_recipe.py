@@ -15,8 +15,9 @@ from secateur import api
 from secateur.cli import app
 from secateur.errors import SecateurError
 from secateur.pruning import checkpoint
-from secateur.pruning.recipe import load_recipe
+from secateur.pruning.recipe import imported, load_recipe
 from secateur.pruning.run import run_recipe
+from secateur.pruning.training import Split
 
 TINY = Path(__file__).parent / "data" / "tiny.toml"
 
@@ -151,6 +152,26 @@ def test_refused_recipes(tmp_path: Path, old: str, new: str, message: str) -> No
     file.write_text(text.replace(old, new))
     with pytest.raises(SecateurError, match=message):
         run_recipe(load_recipe(file), tmp_path / "out")
+
+
+def test_the_documented_recipe_is_one() -> None:
+    recipe = load_recipe(TINY.parents[3] / "docs" / "mnist.toml", budget={"density": 0.5})
+    assert (recipe.budget.cycles, recipe.budget.density) == (22_000, 0.5)
+    for name in (recipe.model.build, recipe.data.load, recipe.data.augment, recipe.training.loss):
+        assert name is not None
+        imported("key", name)
+
+
+def test_samples_are_drawn_from_all_of_a_sorted_set() -> None:
+    y = torch.arange(400) // 100
+    x = y[:, None].float()
+    split = Split(x, y, -x, y)
+    for part, sign in (("train", 1), ("test", -1)):
+        drawn, labels = split.some(part, 40, seed=0)
+        assert torch.equal(drawn[:, 0], sign * labels.float())
+        assert set(labels.tolist()) == {0, 1, 2, 3}
+        assert torch.equal(labels, split.some(part, 40, seed=0)[1])
+    assert sorted(split.some("train", 999, seed=1)[1].tolist()) == y.tolist()
 
 
 def test_optimisers_go_on_from_their_files(tmp_path: Path) -> None:
