@@ -31,6 +31,32 @@ DEVICES = {
 }
 
 
+#: Columns and rows of the MULT18X18D sites of a part.
+_COLUMNS = {"LFE5U-45F": (4, 13, 22, 31, 42, 51, 60, 69, 78)}
+_ROWS = {"LFE5U-45F": (22, 46)}
+
+
+def multiplier_sites(device: str, count: int) -> list[str] | None:
+    """Sites for ``count`` multipliers, neighbours side by side; None where they are not known.
+
+    The rows of the part are filled in opposite directions, as one chain. The placer scatters
+    multipliers that are not pinned.
+    """
+    if device not in _COLUMNS:
+        return None
+    across = [(base + offset, offset) for base in _COLUMNS[device] for offset in (0, 1, 4, 5)]
+    rows = _ROWS[device]
+    each = -(-count // len(rows))
+    skip = (len(across) - each) // 2
+    row = across[skip : skip + each]
+    chain = [
+        f"X{x}/Y{y}/MULT18_{z}"
+        for index, y in enumerate(rows)
+        for x, z in (row if index % 2 == 0 else reversed(row))
+    ]
+    return chain[:count]
+
+
 class Harness(wiring.Component):
     """The engine between a shift register and a parity tree; two pins and a clock.
 
@@ -126,7 +152,7 @@ def main() -> None:
     geometry = Geometry(
         n=args.n, p=args.p, weight_words=args.weight_words, bank_words=args.bank_words
     )
-    synthesise(geometry, args.o)
+    synthesise(geometry, args.o, multiplier_sites(args.device, geometry.multipliers))
     for seed in args.seeds:
         try:
             found = route(args.o, args.device, seed, args.clock, args.timeout)

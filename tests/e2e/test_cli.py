@@ -1,0 +1,215 @@
+"""The command line as a user meets it: results, messages, exit statuses, files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from secateur.cli import main
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 10, 3, padding=1)
+        self.depthwise = nn.Conv2d(10, 10, 3, stride=2, padding=1, groups=10)
+        self.linear = nn.Linear(10, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.depthwise(torch.relu(self.conv(x))))
+        return self.linear(y.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class Unsupported(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(3, 4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.up(x)  # type: ignore[no-any-return]
+
+
+TOML = "n = 4\np = 3\nweight_words = 1024\nbank_words = 512\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with a dynamic and one with a fixed batch, inputs, a target."""
+    where = tmp_path_factory.mktemp("cli")
+    torch.manual_seed(0)
+    model = Small().eval()
+    x = torch.randn(16, 3, 9, 11)
+    batch = ({0: torch.export.Dim.AUTO},)
+    torch.export.save(torch.export.export(model, (x,), dynamic_shapes=batch), where / "m.pt2")
+    torch.export.save(torch.export.export(model, (x[:1],)), where / "fixed.pt2")
+    other = torch.export.export(Unsupported().eval(), (x,))
+    torch.export.save(other, where / "unsupported.pt2")
+    np.savez(where / "x.npz", x=x.numpy())
+    np.savez(where / "shape.npz", x=x.numpy()[:, :, 1:])
+    np.savez(where / "key.npz", y=x.numpy())
+    (where / "t.toml").write_text(TOML)
+    (where / "broken.toml").write_text("n = 4\n")
+    (where / "text.sec").write_text("hello")
+    return where
+
+
+@pytest.fixture
+def secateur(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):  # type: ignore[no-untyped-def]
+    """Runs a command in the folder; (exit status, stdout, stderr)."""
+    monkeypatch.chdir(folder)
+
+    def call(line: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["secateur", *line.split()])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture
+def image(folder: Path, secateur) -> Path:  # type: ignore[no-untyped-def]
+    if not (folder / "m.sec").exists():
+        status, _, err = secateur("compile m.pt2 --calibrate x.npz --target t.toml -o m.sec --json")
+        assert status == 0, err
+    return folder / "m.sec"
+
+
+def test_compile_and_inspect_agree(image: Path, secateur) -> None:  # type: ignore[no-untyped-def]
+    status, out, _ = secateur("inspect m.sec --json")
+    data = json.loads(out)
+    assert status == 0
+    keys = "cycles cycles_dense bound_cycles stream_bits dense_weights blocks blocks_total layers"
+    assert set(keys.split()) <= set(data)
+    assert data["dense_weights"] == 10 * 27 + 10 * 9 + 5 * 10
+    pixels = 9 * 11, 5 * 6, 1
+    macs = [10 * 27 * pixels[0], 10 * 9 * pixels[1], 10 * 30, 5 * 10]
+    assert data["bound_cycles"] == pytest.approx(sum(macs) / 12)
+    for layer in data["layers"]:
+        assert {"name", "kind", "cycles", "bound_cycles", "blocks", "blocks_total", "lanes_busy"} <= set(layer)
+    assert secateur("inspect m.sec")[0] == 0
+
+
+def test_fixed_batch_gives_the_same_image(image: Path, secateur) -> None:  # type: ignore[no-untyped-def]
+    status, _, err = secateur("compile fixed.pt2 --calibrate x.npz --target t.toml -o fixed.sec")
+    assert status == 0, err
+    words = json.loads(secateur("inspect m.sec --json")[1])["words"]
+    size = words * 5
+    assert image.read_bytes()[:size] == (image.parent / "fixed.sec").read_bytes()[:size]
+
+
+def test_run_and_simulate(image: Path, secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    status, out, err = secateur("run m.sec --input x.npz --output y.npz --json")
+    assert status == 0, err
+    ran = json.loads(out)
+    with np.load(folder / "y.npz") as saved:
+        assert saved["codes"].shape == (16, 5)
+        np.testing.assert_array_equal(saved["values"].tolist(), ran["outputs"])
+    status, out, err = secateur("simulate m.sec --input x.npz --limit 2 --waves w.fst --json")
+    assert status == 0, err
+    simulated = json.loads(out)
+    assert simulated["mismatches"] == 0
+    assert simulated["images"] == 2
+    assert simulated["cycles"] == simulated["predicted_cycles"] == ran["cycles"]
+    assert simulated["layers_compared"] == 2 * 4
+    assert simulated["outputs"] == ran["outputs"][:2]
+    assert (folder / "w.fst").stat().st_size > 0
+
+
+def test_verilog_and_memory_files(image: Path, secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    status, out, err = secateur("verilog --target t.toml --image m.sec -o v --json")
+    assert status == 0, err
+    names = {Path(name).name for name in json.loads(out)["files"]}
+    assert names == {"secateur.v", *(f"weights.{s}" for s in ("bin", "hex", "coe", "mem", "mif"))}
+    raw = (folder / "v/weights.bin").read_bytes()
+    assert image.read_bytes().startswith(raw)
+    words = [raw[i : i + 5][::-1].hex() for i in range(0, len(raw), 5)]
+    assert (folder / "v/weights.hex").read_text().split() == words
+    assert (folder / "v/weights.mem").read_text().split() == ["@0000", *words]
+    coe = (folder / "v/weights.coe").read_text().split("vector=")[1]
+    assert coe.replace(";", "").replace(",", " ").split() == words
+    mif = (folder / "v/weights.mif").read_text()
+    assert f"DEPTH={1024};" in mif
+    assert f"{len(words) - 1:X} : {words[-1]};" in mif
+
+
+BAD = [
+    ("inspect none.sec", "none.sec", "No such file"),
+    ("inspect text.sec", "text.sec", "not a Secateur image"),
+    ("inspect cut.sec", "cut.sec", "cut short"),
+    ("run flipped.sec --input x.npz", "flipped.sec", "CRC-32"),
+    ("run m.sec --input none.npz", "none.npz", "No such file"),
+    ("run m.sec --input text.sec", "text.sec", "npz"),
+    ("run m.sec --input key.npz", "key.npz", "no array 'x'; it has y"),
+    ("run m.sec --input shape.npz", "'x'", "(batch, 3, 9, 11)"),
+    ("compile none.pt2 --calibrate x.npz --target 8x8 -o o.sec", "none.pt2", "no such file"),
+    ("compile text.sec --calibrate x.npz --target 8x8 -o o.sec", "text.sec", "archive"),
+    ("compile m.pt2 --target 8x8 -o o.sec", "float", "calibration"),
+    ("compile m.pt2 --calibrate x.npz --target 9x9 -o o.sec", "'9x9'", "preset"),
+    ("compile m.pt2 --calibrate x.npz --target broken.toml -o o.sec", "broken.toml", "bank_words"),
+    ("compile m.pt2 --calibrate shape.npz --target 8x8 -o o.sec", "calibration", "(3, 9, 11)"),
+    ("compile m.pt2 --calibrate x.npz --target 8x8 -o no/o.sec", "no/o.sec", "cannot be written"),
+    ("compile unsupported.pt2 --calibrate x.npz --target 8x8 -o o.sec", "conv_transpose2d", "resize"),
+    ("verilog --target 8x8 --image m.sec -o v2", "m.sec", "compiled for 4x3"),
+    ("verilog --target 8x8 --family lattice -o v2", "'lattice'", "ecp5"),
+]
+
+
+@pytest.mark.parametrize(("line", "names", "says"), BAD)
+def test_bad_input_is_one_line(  # type: ignore[no-untyped-def]
+    line: str, names: str, says: str, image: Path, secateur, folder: Path
+) -> None:
+    data = bytearray(image.read_bytes())
+    (folder / "cut.sec").write_bytes(data[:200])
+    data[60] ^= 4
+    (folder / "flipped.sec").write_bytes(data)
+    before = set(folder.iterdir())
+    status, out, err = secateur(line)
+    assert status == 1
+    assert out == ""
+    assert err.startswith("secateur: ")
+    assert err.count("\n") == 1
+    assert names in err
+    assert says in err
+    assert set(folder.iterdir()) == before
+
+
+def test_interrupt_leaves_nothing(image: Path, secateur, folder: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = set(folder.iterdir())
+    monkeypatch.setattr("os.replace", interrupted)
+    status, _, err = secateur("run m.sec --input x.npz --output z.npz --json")
+    assert status == 130
+    assert err.strip().endswith("interrupted")
+    assert set(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "command", ["", "compile", "run", "simulate", "verilog", "inspect", "targets", "demo"]
+)
+def test_help_has_an_example(command: str, secateur) -> None:  # type: ignore[no-untyped-def]
+    status, out, _ = secateur(f"{command} --help".strip())
+    assert status == 0
+    assert command == "" or f"secateur {command}" in out.replace("\n", " ")
+
+
+def test_targets(secateur) -> None:  # type: ignore[no-untyped-def]
+    status, out, _ = secateur("targets --json")
+    assert status == 0
+    assert {t["name"]: t["n"] * t["p"] for t in json.loads(out)["targets"]} == {
+        "8x1": 8,
+        "8x3": 24,
+        "8x8": 64,
+        "8x16": 128,
+    }
