@@ -85,8 +85,9 @@ def run(program: Program, inputs: Bytes, *, trace: bool = True, sequential: bool
 def hazards(program: Program) -> list[int]:
     """Indices of layers that read a bank word of their own output window.
 
-    Such a layer depends on the engine's timing and is no correct program; ``run`` lets it read
-    what stood there at its START.
+    ``run`` lets such a layer read what stood there at its START. The engine does the same if the
+    words are written by the group that reads them, or later (docs/stream.md, "Rows and groups");
+    else the layer depends on the engine's timing and is no correct program.
     """
     words, found = program.geometry.bank_words, []
     for layer in program.layers:
