@@ -16,6 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from secateur.errors import SecateurError
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -42,9 +44,11 @@ def main() -> None:
     except SecateurError as error:
         print(f"secateur: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != INTERRUPTED:  # typer's for Ctrl-C
+            raise
         print("secateur: interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 def emit(data: dict[str, Any], as_json: bool, show: Callable[[dict[str, Any]], None]) -> None:
@@ -58,7 +62,13 @@ def emit(data: dict[str, Any], as_json: bool, show: Callable[[dict[str, Any]], N
 def bar() -> Progress:
     """Progress on stderr, so that stdout stays clean for results."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeElapsedColumn(), console=progress_console, transient=True)
+    return Progress(
+        *columns,
+        TimeElapsedColumn(),
+        console=progress_console,
+        transient=True,
+        disable=not progress_console.is_terminal,
+    )
 
 
 def arrays(path: Path, key: str = "x", limit: int | None = None) -> Any:

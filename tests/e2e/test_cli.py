@@ -20,6 +20,8 @@ class Small(nn.Module):
         self.conv = nn.Conv2d(3, 10, 3, padding=1)
         self.depthwise = nn.Conv2d(10, 10, 3, stride=2, padding=1, groups=10)
         self.linear = nn.Linear(10, 5)
+        for weight in self.parameters():  # none so small that its code is zero
+            weight.data += 0.1 * weight.data.sign()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = torch.relu(self.depthwise(torch.relu(self.conv(x))))
@@ -60,9 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def secateur(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):  # type: ignore[no-untyped-def]
+def secateur(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
     """Runs a command in the folder; (exit status, stdout, stderr)."""
     monkeypatch.chdir(folder)
 
@@ -95,7 +95,15 @@ def test_compile_and_inspect_agree(image: Path, secateur) -> None:  # type: igno
     macs = [10 * 27 * pixels[0], 10 * 9 * pixels[1], 10 * 30, 5 * 10]
     assert data["bound_cycles"] == pytest.approx(sum(macs) / 12)
     for layer in data["layers"]:
-        assert {"name", "kind", "cycles", "bound_cycles", "blocks", "blocks_total", "lanes_busy"} <= set(layer)
+        assert {
+            "name",
+            "kind",
+            "cycles",
+            "bound_cycles",
+            "blocks",
+            "blocks_total",
+            "lanes_busy",
+        } <= set(layer)
     assert secateur("inspect m.sec")[0] == 0
 
 
@@ -158,7 +166,11 @@ BAD = [
     ("compile m.pt2 --calibrate x.npz --target broken.toml -o o.sec", "broken.toml", "bank_words"),
     ("compile m.pt2 --calibrate shape.npz --target 8x8 -o o.sec", "calibration", "(3, 9, 11)"),
     ("compile m.pt2 --calibrate x.npz --target 8x8 -o no/o.sec", "no/o.sec", "cannot be written"),
-    ("compile unsupported.pt2 --calibrate x.npz --target 8x8 -o o.sec", "conv_transpose2d", "resize"),
+    (
+        "compile unsupported.pt2 --calibrate x.npz --target 8x8 -o o.sec",
+        "conv_transpose2d",
+        "resize",
+    ),
     ("verilog --target 8x8 --image m.sec -o v2", "m.sec", "compiled for 4x3"),
     ("verilog --target 8x8 --family lattice -o v2", "'lattice'", "ecp5"),
 ]
