@@ -35,7 +35,8 @@ class AddressGenerator(wiring.Component):
     -------
     registers : In, the configuration
     init : In, strobe when the registers hold a new layer
-    valid, word : In, one fetched word; not a stream: it is taken at once
+    valid, word : In, one issued word; not a stream: it is taken at once. Its END_TAGS are 0
+        unless it is valid.
     address : Out, byte address, ADDRESS_LATENCY cycles later; held while there is no body word
     access : Out, with ``address``
     """
@@ -62,7 +63,7 @@ class AddressGenerator(wiring.Component):
         # Origin A is used by the first word of a pass only, but B by any word, even the last: B
         # must move one cycle later, and its sum with KR is made where it is used.
         ends = Signal(_ENDS)
-        m.d.comb += [ends[name].eq(self.valid & self.word[name]) for name in _ENDS.members]
+        m.d.comb += [ends[name].eq(self.word[name]) for name in _ENDS.members]
         late_ends = data.View(_ENDS, delay(m, ends, 1, "ends", reset_less=False))
         a = self._origin(m, "a", ends, spec.FLAG_A_ROWSTEP)
         b = self._origin(m, "b", late_ends, spec.FLAG_B_ROWSTEP)

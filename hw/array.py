@@ -125,7 +125,7 @@ class Array(wiring.Component):
             m.d.comb += control.weights[index].eq(shifted)
         last = delay(
             m,
-            self.valid & word.group_last,
+            word.group_last,
             ADDRESS_LATENCY + lane_.AT_LAST,
             "last",
             reset_less=False,

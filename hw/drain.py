@@ -94,7 +94,7 @@ class Drain(wiring.Component):
 
         group = Signal(data.StructLayout({"valid": 1, "line_last": 1, "row_last": 1}))
         m.d.comb += [
-            group.valid.eq(self.valid & self.word.group_last),
+            group.valid.eq(self.word.group_last),
             group.line_last.eq(self.word.line_last),
             group.row_last.eq(self.word.row_last),
         ]

@@ -23,6 +23,10 @@ class Kind(enum.Enum, shape=2):
     BODY = 3
 
 
+#: Tags that end something.
+END_TAGS = ("pass_last", "group_last", "line_last", "row_last", "layer_last")
+
+
 def word_layout(n: int) -> data.StructLayout:
     """A fetched word. The tags from ``first`` on are those of body words (``first`` excepted, they
     are 0 in others), ``bad`` that of HEAD_B.
@@ -97,7 +101,7 @@ class Fetcher(wiring.Component):
 
         # Address side. `match`: the address is the last of a pass; `left` count what is to do.
         address = Signal(width, init=header_words)
-        before_last = Signal(width)
+        before_last, single = Signal(width), Signal()
         at_last = Signal()
         credits = Signal(range(-1, FIFO_DEPTH), init=FIFO_DEPTH - 1)  # less 1: its sign is the test
         go = Signal()
@@ -116,19 +120,19 @@ class Fetcher(wiring.Component):
             tags.row.eq(match & final["z"] & final["x"] & final["y"]),
         ]
         m.d.sync += [final[name].eq(left[name] == 1) for name in left]
-        m.d.sync += before_last.eq(self.last - 1)
+        m.d.sync += [before_last.eq(self.last - 1), single.eq(self.last == header_words)]
         with m.If(go):
             m.d.sync += [
                 address.eq(
                     Mux(loop, body_start, Mux(at_last, header_words, (address + 1)[:width]))
                 ),
-                at_last.eq(~loop & Mux(at_last, header_words == self.last, address == before_last)),
+                at_last.eq(~loop & Mux(at_last, single, address == before_last)),
                 match.eq(armed & ~match & (address == body_before_end)),
             ]
             with m.If(tags.row):
                 m.d.sync += armed.eq(0)
         with m.Elif(~self.enable):
-            m.d.sync += at_last.eq(self.last == header_words)
+            m.d.sync += at_last.eq(single)
 
         # Data side, first step: what is this word?
         seen = delay(m, tags, self.latency, "tags", reset_less=False)

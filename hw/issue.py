@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from . import spec
 from .address import REGISTERS
 from .drain import host_layout, result_depth
-from .fetch import Kind, word_layout, writes_register
+from .fetch import END_TAGS, Kind, word_layout, writes_register
 from .spec import Error, Reg
 
 
@@ -44,7 +44,7 @@ class Issue(wiring.Component):
     fetched : In, stream of words
     input : In, stream of input words (N bytes)
     released : In, results that have left, see Drain
-    valid, word : Out, the word that issued in the cycle before
+    valid, word : Out, the word that issued in the cycle before; END_TAGS are 0 if none did
     registers : Out, the configuration
     init : Out, strobe: a layer's registers are settled; offsets : Out, the same for LOAD, too
     host : Out, writes of LOAD and CLEAR
@@ -93,6 +93,7 @@ class Issue(wiring.Component):
         m.d.comb += self.fetched.ready.eq(run & ~held)
         issue = self.fetched.valid & self.fetched.ready
         m.d.sync += [self.valid.eq(issue), self.word.eq(word)]
+        m.d.sync += [self.word[tag].eq(word[tag] & issue) for tag in END_TAGS]
         self._configure(m)
 
         # Waits: `last` is the last cycle of a state; `left` counts down to it.

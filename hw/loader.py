@@ -88,7 +88,7 @@ class Loader(wiring.Component):
         byte, valid, restart = Signal(8), Signal(), Signal()
         error, words, crc_good = self._parse(m, byte, valid, restart)
         seen = Signal(len(self.last) + 1)  # words that were loaded, or walked over
-        at_last, at_end = Signal(), Signal()
+        at_last, at_end, known = Signal(), Signal(), Signal()
 
         word = Signal(self.geometry.word_bits, reset_less=True)
         lane = Signal(range(size))
@@ -104,7 +104,8 @@ class Loader(wiring.Component):
         m.d.sync += [
             self.last.eq(words - 1),
             self.write_en.eq(0),
-            at_last.eq((seen == self.last) & (words != 0)),
+            known.eq(words != 0),
+            at_last.eq((seen == self.last) & known),
             at_end.eq(seen == words[: len(seen)]),
             valid.eq(0),
             restart.eq(0),

@@ -98,6 +98,8 @@ def test_naive(n: int) -> None:
             fields = {"common": step, "kind": Kind.BODY, "first": word[2][-1], "pass_last": end}
             fields |= {"group_last": group, "line_last": line, "row_last": row}
             ctx.set(dut.word, fields)
+        else:  # anything but the tags
+            ctx.set(dut.word, {"common": 0xFF, "kind": Kind.BODY, "first": 1})
         queue.append(None if word is None else word[2])
         if len(queue) > ADDRESS_LATENCY:
             want = queue.pop(0)

@@ -103,6 +103,7 @@ endmodule
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rom", [True, False])
 def test_engine_of_primitives(rom: bool) -> None:
     """Bit for bit and cycle for cycle, with a weight memory of two slices of different widths."""
