@@ -118,26 +118,39 @@ def count_blocks(pattern: np.ndarray, order: Ints, n: int) -> int:
     )
 
 
-def group_channels(pattern: np.ndarray, n: int) -> Ints:
-    """An order of the channels in which rows of N share their zeros, or the given order.
-
-    Greedy: a row begins with the densest channel left and takes the one that adds the fewest
-    nonzero blocks, N - 1 times. The given order is kept unless this one has fewer blocks.
+def _grow(pattern: np.ndarray, sizes: list[int]) -> list[list[int]]:
+    """Groups of the given sizes: each begins with the densest channel left and takes the one that
+    adds the fewest nonzero blocks until it is full.
     """
     left = list(np.argsort(-pattern.sum(axis=1), kind="stable"))
-    order: list[int] = []
-    while left:
+    groups = []
+    for size in sizes:
         union = pattern[left[0]].copy()
-        order.append(int(left.pop(0)))
-        for _ in range(min(n - 1, len(left))):
+        group = [int(left.pop(0))]
+        for _ in range(size - 1):
             added = (pattern[left] & ~union).sum(axis=1)
             chosen = int(np.argmin(added))
             union |= pattern[left[chosen]]
-            order.append(int(left.pop(chosen)))
-    given = np.arange(len(pattern))
-    grouped = np.array(order)
-    better = count_blocks(pattern, grouped, n) < count_blocks(pattern, given, n)
-    return grouped if better else given
+            group.append(int(left.pop(chosen)))
+        groups.append(group)
+    return groups
+
+
+def group_channels(pattern: np.ndarray, n: int) -> Ints:
+    """An order of the channels in which rows of N share their zeros, or the given order.
+
+    Greedy. If the channels do not fill the last row, the short group is tried in every place of
+    the sequence. The given order is kept unless another has fewer blocks.
+    """
+    full, short = divmod(len(pattern), n)
+    tries = [[n] * full]
+    if short:
+        tries = [[n] * k + [short] + [n] * (full - k) for k in range(full, -1, -1)]
+    orders = [np.arange(len(pattern))]
+    for sizes in tries:
+        groups = sorted(_grow(pattern, sizes), key=len, reverse=True)
+        orders.append(np.array([channel for group in groups for channel in group]))
+    return min(orders, key=lambda order: count_blocks(pattern, order, n))
 
 
 def place(network: Network, n: int) -> dict[Tensor, Placement]:

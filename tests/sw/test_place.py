@@ -1,0 +1,43 @@
+"""Channel orders: hidden groups are found again, and no order is worse than the given one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secateur.place import group_channels
+
+
+def _blocks(pattern: np.ndarray, order: np.ndarray, n: int) -> int:
+    total = 0
+    for begin in range(0, len(order), n):
+        for column in range(pattern.shape[1]):
+            total += any(pattern[channel, column] for channel in order[begin : begin + n])
+    return total
+
+
+@pytest.mark.parametrize(("channels", "n"), [(32, 8), (10, 8), (23, 4), (16, 16)])
+def test_hidden_groups_are_found(channels: int, n: int) -> None:
+    rng = np.random.default_rng(channels)
+    groups = -(-channels // n)
+    shared = rng.random((groups, 200)) < 0.2
+    pattern = np.repeat(shared, n, axis=0)[:channels]
+    shuffled = pattern[rng.permutation(channels)]
+    order = group_channels(shuffled, n)
+    assert sorted(order) == list(range(channels))
+    assert _blocks(shuffled, order, n) == shared.sum()
+
+
+@given(st.integers(1, 20), st.sampled_from([2, 4, 8]), st.integers(0, 1000))
+def test_never_worse_than_given(channels: int, n: int, seed: int) -> None:
+    pattern = np.random.default_rng(seed).random((channels, 12)) < 0.4
+    order = group_channels(pattern, n)
+    assert sorted(order) == list(range(channels))
+    given_order = np.arange(channels)
+    assert _blocks(pattern, order, n) <= _blocks(pattern, given_order, n)
+
+
+def test_the_given_order_is_kept_if_none_is_better() -> None:
+    np.testing.assert_array_equal(group_channels(np.ones((12, 5), dtype=bool), 4), np.arange(12))
