@@ -6,9 +6,10 @@ import random
 
 import torch
 import torch.nn.functional as F
-from network_blocks import Add, Builder, activation
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+
+from tests.network_blocks import Add, Builder, activation
 
 MAP_SIZES = [(25, 5), (3, 3), (9, 7), (12, 12), (16, 10), (8, 8), (5, 11), (1, 20), (14, 14)]
 Shape = tuple[int, ...]

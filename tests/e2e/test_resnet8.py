@@ -5,38 +5,25 @@ from __future__ import annotations
 import time
 
 import pytest
-import torch
 
 from secateur import host
 from secateur.image import Image
 from secateur.inspect import summary
-from secateur.pruning import prune
 from secateur.sim import golden
 from secateur.sim.simulate import compare, simulate
-from secateur.target import Target
-from tests.networks import resnet8
-from tests.pipeline import Built, build, check_image, compile_for
-
-TARGET = Target.load("8x8")
-
-
-def _built(density: float) -> Built:
-    model, shape = resnet8(0)
-    if density < 1:
-        prune(model, density=density, n=8, skip=("c.0", "fc"))
-    generator = torch.Generator().manual_seed(0)
-    return build(model, torch.rand((8, *shape), generator=generator) * 255)
+from tests.figures import TARGET, build_resnet8
+from tests.pipeline import Built, check_image, compile_for
 
 
 @pytest.fixture(scope="module")
 def dense() -> tuple[Built, Image]:
-    built = _built(1.0)
+    built = build_resnet8(1.0)
     return built, compile_for(built, TARGET)
 
 
 @pytest.fixture(scope="module")
 def pruned() -> tuple[Built, Image]:
-    built = _built(0.25)
+    built = build_resnet8(0.25)
     return built, compile_for(built, TARGET)
 
 
@@ -50,7 +37,8 @@ def test_cycles(dense: tuple[Built, Image], pruned: tuple[Built, Image]) -> None
     assert before["cycles"] <= 205_000
     assert after["cycles"] <= 58_000
     assert before["cycles"] >= 3.5 * after["cycles"]
-    assert after["cycles_dense"] == before["cycles"]
+    # Pruning changes scales, and with them a few configuration and residual words.
+    assert after["cycles_dense"] == pytest.approx(before["cycles"], rel=1e-3)
     layers = [layer for layer in after["layers"] if layer["kind"] == "conv"]
     assert len(layers) == 7
     bound = sum(layer["bound_cycles"] for layer in layers)
@@ -65,7 +53,7 @@ def test_bits_of_stream(pruned: tuple[Built, Image]) -> None:
 
 
 def test_compile_takes_seconds() -> None:
-    built = _built(0.25)
+    built = build_resnet8(0.25)
     began = time.monotonic()
     compile_for(built, TARGET)
     assert time.monotonic() - began < 10
