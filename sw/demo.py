@@ -46,7 +46,9 @@ def run_demo(folder: Path, seed: int, progress: Progress) -> dict[str, Any]:
 
     demo_model.train(network, images, demo_model.EPOCHS, seed, bar("train", demo_model.EPOCHS))
     accuracy_float = demo_model.evaluate(network, images.test_x, images.test_y)
-    calibration = images.train_x[:CALIBRATION]
+    # The images are sorted by digit: a sample must be drawn.
+    drawn = torch.randperm(len(images.train_x), generator=torch.Generator().manual_seed(seed))
+    calibration = images.train_x[drawn[:CALIBRATION]]
     dense = quantize(network, calibration)
     epochs = demo_model.PRUNE_EPOCHS
     demo_model.prune_and_train(network, images, epochs, seed, bar("prune and fine-tune", epochs))
@@ -59,6 +61,7 @@ def run_demo(folder: Path, seed: int, progress: Progress) -> dict[str, Any]:
         raise SecateurError(f"{folder}: cannot be made: {error.strerror}") from None
     target = Target.load(TARGET)
     test_x, labels = images.test_x, images.test_y.numpy()
+    shown = test_x[:: len(test_x) // SIMULATED][:SIMULATED]
     accuracy, compiled = {}, {}
     for name, graph in (("dense", dense), ("pruned", pruned)):
         image = compile_network(lower(graph), target)
@@ -67,9 +70,9 @@ def run_demo(folder: Path, seed: int, progress: Progress) -> dict[str, Any]:
         outputs = api.run(image, test_x.numpy(), bar(f"golden, {name}", len(test_x)))
         _check_results(graph, test_x, outputs.values)
         accuracy[name] = float((outputs.values.argmax(axis=1) == labels).mean())
-    layers = _check_layers(pruned, compiled["pruned"], test_x[:SIMULATED])
+    layers = _check_layers(pruned, compiled["pruned"], shown)
     task = progress.add_task("Verilator, every layer", total=None)
-    simulated = api.simulate(compiled["pruned"], test_x[:SIMULATED].numpy())
+    simulated = api.simulate(compiled["pruned"], shown.numpy())
     progress.update(task, total=1, completed=1)
     if simulated.mismatches:
         raise SecateurError(f"Verilog differs from golden: {simulated.mismatches[0]}")
