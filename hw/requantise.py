@@ -11,7 +11,7 @@ from .memory import delay
 
 FRACTION = spec.BIAS_FRACTION
 SHIFT_BITS = 6  # 0 .. 31 + 7
-#: Shift by 16s, by 4s, by 1s; bias; saturate and decide; round; lower bound; upper bound.
+#: Shift by 16s, by 4s, by 1s; bias; decide; round or saturate; compare with bounds; clamp.
 REQUANTISE_LATENCY = 8
 #: The bias is added in the fourth step; ``load`` is one cycle ahead of the first.
 _BIAS_DELAY = 3
@@ -56,6 +56,8 @@ class Requantiser(wiring.Component):
         low, high = Signal(signed(9)), Signal(signed(9))
         for bound, byte in ((low, self.clip[:8]), (high, self.clip[8:])):
             m.d.sync += bound.eq(Mux(self.signed, byte.as_signed(), byte))
+        floor = Signal(8)  # the upper bound wins should the lower one be higher
+        m.d.sync += floor.eq(Mux(low > high, high, low))
         load_bias = delay(m, self.load, _BIAS_DELAY, "load", reset_less=False)
         for channel in range(self.n):
             shift = Signal(SHIFT_BITS, name=f"shift{channel}", reset_less=True)
@@ -64,11 +66,11 @@ class Requantiser(wiring.Component):
                 m.d.sync += shift.eq(self.shift_base + self.delta[channel])
             with m.If(load_bias):
                 m.d.sync += bias.eq(self.bias[channel])
-            code = self._channel(m, channel, shift, bias, low, high)
+            code = self._channel(m, channel, shift, bias, low, high, floor)
             m.d.comb += self.codes[channel].eq(code)
         return m
 
-    def _channel(self, m: Module, channel: int, shift, bias, low, high):
+    def _channel(self, m: Module, channel: int, shift, bias, low, high, floor):
         width = spec.ACC_BITS + FRACTION
 
         def register(shape, name):
@@ -104,18 +106,27 @@ class Requantiser(wiring.Component):
         part = total[:FRACTION]
         fits = quotient[9:].all() | ~quotient[9:].any()
         narrow = register(signed(10), "narrow")
-        up = register(1, "up")
+        up, saturated = register(1, "up"), register(1, "saturated")
+        limit = register(signed(10), "limit")
         half = 1 << (FRACTION - 1)
         m.d.sync += [
-            narrow.eq(Mux(fits, quotient, Mux(total[-1], -512, 511))),
+            narrow.eq(quotient),
+            saturated.eq(~fits),
+            limit.eq(Mux(total[-1], -512, 511)),
             up.eq((part > half) | ((part == half) & (total_sticky | quotient[0]))),
         ]
         rounded = register(signed(11), "rounded")
-        raised = register(signed(11), "raised")
+        compared, below, above = (
+            register(8, "compared"),
+            register(1, "below"),
+            register(1, "above"),
+        )
         code = register(8, "code")
         m.d.sync += [
-            rounded.eq(narrow + up),
-            raised.eq(Mux(rounded < low, low, rounded)),
-            code.eq(Mux(raised > high, high, raised)),
+            rounded.eq(Mux(saturated, limit, narrow + up)),
+            compared.eq(rounded),
+            below.eq(rounded < low),
+            above.eq(rounded > high),
+            code.eq(Mux(above, high, Mux(below, floor, compared))),
         ]
         return code
