@@ -34,8 +34,8 @@ class Body:
 
     ``lanes`` (rows, N): output channel of each lane, -1 for none. Every group makes ``passes``
     passes over a body, ``pass_rows`` kernel rows apart. ``uniform``: all channels have the same
-    weights, so that a row serves any block of channels. ``blocks_total`` counts the blocks that a
-    dense layer would have.
+    weights, bias and shift, so that a row serves any block of channels; then no lane is left out.
+    ``blocks_total`` counts the blocks that a dense layer would have.
     """
 
     lanes: Ints
@@ -152,8 +152,9 @@ def make_body(
     """The rows of a layer; with ``dense``, with every block kept."""
     lanes = lane_channels(layer, placements[layer.output], n)
     passes, pass_rows = _passes(layer)
+    uniform = _uniform(layer)
     rows = []
-    for row in lanes:
+    for row in np.zeros_like(lanes) if uniform else lanes:
         blocks: list[_Block] = []
         for index, source in enumerate(layer.sources):
             placement = placements[source.tensor]
@@ -167,4 +168,4 @@ def make_body(
         (source.count if source.mode == "broadcast" else 1) * source.kernel[0] * source.kernel[1]
         for source in layer.sources
     )
-    return Body(lanes, rows, passes, pass_rows, _uniform(layer), total * len(rows))
+    return Body(lanes, rows, passes, pass_rows, uniform, total * len(rows))

@@ -15,7 +15,7 @@ from secateur.ir import Ints, Layer, Network
 class Certificate:
     """Largest magnitudes over all inputs and output channels of a layer.
 
-    ``accumulator`` < 2**(ACC_BITS - 1): the array does not overflow. ``reference`` < 2**24, on the
+    ``accumulator`` < 2**(ACC_BITS - 1): the array does not overflow. ``reference`` <= 2**24, on the
     finest grid of products and bias: PyTorch's float32 sums are exact in any order.
     """
 
@@ -48,12 +48,12 @@ def certify(network: Network) -> dict[Layer, Certificate]:
         bias = np.abs(layer.bias) << np.maximum(0, layer.shift - spec.BIAS_FRACTION)
         exact = (sums << finer) + bias
         limit = 1 << spec.ACC_BITS - 1
-        if sums.max() >= limit or exact.max() >= 1 << 24:
+        if sums.max() >= limit or exact.max() > 1 << 24:
             channel = int(np.argmax(exact))
             raise SecateurError(
                 f"layer {layer.name!r}, output channel {channel}: the worst-case sum "
                 f"{int(sums[channel])} must stay below {limit} (with bias {int(exact[channel])} "
-                f"below {1 << 24}); quantise the model with secateur.quantize, which coarsens such "
+                f"at most {1 << 24}); quantise the model with secateur.quantize, which coarsens such "
                 f"weights, or prune the layer"
             )
         certificates[layer] = Certificate(int(sums.max()), int(exact.max()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -12,7 +13,7 @@ from secateur.choose import LayerPlan
 from secateur.encode import Encoded, encode
 from secateur.image import Image
 from secateur.ir import Ints, Layer, Network, Source, Tensor
-from secateur.layout import MapLayout
+from secateur.layout import MapLayout, reads_outside
 from secateur.schedule import Plan, plan
 from secateur.target import Target
 
@@ -29,21 +30,46 @@ def with_result_layer(network: Network) -> Network:
     last = network.layers[-1:] == writers
     if last and not read:
         return network
-    shape = (output.channels, output.height, output.width, output.exponent, output.signed)
-    result = Tensor(f"{output.name}.result", *shape)
-    low, high = (-128, 127) if output.signed else (0, 255)
-    copy = Layer(
-        name=result.name,
+    copy = _copy(output, f"{output.name}.result")
+    layers = [*network.layers, copy]
+    return replace(network, output=copy.output, layers=layers)
+
+
+def with_own_padding(network: Network) -> Network:
+    """The network with a copy of every tensor that needs two kinds of padding.
+
+    A padded maximum over signed codes wants -128 around the tensor, all other layers want 0: the
+    maximum then reads the copy.
+    """
+    layers = list(network.layers)
+    for tensor in network.tensors:
+        reads = [(layer, s) for layer in layers for s in layer.sources if s.tensor is tensor]
+        outside = [(layer, source, reads_outside(source, layer)) for layer, source in reads]
+        if len({need.fill for _, _, need in outside if need.any}) < 2:
+            continue
+        copy = _copy(tensor, f"{tensor.name}.padded")
+        readers = [(layer, source) for layer, source, need in outside if need.any and need.fill]
+        layers.insert(layers.index(readers[0][0]), copy)
+        for layer, source in readers:
+            sources = [replace(s, tensor=copy.output) if s is source else s for s in layer.sources]
+            layers[layers.index(layer)] = replace(layer, sources=sources)
+    return replace(network, layers=layers)
+
+
+def _copy(tensor: Tensor, name: str) -> Layer:
+    """A layer that writes the codes of ``tensor`` to a tensor of its own."""
+    none = np.zeros(tensor.channels, dtype=np.int64)
+    low, high = (-128, 127) if tensor.signed else (0, 255)
+    return Layer(
+        name=name,
         kind="copy",
-        sources=[Source(output, "lanewise", np.ones((output.channels, 1, 1), dtype=np.int64))],
-        output=result,
-        bias=np.zeros(output.channels, dtype=np.int64),
-        shift=np.zeros(output.channels, dtype=np.int64),
+        sources=[Source(tensor, "lanewise", np.ones((tensor.channels, 1, 1), dtype=np.int64))],
+        output=replace(tensor, name=name, slices=[tensor.channels]),
+        bias=none,
+        shift=none.copy(),
         low=low,
         high=high,
     )
-    layers = [*network.layers, copy]
-    return Network(network.input, result, layers, network.features, network.source_hash)
 
 
 def compile_network(network: Network, target: Target) -> Image:
@@ -54,7 +80,7 @@ def compile_network(network: Network, target: Target) -> Image:
     SecateurError : an accumulator could overflow, the tensors do not fit the banks, or the image
         does not fit the weight memory
     """
-    network = with_result_layer(network)
+    network = with_own_padding(with_result_layer(network))
     certificates = certify(network)
     planned = plan(network, target.geometry)
     encoded = encode(planned)

@@ -234,7 +234,10 @@ def encode(plan: Plan, check_depth: bool = True) -> Encoded:
         configuration = writer.configure(layer.name, registers, spec.COMMON_START)
         for index, row in enumerate(layer_plan.rows):
             last = index == len(layer_plan.rows) - 1
-            writer.add(_header_words(layer, layer_plan.body.lanes[index], len(row.common), last))
+            lanes = layer_plan.body.lanes[index]
+            if layer_plan.body.uniform:
+                lanes = np.zeros_like(lanes)
+            writer.add(_header_words(layer, lanes, len(row.common), last))
             words = np.concatenate([row.weights.view(np.uint8), row.common[:, None]], axis=1)
             writer.add(words)
         took = layer_cycles(

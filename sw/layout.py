@@ -26,7 +26,7 @@ class Padding:
         return bool(self.top or self.left or self.bottom or self.right)
 
 
-def _padding_of(source: Source, layer: Layer) -> Padding:
+def reads_outside(source: Source, layer: Layer) -> Padding:
     """What one consumer reads outside the tensor: a stride may leave declared padding unread."""
     top, left = source.padding[:2]
     bottom, right = (
@@ -53,7 +53,7 @@ def padding(tensor: Tensor, consumers: list[tuple[Layer, Source]]) -> Padding:
     SecateurError : some need zeros around the tensor, others (a padded maximum over signed
         codes) need -128
     """
-    needs = [(_padding_of(source, layer), layer.name) for layer, source in consumers]
+    needs = [(reads_outside(source, layer), layer.name) for layer, source in consumers]
     fills = {need.fill for need, _ in needs if need.any}
     if len(fills) > 1:
         names = ", ".join(name for need, name in needs if need.any)

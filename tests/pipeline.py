@@ -63,11 +63,13 @@ def check_image(built: Built, image: Image, geometry: Geometry) -> int:
     values = host.to_floats(host.result_codes(run.results, meta["output"]), meta["output"])
     with torch.no_grad(), torch.backends.nnpack.flags(enabled=False):
         np.testing.assert_array_equal(values, built.graph(x).numpy())
-    weights = iter(decode(image))
+    decoded = decode(image)
     for layer in built.network.layers:
-        for source in layer.sources:
-            if source.mode != "maximum":
-                np.testing.assert_array_equal(next(weights).dense(), source.weight)
+        sources = [source for source in layer.sources if source.mode != "maximum"]
+        weights = [found.dense() for found in decoded if found.layer == layer.name]
+        assert len(weights) == len(sources)
+        for found, source in zip(weights, sources, strict=True):
+            np.testing.assert_array_equal(found, source.weight)
     return compared
 
 
