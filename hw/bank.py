@@ -128,6 +128,7 @@ class OffsetGenerator(wiring.Component):
         m = Module()
         left = Signal(range(self.p + 1))
         column = Signal(16)
+        last_column = Signal()  # column == 1, ahead of time: it enables 32 flip-flops
         next_row = Signal(16)
         m.d.comb += self.shift.eq(left != 0)
         with m.If(self.start):
@@ -136,15 +137,21 @@ class OffsetGenerator(wiring.Component):
                 self.offset.eq(0),
                 next_row.eq(self.row_step),
                 column.eq(self.columns),
+                last_column.eq(self.columns == 1),
             ]
         with m.Elif(self.shift):
             m.d.sync += left.eq(left - 1)
-            with m.If(column == 1):
+            with m.If(last_column):
                 m.d.sync += [
                     self.offset.eq(next_row),
                     next_row.eq(next_row + self.row_step),
                     column.eq(self.columns),
+                    last_column.eq(self.columns == 1),
                 ]
             with m.Else():
-                m.d.sync += [self.offset.eq(self.offset + self.column_step), column.eq(column - 1)]
+                m.d.sync += [
+                    self.offset.eq(self.offset + self.column_step),
+                    column.eq(column - 1),
+                    last_column.eq(column == 2),
+                ]
         return m
