@@ -44,7 +44,7 @@ def test_golden_equals_pytorch_on_every_layer(first: int) -> None:
 
 @pytest.mark.parametrize(("n", "p"), [(8, 8), (4, 3), (2, 1), (16, 2)])
 def test_verilator_equals_golden_on_every_layer(n: int, p: int) -> None:
-    to = target(n, p, bank_words=2048, weight_words=16384)
+    to = target(n, p, bank_words=4096, weight_words=32768)
     for seed in range(1000, 1005):
         built = _random(seed)
         image = compile_for(built, to)
