@@ -43,6 +43,7 @@ class Array(wiring.Component):
     Members
     -------
     valid, word : In, fetched words
+    clear : In, empties the accumulators by the way of the last words; held for RESET_CYCLES
     address, access : In, of the address generator, ADDRESS_LATENCY cycles after ``word``
     lanes : In, static; lanes from this one on do not hand over
     write : In, write bus; window, size, shift, offset : In, see Bank
@@ -58,6 +59,7 @@ class Array(wiring.Component):
             {
                 "valid": In(1),
                 "word": In(word_layout(n)),
+                "clear": In(1),
                 "address": In(ceil_log2(geometry.bank_words * n)),
                 "access": In(ACCESS),
                 "lanes": In(16),
@@ -125,10 +127,9 @@ class Array(wiring.Component):
             m.d.comb += control.weights[index].eq(shifted)
         last = delay(
             m,
-            word.group_last,
+            word.group_last | self.clear,
             ADDRESS_LATENCY + lane_.AT_LAST,
             "last",
-            reset_less=False,
         )
         m.d.comb += [
             control.select.eq(delay(m, self.address[:log_n], lane_.AT_SELECT, "select")),

@@ -110,10 +110,11 @@ class Engine(wiring.Component):
         resets = self._resets(m, len(parts) + 1)
         for name, part in parts.items():
             m.submodules[name] = ResetInserter(next(resets))(part)
-        # The array stays in reset until an image is accepted.
-        array_reset = Signal(init=1)
-        m.d.sync += array_reset.eq(next(resets) | ~loader.accepted)
-        m.submodules.array = ResetInserter(array_reset)(array)
+        # The array has no reset: its accumulators are cleared until an image is accepted.
+        clear = Signal(init=1)
+        m.d.sync += clear.eq(next(resets) | ~loader.accepted)
+        m.submodules.array = array
+        m.d.comb += array.clear.eq(clear)
         self._connect_memory(m, memory, loader, fetcher)
         self._connect_array(m, array, parts)
 

@@ -102,7 +102,7 @@ class Lane(wiring.Component):
 
             # The clears are the flip-flops' resets: no multiplexer in the loop.
             total = Signal(signed(spec.ACC_BITS), name=f"total{lane}")
-            accumulator = Signal(signed(spec.ACC_BITS), name=f"accumulator{lane}")
+            accumulator = Signal(signed(spec.ACC_BITS), name=f"accumulator{lane}", reset_less=True)
             shadow = Signal(signed(spec.ACC_BITS), name=f"shadow{lane}", reset_less=True)
             m.d.comb += [total.eq(accumulator + product), self.shadow[lane].eq(shadow)]
             m.d.sync += [accumulator.eq(total), shadow.eq(total)]
