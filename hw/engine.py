@@ -141,7 +141,7 @@ class Engine(wiring.Component):
         return m
 
     def _resets(self, m: Module, count: int):
-        """Resets from flip-flops of their own, each a cycle after the one before.
+        """Resets from flip-flops of their own, on a way from part to part, one cycle each.
 
         The reset is held until words that it overtook have left the datapath, whose registers have
         no resets.
@@ -153,10 +153,10 @@ class Engine(wiring.Component):
             m.d.sync += left.eq(left - 1)
         source = left != 0
         for index in range(count):
-            reset = Signal(name=f"reset{index}")
-            m.d.sync += reset.eq(source)
+            passed_on, reset = Signal(name=f"reset_way{index}"), Signal(name=f"reset{index}")
+            m.d.sync += [passed_on.eq(source), reset.eq(passed_on)]
             yield reset
-            source = reset
+            source = passed_on
 
     @staticmethod
     def _connect_memory(m: Module, memory, loader, fetcher) -> None:

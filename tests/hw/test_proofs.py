@@ -15,7 +15,12 @@ from amaranth.lib.wiring import In, Out
 import secateur.hw.bank
 from secateur.hw.bank import DATA_DELAY, Bank
 from secateur.hw.fifo import FIFO_LATENCY, CreditFifo
+from secateur.hw.requantise import REQUANTISE_LATENCY, Requantiser
+from secateur.hw.spec import BIAS_FRACTION
 from tests.hw.proofs import prove
+
+#: Cycles after which a requantiser with still inputs gives their code.
+SETTLED = REQUANTISE_LATENCY + 6
 
 
 class FifoTop(Elaboratable):
@@ -149,4 +154,66 @@ def test_bank_takes_what_falls_into_its_window(
     monkeypatch.setattr(secateur.hw.bank, "Ram", lambda **_: probe)
     top = WindowTop(probe, fault)
     passed, log = prove(top, top.inputs, tmp_path, mode="prove", depth=6)
+    assert passed == (not fault), log[-2000:]
+
+
+class RequantiseTop(Elaboratable):
+    """A requantiser with still inputs beside the formula of docs/stream.md, on whole numbers."""
+
+    def __init__(self, fault: bool, most_shift: int) -> None:
+        self.fault, self.most_shift = fault, most_shift
+        self.unit = unit = Requantiser(n=1)
+        self.inputs = [
+            unit.sums.as_value(),
+            unit.bias.as_value(),
+            unit.delta.as_value(),
+            unit.shift_base,
+            unit.clip,
+            unit.signed,
+        ]
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.unit = unit = self.unit
+        time = Signal(range(SETTLED + 1))
+        with m.If(time != SETTLED):
+            m.d.sync += time.eq(time + 1)
+        m.d.comb += unit.load.eq(time == 1)
+        for held in self.inputs:
+            before = Signal(len(held))
+            m.d.sync += before.eq(held)
+            m.d.comb += Assume((time == 0) | (held == before))
+        shift = Signal(6)
+        low, high = Signal(signed(9)), Signal(signed(9))
+        for bound, byte in ((low, unit.clip[:8]), (high, unit.clip[8:])):
+            m.d.comb += bound.eq(Mux(unit.signed, byte.as_signed(), byte))
+        m.d.comb += [Assume(low <= high), Assume(shift <= self.most_shift)]
+
+        bits = Signal(6)
+        total = Signal(signed(72))  # the sum in units of 2**-(shift + BIAS_FRACTION)
+        quotient, part, half = Signal(signed(72)), Signal(72), Signal(72)
+        rounded, code = Signal(signed(72)), Signal(8)
+        tie = 0 if self.fault else quotient[0]
+        m.d.comb += [
+            shift.eq(unit.shift_base + unit.delta[0]),
+            bits.eq(shift + BIAS_FRACTION),
+            total.eq((unit.sums[0] << BIAS_FRACTION) + (unit.bias[0] << shift)),
+            quotient.eq(total >> bits),
+            part.eq(total - (quotient << bits)),
+            half.eq((1 << bits) >> 1),
+            rounded.eq(quotient + ((part > half) | ((part == half) & tie))),
+            code.eq(Mux(rounded < low, low, Mux(rounded > high, high, rounded))),
+            Assert((time != SETTLED) | (unit.codes[0] == code)),
+        ]
+        return m
+
+
+@pytest.mark.parametrize(
+    ("fault", "most_shift"),
+    [(True, 38), (False, 5), pytest.param(False, 38, marks=pytest.mark.long)],
+)
+def test_drain_rounds_half_to_even(fault: bool, most_shift: int, tmp_path: Path) -> None:
+    """For every sum, bias, pair of bounds, and shift up to one, once the pipeline has settled."""
+    top = RequantiseTop(fault, most_shift)
+    passed, log = prove(top, top.inputs, tmp_path, mode="bmc", depth=SETTLED + 2)
     assert passed == (not fault), log[-2000:]
