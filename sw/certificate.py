@@ -53,8 +53,8 @@ def certify(network: Network) -> dict[Layer, Certificate]:
             raise SecateurError(
                 f"layer {layer.name!r}, output channel {channel}: the worst-case sum "
                 f"{int(sums[channel])} must stay below {limit} (with bias {int(exact[channel])} "
-                f"at most {1 << 24}); quantise the model with secateur.quantize, which coarsens such "
-                f"weights, or prune the layer"
+                f"at most {1 << 24}); quantise the model with secateur.quantize, which coarsens "
+                f"such weights, or prune the layer"
             )
         certificates[layer] = Certificate(int(sums.max()), int(exact.max()))
     return certificates
