@@ -85,9 +85,11 @@ class Loader(wiring.Component):
         m = Module()
         size = self.geometry.word_bytes
         phase = Signal(Phase, init=Phase.CHECK if self.rom else Phase.LOAD)
-        byte, valid, restart = Signal(8), Signal(), Signal()
+        # What `restart` clears has no other reset: it is also set while the loader is in reset.
+        restart = Signal(init=1)
+        byte, valid = Signal(8, reset_less=True), Signal(reset_less=True)
         error, words, crc_good = self._parse(m, byte, valid, restart)
-        seen = Signal(len(self.last) + 1)  # words that were loaded, or walked over
+        seen = Signal(len(self.last) + 1, reset_less=True)  # words loaded, or walked over
         at_last, at_end, known = Signal(), Signal(), Signal()
 
         word = Signal(self.geometry.word_bits, reset_less=True)
@@ -112,9 +114,9 @@ class Loader(wiring.Component):
         ]
         with m.Switch(phase):
             with m.Case(Phase.LOAD):
-                m.d.comb += self.image.ready.eq(1)
+                m.d.comb += self.image.ready.eq(~restart)
                 m.d.sync += [byte.eq(self.image.payload), valid.eq(self.image.valid)]
-                with m.If(self.image.valid):
+                with m.If(self.image.valid & ~restart):
                     m.d.sync += [word.eq(Cat(word[8:], self.image.payload)), lane.eq(lane + 1)]
                     with m.If(lane == size - 1):
                         m.d.sync += [
@@ -152,11 +154,12 @@ class Loader(wiring.Component):
         ``at`` is one-hot: the position in the header; its last bit: after it.
         """
         geometry, size = self.geometry, spec.HEADER.size
-        at = Signal(size + 1, init=1)
-        field = Signal(32)
+        at = Signal(size + 1, init=1, reset_less=True)
+        field = Signal(32, reset_less=True)
         words, bank_words, expected = Signal(32), Signal(32), Signal(32)
-        crc = Signal(32, init=0xFFFFFFFF)
-        crc_byte, crc_valid, crc_good, same = Signal(8), Signal(), Signal(), Signal(4)
+        crc = Signal(32, init=0xFFFFFFFF, reset_less=True)
+        crc_byte, crc_valid = Signal(8, reset_less=True), Signal(reset_less=True)
+        crc_good, same = Signal(), Signal(4)
         error = Signal(Error)
         wrong_length, wrong_bank = Signal(), Signal()
         next_field = Cat(field[8:], byte)
