@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from amaranth.back import verilog
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, ClockDomain, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -68,10 +68,13 @@ class Harness(wiring.Component):
 
     def __init__(self, geometry: Geometry, bels=None):
         self.geometry, self.bels = geometry, bels
-        super().__init__({"serial_in": In(1), "serial_out": Out(1)})
+        super().__init__({"clk": In(1), "serial_in": In(1), "serial_out": Out(1)})
 
     def elaborate(self, platform) -> Module:
         m = Module()
+        # Block RAM and flip-flops start initialised; later resets are the engine's own.
+        m.domains.sync = domain = ClockDomain(reset_less=True)
+        m.d.comb += domain.clk.eq(self.clk)
         m.submodules.engine = engine = Engine(self.geometry, family="ecp5", bels=self.bels)
         driven = [
             engine.image.payload,
