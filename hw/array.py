@@ -135,8 +135,7 @@ class Array(wiring.Component):
             control.select.eq(delay(m, self.address[:log_n], lane_.AT_SELECT, "select")),
             control.broadcast.eq(delay(m, access.broadcast, lane_.AT_CHOICE, "broadcast")),
             control.signed.eq(delay(m, access.signed, lane_.AT_CHOICE, "signed")),
-            control.maximum.eq(delay(m, access.maximum, lane_.AT_FIRST, "maximum")),
-            control.first.eq(delay(m, access.first, lane_.AT_FIRST, "first")),
+            control.compare.eq(delay(m, access.maximum & ~access.first, lane_.AT_FIRST, "compare")),
             control.last.eq(last),
         ]
         return control

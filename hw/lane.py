@@ -32,8 +32,7 @@ def control_layout(n: int) -> data.StructLayout:
             "select": range(n),  # AT_SELECT: byte of the word, for broadcast
             "broadcast": 1,  # AT_CHOICE
             "signed": 1,
-            "maximum": 1,  # AT_FIRST
-            "first": 1,
+            "compare": 1,  # AT_FIRST: a maximum, and not the first word of a pass
             "weights": data.ArrayLayout(signed(WEIGHT_BITS), n),  # AT_WEIGHTS; 0: no word
             "last": 1,  # AT_LAST: hand over and clear
         }
@@ -87,8 +86,9 @@ class Lane(wiring.Component):
             m.d.sync += value.eq(Cat(chosen, chosen[7] & control.signed))
 
             operand = Signal(signed(OPERAND_BITS), name=f"operand{lane}", reset_less=True)
-            keep = control.maximum & ~control.first & (operand > value.as_signed())
-            m.d.sync += operand.eq(Mux(keep, operand, value.as_signed()))
+            keep = control.compare & (operand > value.as_signed())
+            with m.If(~keep):  # a clock enable: no multiplexer behind the comparison
+                m.d.sync += operand.eq(value.as_signed())
 
             multiplier = Multiplier(
                 family=self.family, bel=None if self.bels is None else self.bels[lane]
