@@ -173,23 +173,26 @@ class Loader(wiring.Component):
         ]
         with m.If(crc_valid):
             m.d.sync += crc.eq(crc_step(crc, crc_byte))
+        wrong = dict(enumerate((byte != value, Error.MAGIC) for value in spec.MAGIC))
+        wrong[4] = (byte != spec.VERSION, Error.VERSION)
+        wrong[5] = (byte != geometry.n, Error.GEOMETRY)
+        wrong[6] = (byte != geometry.p, Error.GEOMETRY)
+        # A captured field is judged two bytes later: one cycle to compare, and one more.
+        wrong[_WORDS_AT + 5] = (wrong_length, Error.LENGTH)
+        wrong[_BANK_AT + 5] = (wrong_bank, Error.BANK)
         with m.If(valid):
             m.d.sync += [field.eq(next_field), at.eq(Cat(0, at[:-1]) | (at & (1 << size)))]
-            wrong = dict(enumerate((byte != value, Error.MAGIC) for value in spec.MAGIC))
-            wrong[4] = (byte != spec.VERSION, Error.VERSION)
-            wrong[5] = (byte != geometry.n, Error.GEOMETRY)
-            wrong[6] = (byte != geometry.p, Error.GEOMETRY)
-            # A captured field is judged two bytes later: one cycle to compare, and one more.
-            wrong[_WORDS_AT + 5] = (wrong_length, Error.LENGTH)
-            wrong[_BANK_AT + 5] = (wrong_bank, Error.BANK)
-            for position, (condition, code) in wrong.items():
-                with m.If(at[position] & condition):
-                    m.d.sync += error.eq(code)
             captures = {_WORDS_AT: words, _BANK_AT: bank_words, _CYCLES_AT: self.limit}
             captures[_CRC_AT] = expected
             for position, register in captures.items():
                 with m.If(at[position + 3]):
                     m.d.sync += register.eq(next_field)
+        # At most one byte is judged in a cycle; its verdict becomes the error a cycle later.
+        for position, (condition, code) in wrong.items():
+            found = Signal(name=f"wrong{position}")
+            m.d.sync += found.eq(valid & at[position] & condition)
+            with m.If(found):
+                m.d.sync += error.eq(code)
         with m.If(restart):
             m.d.sync += [at.eq(1), crc.eq(crc.init), crc_valid.eq(0)]
         return error, words, crc_good
