@@ -128,7 +128,7 @@ def _rows(
     return [
         ("accuracy, float", f"{dense:.1%}", f"{pruned:.1%}"),
         ("accuracy, int8", *(f"{accuracy[name]:.1%}" for name in ("dense", "pruned"))),
-        ("density of blocks", *(f"{value:.1%}" for value in share)),
+        ("density of blocks (25 % where pruned)", *(f"{value:.1%}" for value in share)),
         row("cycles an inference", "cycles"),
         row("bound: nonzero MACs / 64", "bound_cycles"),
         ("weight ROM, bytes", *memory),
