@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -134,7 +134,10 @@ class AddressGenerator(wiring.Component):
         return m
 
     def _origin(self, m: Module, source: str, ends, row_flag: int):
-        """The origin of a source for the next pass."""
+        """The origin of a source for the next pass.
+
+        The ends of passes, groups, lines and rows are nested: each is an end of all before it.
+        """
         regs = self.registers
         prefix = source.upper()
 
@@ -150,20 +153,26 @@ class AddressGenerator(wiring.Component):
             signal(f"next_{name}") for name in ("pass", "group", "line", "row")
         )
         row_step = Mux(regs[Reg.FLAGS][row_flag], self.geometry.n, 0)
+        # A layer begins as if a row had ended before it: there are cycles for it, two row headers.
+        begin = Signal(name=f"{source}_begin")
         m.d.sync += [
+            begin.eq(self.init),
             next_pass.eq(origin + regs[Reg.A_SZ] if source == "a" else origin),
             next_group.eq(group + register("SX")),
             next_line.eq(line + register("SY")),
-            next_row.eq(row + row_step),
+            next_row.eq(Mux(self.init, register("BASE"), row + row_step)),
         ]
-        with m.If(self.init):
-            m.d.sync += [signal_.eq(register("BASE")) for signal_ in (origin, group, line, row)]
-        with m.Elif(ends.row_last):
-            m.d.sync += [signal_.eq(next_row) for signal_ in (origin, group, line, row)]
-        with m.Elif(ends.line_last):
-            m.d.sync += [signal_.eq(next_line) for signal_ in (origin, group, line)]
-        with m.Elif(ends.group_last):
-            m.d.sync += [signal_.eq(next_group) for signal_ in (origin, group)]
-        with m.Elif(ends.pass_last):
-            m.d.sync += origin.eq(next_pass)
+        end = {name: ends[f"{name}_last"] | begin for name in ("pass", "group", "line", "row")}
+        choice = Cat(Mux(end["line"], end["row"], end["group"]), end["line"])
+        candidates = [next_pass, next_group, next_line, next_row]
+        for kept, name, first in (
+            (origin, "pass", 0),
+            (group, "group", 1),
+            (line, "line", 2),
+            (row, "row", 3),
+        ):
+            with m.If(end[name]), m.Switch(choice):
+                for index in range(first, 4):
+                    with m.Case(index):
+                        m.d.sync += kept.eq(candidates[index])
         return origin

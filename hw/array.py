@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -87,7 +87,7 @@ class Array(wiring.Component):
             bels = None if self.bels is None else self.bels[index * n : index * n + n]
             m.submodules[f"lane{index}"] = lane = Lane(n=n, family=self.family, bels=bels)
             enable = Signal(name=f"enable{index}")
-            m.d.sync += enable.eq(self.lanes > index)
+            m.d.sync += enable.eq(self._above(index))
             m.d.comb += [
                 bank.address.eq(address),
                 bank.write.eq(write),
@@ -106,6 +106,12 @@ class Array(wiring.Component):
             offset = bank.offset
         m.d.comb += self.sums.eq(self._collect(m, shadows))
         return m
+
+    def _above(self, index: int):
+        """Whether ``lanes``, 1 to P, is more than an index: a table, where < would be a carry."""
+        lanes = self.lanes[: self.geometry.p.bit_length()]
+        table = Const(-1 << (index + 1), 1 << len(lanes))
+        return table.bit_select(lanes, 1)
 
     def _control(self, m: Module, log_n: int):
         """The control of lane 0, each field in its own time."""

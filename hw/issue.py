@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -122,7 +122,7 @@ class Issue(wiring.Component):
             clear_some.eq((size != 0) & flags[spec.FLAG_CLEAR]),
             clear_one.eq(size == 1),
             input_one.eq(count == 1),
-            bad.eq(zero | ((regs[Reg.LANES] > p) & ~loading)),
+            bad.eq(zero | (self._too_many_lanes() & ~loading)),
         ]
         with m.Switch(state):
             with m.Case(State.IDLE):
@@ -189,6 +189,13 @@ class Issue(wiring.Component):
         with m.If(over & (state != State.ERROR)):
             m.d.sync += fail(Error.WATCHDOG)
         return m
+
+    def _too_many_lanes(self):
+        """LANES against P, by a table: a comparison of 16 bits is a carry as long."""
+        lanes, p = self.registers[Reg.LANES], self.geometry.p
+        low = lanes[: p.bit_length()]
+        table = Const(-1 << (p + 1), 1 << len(low))
+        return lanes[len(low) :].any() | table.bit_select(low, 1)
 
     def _gate(self, m: Module, group):
         """Whether the last word of a group may issue: the drain is free, and the result queue."""
