@@ -278,7 +278,7 @@ def demo(
     emit(data, as_json, show_demo)
 
 
-@app.command(epilog="Example: secateur prune docs/mnist.toml --cycles 30000 --max-drop 1 -o out")
+@app.command(epilog="Example: secateur prune docs/recipes/mnist.toml --cycles 30000 --max-drop 1 -o out")
 def prune(
     recipe: Annotated[Path, typer.Argument(help="TOML file, see docs/pruning.md.")],
     output: Annotated[Path, typer.Option("-o", "--output-dir")] = Path("prune-out"),

@@ -59,10 +59,12 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One training stage: a tenth of it warms up, then the rate falls to 0 on a cosine."""
+    """One training stage: a tenth of it warms up, then the rate falls to 0 on a cosine.
+    ``distil``: share of the loss that asks for the outputs of the dense float model, 0 to 1."""
 
     epochs: int = 0
     learning_rate: float = 1e-3
+    distil: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

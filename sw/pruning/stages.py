@@ -131,6 +131,7 @@ class Stages:
         trainer = Trainer(
             name, model, self.split, phase, recipe.training, seed=recipe.seed, loss=self.loss,
             augment=self.augment, before_batch=before_batch,
+            teacher=self.build("float") if phase.distil else None,
         )  # fmt: skip
         if self._partial is not None:
             trainer.restore(*self._partial)

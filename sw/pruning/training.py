@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from secateur.errors import SecateurError
 from secateur.pruning import checkpoint
 from secateur.pruning.recipe import Phase, Training
+from secateur.pruning.regularise import distil
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -75,7 +76,10 @@ class Trainer:
     ----------
     name : of the stage; with ``seed`` it seeds order, augmentation and torch's global generator
     model : in training mode while an epoch runs, in evaluation mode otherwise
+    teacher : the dense model, for ``phase.distil``
     before_batch : called with batches done and to do, before every batch
+
+    Convolutions run in channels-last memory, in about two thirds of the time.
     """
 
     def __init__(
@@ -89,9 +93,19 @@ class Trainer:
         seed: int,
         loss: Loss,
         augment: Augment | None = None,
+        teacher: nn.Module | None = None,
         before_batch: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.model, self.split, self.phase, self.training = model, split, phase, training
+        images = split.train_x.dim() == 4
+        self.format = torch.channels_last if images else torch.preserve_format
+        self.model = model.to(memory_format=self.format)
+        self.split, self.phase, self.training = split, phase, training
+        self.distil: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+        if phase.distil:
+            if teacher is None:
+                raise SecateurError(f"{name}.distil needs a dense model before this stage")
+            dense = teacher.to(memory_format=self.format)
+            self.distil = distil(dense, share=phase.distil)
         self.loss, self.augment, self.before_batch = loss, augment, before_batch
         self.epoch = 0
         mixed = zlib.crc32(f"{seed} {name}".encode())
@@ -128,7 +142,7 @@ class Trainer:
                 group["lr"] = rate(done, total, self.phase.learning_rate)
             x = self.split.train_x[chosen]
             x = x if self.augment is None else self.augment(x, self.generator)
-            loss = self.loss(self.model(x), self.split.train_y[chosen])
+            loss = self._loss(x.contiguous(memory_format=self.format), self.split.train_y[chosen])
             if not bool(torch.isfinite(loss)):
                 raise SecateurError(
                     f"the loss is {loss.item()} in epoch {self.epoch + 1}: lower the learning rate"
@@ -140,6 +154,10 @@ class Trainer:
         self.model.eval()
         self.epoch += 1
         return summed / batches
+
+    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
+        outputs = self.model(x)
+        return self.loss(outputs, y) if self.distil is None else self.distil(x, outputs, y)
 
     def state(self) -> checkpoint.State:
         """Everything that the next epoch depends on."""
