@@ -94,7 +94,7 @@ class Issue(wiring.Component):
         issue = self.fetched.valid & self.fetched.ready
         m.d.sync += [self.valid.eq(issue), self.word.eq(word)]
         m.d.sync += [self.word[tag].eq(word[tag] & issue) for tag in END_TAGS]
-        self._configure(m)
+        is_zero = self._configure(m)
 
         # Waits: `last` is the last cycle of a state; `left` counts down to it.
         left = Signal(17)
@@ -115,9 +115,9 @@ class Issue(wiring.Component):
         accepted, accepted_last, clearing = Signal(), Signal(), Signal()
         clear_some, clear_one, input_one, bad = Signal(), Signal(), Signal(), Signal()
         size, count = regs[Reg.OUT_S], regs[Reg.GX]
-        zero = count == 0
+        zero = is_zero[Reg.GX]
         for register in (Reg.GY, Reg.GZ, Reg.LANES):
-            zero = zero | ((regs[register] == 0) & ~loading)
+            zero = zero | (is_zero[register] & ~loading)
         m.d.sync += [
             clear_some.eq((size != 0) & flags[spec.FLAG_CLEAR]),
             clear_one.eq(size == 1),
@@ -221,18 +221,34 @@ class Issue(wiring.Component):
         ]
         return gate, room
 
-    def _configure(self, m: Module) -> None:
-        """The register file, written two cycles after a configuration word issues."""
+    def _configure(self, m: Module) -> dict:
+        """The register file, written two cycles after a configuration word issues.
+
+        Returns, of the registers that may not be 0, whether they are; kept beside them, because
+        four tests of 16 bits in one cycle are too many.
+        """
         n = self.geometry.n
         lanes = Signal(8 * n, reset_less=True)
+        zeros = Signal(n // 2, reset_less=True)
         m.d.sync += lanes.eq(self.word.lanes)
+        m.d.sync += [
+            zeros[lane].eq(self.word.lanes.as_value().word_select(lane, 16) == 0)
+            for lane in range(n // 2)
+        ]
+        is_zero = {
+            register: Signal(init=1, name=f"zero_{register.name}")
+            for register in (Reg.GX, Reg.GY, Reg.GZ, Reg.LANES)
+        }
         config = self.valid & (self.word.kind == Kind.CONFIG)
         for register in Reg:
             enable = Signal(name=f"write_{register.name}")
             m.d.sync += enable.eq(config & writes_register(self.word.common, register, n))
             with m.If(enable):
-                lane = 16 * (register % (n // 2))
-                m.d.sync += self.registers[register].eq(lanes[lane : lane + 16])
+                lane = register % (n // 2)
+                m.d.sync += self.registers[register].eq(lanes.word_select(lane, 16))
+                if register in is_zero:
+                    m.d.sync += is_zero[register].eq(zeros[lane])
+        return is_zero
 
     def _host_writes(self, m: Module, accepted, clearing, restart) -> None:
         host, flags = self.host, self.registers[Reg.FLAGS]

@@ -278,7 +278,9 @@ def demo(
     emit(data, as_json, show_demo)
 
 
-@app.command(epilog="Example: secateur prune docs/recipes/mnist.toml --cycles 30000 --max-drop 1 -o out")
+@app.command(
+    epilog="Example: secateur prune docs/recipes/mnist.toml --cycles 30000 --max-drop 1 -o out"
+)
 def prune(
     recipe: Annotated[Path, typer.Argument(help="TOML file, see docs/pruning.md.")],
     output: Annotated[Path, typer.Option("-o", "--output-dir")] = Path("prune-out"),
@@ -307,6 +309,23 @@ def prune(
     emit(data, as_json, show_prune)
     if data["gate"] is not None:
         raise SecateurError(data["gate"])
+
+
+@app.command(epilog="Example: secateur study docs/recipes/mnist-study.toml -o out")
+def study(
+    file: Annotated[Path, typer.Argument(help="TOML file, see docs/pruning.md.")],
+    output: Annotated[Path, typer.Option("-o", "--output-dir")] = Path("study-out"),
+    as_json: Json = False,
+) -> None:
+    """Run variants of a recipe with several seeds, side by side; goes on where it was stopped."""
+    from secateur.pruning.study import load_study, run_study
+    from secateur.report import show_study
+
+    loaded = load_study(file)
+    sys.path.insert(0, str(Path.cwd()))  # where the recipe's modules are looked for
+    with bar() as progress:
+        data = run_study(loaded, output, progress=stage_bar(progress))
+    emit(data, as_json, show_study)
 
 
 def stage_bar(progress: Progress) -> Callable[[str, int, int, str], None]:

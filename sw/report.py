@@ -178,3 +178,20 @@ def show_prune(data: Data) -> None:
             attacks.add_row(found["what"], f"{found['strength']:g}", *shares)
         console.print(attacks)
     console.print(f"Results: {data['folder']}/model.sec, {data['folder']}/record.json")
+
+
+def show_study(data: Data) -> None:
+    """Variants of a recipe, mean and deviation over the seeds."""
+    columns = ("float", "dense int8", "int8", "drop", "cycles", "rom bytes", "density of dense")
+    count = len(data["seeds"])
+    table = _table(f"Mean and deviation of {count} seed{'s' * (count > 1)}", "variant", *columns)
+    for name, row in data["variants"].items():
+        cells = []
+        for column in columns:
+            style = ",.0f" if column in ("cycles", "rom bytes") else ".2%"
+            found = row[column]
+            spread = f" ±{found['deviation']:{style}}" if found["runs"] > 1 else ""
+            cells.append(f"{found['mean']:{style}}{spread}")
+        table.add_row(name, *cells)
+    console.print(table)
+    console.print(f"Results: {data['folder']}/study.json", markup=False)

@@ -8,6 +8,7 @@ Batch norms have eps 1e-3. Weights of the reference models may be loaded with `l
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch.nn.functional as F
@@ -109,10 +110,7 @@ class MobileNetV1(nn.Module):
             nn.Conv2d(width, width, 3, stride, padding=1 if stride == 1 else 0, groups=width)
             for width, stride in zip(widths[:-1], self.STRIDES, strict=True)
         )
-        self.pw = nn.ModuleList(
-            nn.Conv2d(before, after, 1)
-            for before, after in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.pw = nn.ModuleList(nn.Conv2d(before, after, 1) for before, after in pairwise(widths))
         self.bd = nn.ModuleList(nn.BatchNorm2d(width, eps=EPS) for width in widths[:-1])
         self.bp = nn.ModuleList(nn.BatchNorm2d(width, eps=EPS) for width in widths[1:])
         self.fc = nn.Linear(widths[-1], classes)
@@ -135,9 +133,7 @@ class Autoencoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = self.WIDTHS
-        self.f = nn.ModuleList(
-            nn.Linear(before, after) for before, after in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.f = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
         self.b = nn.ModuleList(nn.BatchNorm1d(width, eps=EPS) for width in widths[1:-1])
 
     def forward(self, x: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class Allocation:
 
     ``masks`` by module: bool (channel groups, positions). ``cost`` and ``dense`` are exact, of the
     pruned network and of the network as it was given. ``saliency`` is the sum that was kept, in
-    units of one layer if saliencies were normalised.
+    units of one layer if saliencies were normalised; None where nothing was weighed.
     """
 
     n: int
@@ -40,7 +40,7 @@ class Allocation:
     cost: Cost
     dense: Cost
     budgets: Budgets
-    saliency: float
+    saliency: float | None
 
     @property
     def kept(self) -> dict[str, int]:

@@ -9,7 +9,7 @@ import json
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,11 +68,32 @@ class Phase:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prune(Phase):
-    """``schedule`` "gradual": ``steps`` prunings, spread evenly over the epochs, with budgets that
-    fall on a cubic; "one-shot": one, before them. ``criterion``: a name as in
-    ``secateur.pruning.criterion_of``; ``samples``: training samples that it sees."""
+class Channels(Phase):
+    """Removes whole channels before the blocks, then trains. ``density``: share of the channels
+    of every layer that stays; ``fit``: the largest that meets the budget; neither: none goes.
+    ``criterion``, ``skip``: as for ``Prune``."""
 
+    density: float | None = None
+    fit: bool = False
+    criterion: str = "l2"
+    skip: list[str] = field(default_factory=list)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether channels go at all."""
+        return self.fit or self.density is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prune(Phase):
+    """``method`` "budget": the blocks with the most saliency per cycle saved; or a baseline at the
+    same budget: "uniform", one density of blocks for all layers; "element", one density of single
+    weights by magnitude; "none", nothing goes. ``schedule`` "gradual": ``steps`` prunings, spread
+    evenly over the first half of the epochs, with budgets that fall on a cubic; "one-shot": one,
+    before them. ``criterion``: a name as in ``secateur.pruning.criterion_of``; ``samples``:
+    training samples that it sees."""
+
+    method: str = "budget"
     schedule: str = "gradual"
     steps: int = 8
     criterion: str = "l2"
@@ -106,6 +127,10 @@ class Verify:
     samples: int = 500
 
 
+#: What the stages before the first cut read.
+DENSE_KEYS = {"model", "data", "target", "seed", "training", "train", "qat", "quantise"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A checked recipe. ``folder`` is that of the file."""
@@ -117,6 +142,7 @@ class Recipe:
     seed: int = 0
     training: Training = Training()
     train: Phase = Phase()
+    channels: Channels = Channels()
     prune: Prune = Prune()
     recover: Phase = Phase()
     qat: Phase = Phase()
@@ -134,7 +160,15 @@ class Recipe:
     @property
     def digest(self) -> str:
         """SHA-256 of all that the image depends on: the content but for ``verify``."""
-        content = {key: value for key, value in self.content.items() if key != "verify"}
+        return self._digest(self.content.keys() - {"verify"})
+
+    @property
+    def dense_digest(self) -> str:
+        """SHA-256 of all that the trained dense network and its image depend on."""
+        return self._digest(self.content.keys() & DENSE_KEYS)
+
+    def _digest(self, keys: Set[str]) -> str:
+        content = {key: value for key, value in self.content.items() if key in keys}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -147,29 +181,55 @@ def load_recipe(
     ------
     SecateurError : no such file, not TOML, an unknown key, a missing one, or one of a wrong type
     """
-    try:
-        table = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise SecateurError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SecateurError(f"{path}: not a TOML file: {error}") from None
+    table = read_toml(path)
     given = {key: value for key, value in (budget or {}).items() if value is not None}
     table["budget"] = table.get("budget", {}) | given
     if max_drop is not None:
         table["verify"] = table.get("verify", {}) | {"max_drop": max_drop}
+    return parse_recipe(table, path, path.parent)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises
+    ------
+    SecateurError : no such file, or not TOML
+    """
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SecateurError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SecateurError(f"{path}: not a TOML file: {error}") from None
+
+
+def parse_recipe(table: dict[str, Any], path: Path, folder: Path) -> Recipe:
+    """A recipe from its tables.
+
+    Parameters
+    ----------
+    path : of the file that errors name
+    folder : that the recipe's paths are relative to
+
+    Raises
+    ------
+    SecateurError : an unknown key, a missing one, or one of a wrong type
+    """
     recipe: Recipe = _parse(Recipe, table, str(path), "")
-    if recipe.prune.schedule not in ("gradual", "one-shot"):
-        raise SecateurError(
-            f"{path}: prune.schedule must be 'gradual' or 'one-shot', not {recipe.prune.schedule!r}"
-        )
-    if recipe.training.optimiser not in ("adamw", "sgd"):
-        raise SecateurError(
-            f"{path}: training.optimiser must be 'adamw' or 'sgd', not "
-            f"{recipe.training.optimiser!r}"
-        )
+    for key, value, allowed in (
+        ("prune.method", recipe.prune.method, ("budget", "uniform", "element", "none")),
+        ("prune.schedule", recipe.prune.schedule, ("gradual", "one-shot")),
+        ("training.optimiser", recipe.training.optimiser, ("adamw", "sgd")),
+    ):
+        if value not in allowed:
+            options = " or ".join(map(repr, allowed))
+            raise SecateurError(f"{path}: {key} must be {options}, not {value!r}")
+    if recipe.channels.fit and recipe.channels.density is not None:
+        raise SecateurError(f"{path}: channels.fit finds the density; leave channels.density out")
     if recipe.prune.schedule == "gradual" and recipe.prune.epochs < 1:
         raise SecateurError(f"{path}: a gradual schedule needs prune.epochs, at least 1")
-    return dataclasses.replace(recipe, folder=path.parent)
+    return dataclasses.replace(recipe, folder=folder)
 
 
 def _parse(kind: Any, table: Any, path: str, where: str) -> Any:

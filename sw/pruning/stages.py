@@ -16,11 +16,13 @@ from secateur.compiler import compile_network
 from secateur.errors import SecateurError
 from secateur.image import Image, load
 from secateur.lower import lower
-from secateur.pruning import checkpoint
+from secateur.pruning import baselines, checkpoint
+from secateur.pruning.baselines import fit_channels
 from secateur.pruning.budget import allocate, make_budgets
+from secateur.pruning.channels import ChannelReport, remove_channels
 from secateur.pruning.check import check_masks
 from secateur.pruning.costing import CostModel
-from secateur.pruning.criteria import criterion_of
+from secateur.pruning.criteria import Criterion, criterion_of
 from secateur.pruning.recipe import Phase, Recipe, imported
 from secateur.pruning.saliency import block_saliency
 from secateur.pruning.schedule import cubic_density
@@ -32,7 +34,9 @@ from secateur.target import Target
 
 #: Called with stage, steps done, steps to do, and what is known so far.
 Progress = Callable[[str, int, int, str], None]
-STAGES = ("train", "dense", "prune", "recover", "int8")
+STAGES = ("train", "dense", "channels", "prune", "recover", "int8")
+#: Stages from here on have the channels that are left.
+NARROWED = ("narrowed", "pruned", "recovered")
 #: Weight memory of the target on which the dense network is compiled, which may not fit the real.
 ROOM = 1 << 20
 
@@ -93,6 +97,11 @@ class Stages:
     def build(self, name: str | None = None) -> nn.Module:
         """The model, with the weights of the stage's checkpoint ``name``."""
         recipe = self.recipe
+        if name in NARROWED and recipe.channels.wanted:
+            model = self.build("float")
+            self._narrow(model)
+            checkpoint.load_model_state(model, checkpoint.read(self.folder / f"{name}.json")[0])
+            return model.eval()
         torch.manual_seed(recipe.seed)
         model = imported("model.build", recipe.model.build)(recipe.seed)
         if not isinstance(model, nn.Module):
@@ -142,13 +151,17 @@ class Stages:
 
     def _train(self) -> None:
         model = self.build()
-        costs = CostModel(model, self._calibration(), self.target)
-        # At once, so that a budget out of reach is refused before any training.
-        layers = block_saliency(model, costs.n, skip=self.recipe.prune.skip)
-        found = allocate(costs, layers, self._budgets(costs, layers))
-        self.progress("budget", 1, 1, f"in reach: {found.cost.cycles:,} cycles")
+        if self.recipe.prune.method != "none":
+            # At once, so that a budget out of reach is refused before any training.
+            costs, layers = self._costs(model)
+            found = allocate(costs, layers, self._budgets(costs, layers))
+            self.progress("budget", 1, 1, f"in reach: {found.cost.cycles:,} cycles")
         self._fit("train", model, self.recipe.train)
         self._keep("float", model)
+
+    def _costs(self, model: nn.Module) -> tuple[CostModel, dict[str, Tensor]]:
+        costs = CostModel(model, self._calibration(), self.target)
+        return costs, block_saliency(model, costs.n, skip=self.recipe.prune.skip)
 
     def _budgets(self, costs: CostModel, layers: dict[str, Tensor]) -> Budgets:
         count = sum(saliency.numel() for saliency in layers.values())
@@ -158,10 +171,36 @@ class Stages:
         roomy = replace(self.target, geometry=replace(self.target.geometry, weight_words=ROOM))
         self._int8("dense", self.build("float"), roomy)
 
+    def _channels(self) -> None:
+        if not self.recipe.channels.wanted:
+            return
+        model = self.build("float")
+        report = self._narrow(model)
+        self._fit("channels", model, self.recipe.channels)
+        self.results["widths"] = {row.name: [row.before, row.after] for row in report.layers}
+        self._keep("narrowed", model)
+
+    def _narrow(self, model: nn.Module) -> ChannelReport:
+        """Remove channels, always the same of the same model."""
+        wanted = self.recipe.channels
+        criterion = self._criterion(wanted.criterion)
+        example = self._calibration()
+        if "channel_density" not in self.results:
+            self.results["channel_density"] = wanted.density
+            if wanted.fit:
+                budgets = make_budgets(self.target, 0, **vars(self.recipe.budget))
+                self.results["channel_density"] = fit_channels(
+                    model, example, self.target, budgets, criterion=criterion, skip=wanted.skip
+                )
+        return remove_channels(
+            model, example[:1], density=self.results["channel_density"], criterion=criterion,
+            round_to=self.target.geometry.n, skip=wanted.skip,
+        )  # fmt: skip
+
     def _prune(self) -> None:
-        recipe, model = self.recipe, self.build("float")
-        costs = CostModel(model, self._calibration(), self.target)
-        layers = block_saliency(model, costs.n, skip=recipe.prune.skip)
+        recipe = self.recipe
+        model = self.build("narrowed" if recipe.channels.wanted else "float")
+        costs, layers = self._costs(model)
         budgets = self._budgets(costs, layers)
         steps = recipe.prune.steps if recipe.prune.schedule == "gradual" else 1
         dense = costs.cost(costs.alive)
@@ -184,17 +223,24 @@ class Stages:
             prune(0, steps)
         self._keep("pruned", model)
 
-    def _cut(self, model: nn.Module, costs: CostModel, budgets: Budgets) -> None:
-        prune = self.recipe.prune
-        x, y = self.split.some("train", prune.samples, self.recipe.seed)
+    def _criterion(self, name: str) -> Criterion:
+        x, y = self.split.some("train", self.recipe.prune.samples, self.recipe.seed)
         batch = self.recipe.training.batch
         batches = list(zip(x.split(batch), y.split(batch), strict=True))
-        criterion = criterion_of(
-            prune.criterion, batches=batches, loss=self.loss, seed=self.recipe.seed
-        )
-        saliency = block_saliency(model, costs.n, criterion, prune.skip)
-        normalise: Any = prune.normalise
-        allocation = allocate(costs, saliency, budgets, normalise=normalise)
+        return criterion_of(name, batches=batches, loss=self.loss, seed=self.recipe.seed)
+
+    def _cut(self, model: nn.Module, costs: CostModel, budgets: Budgets) -> None:
+        prune = self.recipe.prune
+        saliency = block_saliency(model, costs.n, self._criterion(prune.criterion), prune.skip)
+        if prune.method == "budget":
+            normalise: Any = prune.normalise
+            allocation = allocate(costs, saliency, budgets, normalise=normalise)
+        elif prune.method == "uniform":
+            allocation = baselines.uniform(costs, saliency, budgets)
+        elif prune.method == "element":
+            allocation = baselines.elements(costs, model, saliency, budgets)
+        else:
+            allocation = baselines.keep_all(costs, saliency, budgets)
         allocation.apply(model)
         self.results["allocation"] = {
             "kept": allocation.kept,

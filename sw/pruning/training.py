@@ -98,20 +98,23 @@ class Trainer:
     ) -> None:
         images = split.train_x.dim() == 4
         self.format = torch.channels_last if images else torch.preserve_format
-        self.model = model.to(memory_format=self.format)
+        self.model = self._formatted(model)
         self.split, self.phase, self.training = split, phase, training
         self.distil: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
         if phase.distil:
             if teacher is None:
                 raise SecateurError(f"{name}.distil needs a dense model before this stage")
-            dense = teacher.to(memory_format=self.format)
-            self.distil = distil(dense, share=phase.distil)
+            self.distil = distil(self._formatted(teacher), share=phase.distil)
         self.loss, self.augment, self.before_batch = loss, augment, before_batch
         self.epoch = 0
         mixed = zlib.crc32(f"{seed} {name}".encode())
         self.generator = torch.Generator().manual_seed(mixed)
         torch.manual_seed(mixed)
         self.optimiser = self._optimiser()
+
+    def _formatted(self, model: Any) -> nn.Module:
+        formatted: nn.Module = model.to(memory_format=self.format)
+        return formatted
 
     def _optimiser(self) -> torch.optim.Optimizer:
         parameters, decay = list(self.model.parameters()), self.training.weight_decay

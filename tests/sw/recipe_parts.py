@@ -9,13 +9,13 @@ from torch import Tensor, nn
 class Net(nn.Module):
     """Images (batch, 2, 8, 8) -> logits (batch, 4)."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 16) -> None:
         super().__init__()
-        self.first = nn.Conv2d(2, 16, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(16)
-        self.second = nn.Conv2d(16, 16, 3, padding=1)
+        self.first = nn.Conv2d(2, width, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
         self.drop = nn.Dropout(0.1)
-        self.linear = nn.Linear(16, 4)
+        self.linear = nn.Linear(width, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.norm(self.first(x)))
@@ -27,6 +27,11 @@ class Net(nn.Module):
 def model(seed: int) -> Net:
     torch.manual_seed(seed)
     return Net()
+
+
+def narrow(seed: int) -> Net:
+    torch.manual_seed(seed)
+    return Net(8)
 
 
 def data(seed: int) -> dict[str, Tensor]:

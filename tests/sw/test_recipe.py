@@ -155,7 +155,9 @@ def test_refused_recipes(tmp_path: Path, old: str, new: str, message: str) -> No
 
 
 def test_the_documented_recipe_is_one() -> None:
-    recipe = load_recipe(TINY.parents[3] / "docs" / "recipes" / "mnist.toml", budget={"density": 0.5})
+    recipe = load_recipe(
+        TINY.parents[3] / "docs" / "recipes" / "mnist.toml", budget={"density": 0.5}
+    )
     assert (recipe.budget.cycles, recipe.budget.density) == (22_000, 0.5)
     for name in (recipe.model.build, recipe.data.load, recipe.data.augment, recipe.training.loss):
         assert name is not None

@@ -1,0 +1,94 @@
+"""Studies: variants of the tiny recipe with two seeds."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from secateur import api
+from secateur.cli import app
+from secateur.errors import SecateurError
+from secateur.pruning.recipe import load_recipe
+from secateur.pruning.run import run_recipe
+from secateur.pruning.study import load_study, run_study
+
+TINY = Path(__file__).parent / "data" / "tiny.toml"
+STUDY = Path(__file__).parent / "data" / "tiny-study.toml"
+SEEDS = (3, 4)
+VARIANTS = ("recipe", "uniform", "element", "channels", "narrow")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study that was interrupted once."""
+    place = tmp_path_factory.mktemp("study")
+
+    def stop(stage: str, *rest: object) -> None:
+        if stage == "element-3 recovered":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(load_study(STUDY), place, progress=stop)
+    seen: list[str] = []
+    run_study(load_study(STUDY), place, progress=lambda stage, *_: seen.append(stage))
+    assert seen[0] == "element-3 recovered"
+    # The dense network of a seed is trained once, but for the variant with a model of its own.
+    trained = [stage for stage in seen if stage.endswith(" train")]
+    assert set(trained) == {"narrow-3 train", "recipe-4 train", "narrow-4 train"}
+    return place
+
+
+def test_the_table_is_of_the_records(folder: Path) -> None:
+    table = json.loads((folder / "study.json").read_text())
+    assert table["seeds"] == list(SEEDS)
+    assert tuple(table["variants"]) == VARIANTS
+    for name, row in table["variants"].items():
+        records = [json.loads((folder / f"{name}-{s}" / "record.json").read_text()) for s in SEEDS]
+        drops = [
+            r["results"]["dense int8"]["accuracy"] - r["results"]["model int8"]["accuracy"]
+            for r in records
+        ]
+        assert row["drop"]["mean"] == statistics.fmean(drops)
+        assert row["drop"]["deviation"] == statistics.stdev(drops)
+        images = [api.load(folder / f"{name}-{s}" / "model.sec") for s in SEEDS]
+        assert row["cycles"]["mean"] == statistics.fmean(i.metadata["cycles"] for i in images)
+        assert row["cycles"]["mean"] <= (1500 if name != "narrow" else 2000)
+    removed = json.loads((folder / "channels-3" / "record.json").read_text())["results"]["widths"]
+    assert removed["second"][1] < removed["second"][0]
+
+
+def test_sharing_the_dense_network_changes_nothing(folder: Path, tmp_path: Path) -> None:
+    text = TINY.read_text().replace("[prune]", '[prune]\nmethod = "uniform"')
+    (tmp_path / "alone.toml").write_text(text)
+    run_recipe(load_recipe(tmp_path / "alone.toml"), tmp_path / "alone")
+    alone, shared = (api.load(f / "model.sec") for f in (tmp_path / "alone", folder / "uniform-3"))
+    assert alone.stream == shared.stream
+
+
+def test_the_command_shows_a_finished_study(folder: Path) -> None:
+    found = CliRunner().invoke(app, ["study", str(STUDY), "-o", str(folder), "--json"])
+    assert found.exit_code == 0
+    assert tuple(json.loads(found.stdout)["variants"]) == VARIANTS
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seeds = [0]", "recipe must be the path of a recipe"),
+        ('recipe = "tiny.toml"\nseeds = 3', "seeds must be a list of integers"),
+        ('recipe = "tiny.toml"\nseeds = []', "seeds must be a list of integers"),
+        ('recipe = "tiny.toml"\nseeds = [0]\nvariant = 1', "unknown key variant"),
+        ('recipe = "tiny.toml"\nseeds = [0]\nvariants = 1', "variants must be tables"),
+        ('recipe = "none.toml"\nseeds = [0]', "none.toml: cannot be read"),
+        ('recipe = "tiny.toml"\nseeds = [0]\n[variants.a.prune]\nmethod = "best"', "prune.method"),
+    ],
+)
+def test_refused_studies(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY.read_text())
+    (tmp_path / "study.toml").write_text(text)
+    with pytest.raises(SecateurError, match=message):
+        load_study(tmp_path / "study.toml")
