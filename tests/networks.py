@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from secateur.models import ResNet8
 from tests.network_blocks import Add, Builder, activation
 
 MAP_SIZES = [(25, 5), (3, 3), (9, 7), (12, 12), (16, 10), (8, 8), (5, 11), (1, 20), (14, 14)]
@@ -100,34 +100,6 @@ def _randomise(rng: random.Random, module: nn.Module) -> None:
             module.weight.mul_(mask)
         else:
             parametrize.register_parametrization(module, "weight", Mask(mask))
-
-
-class ResNet8(nn.Module):
-    """The ResNet-8 of MLPerf Tiny (mlcommons/tiny) for images (N, 3, 32, 32), 0 to 255.
-
-    Returns logits (N, 10). 'same' padding is TensorFlow's: at stride 2 only bottom and right.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        plan = [(3, 16, 3, 1), (16, 16, 3, 1), (16, 16, 3, 1), (16, 32, 3, 2), (32, 32, 3, 1)]
-        plan += [(16, 32, 1, 2), (32, 64, 3, 2), (64, 64, 3, 1), (32, 64, 1, 2)]
-        self.c = nn.ModuleList(
-            nn.Conv2d(i, o, k, s, padding=k // 2 if s == 1 else 0) for i, o, k, s in plan
-        )
-        self.b = nn.ModuleList(nn.BatchNorm2d(n, eps=1e-3) for n in (16, 16, 16, 32, 32, 64, 64))
-        self.fc = nn.Linear(64, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        c, b = self.c, self.b
-        x = F.relu(b[0](c[0](x)))
-        y = F.relu(b[1](c[1](x)))
-        x = F.relu(x + b[2](c[2](y)))
-        y = F.relu(b[3](c[3](F.pad(x, (0, 1, 0, 1)))))
-        x = F.relu(c[5](x) + b[4](c[4](y)))
-        y = F.relu(b[5](c[6](F.pad(x, (0, 1, 0, 1)))))
-        x = F.relu(c[8](x) + b[6](c[7](y)))
-        return self.fc(x.mean((2, 3)))  # type: ignore[no-any-return]
 
 
 def resnet8(seed: int) -> tuple[nn.Module, Shape]:
