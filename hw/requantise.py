@@ -33,7 +33,7 @@ class Requantiser(wiring.Component):
     codes : Out, REQUANTISE_LATENCY cycles later
     load : In, the cycle before the first sums of a row
     bias, delta : In, of this row; held for 4 cycles from ``load`` on
-    shift_base, clip, signed : In, static
+    shift_base, clip, signed : In, static from N + 3 cycles before the first codes' bounds on
     """
 
     def __init__(self, *, n: int):
@@ -66,6 +66,11 @@ class Requantiser(wiring.Component):
                 m.d.sync += shift.eq(self.shift_base + self.delta[channel])
             with m.If(load_bias):
                 m.d.sync += bias.eq(self.bias[channel])
+            # Channels stand all over the device: each has bounds of its own, from its neighbour.
+            low, high, floor = (
+                delay(m, bound, 1, f"{name}{channel}")
+                for name, bound in (("low", low), ("high", high), ("floor", floor))
+            )
             code = self._channel(m, channel, shift, bias, low, high, floor)
             m.d.comb += self.codes[channel].eq(code)
         return m

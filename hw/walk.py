@@ -10,8 +10,8 @@ from . import spec
 from .address import REGISTERS
 from .spec import Reg
 
-#: Cycles from ``group`` to the first ``step``: load the group's state, output register.
-WALK_LATENCY = 2
+#: Cycles from ``group`` to the first ``step``: input register, the group's state, output register.
+WALK_LATENCY = 3
 _MOST_LANES = 16
 
 
@@ -90,30 +90,40 @@ class Walk(wiring.Component):
             next_line.eq(line + regs[Reg.D_GY]),
             next_row.eq(row + 1),
         ]
-        end_line, end_row = self.group & self.line_last, self.group & self.row_last
+        group, end_line, end_row = (Signal(name=name) for name in ("now", "end_line", "end_row"))
+        row_last = Signal()
+        m.d.sync += [
+            group.eq(self.group),
+            row_last.eq(self.row_last),
+            end_line.eq(self.group & self.line_last),
+            end_row.eq(self.group & self.row_last),
+        ]
         with m.If(self.init):
             m.d.sync += [signal.eq(regs[Reg.OUT_BASE]) for signal in (base, line, row)]
         with m.Elif(end_row):
             m.d.sync += [signal.eq(next_row) for signal in (base, line, row)]
         with m.Elif(end_line):
             m.d.sync += [signal.eq(next_line) for signal in (base, line)]
-        with m.Elif(self.group):
+        with m.Elif(group):
             m.d.sync += base.eq(next_group)
-        with m.If(self.init | self.group):
-            m.d.sync += fresh.eq(self.init | self.row_last)
+        with m.If(self.init | group):
+            m.d.sync += fresh.eq(self.init | row_last)
 
         # Within a group, or in the linear walk within a row.
         pixel = Signal()
         lanes_left = Signal(range(_MOST_LANES + 1))
-        with m.If(self.group):
+        with m.If(group):
             m.d.sync += [pixel.eq(1), lanes_left.eq(regs[Reg.LANES])]
         with m.Elif(pixel):
             m.d.sync += [lanes_left.eq(lanes_left - 1), pixel.eq(lanes_left != 1)]
 
-        begin, begins = Signal(), Signal()
+        begin, begins, linear_begin = Signal(), Signal(), Signal()
         current, current_row = Signal(16), Signal(16)
-        m.d.sync += begins.eq(~linear | fresh)
-        m.d.comb += begin.eq(self.group & begins)
+        m.d.sync += [
+            begins.eq(~linear | fresh),
+            begin.eq(self.group & begins),
+            linear_begin.eq(self.group & begins & linear),
+        ]
         columns = _Left(m, "columns", regs[Reg.PC])
         rows = _Left(m, "rows", regs[Reg.PR])
         turn = pixel & columns.last
@@ -134,17 +144,17 @@ class Walk(wiring.Component):
         m.d.sync += [
             new_row.eq(self.init | end_row),
             new_line.eq(~linear & (self.init | end_row | end_line)),
-            new_group.eq(~linear & self.group),
+            new_group.eq(~linear & group),
         ]
         stepwise = linear & pixel
         columns_valid = _Left(m, "columns_valid", regs[Reg.CLAST])
         rows_valid = _Left(m, "rows_valid", regs[Reg.RLAST])
         columns_valid.update(
-            new_line | (linear & begin) | (stepwise & columns.last), new_group | stepwise
+            new_line | linear_begin | (stepwise & columns.last), new_group | stepwise
         )
         rows_valid.update(new_row, new_line)
         column_now, row_now = Signal(), Signal()  # of the group being drained
-        with m.If(self.group):
+        with m.If(group):
             m.d.sync += [column_now.eq(columns_valid.some), row_now.eq(rows_valid.some)]
         m.d.sync += [
             self.step.eq(pixel),

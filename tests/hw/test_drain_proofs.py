@@ -20,9 +20,10 @@ from amaranth.hdl import (
 )
 
 from secateur.hw import spec
+from secateur.hw.memory import delay
 from secateur.hw.requantise import REQUANTISE_LATENCY, Requantiser
 from secateur.hw.spec import BIAS_FRACTION, Reg
-from secateur.hw.walk import Walk
+from secateur.hw.walk import WALK_LATENCY, Walk
 from tests.hw.proofs import prove
 
 #: Cycles after which a requantiser with still inputs gives their code.
@@ -146,8 +147,9 @@ class WalkTop(Elaboratable):
 
         # LANES steps from WALK_LATENCY cycles after the group on, and no others.
         left, now = Signal(3), Signal()
+        arrived = delay(m, walk.group, WALK_LATENCY - 2, "arrived", reset_less=False)
         m.d.sync += now.eq(left != 0)
-        m.d.sync += left.eq(Mux(walk.group, free[Reg.LANES], Mux(left != 0, left - 1, 0)))
+        m.d.sync += left.eq(Mux(arrived, free[Reg.LANES], Mux(left != 0, left - 1, 0)))
         m.d.comb += Assert(walk.step == now)
 
         names = ("r", "gy", "gx", "pr", "pc", "lane")

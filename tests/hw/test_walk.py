@@ -87,6 +87,6 @@ def test_naive(linear: bool) -> None:
     simulator.add_testbench(watch, background=True)
     simulator.add_testbench(bench)
     simulator.run()
-    assert WALK_LATENCY == 2
+    assert WALK_LATENCY == 3
     # 4 idle edges after init, the edge of group, WALK_LATENCY - 1 edges: then the first step.
     assert starts.index(True) == 2 + 4 + WALK_LATENCY
