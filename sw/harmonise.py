@@ -94,7 +94,8 @@ def harmonise(prepared: GraphModule) -> None:
         unsettled = [layer for layer in layers if _settle(layer)]
         if not unsettled:
             for product in (p for layer in layers for p in layer.products):
-                product.w.fix(torch.from_numpy(product.exponents()))
+                exponents, best = product.exponents(), product.best
+                product.w.fix(torch.from_numpy(exponents), torch.from_numpy(best))
             return
     raise SecateurError(
         f"{name_of(unsettled[0].match.result)}: no power-of-two scales fit its concatenated or "

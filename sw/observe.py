@@ -1,13 +1,15 @@
 """Fake quantisers with power-of-two scales, symmetric, zero point 0.
 
-The exponent is the one of least mean squared error; the harmoniser may raise it. Straight-through
-gradients (Bengio et al., 2013), masked where a value is clipped; power-of-two scales as in
-Jain et al., "Trained Quantization Thresholds" (TQT, 2020), but chosen, not trained.
+The exponent is the one of least mean squared error, or trained; the harmoniser may raise it.
+Straight-through gradients (Bengio et al., 2013), masked where a value is clipped. Trained
+exponents: Jain et al., "Trained Quantization Thresholds for Accurate and Efficient Fixed-Point
+Inference of Deep Neural Networks" (TQT), MLSys 2020 (arXiv:1903.08066).
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torchao.quantization.pt2e import FakeQuantizeBase
@@ -23,10 +25,38 @@ DEAD = -100
 DECAY = 0.99
 
 
-class _PowerOfTwo(FakeQuantizeBase):  # type: ignore[misc]
-    """What both fake quantisers share: PT2E reads dtype, qscheme, quant_min and quant_max."""
+class _TrainedScale(torch.autograd.Function):
+    """TQT, equations 6 to 8: rounds to ``scale``, with a gradient for the logarithm of it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, logarithm: torch.Tensor, scale: torch.Tensor, low: int, high: int
+    ) -> torch.Tensor:
+        ratio = x / scale
+        ctx.save_for_backward(ratio, scale)
+        ctx.low, ctx.high, ctx.shape = low, high, logarithm.shape
+        return ratio.round().clamp(low, high) * scale
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        ratio, scale = ctx.saved_tensors
+        codes = ratio.round()
+        inside = (codes >= ctx.low) & (codes <= ctx.high)
+        slope = torch.where(inside, codes - ratio, codes.clamp(ctx.low, ctx.high))
+        each = gradient * slope * scale * math.log(2)
+        summed = each.flatten(1).sum(1) if ctx.shape else each.sum()
+        return gradient * inside, summed.reshape(ctx.shape), None, None, None
+
+
+class PowerOfTwo(FakeQuantizeBase):  # type: ignore[misc]
+    """What both fake quantisers share: PT2E reads dtype, qscheme, quant_min and quant_max.
+
+    ``logarithm``, if scales are trained: the exponent is it, rounded up.
+    """
 
     exponent: torch.Tensor
+    floor: torch.Tensor
+    logarithm: torch.nn.Parameter | None
 
     def __init__(
         self, dtype: torch.dtype, qscheme: torch.qscheme, quant_min: int, quant_max: int, qat: bool
@@ -37,6 +67,20 @@ class _PowerOfTwo(FakeQuantizeBase):  # type: ignore[misc]
         self.is_dynamic = False
         self.enable_fake_quant(qat)
         self.register_buffer("exponent", torch.zeros(0, dtype=torch.int32))
+        self.register_parameter("logarithm", None)
+
+    def train_scale(self) -> None:
+        """From now on the exponent is trained, from where it is; away from the next by a half."""
+        self.logarithm = torch.nn.Parameter(self.exponent.float() - 0.5)
+
+    def settle(self) -> None:
+        """Bring the exponent up to date with the last step of training."""
+        if self.logarithm is not None:
+            self.exponent = torch.maximum(self._trained(), self.floor)
+
+    def _trained(self) -> torch.Tensor:
+        assert self.logarithm is not None
+        return self.logarithm.detach().ceil().to(torch.int32)
 
     @property
     def largest(self) -> int:
@@ -48,7 +92,7 @@ class _PowerOfTwo(FakeQuantizeBase):  # type: ignore[misc]
         return torch.exp2(self.exponent.float()), torch.zeros_like(self.exponent)
 
 
-class ActivationFakeQuantize(_PowerOfTwo):
+class ActivationFakeQuantize(PowerOfTwo):
     """Per tensor, from a histogram of magnitudes over a power-of-two range.
 
     Counts of neighbouring bins are merged when the range doubles, so the result does not depend
@@ -80,8 +124,12 @@ class ActivationFakeQuantize(_PowerOfTwo):
         if self.observer_enabled[0]:
             self._observe(x.detach())
             self.choose()
+        self.settle()
         if not self.fake_quant_enabled[0]:
             return x
+        if self.logarithm is not None:
+            scales = torch.exp2(self.exponent.float())
+            return _trained_scale(x, self.logarithm, scales, self.quant_min, self.quant_max)
         scale = 2.0 ** int(self.exponent)
         return torch.fake_quantize_per_tensor_affine(x, scale, 0, self.quant_min, self.quant_max)
 
@@ -135,10 +183,10 @@ class ActivationFakeQuantize(_PowerOfTwo):
         self.exponent = torch.tensor(max(exponent, int(self.exponent)), dtype=torch.int32)
 
 
-class PerChannelWeightFakeQuantize(_PowerOfTwo):
+class PerChannelWeightFakeQuantize(PowerOfTwo):
     """Per output channel, from the weights themselves, at every call."""
 
-    floor: torch.Tensor
+    wanted: torch.Tensor
 
     def __init__(
         self,
@@ -153,12 +201,21 @@ class PerChannelWeightFakeQuantize(_PowerOfTwo):
         super().__init__(dtype, qscheme, quant_min, quant_max, qat)
         self.ch_axis = ch_axis
         self.register_buffer("floor", torch.zeros(0, dtype=torch.int32))
+        self.register_buffer("wanted", torch.zeros(0, dtype=torch.int32))
+
+    def train_scale(self) -> None:
+        """As for activations; exponents that the harmoniser has raised are not made finer."""
+        super().train_scale()
+        self.floor = torch.where(self.floor > self.wanted, self.floor, DEAD)
 
     def forward(self, w: torch.Tensor) -> torch.Tensor:
         if self.observer_enabled[0]:
             self.choose(w)
         if not self.fake_quant_enabled[0]:
             return w
+        if self.logarithm is not None:
+            scales = torch.exp2(self.exponent.float()).reshape(-1, *[1] * (w.dim() - 1))
+            return _trained_scale(w, self.logarithm, scales, self.quant_min, self.quant_max)
         return torch.fake_quantize_per_channel_affine(
             w,
             torch.exp2(self.exponent.float()),
@@ -174,7 +231,10 @@ class PerChannelWeightFakeQuantize(_PowerOfTwo):
         self.exponent = torch.maximum(best, self.floor) if self.floor.numel() else best
 
     def best(self, w: torch.Tensor) -> torch.Tensor:
-        """Exponents of least squared error for weights (O, ...), ``DEAD`` for channels of zeros."""
+        """Exponents for weights (O, ...): trained, or of least squared error; ``DEAD`` for channels
+        of zeros."""
+        if self.logarithm is not None:
+            return torch.where(w.detach().flatten(1).any(1), self._trained(), DEAD)
         rows = w.detach().flatten(1).double()
         top = rows.abs().amax(1)
         # frexp gives m * 2**e with m in [0.5, 1): m = 0.5 means that 2**(e - 1) fits exactly.
@@ -191,7 +251,18 @@ class PerChannelWeightFakeQuantize(_PowerOfTwo):
             least = torch.where(better, error, least)
         return torch.where(top > 0, best.clamp(min=DEAD), DEAD).to(torch.int32)
 
-    def fix(self, exponents: torch.Tensor) -> None:
-        """Use these exponents, one a channel, and none finer at every later choice."""
+    def fix(self, exponents: torch.Tensor, wanted: torch.Tensor) -> None:
+        """Use these exponents, one a channel, and none finer at every later choice.
+
+        ``wanted`` are the channels' own, without what other layers ask for.
+        """
         self.floor = exponents.to(torch.int32)
+        self.wanted = wanted.to(torch.int32)
         self.exponent = self.floor.clone()
+
+
+def _trained_scale(
+    x: torch.Tensor, logarithm: torch.Tensor, scale: torch.Tensor, low: int, high: int
+) -> torch.Tensor:
+    found: torch.Tensor = _TrainedScale.apply(x, logarithm, scale, low, high)
+    return found

@@ -17,7 +17,7 @@ from secateur.canonical import canonicalise
 from secateur.errors import SecateurError
 from secateur.export import export, is_converted
 from secateur.harmonise import harmonise
-from secateur.observe import ActivationFakeQuantize
+from secateur.observe import ActivationFakeQuantize, PowerOfTwo
 from secateur.quantiser import SecateurQuantizer
 
 Calibration = torch.Tensor | Iterable[torch.Tensor]
@@ -51,12 +51,16 @@ def quantize(
     return finalise(prepared)
 
 
-def prepare(model: Model, calibration: Calibration, *, qat: bool = False) -> GraphModule:
+def prepare(
+    model: Model, calibration: Calibration, *, qat: bool = False, train_scales: bool = False
+) -> GraphModule:
     """Export, insert fake quantisers and calibrate them; see :func:`quantize`.
 
     With ``qat`` the graph fake-quantises: train it like any module, then :func:`finalise` it.
-    Activation scales stay as calibrated; weight scales follow the weights. The signedness of the
-    input is that of the calibration data.
+    Activation scales stay as calibrated; weight scales follow the weights. With ``train_scales``
+    their base-2 logarithms are parameters, "...logarithm", for a rate of their own and no decay
+    (TQT; the paper trains them with Adam at 0.01). The signedness of the input is that of the
+    calibration data.
     """
     batches = calibration_batches(calibration)
     if is_converted(model):
@@ -77,6 +81,9 @@ def prepare(model: Model, calibration: Calibration, *, qat: bool = False) -> Gra
         module.disable_observer()
         module.enable_fake_quant(qat)
     harmonise(prepared)
+    if train_scales:
+        for module in [m for m in prepared.modules() if isinstance(m, PowerOfTwo)]:
+            module.train_scale()
     return cast(GraphModule, allow_exported_model_train_eval(prepared))
 
 
@@ -89,6 +96,8 @@ def finalise(prepared: GraphModule) -> GraphModule:
     for name, module in prepared.named_modules():
         if isinstance(module, ActivationFakeQuantize) and not module.observed:
             raise SecateurError(f"{name}: the graph is not calibrated; run inputs through it first")
+        if isinstance(module, PowerOfTwo):
+            module.settle()
     harmonise(prepared)
     write_biases(prepared)
     return cast(GraphModule, convert_pt2e(prepared))

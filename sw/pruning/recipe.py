@@ -103,6 +103,13 @@ class Prune(Phase):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Qat(Phase):
+    """``scale_rate``: learning rate of the scales' logarithms (TQT); 0: scales are chosen."""
+
+    scale_rate: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Quantise:
     """``samples``: training samples to calibrate with."""
 
@@ -145,7 +152,7 @@ class Recipe:
     channels: Channels = Channels()
     prune: Prune = Prune()
     recover: Phase = Phase()
-    qat: Phase = Phase()
+    qat: Qat = Qat()
     quantise: Quantise = Quantise()
     verify: Verify = Verify()
     folder: Path = Path()

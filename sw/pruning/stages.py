@@ -262,7 +262,8 @@ class Stages:
         self, name: str = "model", model: nn.Module | None = None, target: Target | None = None
     ) -> None:
         model = self.build("recovered") if model is None else model
-        prepared = prepare(model, self._calibration(), qat=True)
+        trained = self.recipe.qat.scale_rate > 0
+        prepared = prepare(model, self._calibration(), qat=True, train_scales=trained)
         self._fit(f"qat {name}", prepared, self.recipe.qat)
         prepared.eval()
         graph = finalise(prepared)

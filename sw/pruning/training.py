@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from secateur.errors import SecateurError
 from secateur.pruning import checkpoint
-from secateur.pruning.recipe import Phase, Training
+from secateur.pruning.recipe import Phase, Qat, Training
 from secateur.pruning.regularise import distil
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -117,13 +117,19 @@ class Trainer:
         return formatted
 
     def _optimiser(self) -> torch.optim.Optimizer:
-        parameters, decay = list(self.model.parameters()), self.training.weight_decay
+        named = dict(self.model.named_parameters())
+        scales = [value for name, value in named.items() if name.endswith("logarithm")]
+        others = [value for name, value in named.items() if not name.endswith("logarithm")]
+        groups: list[dict[str, Any]] = [{"params": others, "highest": self.phase.learning_rate}]
+        if isinstance(self.phase, Qat) and self.phase.scale_rate:
+            groups.append({"params": scales, "highest": self.phase.scale_rate, "weight_decay": 0.0})
+        momentum, decay = self.training.momentum, self.training.weight_decay
         if self.training.optimiser == "sgd":
             return torch.optim.SGD(
-                parameters, lr=self.phase.learning_rate, momentum=self.training.momentum,
-                weight_decay=decay, nesterov=self.training.momentum > 0,
+                groups, lr=self.phase.learning_rate, momentum=momentum, weight_decay=decay,
+                nesterov=momentum > 0,
             )  # fmt: skip
-        return torch.optim.AdamW(parameters, lr=self.phase.learning_rate, weight_decay=decay)
+        return torch.optim.AdamW(groups, lr=self.phase.learning_rate, weight_decay=decay)
 
     @property
     def done(self) -> bool:
@@ -142,7 +148,7 @@ class Trainer:
             if self.before_batch is not None:
                 self.before_batch(done, total)
             for group in self.optimiser.param_groups:
-                group["lr"] = rate(done, total, self.phase.learning_rate)
+                group["lr"] = rate(done, total, group["highest"])
             x = self.split.train_x[chosen]
             x = x if self.augment is None else self.augment(x, self.generator)
             loss = self._loss(x.contiguous(memory_format=self.format), self.split.train_y[chosen])
