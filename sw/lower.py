@@ -229,10 +229,14 @@ def _finish(draft: DraftLayer, stores: Stores, names: set[str]) -> Layer:
 
 
 def _name(draft: DraftLayer, names: set[str]) -> str:
-    """The module's path where the graph knows it, else the node's name; unique."""
+    """The module's path where the graph knows it, else the node's name; unique.
+
+    An average has become a convolution, whose name would mislead.
+    """
     node = next(n for n in draft.nodes if not is_call(n, PAD))
     stack = node.meta.get("nn_module_stack") or {}
-    base = next((str(p) for p, _ in reversed(list(stack.values())) if p), node.name)
+    operation = "average" if draft.kind == "avgpool" else node.name
+    base = next((str(p) for p, _ in reversed(list(stack.values())) if p), operation)
     name, count = base, 1
     while name in names:
         count += 1
