@@ -1,0 +1,46 @@
+"""Verilator's lint of the exported Verilog, with the waivers of lint.vlt."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from secateur.hw.spec import Geometry
+from secateur.hw.verilog import to_verilog
+from secateur.sim.verilator import environment
+
+WAIVERS = Path(__file__).parent / "lint.vlt"
+
+
+def lint(file: Path) -> subprocess.CompletedProcess[str]:
+    command = ["verilator", "--lint-only", "-Wall", str(WAIVERS), str(file)]
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("n", "p", "rom"), [(2, 1, False), (8, 3, True), (16, 2, False)])
+def test_the_engine_is_clean(n: int, p: int, rom: bool, tmp_path: Path) -> None:
+    geometry = Geometry(n=n, p=p, weight_words=256, bank_words=64)
+    words = list(range(geometry.header_words + 8)) if rom else None
+    file = tmp_path / "secateur.v"
+    file.write_text(to_verilog(geometry, words))
+    found = lint(file)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("body", "rule"),
+    [
+        ("wire b; assign y = a & b;", "UNDRIVEN"),
+        ("reg b; always @* if (a) b = a; assign y = b;", "LATCH"),
+        ("wire b = ~(b & a); assign y = b;", "UNOPTFLAT"),
+        ("assign y = b;", "Can't find definition"),
+    ],
+)
+def test_faults_are_found(body: str, rule: str, tmp_path: Path) -> None:
+    file = tmp_path / "top.v"
+    file.write_text(f"module top(input a, output y); {body} endmodule\n")
+    found = lint(file)
+    assert found.returncode != 0
+    assert rule in found.stderr
