@@ -1,5 +1,6 @@
 """Pruning: of whole N:1 blocks, the unit that the array skips, and of all other units."""
 
+from secateur.pruning.budget import Allocation, allocate_budget
 from secateur.pruning.channels import ChannelReport, LayerWidth, remove_channels
 from secateur.pruning.criteria import (
     Activation,
@@ -20,6 +21,7 @@ from secateur.pruning.granularity import (
     NOfM,
     granularity_of,
 )
+from secateur.pruning.identity import replace_by_identity
 from secateur.pruning.loss_criteria import Fisher, Gradient, Hessian, Taylor
 from secateur.pruning.mask import BlockMask, remove
 from secateur.pruning.multiscale import prune_multiscale
@@ -32,6 +34,7 @@ from secateur.pruning.schedule import GradualPruner, cubic_density
 
 __all__ = [
     "Activation",
+    "Allocation",
     "BatchNormScale",
     "Block",
     "BlockMask",
@@ -58,6 +61,7 @@ __all__ = [
     "Random",
     "SaliencyKept",
     "Taylor",
+    "allocate_budget",
     "criterion_of",
     "cubic_density",
     "density_of",
@@ -72,4 +76,5 @@ __all__ = [
     "prune_multiscale",
     "remove",
     "remove_channels",
+    "replace_by_identity",
 ]
