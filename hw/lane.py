@@ -114,15 +114,17 @@ class Lane(wiring.Component):
 
     def _select(self, m: Module):
         """One byte of the word, by halves of the select's bits."""
-        low_bits = -(-ceil_log2(self.n) // 2)
+        bits = ceil_log2(self.n)
+        low_bits = -(-bits // 2)
         low = self.control.select[:low_bits]
+        if bits > low_bits:
+            high = delay(m, self.control.select[low_bits:], 1, "select_high")
         parts = []
         for first in range(0, self.n, 1 << low_bits):
             part = Signal(8, name=f"part{first}", reset_less=True)
             choices = [self.word[first + index] for index in range(1 << low_bits)]
             m.d.sync += part.eq(Array(choices)[low])
             parts.append(part)
-        if len(parts) == 1:
-            return delay(m, parts[0], 1, "byte")
-        high = delay(m, self.control.select[low_bits:], 1, "select_high")
-        return delay(m, Array(parts)[high], 1, "byte")
+        byte = Signal(8, reset_less=True)
+        m.d.sync += byte.eq(Array(parts)[high] if bits > low_bits else parts[0])
+        return byte
