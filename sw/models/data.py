@@ -91,6 +91,21 @@ def keywords(seed: int) -> Split:
 
     Every class is spread evenly over the folds; the folds themselves do not depend on a seed.
     """
+    x, y, fold = _keywords()
+    held = fold == seed % FOLDS
+    return Split(x[~held], y[~held], x[held], y[held])
+
+
+def keywords_validation(seed: int) -> Split:
+    """As `keywords`, but the fold is left out, and the one after it held out of the rest."""
+    x, y, fold = _keywords()
+    held = fold == (seed + 1) % FOLDS
+    rest = ~held & (fold != seed % FOLDS)
+    return Split(x[rest], y[rest], x[held], y[held])
+
+
+def _keywords() -> tuple[Tensor, Tensor, Tensor]:
+    """Samples, labels, and the fold that each belongs to."""
     found = read("mlperf_tiny/kws01_1000.npz")
     codes = found["x"].astype(np.float32) - np.float32(found["zero_point"])
     x = torch.from_numpy(codes * np.float32(found["scale"])).permute(0, 3, 1, 2).contiguous()
@@ -101,8 +116,7 @@ def keywords(seed: int) -> Split:
         places = (y == label).nonzero()[:, 0]
         shuffled = places[torch.randperm(len(places), generator=generator)]
         fold[shuffled] = torch.arange(len(places)) % FOLDS
-    held = fold == seed % FOLDS
-    return Split(x[~held], y[~held], x[held], y[held])
+    return x, y, fold
 
 
 def _images(name: str, scale: float) -> Split:
@@ -138,8 +152,19 @@ def moved_and_flipped(batch: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(flip[:, None, None, None], shifted.flip(3), shifted)
 
 
-def slid(batch: Tensor, generator: torch.Generator) -> Tensor:
-    """Augmentation: MFCC (batch, 1, frames, C) shifted together in time by up to two frames."""
-    shift = int(torch.randint(-2, 3, (1,), generator=generator))
-    frames = batch.shape[2]
-    return F.pad(batch, (0, 0, 2, 2))[:, :, 2 + shift : 2 + shift + frames]
+def blended(batch: Tensor, generator: torch.Generator) -> Tensor:
+    """Augmentation for distillation: MFCC (batch, 1, frames, C) moved in time by up to four frames
+    each, and blended with another of the batch, up to half and half.
+
+    The labels are those of no blend: use it where the dense model answers instead
+    (``distil = 1``). Beyer et al., "Knowledge distillation: a good teacher is patient and
+    consistent", CVPR 2022.
+    """
+    count, _, frames, _ = batch.shape
+    padded = F.pad(batch, (0, 0, 4, 4), mode="replicate")
+    start = torch.randint(0, 9, (count,), generator=generator)
+    rows = start[:, None] + torch.arange(frames)
+    moved_ = padded[torch.arange(count)[:, None], 0, rows][:, None]
+    other = moved_[torch.randperm(count, generator=generator)]
+    share = torch.rand(count, 1, 1, 1, generator=generator) / 2
+    return moved_ * (1 - share) + other * share

@@ -134,6 +134,9 @@ def test_loaders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folds = [data.keywords(seed) for seed in range(5)]
     assert sum(len(fold.test_y) for fold in folds) == 60
     assert all(len(fold.test_y) + len(fold.train_y) == 60 for fold in folds)
+    nested = data.keywords_validation(0)
+    assert torch.equal(nested.test_x, folds[1].test_x)
+    assert len(nested.train_y) == 60 - len(folds[0].test_y) - len(folds[1].test_y)
     codes = np.load(tmp_path / "mlperf_tiny/kws01_1000.npz")["x"].astype(np.float64)
     total = float(sum(fold.test_x.double().sum() for fold in folds))
     assert total == ((codes - 3) * 0.5).sum()
@@ -153,7 +156,21 @@ def test_augmentations_move_and_mirror() -> None:
             rows = image[0][image[0] > 0]
             seen.add(bool((rows[1:] - rows[:-1])[0] < 0))
     assert seen == {True, False}
-    assert data.slid(torch.ones(2, 1, 49, 10), generator).shape == (2, 1, 49, 10)
+
+
+def test_blends_are_of_moved_samples() -> None:
+    """Constant samples: moving changes nothing, a blend is between two of them."""
+    x = torch.tensor([0.0, 10.0, 10.0, 10.0]).reshape(4, 1, 1, 1).expand(4, 1, 49, 10)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        y = data.blended(x, generator)
+        assert y.shape == x.shape
+        assert y[0].max() <= 5
+        assert y[1:].min() >= 5
+        assert torch.equal(y, y[:, :, :1, :1].expand_as(y))
+    ramp = torch.arange(49.0).reshape(1, 1, 49, 1).expand(1, 1, 49, 10)
+    starts = {round(float(data.blended(ramp, generator)[0, 0, 10, 0])) for _ in range(200)}
+    assert starts == set(range(6, 15))
 
 
 @needs_data
