@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import json
-import tomllib
-import types
-import typing
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from secateur.errors import SecateurError
+from secateur.pruning.toml import parse, read_toml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +57,13 @@ class Training:
 @dataclass(frozen=True, kw_only=True)
 class Phase:
     """One training stage: a tenth of it warms up, then the rate falls to 0 on a cosine.
-    ``distil``: share of the loss that asks for the outputs of the dense float model, 0 to 1."""
+    ``distil``: share of the loss that asks for the outputs of the dense float model, 0 to 1.
+    ``lasso``: strength of a group lasso on the N:1 blocks, by proximal steps; 0: none."""
 
     epochs: int = 0
     learning_rate: float = 1e-3
     distil: float = 0.0
+    lasso: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,12 +89,15 @@ class Prune(Phase):
     same budget: "uniform", one density of blocks for all layers; "element", one density of single
     weights by magnitude; "none", nothing goes. ``schedule`` "gradual": ``steps`` prunings, spread
     evenly over the first half of the epochs, with budgets that fall on a cubic; "one-shot": one,
-    before them. ``criterion``: a name as in ``secateur.pruning.criterion_of``; ``samples``:
+    before them; "rewind": ``steps`` prunings, and after each the weights that ``train`` had after
+    epoch ``rewind_to``, and an equal share of the epochs with a learning rate from its
+    beginning. ``criterion``: a name as in ``secateur.pruning.criterion_of``; ``samples``:
     training samples that it sees."""
 
     method: str = "budget"
     schedule: str = "gradual"
     steps: int = 8
+    rewind_to: int = 1
     criterion: str = "l2"
     normalise: str = "share"
     samples: int = 256
@@ -196,21 +198,6 @@ def load_recipe(
     return parse_recipe(table, path, path.parent)
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file.
-
-    Raises
-    ------
-    SecateurError : no such file, or not TOML
-    """
-    try:
-        return tomllib.loads(path.read_text())
-    except OSError as error:
-        raise SecateurError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SecateurError(f"{path}: not a TOML file: {error}") from None
-
-
 def parse_recipe(table: dict[str, Any], path: Path, folder: Path) -> Recipe:
     """A recipe from its tables.
 
@@ -223,10 +210,10 @@ def parse_recipe(table: dict[str, Any], path: Path, folder: Path) -> Recipe:
     ------
     SecateurError : an unknown key, a missing one, or one of a wrong type
     """
-    recipe: Recipe = _parse(Recipe, table, str(path), "")
+    recipe: Recipe = parse(Recipe, table, str(path), "")
     for key, value, allowed in (
         ("prune.method", recipe.prune.method, ("budget", "uniform", "element", "none")),
-        ("prune.schedule", recipe.prune.schedule, ("gradual", "one-shot")),
+        ("prune.schedule", recipe.prune.schedule, ("gradual", "one-shot", "rewind")),
         ("training.optimiser", recipe.training.optimiser, ("adamw", "sgd")),
     ):
         if value not in allowed:
@@ -234,62 +221,18 @@ def parse_recipe(table: dict[str, Any], path: Path, folder: Path) -> Recipe:
             raise SecateurError(f"{path}: {key} must be {options}, not {value!r}")
     if recipe.channels.fit and recipe.channels.density is not None:
         raise SecateurError(f"{path}: channels.fit finds the density; leave channels.density out")
-    if recipe.prune.schedule == "gradual" and recipe.prune.epochs < 1:
-        raise SecateurError(f"{path}: a gradual schedule needs prune.epochs, at least 1")
-    return dataclasses.replace(recipe, folder=folder)
-
-
-def _parse(kind: Any, table: Any, path: str, where: str) -> Any:
-    if not isinstance(table, dict):
-        raise SecateurError(f"{path}: {where} must be a table")
-    hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind) if f.name != "folder"}
-    prefix = f"{where}." if where else ""
-    for key in table:
-        if key not in fields:
+    prune = recipe.prune
+    if prune.steps < 1:
+        raise SecateurError(f"{path}: prune.steps must be at least 1")
+    if prune.schedule != "one-shot" and prune.epochs < 1:
+        raise SecateurError(f"{path}: a {prune.schedule} schedule needs prune.epochs, at least 1")
+    if prune.schedule == "rewind":
+        if prune.epochs % prune.steps:
             raise SecateurError(
-                f"{path}: unknown key {prefix}{key}; {where or 'a recipe'} has {', '.join(fields)}"
+                f"{path}: to rewind, prune.epochs must be a multiple of prune.steps"
             )
-    values = {}
-    for name, entry in fields.items():
-        if name in table:
-            values[name] = _value(hints[name], table[name], path, prefix + name)
-        elif entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
-            raise SecateurError(f"{path}: {prefix}{name} is missing")
-    return kind(**values)
-
-
-def _value(hint: Any, value: Any, path: str, name: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return _parse(hint, value, path, name)
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if typing.get_origin(hint) is list:
-        (element,) = typing.get_args(hint)
-        if isinstance(value, list):
-            return [_value(element, item, path, name) for item in value]
-    elif isinstance(value, int) and not isinstance(value, bool) and float in options:
-        return float(value)
-    elif type(value) in options and not (isinstance(value, int | float) and value < 0):
-        return value
-    wanted = " or ".join(getattr(o, "__name__", str(o)) for o in options if o is not type(None))
-    raise SecateurError(f"{path}: {name} must be {wanted}, not negative; it is {value!r}")
-
-
-def imported(where: str, name: str) -> Any:
-    """The object behind ``package.module:callable``; ``where`` is the recipe's key.
-
-    Raises
-    ------
-    SecateurError : the module cannot be imported or has no such callable
-    """
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SecateurError(
-            f"{where} = {name!r}: {error}; give package.module:callable, with the package's folder "
-            f"on PYTHONPATH"
-        ) from None
-    if not callable(found):
-        raise SecateurError(f"{where} = {name!r} is not callable")
-    return found
+        if not 1 <= prune.rewind_to <= recipe.train.epochs:
+            raise SecateurError(f"{path}: prune.rewind_to must be an epoch of train")
+        if recipe.channels.wanted:
+            raise SecateurError(f"{path}: weights cannot be rewound over removed channels")
+    return dataclasses.replace(recipe, folder=folder)

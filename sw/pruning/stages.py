@@ -16,17 +16,16 @@ from secateur.compiler import compile_network
 from secateur.errors import SecateurError
 from secateur.image import Image, load
 from secateur.lower import lower
-from secateur.pruning import baselines, checkpoint
-from secateur.pruning.baselines import fit_channels
+from secateur.pruning import checkpoint
 from secateur.pruning.budget import allocate, make_budgets
-from secateur.pruning.channels import ChannelReport, remove_channels
+from secateur.pruning.channels import ChannelReport
 from secateur.pruning.check import check_masks
 from secateur.pruning.costing import CostModel
-from secateur.pruning.criteria import Criterion, criterion_of
-from secateur.pruning.recipe import Phase, Recipe, imported
+from secateur.pruning.cutting import BlockCuts, criterion_for, narrow
+from secateur.pruning.recipe import Phase, Recipe
 from secateur.pruning.saliency import block_saliency
-from secateur.pruning.schedule import cubic_density
 from secateur.pruning.search import Budgets
+from secateur.pruning.toml import imported
 from secateur.pruning.training import Split, Trainer
 from secateur.pruning.verify import image_logits, logits, score
 from secateur.quantise import finalise, prepare
@@ -139,13 +138,15 @@ class Stages:
         recipe = self.recipe
         trainer = Trainer(
             name, model, self.split, phase, recipe.training, seed=recipe.seed, loss=self.loss,
-            augment=self.augment, before_batch=before_batch,
+            augment=self.augment, before_batch=before_batch, n=self.target.geometry.n,
             teacher=self.build("float") if phase.distil else None,
         )  # fmt: skip
         if self._partial is not None:
             trainer.restore(*self._partial)
         while not trainer.done:
             loss = trainer.run_epoch()
+            if name == "train" and trainer.epoch == recipe.prune.rewind_to:
+                checkpoint.write(self.folder / "early.json", checkpoint.model_state(model), {})
             self._save(*trainer.state())
             self.progress(name, trainer.epoch, phase.epochs, f"loss {loss:.4f}")
 
@@ -181,74 +182,34 @@ class Stages:
         self._keep("narrowed", model)
 
     def _narrow(self, model: nn.Module) -> ChannelReport:
-        """Remove channels, always the same of the same model."""
-        wanted = self.recipe.channels
-        criterion = self._criterion(wanted.criterion)
-        example = self._calibration()
-        if "channel_density" not in self.results:
-            self.results["channel_density"] = wanted.density
-            if wanted.fit:
-                budgets = make_budgets(self.target, 0, **vars(self.recipe.budget))
-                self.results["channel_density"] = fit_channels(
-                    model, example, self.target, budgets, criterion=criterion, skip=wanted.skip
-                )
-        return remove_channels(
-            model, example[:1], density=self.results["channel_density"], criterion=criterion,
-            round_to=self.target.geometry.n, skip=wanted.skip,
+        recipe = self.recipe
+        criterion = criterion_for(recipe.channels.criterion, recipe, self.split, self.loss)
+        found, report = narrow(
+            model, recipe, self.target, self._calibration(), criterion,
+            self.results.get("channel_density", recipe.channels.density),
         )  # fmt: skip
+        self.results["channel_density"] = found
+        return report
 
     def _prune(self) -> None:
         recipe = self.recipe
         model = self.build("narrowed" if recipe.channels.wanted else "float")
-        costs, layers = self._costs(model)
-        budgets = self._budgets(costs, layers)
-        steps = recipe.prune.steps if recipe.prune.schedule == "gradual" else 1
-        dense = costs.cost(costs.alive)
-        blocks = sum(int(costs.alive[name].sum()) for name in layers)
-        whole = Budgets(dense.cycles, dense.rom_bytes, blocks)
+        early = None
+        if recipe.prune.schedule == "rewind":
+            early = self.build("early").state_dict()
+        cuts = BlockCuts(
+            model, recipe, self.target, self.split, self.loss, self._calibration(), early
+        )
 
-        def prune(done: int, total: int) -> None:
-            """Step i of ``steps`` comes before batch ``i * total / (2 * steps)``."""
-            now = [i for i in range(steps) if i * total // (2 * steps) == done]
-            if not now:
-                return
-            costs.restrict(model)
-            step = now[-1] + 1
-            target = _between(whole, budgets, cubic_density(step, steps, 1.0, 0.0))
-            self._cut(model, costs, target)
+        def before_batch(done: int, total: int) -> None:
+            cuts.before_batch(done, total)
+            self.results["allocation"] = cuts.last or self.results["allocation"]
 
         if recipe.prune.epochs:
-            self._fit("prune", model, recipe.prune, prune)
+            self._fit("prune", model, recipe.prune, before_batch)
         else:
-            prune(0, steps)
+            before_batch(0, cuts.steps)
         self._keep("pruned", model)
-
-    def _criterion(self, name: str) -> Criterion:
-        x, y = self.split.some("train", self.recipe.prune.samples, self.recipe.seed)
-        batch = self.recipe.training.batch
-        batches = list(zip(x.split(batch), y.split(batch), strict=True))
-        return criterion_of(name, batches=batches, loss=self.loss, seed=self.recipe.seed)
-
-    def _cut(self, model: nn.Module, costs: CostModel, budgets: Budgets) -> None:
-        prune = self.recipe.prune
-        saliency = block_saliency(model, costs.n, self._criterion(prune.criterion), prune.skip)
-        if prune.method == "budget":
-            normalise: Any = prune.normalise
-            allocation = allocate(costs, saliency, budgets, normalise=normalise)
-        elif prune.method == "uniform":
-            allocation = baselines.uniform(costs, saliency, budgets)
-        elif prune.method == "element":
-            allocation = baselines.elements(costs, model, saliency, budgets)
-        else:
-            allocation = baselines.keep_all(costs, saliency, budgets)
-        allocation.apply(model)
-        self.results["allocation"] = {
-            "kept": allocation.kept,
-            "blocks": {row.name: row.blocks for row in allocation.report.layers},
-            "cycles": allocation.cost.cycles,
-            "rom_bytes": allocation.cost.rom_bytes,
-            "used": allocation.used,
-        }
 
     def _recover(self) -> None:
         model = self.build("pruned")
@@ -285,18 +246,3 @@ class Stages:
     def image(self, name: str) -> Image:
         """The image ``dense`` or ``model``."""
         return load(self.folder / f"{name}.sec")
-
-
-def _between(whole: Budgets, end: Budgets, left: float) -> Budgets:
-    """Budgets with a share ``left`` of the way still to go; 0 is the end, exactly."""
-
-    def part(start: int | None, limit: int | None) -> int | None:
-        if limit is None or start is None:
-            return None
-        return limit + int(max(0, start - limit) * left)
-
-    return Budgets(
-        part(whole.cycles, end.cycles),
-        part(whole.rom_bytes, end.rom_bytes),
-        part(whole.blocks, end.blocks),
-    )

@@ -17,9 +17,10 @@ from typing import Any
 from secateur.errors import SecateurError
 from secateur.image import write_atomically
 from secateur.pruning import checkpoint
-from secateur.pruning.recipe import Recipe, parse_recipe, read_toml
+from secateur.pruning.recipe import Recipe, parse_recipe
 from secateur.pruning.run import run_recipe
 from secateur.pruning.stages import STAGES, Progress
+from secateur.pruning.toml import read_toml
 
 ITSELF = "recipe"
 #: Stages that all variants of one dense network share.

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from secateur.errors import SecateurError
 from secateur.pruning import checkpoint
-from secateur.pruning.recipe import Phase, Qat, Training
-from secateur.pruning.regularise import distil
+from secateur.pruning.recipe import Phase, Prune, Qat, Training
+from secateur.pruning.regularise import GroupLasso, distil
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -78,6 +78,7 @@ class Trainer:
     model : in training mode while an epoch runs, in evaluation mode otherwise
     teacher : the dense model, for ``phase.distil``
     before_batch : called with batches done and to do, before every batch
+    n : output channels of a block, for ``phase.lasso``
 
     Convolutions run in channels-last memory, in about two thirds of the time.
     """
@@ -95,6 +96,7 @@ class Trainer:
         augment: Augment | None = None,
         teacher: nn.Module | None = None,
         before_batch: Callable[[int, int], None] | None = None,
+        n: int = 8,
     ) -> None:
         images = split.train_x.dim() == 4
         self.format = torch.channels_last if images else torch.preserve_format
@@ -111,6 +113,9 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(mixed)
         torch.manual_seed(mixed)
         self.optimiser = self._optimiser()
+        self.lasso = GroupLasso(self.model, phase.lasso, n=n) if phase.lasso else None
+        rewinds = isinstance(phase, Prune) and phase.schedule == "rewind"
+        self.rounds = phase.steps if isinstance(phase, Prune) and rewinds else 1
 
     def _formatted(self, model: Any) -> nn.Module:
         formatted: nn.Module = model.to(memory_format=self.format)
@@ -140,6 +145,9 @@ class Trainer:
         count = len(self.split.train_y)
         batches = -(-count // self.training.batch)
         total = batches * self.phase.epochs
+        span = total // self.rounds
+        if self.rounds > 1 and self.epoch * batches % span == 0:
+            self.optimiser = self._optimiser()
         order = torch.randperm(count, generator=self.generator)
         self.model.train()
         summed = 0.0
@@ -148,7 +156,7 @@ class Trainer:
             if self.before_batch is not None:
                 self.before_batch(done, total)
             for group in self.optimiser.param_groups:
-                group["lr"] = rate(done, total, group["highest"])
+                group["lr"] = rate(done % span, span, group["highest"])
             x = self.split.train_x[chosen]
             x = x if self.augment is None else self.augment(x, self.generator)
             loss = self._loss(x.contiguous(memory_format=self.format), self.split.train_y[chosen])
@@ -159,6 +167,8 @@ class Trainer:
             self.optimiser.zero_grad()
             loss.backward()
             self.optimiser.step()
+            if self.lasso is not None:
+                self.lasso.step(self.optimiser.param_groups[0]["lr"])
             summed += loss.item()
         self.model.eval()
         self.epoch += 1

@@ -14,10 +14,12 @@ from typer.testing import CliRunner
 from secateur import api
 from secateur.cli import app
 from secateur.errors import SecateurError
-from secateur.pruning import checkpoint
-from secateur.pruning.recipe import imported, load_recipe
+from secateur.pruning import checkpoint, density_of
+from secateur.pruning.cutting import BlockCuts
+from secateur.pruning.recipe import Phase, Prune, Training, load_recipe
 from secateur.pruning.run import run_recipe
-from secateur.pruning.training import Split
+from secateur.pruning.toml import imported
+from secateur.pruning.training import Split, Trainer
 
 TINY = Path(__file__).parent / "data" / "tiny.toml"
 
@@ -139,7 +141,12 @@ def test_a_budget_out_of_reach_is_refused_before_training(tmp_path: Path) -> Non
         ("batch = 10", "batch = -1", "training.batch must be int, not negative; it is -1"),
         ("[verify]", "[verify", "not a TOML file"),
         ('build = "recipe_parts:model"', "", "model.build is missing"),
-        ('criterion = "taylor"', 'schedule = "late"', "'gradual' or 'one-shot', not 'late'"),
+        ('criterion = "taylor"', 'schedule = "late"', "or 'rewind', not 'late'"),
+        ('criterion = "taylor"', 'schedule = "rewind"', "must be a multiple of prune.steps"),
+        ("steps = 3", 'steps = 2\nrewind_to = 3\nschedule = "rewind"', "must be an epoch of train"),
+        ("steps = 3", "steps = 0", "prune.steps must be at least 1"),
+        ('criterion = "taylor"', 'method = "all"', "'element' or 'none', not 'all'"),
+        ("[prune]", "[channels]\nfit = true\ndensity = 0.5\n[prune]", "leave channels.density out"),
         ("recipe_parts:model", "recipe_parts:no", "model.build = 'recipe_parts:no'"),
         ("recipe_parts:model", "recipe_parts:not_callable", "is not callable"),
         ("recipe_parts:data", "recipe_parts:model", "train_x must be a tensor"),
@@ -152,6 +159,74 @@ def test_refused_recipes(tmp_path: Path, old: str, new: str, message: str) -> No
     file.write_text(text.replace(old, new))
     with pytest.raises(SecateurError, match=message):
         run_recipe(load_recipe(file), tmp_path / "out")
+
+
+def test_rewinding_goes_back_to_early_weights(tmp_path: Path) -> None:
+    """Right after the last cut: all weights that are left are those of the first epoch."""
+    text = TINY.read_text().replace(
+        "epochs = 2\nsteps = 3", 'epochs = 6\nsteps = 3\nschedule = "rewind"'
+    )
+    file = tmp_path / "recipe.toml"
+    file.write_text(text)
+    recipe = load_recipe(file)
+
+    def stop(stage: str, done: int, total: int, note: str) -> None:
+        if (stage, done) == ("prune", 4):  # the next batch is the first of the last round
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(recipe, tmp_path / "out", progress=stop)
+    early, _ = checkpoint.read(tmp_path / "out" / "early.json")
+    seen: list[dict[str, torch.Tensor]] = []
+    original = BlockCuts.before_batch
+
+    def watch(cuts: BlockCuts, done: int, total: int) -> None:
+        original(cuts, done, total)
+        if done == total * 2 // 3:
+            seen.append({k: v.clone() for k, v in cuts.model.state_dict().items()})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BlockCuts, "before_batch", watch)
+        run_recipe(recipe, tmp_path / "out", resume=True)
+    (state,) = seen
+    for name, value in state.items():
+        if not name.endswith("mask"):
+            plain = name.replace("parametrizations.weight.original", "weight")
+            assert torch.equal(value, early[f"model.{plain}"]), name
+    assert any((value == 0).any() for name, value in state.items() if name.endswith("mask"))
+    run_recipe(recipe, tmp_path / "whole")
+    assert digest(tmp_path / "whole") == digest(tmp_path / "out")
+    assert api.load(tmp_path / "out" / "model.sec").metadata["cycles"] <= 1500
+
+
+def test_rates_start_over_in_each_round() -> None:
+    split = Split.of(recipe_parts.data(0), "data")
+    phase = Prune(epochs=4, steps=2, schedule="rewind", learning_rate=1e-2)
+    loss = torch.nn.functional.cross_entropy
+    trainer = Trainer(
+        "prune", recipe_parts.model(0), split, phase, Training(batch=10), seed=0, loss=loss
+    )
+    used, optimisers = [], []
+    for _ in range(4):
+        trainer.run_epoch()
+        used.append(trainer.optimiser.param_groups[0]["lr"])
+        optimisers.append(trainer.optimiser)
+    assert used[1] == used[3] < 1e-4 < used[0] == used[2]
+    assert optimisers[0] is optimisers[1] is not optimisers[2]
+
+
+def test_a_lasso_leaves_blocks_of_zeros() -> None:
+    split = Split.of(recipe_parts.data(0), "data")
+    counts = []
+    for strength in (0.0, 0.3):
+        model = recipe_parts.model(0)
+        phase = Phase(epochs=10, learning_rate=1e-2, lasso=strength)
+        loss = torch.nn.functional.cross_entropy
+        trainer = Trainer("train", model, split, phase, Training(batch=10), seed=0, loss=loss)
+        while not trainer.done:
+            trainer.run_epoch()
+        counts.append(sum(row.kept for row in density_of(model).layers))
+    assert counts[1] < 0.8 * counts[0]
 
 
 def test_the_documented_recipe_is_one() -> None:

@@ -1,0 +1,146 @@
+"""What the stages ``channels`` and ``prune`` of a recipe take away, and when."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.pruning import baselines
+from secateur.pruning.budget import Allocation, allocate, make_budgets
+from secateur.pruning.channels import ChannelReport, remove_channels
+from secateur.pruning.costing import CostModel
+from secateur.pruning.criteria import Criterion, criterion_of
+from secateur.pruning.mask import mask_of
+from secateur.pruning.recipe import Recipe
+from secateur.pruning.saliency import block_saliency
+from secateur.pruning.schedule import cubic_density
+from secateur.pruning.search import Budgets
+from secateur.pruning.training import Loss, Split
+from secateur.target import Target
+
+
+def criterion_for(name: str, recipe: Recipe, split: Split, loss: Loss) -> Criterion:
+    """A criterion with the samples that the recipe grants it."""
+    x, y = split.some("train", recipe.prune.samples, recipe.seed)
+    batch = recipe.training.batch
+    batches = list(zip(x.split(batch), y.split(batch), strict=True))
+    return criterion_of(name, batches=batches, loss=loss, seed=recipe.seed)
+
+
+def narrow(
+    model: nn.Module,
+    recipe: Recipe,
+    target: Target,
+    example: Tensor,
+    criterion: Criterion,
+    density: float | None,
+) -> tuple[float, ChannelReport]:
+    """Remove channels, always the same of the same model; ``density`` None: find it first."""
+    skip = recipe.channels.skip
+    if density is None:
+        budgets = make_budgets(target, 0, **vars(recipe.budget))
+        density = baselines.fit_channels(
+            model, example, target, budgets, criterion=criterion, skip=skip
+        )
+    report = remove_channels(
+        model, example[:1], density=density, criterion=criterion, skip=skip,
+        round_to=target.geometry.n,
+    )  # fmt: skip
+    return density, report
+
+
+class BlockCuts:
+    """The prunings of one stage, as what comes before each batch of its training.
+
+    Parameters
+    ----------
+    model : as the stage began with it, in place
+    early : state that weights go back to after every cut (schedule "rewind"), or None
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        target: Target,
+        split: Split,
+        loss: Loss,
+        example: Tensor,
+        early: dict[str, Tensor] | None,
+    ) -> None:
+        self.model, self.recipe, self.split, self.loss = model, recipe, split, loss
+        self.early = early
+        self.steps = 1 if recipe.prune.schedule == "one-shot" else recipe.prune.steps
+        self.costs = CostModel(model, example, target)
+        layers = block_saliency(model, self.costs.n, skip=recipe.prune.skip)
+        count = sum(saliency.numel() for saliency in layers.values())
+        self.end = make_budgets(target, count, **vars(recipe.budget))
+        dense = self.costs.cost(self.costs.alive)
+        blocks = sum(int(self.costs.alive[name].sum()) for name in layers)
+        self.begin = Budgets(dense.cycles, dense.rom_bytes, blocks)
+        self.last: dict[str, Any] = {}
+        """The latest cut, JSON."""
+
+    def before_batch(self, done: int, total: int) -> None:
+        """Cut ``step`` of ``steps``: gradual ones come within the first half of the batches."""
+        span = total if self.early is not None else total / 2
+        due = [i for i in range(self.steps) if int(i * span / self.steps) == done]
+        if not due:
+            return
+        step = due[-1] + 1
+        left = cubic_density(step, self.steps, 1.0, 0.0)
+        self.costs.restrict(self.model)
+        self._cut(_between(self.begin, self.end, left))
+        if self.early is not None:
+            _rewind(self.model, self.early)
+
+    def _cut(self, budgets: Budgets) -> None:
+        prune, costs, model = self.recipe.prune, self.costs, self.model
+        criterion = criterion_for(prune.criterion, self.recipe, self.split, self.loss)
+        saliency = block_saliency(model, costs.n, criterion, prune.skip)
+        allocation: Allocation
+        if prune.method == "budget":
+            normalise: Any = prune.normalise
+            allocation = allocate(costs, saliency, budgets, normalise=normalise)
+        elif prune.method == "uniform":
+            allocation = baselines.uniform(costs, saliency, budgets)
+        elif prune.method == "element":
+            allocation = baselines.elements(costs, model, saliency, budgets)
+        else:
+            allocation = baselines.keep_all(costs, saliency, budgets)
+        allocation.apply(model)
+        self.last = {
+            "kept": allocation.kept,
+            "blocks": {row.name: row.blocks for row in allocation.report.layers},
+            "cycles": allocation.cost.cycles,
+            "rom_bytes": allocation.cost.rom_bytes,
+            "used": allocation.used,
+        }
+
+
+def _rewind(model: nn.Module, early: dict[str, Tensor]) -> None:
+    """All parameters and buffers but the masks, as they were."""
+    masks = [mask_of(layer) for layer in model.modules()]
+    kept = {id(mask.mask) for mask in masks if mask is not None}
+    with torch.no_grad():
+        for name, value in model.state_dict(keep_vars=True).items():
+            if id(value) not in kept:
+                plain = name.replace("parametrizations.weight.original", "weight")
+                value.copy_(early[plain])
+
+
+def _between(whole: Budgets, end: Budgets, left: float) -> Budgets:
+    """Budgets with a share ``left`` of the way still to go; 0 is the end, exactly."""
+
+    def part(start: int | None, limit: int | None) -> int | None:
+        if limit is None or start is None:
+            return None
+        return limit + int(max(0, start - limit) * left)
+
+    return Budgets(
+        part(whole.cycles, end.cycles),
+        part(whole.rom_bytes, end.rom_bytes),
+        part(whole.blocks, end.blocks),
+    )

@@ -1,0 +1,90 @@
+"""TOML tables to dataclasses, and import paths to what they name."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from secateur.errors import SecateurError
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises
+    ------
+    SecateurError : no such file, or not TOML
+    """
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SecateurError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SecateurError(f"{path}: not a TOML file: {error}") from None
+
+
+def parse(kind: Any, table: Any, path: str, where: str) -> Any:
+    """An object of a dataclass from a table; ``where`` is the table's own name, "" at the top.
+
+    Raises
+    ------
+    SecateurError : an unknown key, a missing one, or one of a wrong type
+    """
+    if not isinstance(table, dict):
+        raise SecateurError(f"{path}: {where} must be a table")
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind) if f.name != "folder"}
+    prefix = f"{where}." if where else ""
+    for key in table:
+        if key not in fields:
+            raise SecateurError(
+                f"{path}: unknown key {prefix}{key}; {where or 'a recipe'} has {', '.join(fields)}"
+            )
+    values = {}
+    for name, entry in fields.items():
+        if name in table:
+            values[name] = _value(hints[name], table[name], path, prefix + name)
+        elif entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
+            raise SecateurError(f"{path}: {prefix}{name} is missing")
+    return kind(**values)
+
+
+def _value(hint: Any, value: Any, path: str, name: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return parse(hint, value, path, name)
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if typing.get_origin(hint) is list:
+        (element,) = typing.get_args(hint)
+        if isinstance(value, list):
+            return [_value(element, item, path, name) for item in value]
+    elif isinstance(value, int) and not isinstance(value, bool) and float in options:
+        return float(value)
+    elif type(value) in options and not (isinstance(value, int | float) and value < 0):
+        return value
+    wanted = " or ".join(getattr(o, "__name__", str(o)) for o in options if o is not type(None))
+    raise SecateurError(f"{path}: {name} must be {wanted}, not negative; it is {value!r}")
+
+
+def imported(where: str, name: str) -> Any:
+    """The object behind ``package.module:callable``; ``where`` is the recipe's key.
+
+    Raises
+    ------
+    SecateurError : the module cannot be imported or has no such callable
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SecateurError(
+            f"{where} = {name!r}: {error}; give package.module:callable, with the package's folder "
+            f"on PYTHONPATH"
+        ) from None
+    if not callable(found):
+        raise SecateurError(f"{where} = {name!r} is not callable")
+    return found
