@@ -328,6 +328,23 @@ def study(
     emit(data, as_json, show_study)
 
 
+@app.command(epilog="Example: secateur energy model.sec --table mine.toml")
+def energy(
+    image: ImageFile,
+    table: Annotated[
+        Path | None, typer.Option(help="TOML file of energies, see docs/energy.md.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Estimate the energy of an inference from counts, dense beside pruned."""
+    from secateur import image as images
+    from secateur.energy import HOROWITZ, estimate, load_energies
+    from secateur.report import show_energy
+
+    energies = HOROWITZ if table is None else load_energies(table)
+    emit(estimate(images.load(image), energies), as_json, show_energy)
+
+
 def stage_bar(progress: Progress) -> Callable[[str, int, int, str], None]:
     """A bar a stage; every note is printed once, above the bars."""
     tasks: dict[str, Any] = {}

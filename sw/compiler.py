@@ -93,9 +93,28 @@ def nonzero_macs(layer: Layer) -> int:
     return sum(int(np.count_nonzero(source.weight)) for source in layer.sources) * pixels
 
 
-def _dense_cycles(network: Network, target: Target) -> list[int]:
-    """Cycles by layer of the same network with every block kept."""
-    return encode(plan(network, target.geometry, dense=True), check_depth=False).layer_cycles
+def _traffic(layer_plan: LayerPlan, words: int) -> dict[str, int]:
+    """What an inference of the layer moves.
+
+    ``body_reads`` and ``other_reads``: weight words that issue, of bodies, and of configuration
+    and row headers; ``pixels``: pixels of N channels that drain.
+    """
+    stored, lane_map = sum(layer_plan.counts), layer_plan.lane_map
+    return {
+        "body_reads": stored * lane_map.groups * layer_plan.body.passes,
+        "other_reads": words - stored,
+        "pixels": len(layer_plan.counts) * lane_map.groups * lane_map.lanes,
+    }
+
+
+def _costs(planned: Plan, encoded: Encoded) -> list[tuple[int, dict[str, int]]]:
+    """Cycles and traffic by layer."""
+    return [
+        (cycles, _traffic(layer_plan, words))
+        for layer_plan, cycles, words in zip(
+            planned.layers, encoded.layer_cycles, encoded.layer_words, strict=True
+        )
+    ]
 
 
 def _tensor(layout: MapLayout) -> dict[str, Any]:
@@ -132,7 +151,12 @@ def _source(planned: Plan, source: Source) -> dict[str, Any]:
 
 
 def _layer(
-    planned: Plan, layer_plan: LayerPlan, cycles: int, dense: int, words: int, proof: Certificate
+    planned: Plan,
+    layer_plan: LayerPlan,
+    cost: tuple[int, dict[str, int]],
+    dense: tuple[int, dict[str, int]],
+    words: int,
+    proof: Certificate,
 ) -> dict[str, Any]:
     layer, lane_map = layer_plan.layer, layer_plan.lane_map
     geometry = planned.geometry
@@ -141,8 +165,10 @@ def _layer(
         "name": layer.name,
         "kind": layer.kind,
         "nodes": layer.nodes,
-        "cycles": cycles,
-        "cycles_dense": dense,
+        "cycles": cost[0],
+        "cycles_dense": dense[0],
+        "traffic": cost[1],
+        "traffic_dense": dense[1],
         "bound_cycles": nonzero_macs(layer) / geometry.multipliers,
         "blocks": layer_plan.body.blocks,
         "blocks_total": layer_plan.body.blocks_total,
@@ -166,11 +192,12 @@ def _metadata(
     planned: Plan, encoded: Encoded, certificates: dict[Layer, Certificate], target: Target
 ) -> dict[str, Any]:
     network, geometry = planned.network, planned.geometry
-    dense = _dense_cycles(network, target)
+    dense_plan = plan(network, geometry, dense=True)
+    dense = _costs(dense_plan, encode(dense_plan, check_depth=False))
     layers = [
-        _layer(planned, layer_plan, cycles, dense_cycles, words, certificates[layer_plan.layer])
-        for layer_plan, cycles, dense_cycles, words in zip(
-            planned.layers, encoded.layer_cycles, dense, encoded.layer_words, strict=True
+        _layer(planned, layer_plan, cost, whole, words, certificates[layer_plan.layer])
+        for layer_plan, cost, whole, words in zip(
+            planned.layers, _costs(planned, encoded), dense, encoded.layer_words, strict=True
         )
     ]
     overhead = encoded.cycles - sum(encoded.layer_cycles)
@@ -179,7 +206,7 @@ def _metadata(
         "target": target.name,
         "source_hash": network.source_hash,
         "cycles": encoded.cycles,
-        "cycles_dense": sum(dense) + overhead,
+        "cycles_dense": sum(cycles for cycles, _ in dense) + overhead,
         "bound_cycles": sum(layer["bound_cycles"] for layer in layers),
         "input": _tensor(planned.layouts[network.input]),
         "output": _tensor(planned.result)

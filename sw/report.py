@@ -195,3 +195,25 @@ def show_study(data: Data) -> None:
         table.add_row(name, *cells)
     console.print(table)
     console.print(f"Results: {data['folder']}/study.json", markup=False)
+
+
+def show_energy(data: Data) -> None:
+    """Estimated energy by layer, dense beside pruned."""
+    table = _table("Estimated energy of an inference, nJ", "layer", "dense", "pruned", "share")
+    for row in data["layers"]:
+        dense, pruned = (row[key]["picojoules"]["total"] for key in ("dense", "pruned"))
+        share = f"{pruned / dense:.1%}" if dense else ""
+        table.add_row(row["name"], f"{dense / 1e3:,.1f}", f"{pruned / 1e3:,.1f}", share)
+    for part in data["pruned"]["picojoules"]:
+        dense, pruned = (data[key]["picojoules"][part] for key in ("dense", "pruned"))
+        share = f"{pruned / dense:.1%}" if dense else ""
+        name = "all layers" if part == "total" else f"  of it: {part}"
+        table.add_row(name, f"{dense / 1e3:,.1f}", f"{pruned / 1e3:,.1f}", share)
+    console.print(table)
+    counts = data["pruned"]["counts"]
+    skipped = data["dense"]["counts"]["macs"] - counts["macs"]
+    console.print(
+        f"Multiply-accumulates: {counts['macs']:,} issued ({data['macs_nonzero']:,} by a nonzero "
+        f"weight), {skipped:,} skipped. An estimate: exact counts, energies from {data['source']}.",
+        markup=False,
+    )
