@@ -95,26 +95,16 @@ def arrays(path: Path, key: str = "x", limit: int | None = None) -> Any:
     return values.astype(np.float32) if values.dtype.kind == "f" else values
 
 
-def load_model(path: Path) -> Any:
-    """A torch.export archive."""
-    import torch
-
-    if not path.is_file():
-        raise SecateurError(f"{path}: no such file; save the model with torch.export.save")
-    try:
-        import secateur.export  # noqa: F401  registers the operators that archives refer to
-
-        return torch.export.load(path)
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise SecateurError(f"{path}: not a torch.export archive ({reason})") from None
-
-
 @app.command(
     epilog="Example: secateur compile model.pt2 --calibrate x.npz --target 8x8 -o model.sec"
 )
 def compile(
-    model: Annotated[Path, typer.Argument(help="torch.export archive, float or PT2E-converted.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="torch.export archive (float or PT2E-converted), ONNX, package.module:callable."
+        ),
+    ],
     target: TargetName,
     output: Out,
     calibrate: Annotated[
@@ -128,6 +118,7 @@ def compile(
     from secateur import api
     from secateur.inspect import summary
     from secateur.report import show_summary
+    from secateur.sources import load_model
     from secateur.target import Target
 
     chosen = Target.load(target)
@@ -137,7 +128,11 @@ def compile(
         if values.dtype.kind != "f":
             raise SecateurError(f"{calibrate}: calibration wants floats, not {values.dtype}")
         data = torch.from_numpy(values)
-    image = api.compile(load_model(model), target=chosen, calibration=data)
+    sys.path.insert(0, str(Path.cwd()))  # where package.module:callable is looked for
+    found, notes = load_model(model)
+    for note in notes:
+        typer.echo(f"{model}: {note}", err=True)
+    image = api.compile(found, target=chosen, calibration=data)
     image.save(output)
     emit(summary(image) | {"output": str(output)}, as_json, show_summary)
 

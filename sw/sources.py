@@ -1,0 +1,42 @@
+"""Where a model comes from: a torch.export archive, an ONNX file, or a callable by import path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import secateur.export  # noqa: F401  registers the operators that archives refer to
+from secateur.errors import SecateurError
+from secateur.onnx_import import load_onnx
+from secateur.pruning.toml import imported
+
+
+def load_model(source: str) -> tuple[Any, list[str]]:
+    """The model that ``source`` names, and notes on what is not as its file says.
+
+    ``FILE.onnx``; ``package.module:callable``, which is called with seed 0 and returns a module in
+    float; anything else is an archive of torch.export.
+
+    Raises
+    ------
+    SecateurError : no such file, not what its name says, or a callable that returns no module
+    """
+    path = Path(source)
+    if path.suffix == ".onnx":
+        model = load_onnx(path)
+        return model, model.notes
+    if not path.exists() and ":" in source:
+        torch.manual_seed(0)
+        found = imported("model", source)(0)
+        if not isinstance(found, torch.nn.Module):
+            raise SecateurError(f"{source}: must return a torch.nn.Module, not {type(found)!r}")
+        return found.eval(), []
+    if not path.is_file():
+        raise SecateurError(f"{source}: no such file; save the model with torch.export.save")
+    try:
+        return torch.export.load(path), []
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise SecateurError(f"{source}: not a torch.export archive ({reason})") from None
