@@ -40,7 +40,8 @@ def depthwise(editor: Editor, x: Node, scale: Node, bias: Node | None, *, like: 
 def average(editor: Editor, node: Node) -> Node:
     """avg_pool2d, adaptive_avg_pool2d or mean over H and W as a depthwise convolution.
 
-    Raises SecateurError for other means, ceil_mode, and padding that is not counted.
+    Raises SecateurError for other means, ceil_mode that adds to the map, and padding that is not
+    counted.
     """
     x = node.args[0]
     assert isinstance(x, Node)
@@ -50,10 +51,14 @@ def average(editor: Editor, node: Node) -> Node:
     stride = padding = (0, 0)
     divisor = 0
     if node.target is aten.avg_pool2d.default:
-        window = pool_window(node)
+        window = pool_window(node, (height, width))
         kernel, stride, padding = window.kernel, window.stride, window.padding[:2]
-        if argument(node, 4, False):
-            raise refuse(node, "ceil_mode=True", "pad explicitly and use ceil_mode=False")
+        if window.padding[2:] != padding:
+            raise refuse(
+                node,
+                "ceil_mode=True, and windows that reach out of the map, which divide by less",
+                "pad explicitly and use ceil_mode=False",
+            )
         if any(padding) and len(node.args) > 5 and not node.args[5]:
             raise refuse(node, "count_include_pad=False with padding", "use count_include_pad=True")
         divisor = int(argument(node, 6, 0))

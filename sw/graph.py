@@ -148,12 +148,27 @@ def conv_window(node: Node, kernel: tuple[int, int]) -> Window:
     )
 
 
-def pool_window(node: Node) -> Window:
-    """Window of an ``aten.max_pool2d.default`` or ``aten.avg_pool2d.default`` node."""
+def pool_window(node: Node, size: tuple[int, int]) -> Window:
+    """Window of an ``aten.max_pool2d.default`` or ``aten.avg_pool2d.default`` node on maps of
+    ``size``.
+
+    With ceil_mode, padding at the bottom and on the right is what the last windows need; the last
+    of them begins within the map or the padding before it, as in PyTorch.
+    """
     kernel = pair(node.args[1])
-    py, px = pair(argument(node, 3, 0))
-    dilation = pair(argument(node, 4, 1)) if is_call(node, MAX_POOL) else (1, 1)
-    return Window(kernel, pair(argument(node, 2, kernel)), (py, px, py, px), dilation)
+    padding = pair(argument(node, 3, 0))
+    maximum = is_call(node, MAX_POOL)
+    dilation = pair(argument(node, 4, 1)) if maximum else (1, 1)
+    stride = pair(argument(node, 2, kernel))
+    after = list(padding)
+    if argument(node, 5 if maximum else 4, False):
+        for axis in (0, 1):
+            span = dilation[axis] * (kernel[axis] - 1) + 1
+            last = -(-(size[axis] + 2 * padding[axis] - span) // stride[axis]) * stride[axis]
+            if last >= size[axis] + padding[axis]:
+                last -= stride[axis]
+            after[axis] = max(after[axis], last + span - size[axis] - padding[axis])
+    return Window(kernel, stride, (padding[0], padding[1], after[0], after[1]), dilation)
 
 
 def pad_amounts(node: Node) -> tuple[int, int, int, int]:

@@ -19,7 +19,6 @@ from secateur.graph import (
     VIEW,
     Window,
     active_nodes,
-    argument,
     is_call,
     pad_amounts,
     pool_window,
@@ -145,17 +144,21 @@ class _Lowering:
             self.values[node] = Value(draft.output, draft.flat)
 
     def _max_pool(self, node: Node) -> None:
-        if argument(node, 5, False):
-            raise refuse(node, "ceil_mode=True", "pad explicitly and use ceil_mode=False")
         x = cast(Node, node.args[0])
-        window = pool_window(node)
-        padding = list(window.padding)
+        outer = (0, 0, 0, 0)
         while is_call(x, PAD):
-            padding = [a + b for a, b in zip(padding, pad_amounts(x), strict=True)]
+            outer = cast(
+                tuple[int, int, int, int],
+                tuple(a + b for a, b in zip(outer, pad_amounts(x), strict=True)),
+            )
             self.used.add(x)
             x = cast(Node, x.args[0])
         store = self._value(x, node).store
-        check_pool_windows(node, window, (store.height, store.width))
+        top, left, bottom, right = outer
+        size = (store.height + top + bottom, store.width + left + right)
+        window = pool_window(node, size)
+        padding = [a + b for a, b in zip(window.padding, outer, strict=True)]
+        check_pool_windows(node, window, size)
         if padding != list(window.padding) and store.scale.signed:
             raise refuse(
                 node,

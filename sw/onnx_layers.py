@@ -199,8 +199,6 @@ def _clip(node: Any, attributes: Attributes, context: Context) -> Run:
 def _pool_of(node: Any, attributes: Attributes, context: Context) -> tuple[tuple[int, int], Pads]:
     context.shape(node, 4)
     rows, columns = attributes["kernel_shape"]
-    if attributes.get("ceil_mode", 0):
-        raise refuse(node, "ceil_mode", "pad explicitly and use ceil_mode 0")
     if any(d != 1 for d in attributes.get("dilations", [1, 1])):
         raise refuse(node, "a dilated pooling", "use dilation 1")
     return (rows, columns), _window(node, attributes, context, [rows, columns])
@@ -210,11 +208,14 @@ def _max_pool(node: Any, attributes: Attributes, context: Context) -> Run:
     kernel, (top, left, bottom, right) = _pool_of(node, attributes, context)
     if (top, left) != (bottom, right) or 2 * top > kernel[0] or 2 * left > kernel[1]:
         raise refuse(node, "uneven padding of a maximum, or more than half of it", "pad less")
-    return nn.MaxPool2d(kernel, attributes.get("strides", [1, 1]), (top, left))
+    ceil = bool(attributes.get("ceil_mode", 0))
+    return nn.MaxPool2d(kernel, attributes.get("strides", [1, 1]), (top, left), ceil_mode=ceil)
 
 
 def _average_pool(node: Any, attributes: Attributes, context: Context) -> Run:
     kernel, (top, left, bottom, right) = _pool_of(node, attributes, context)
+    if attributes.get("ceil_mode", 0):
+        raise refuse(node, "ceil_mode of an average", "pad explicitly and use ceil_mode 0")
     padded = any((top, left, bottom, right))
     if padded and not attributes.get("count_include_pad", 0):
         raise refuse(node, "an average that leaves its padding out", "use count_include_pad 1")

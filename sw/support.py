@@ -126,12 +126,10 @@ def _check_add(node: Node) -> None:
 
 
 def _check_max_pool(node: Node) -> None:
-    if argument(node, 5, False):
-        raise refuse(node, "ceil_mode=True", "pad explicitly and use ceil_mode=False")
     if rank_of(node) != 4:
         raise refuse(node, "input without a batch", "give (N, C, H, W)")
     _, height, width = shape_of(cast(Node, node.args[0]))
-    check_pool_windows(node, pool_window(node), (height, width))
+    check_pool_windows(node, pool_window(node, (height, width)), (height, width))
 
 
 def check_pool_windows(node: Node, window: Window, size: tuple[int, int]) -> None:

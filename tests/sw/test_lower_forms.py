@@ -13,6 +13,7 @@ from test_lower import check
 from torch import Tensor, nn
 
 from secateur.quantise import quantize
+from tests.pipeline import build, check_image, compile_for, target
 
 SHAPE = (3, 8, 8)
 with torch.random.fork_rng(devices=[]):
@@ -48,6 +49,14 @@ FORMS: dict[str, tuple[Callable[[Tensor], Tensor], Forms]] = {
     ),
     "adaptive 2x4": (
         lambda x: F.adaptive_avg_pool2d(CONV(x), (2, 4)),
+        [("conv", [B]), ("avgpool", [L])],
+    ),
+    "maximum with ceil": (
+        lambda x: F.max_pool2d(CONV(x), 3, 2, ceil_mode=True),
+        [("conv", [B]), ("maxpool", [M])],
+    ),
+    "average whose ceil adds nothing": (
+        lambda x: F.avg_pool2d(CONV(x), 2, 2, ceil_mode=True),
         [("conv", [B]), ("avgpool", [L])],
     ),
     "clamp": (lambda x: CONV(x).clamp(0, 6), [("conv", [B])]),
@@ -107,3 +116,27 @@ def test_form(name: str) -> None:
     network = check(graph, random_input(5, SHAPE, 3))
     found = [(layer.kind, [s.mode for s in layer.sources]) for layer in network.layers]
     assert sorted(found) == sorted(expected)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize(
+    ("size", "pool"),
+    [
+        ((8, 8), {"kernel_size": 3, "stride": 2}),
+        ((7, 5), {"kernel_size": 2, "stride": 2}),
+        ((9, 6), {"kernel_size": (2, 3), "stride": (3, 2), "padding": (1, 1)}),
+        ((10, 7), {"kernel_size": 3, "stride": 4, "dilation": 2, "padding": 1}),
+    ],
+)
+def test_ceil_mode_is_exact_on_the_array(
+    size: tuple[int, int], pool: dict[str, int], relu: bool
+) -> None:
+    torch.manual_seed(1)
+    layers = [nn.Conv2d(3, 12, 3, padding=1), nn.MaxPool2d(ceil_mode=True, **pool)]
+    model = nn.Sequential(layers[0], *[nn.ReLU()] * relu, layers[1], nn.Conv2d(12, 5, 1))
+    x = random_input(1, (3, *size), 3)
+    floor = nn.MaxPool2d(**pool)(model[0](x)).shape
+    assert model[:-1](x).shape[2:] != floor[2:]  # the mode matters
+    built = build(model, x)
+    for n, p in ((8, 4), (4, 3)):
+        assert check_image(built, compile_for(built, target(n, p)), target(n, p).geometry) > 0

@@ -50,7 +50,6 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
     "two outputs": (Call(lambda x: (x + x, x)), MAPS, "2 outputs", "return one"),  # type: ignore
     "two inputs": (TwoInputs(), MAPS, "torch.export cannot capture", "one tensor"),
     "branching": (call(lambda x: x if x.sum() > 0 else -x), MAPS, "cannot capture", "control flow"),
-    "max ceil": (nn.MaxPool2d(3, 2, ceil_mode=True), MAPS, "ceil_mode", "ceil_mode=False"),
     "avg ceil": (nn.AvgPool2d(3, 2, ceil_mode=True), MAPS, "ceil_mode", "ceil_mode=False"),
     "avg pad": (
         nn.AvgPool2d(3, 2, 1, count_include_pad=False),

@@ -175,7 +175,7 @@ def test_a_network_runs_on_the_array() -> None:
         ([node("Clip", "x one", "y")], "clips on one side only"),
         ([node("ReduceMean", "x", "y", axes=[1])], r"a mean over the axes \[1\]"),
         ([node("Concat", "x x", "y", axis=2)], "join tensors by channels"),
-        ([node("MaxPool", "x", "y", kernel_shape=[2, 2], ceil_mode=1)], "ceil_mode"),
+        ([node("AveragePool", "x", "y", kernel_shape=[2, 2], ceil_mode=1)], "ceil_mode"),
     ],
 )
 def test_refused_by_name(nodes: list[onnx.NodeProto], message: str) -> None:
