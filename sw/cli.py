@@ -130,9 +130,12 @@ def compile(
         data = torch.from_numpy(values)
     sys.path.insert(0, str(Path.cwd()))  # where package.module:callable is looked for
     found, notes = load_model(model)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", UserWarning)
+        image = api.compile(found, target=chosen, calibration=data)
+    notes += [str(entry.message) for entry in warned if "host" in str(entry.message)]
     for note in notes:
         typer.echo(f"{model}: {note}", err=True)
-    image = api.compile(found, target=chosen, calibration=data)
     image.save(output)
     emit(summary(image) | {"output": str(output)}, as_json, show_summary)
 

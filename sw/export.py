@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import warnings
 
 import torch
 from torch.export import ExportedProgram
@@ -13,7 +14,13 @@ from torchao.quantization.pt2e import allow_exported_model_train_eval  # registe
 from secateur.errors import SecateurError
 from secateur.graph import attribute
 
-__all__ = ["allow_exported_model_train_eval", "export", "is_converted", "module_of"]
+__all__ = [
+    "allow_exported_model_train_eval",
+    "export",
+    "is_converted",
+    "leave_to_host",
+    "module_of",
+]
 
 
 def export(model: torch.nn.Module | ExportedProgram, example: torch.Tensor) -> GraphModule:
@@ -59,6 +66,32 @@ def module_of(program: ExportedProgram) -> GraphModule:
         raise SecateurError(f"the model has {len(inputs)} inputs, the array takes one tensor")
     output_node(gm)
     return gm
+
+
+#: Operations that the host does better: monotone in each logit, or of all of them at once.
+_HOST = {
+    torch.ops.aten.softmax.int: "softmax",
+    torch.ops.aten.log_softmax.int: "log_softmax",
+    torch.ops.aten.sigmoid.default: "sigmoid",
+}
+
+
+def leave_to_host(gm: GraphModule) -> None:
+    """Take a softmax or sigmoid at the very end off a graph, with a warning that says so."""
+    output = next(n for n in gm.graph.nodes if n.op == "output")
+    last = output_node(gm)
+    if last.target not in _HOST or len(last.users) != 1:
+        return
+    name = _HOST[last.target]
+    warnings.warn(
+        f"node {last.name} ({name}): the last {name} is left to the host; the array returns what "
+        f"goes into it",
+        UserWarning,
+        stacklevel=2,
+    )
+    output.replace_input_with(last, last.all_input_nodes[0])
+    gm.graph.erase_node(last)
+    gm.recompile()
 
 
 def output_node(gm: GraphModule) -> torch.fx.Node:

@@ -322,6 +322,15 @@ def _relu(node: Any, attributes: Attributes, context: Context) -> Run:
     return nn.ReLU()
 
 
+def _host(node: Any, attributes: Attributes, context: Context) -> Run:
+    """What the compiler leaves to the host if it comes last, and refuses if it does not."""
+    if node.op_type == "Sigmoid":
+        return nn.Sigmoid()
+    kind = nn.Softmax if node.op_type == "Softmax" else nn.LogSoftmax
+    version = max((item.version for item in context.opsets if item.domain == ""), default=13)
+    return kind(attributes.get("axis", -1 if version >= 13 else 1))
+
+
 def _quantisation(node: Any, attributes: Attributes, context: Context) -> Run:
     """Q and DQ of activations: the network is calibrated anew, and the user is told."""
     scale = context.constant(node, 1)
@@ -370,6 +379,7 @@ LAYERS: dict[str, Callable[[Any, Attributes, Context], Run]] = {
     "Gemm": _gemm,
     "GlobalAveragePool": _global_average,
     "Identity": _through,
+    "LogSoftmax": _host,
     "MatMul": _matmul,
     "MaxPool": _max_pool,
     "Pad": _pad,
@@ -377,6 +387,8 @@ LAYERS: dict[str, Callable[[Any, Attributes, Context], Run]] = {
     "ReduceMean": _reduce_mean,
     "Relu": _relu,
     "Reshape": _reshape,
+    "Sigmoid": _host,
+    "Softmax": _host,
     "Squeeze": _squeeze,
     "Transpose": _transpose,
 }

@@ -15,7 +15,7 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, 
 from secateur.bias import write_biases
 from secateur.canonical import canonicalise
 from secateur.errors import SecateurError
-from secateur.export import export, is_converted
+from secateur.export import export, is_converted, leave_to_host
 from secateur.harmonise import harmonise
 from secateur.observe import ActivationFakeQuantize, PowerOfTwo
 from secateur.quantiser import SecateurQuantizer
@@ -40,7 +40,8 @@ def quantize(
     qat : called with the prepared graph to train it in place, between calibration and conversion
     seed : of torch's generators during ``qat``; they continue afterwards as before it
 
-    Returns the converted graph: stock PyTorch operations, its codes are those of the array.
+    Returns the converted graph: stock PyTorch operations, its codes are those of the array. A
+    softmax or sigmoid at the very end is left to the host, with a UserWarning.
     Raises SecateurError for what the array cannot run and for unusable calibration data.
     """
     prepared = prepare(model, calibration, qat=qat is not None)
@@ -66,7 +67,9 @@ def prepare(
     if is_converted(model):
         raise SecateurError("the model is quantised already; give the float model")
     # Before torchao's own folding of BatchNorm, which knows no masks.
-    graph = canonicalise(export(model, batches[0]))
+    graph = export(model, batches[0])
+    leave_to_host(graph)
+    graph = canonicalise(graph)
     unsigned = all(float(b.min()) >= 0 for b in batches)
     quantizer = SecateurQuantizer(unsigned_input=unsigned, qat=qat)
     prepared = (prepare_qat_pt2e if qat else prepare_pt2e)(graph, quantizer)

@@ -31,9 +31,9 @@ from secateur.graph import (
 _REMEDIES = {
     "conv_transpose2d": "resize on the host, or use convolutions only",
     "upsample": "resize on the host",
-    "softmax": "drop it and take the softmax of the logits on the host",
-    "log_softmax": "drop it and take the softmax of the logits on the host",
-    "sigmoid": "drop it, or use ReLU, ReLU6 or Hardtanh",
+    "softmax": "only at the very end, where it is left to the host",
+    "log_softmax": "only at the very end, where it is left to the host",
+    "sigmoid": "use ReLU, ReLU6 or Hardtanh; at the very end it is left to the host",
     "tanh": "use Hardtanh",
     "gelu": "use ReLU or ReLU6",
     "silu": "use ReLU or ReLU6",

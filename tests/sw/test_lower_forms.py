@@ -140,3 +140,20 @@ def test_ceil_mode_is_exact_on_the_array(
     built = build(model, x)
     for n, p in ((8, 4), (4, 3)):
         assert check_image(built, compile_for(built, target(n, p)), target(n, p).geometry) > 0
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        (nn.Softmax(1), "softmax"),
+        (nn.LogSoftmax(1), "log_softmax"),
+        (nn.Sigmoid(), "sigmoid"),
+    ],
+)
+def test_the_last_softmax_is_left_to_the_host(host: nn.Module, name: str) -> None:
+    torch.manual_seed(0)
+    logits = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
+    x = random_input(1, (3, 2, 2), 5)
+    with pytest.warns(UserWarning, match=rf"\({name}\): the last {name} is left to the host"):
+        graph = quantize(nn.Sequential(logits, host), x)
+    assert torch.equal(graph(x), quantize(logits, x)(x))
