@@ -166,8 +166,8 @@ def test_a_network_runs_on_the_array() -> None:
     ("nodes", "message"),
     [
         (
-            [node("Sigmoid", "x", "y")],
-            r"node 'n_y' \(Sigmoid\): is not supported; supported are Add",
+            [node("Tanh", "x", "y")],
+            r"node 'n_y' \(Tanh\): is not supported; supported are Add",
         ),
         ([node("Transpose", "x", "y", perm=[0, 2, 3, 1])], "--inputs-as-nchw"),
         ([node("Conv", "x x", "y")], "input 'x' that is not constant"),
