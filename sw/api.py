@@ -192,6 +192,8 @@ def simulate(
     ------
     SecateurError : as ``run``, or Verilator cannot build or run the engine
     """
+    if waves is not None and not waves.resolve().parent.is_dir():
+        raise SecateurError(f"{waves}: its folder does not exist")
     from secateur.sim import golden, verilator
     from secateur.sim import simulate as bench
 

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from secateur.errors import SecateurError
+from secateur.errors import SecateurError, SecateurWarning
 
 INTERRUPTED = 130
 
@@ -37,8 +37,11 @@ TargetName = Annotated[
 def main() -> None:
     """Entry point: bad input is one line on stderr and exit status 1, Ctrl-C status 130."""
     warnings.filterwarnings("ignore")
+    warnings.filterwarnings("always", category=SecateurWarning)
+    warnings.showwarning = lambda message, *_, **__: print(f"secateur: {message}", file=sys.stderr)
     for name in ("torchao", "torch", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("torch.export").setLevel(logging.CRITICAL)  # tracebacks of damaged archives
     try:
         app(standalone_mode=True)
     except SecateurError as error:
@@ -74,19 +77,23 @@ def bar() -> Progress:
 def arrays(path: Path, key: str = "x", limit: int | None = None) -> Any:
     """Array ``key`` of an .npz file, its first ``limit`` entries."""
     import zipfile
+    import zlib
 
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if key not in file:
-                found = ", ".join(file.files) or "none"
-                raise SecateurError(f"{path}: no array {key!r}; it has {found}")
-            values = file[key]
+        file = np.load(path, allow_pickle=False)
+        found = dict(file) if isinstance(file, np.lib.npyio.NpzFile) else None
     except OSError as error:
         raise SecateurError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
-        raise SecateurError(f"{path}: not an .npz file of arrays ({error})") from None
+    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, AttributeError):
+        found = None
+    if found is None:
+        raise SecateurError(f"{path}: not an .npz file of arrays; write one by np.savez(file, x=x)")
+    if key not in found:
+        names = ", ".join(found) or "none"
+        raise SecateurError(f"{path}: no array {key!r}; it has {names}")
+    values = found[key]
     values = values if limit is None else values[:limit]
     if values.ndim < 2 or len(values) == 0:
         raise SecateurError(
@@ -130,12 +137,9 @@ def compile(
         data = torch.from_numpy(values)
     sys.path.insert(0, str(Path.cwd()))  # where package.module:callable is looked for
     found, notes = load_model(model)
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always", UserWarning)
-        image = api.compile(found, target=chosen, calibration=data)
-    notes += [str(entry.message) for entry in warned if "host" in str(entry.message)]
     for note in notes:
-        typer.echo(f"{model}: {note}", err=True)
+        warnings.warn(f"{model}: {note}", SecateurWarning, stacklevel=1)
+    image = api.compile(found, target=chosen, calibration=data)
     image.save(output)
     emit(summary(image) | {"output": str(output)}, as_json, show_summary)
 
@@ -300,6 +304,10 @@ def prune(
 
     budget = {"cycles": cycles, "latency_ms": latency, "clock_mhz": clock}
     budget |= {"rom_bytes": rom, "density": density}
+    if (output / "running.json").exists() and not resume:
+        raise SecateurError(
+            f"{output}: holds a run already; go on with it by --resume, or choose another folder"
+        )
     loaded = load_recipe(recipe, budget=budget, max_drop=max_drop)
     sys.path.insert(0, str(Path.cwd()))  # where the recipe's modules are looked for
     with bar() as progress:

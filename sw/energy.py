@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass, fields
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def load_energies(path: Path) -> Energies:
     values: dict[str, Any] = {}
     for name in names[:-1]:
         value = table[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < inf:
             raise SecateurError(f"{path}: {name} must be picojoules, 0 or more, not {value!r}")
         values[name] = float(value)
     return Energies(**values, source=table["source"])

@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 from torchao.quantization.pt2e import allow_exported_model_train_eval  # registers the q/dq ops
 
-from secateur.errors import SecateurError
+from secateur.errors import SecateurError, SecateurWarning
 from secateur.graph import attribute
 
 __all__ = [
@@ -86,7 +86,7 @@ def leave_to_host(gm: GraphModule) -> None:
     warnings.warn(
         f"node {last.name} ({name}): the last {name} is left to the host; the array returns what "
         f"goes into it",
-        UserWarning,
+        SecateurWarning,
         stacklevel=2,
     )
     output.replace_input_with(last, last.all_input_nodes[0])

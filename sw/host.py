@@ -5,12 +5,16 @@ Works from an image's metadata alone, as a driver on a computer or microcontroll
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from secateur.errors import SecateurError
+from secateur.errors import SecateurError, SecateurWarning
+
+#: Share of clipped inputs from which on they are taken for a mistake.
+CLIPPED = 0.01
 
 Meta = dict[str, Any]
 Codes = npt.NDArray[np.int64]
@@ -49,6 +53,7 @@ def to_codes(values: npt.NDArray[Any], meta: Meta, name: str = "x") -> Codes:
         if not np.isfinite(values).all():
             raise SecateurError(f"input {name!r} holds values that are not finite")
         scaled = values.astype(np.float32) * np.float32(2.0 ** -meta["exponent"])
+        _warn_of_clipping(name, scaled, low, high, meta["exponent"])
         codes: Codes = np.clip(np.rint(scaled), low, high).astype(np.int64)
         return codes
     wanted = "int8" if meta["signed"] else "uint8"
@@ -58,6 +63,21 @@ def to_codes(values: npt.NDArray[Any], meta: Meta, name: str = "x") -> Codes:
             f"{wanted} codes of 2**{meta['exponent']}"
         )
     return values.astype(np.int64)
+
+
+def _warn_of_clipping(
+    name: str, scaled: npt.NDArray[np.float32], low: int, high: int, exponent: int
+) -> None:
+    """Say so if more than CLIPPED of the inputs are out of range: they are in other units."""
+    share = float(np.mean((scaled < low - 0.5) | (scaled > high + 0.5)))
+    if share > CLIPPED:
+        scale = 2.0**exponent
+        warnings.warn(
+            f"input {name!r}: {share:.1%} of the values are clipped to {low * scale:g} .. "
+            f"{high * scale:g}; are they in the model's own units?",
+            SecateurWarning,
+            stacklevel=3,
+        )
 
 
 def pack(codes: Codes, meta: Meta, n: int) -> npt.NDArray[np.uint8]:

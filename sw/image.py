@@ -64,8 +64,16 @@ class Image:
 
     def save(self, path: Path) -> None:
         """Write the image and its metadata, atomically."""
-        text = json.dumps(self.metadata, separators=(",", ":"))
-        write_atomically(path, self.stream + text.encode())
+        text = json.dumps(self.metadata, separators=(",", ":")).encode()
+        write_atomically(path, self.stream + text + _trailer(text))
+
+    def __repr__(self) -> str:
+        return f"<Image of {len(self.words):,} words for {self.n} x {self.p}>"
+
+
+def _trailer(text: bytes) -> bytes:
+    """The line behind the metadata: its CRC-32."""
+    return f"\n{zlib.crc32(text):08x}\n".encode()
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -73,22 +81,36 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     Raises
     ------
-    SecateurError : the folder cannot be written
+    SecateurError : the file cannot be written
     """
+    name = None
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    except OSError as error:
-        raise SecateurError(f"{path}: cannot be written: {error.strerror}") from None
-    try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+        os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
+    except OSError as error:
+        _remove(name)
+        raise SecateurError(f"{path}: cannot be written: {error.strerror}") from None
     except BaseException:
-        os.unlink(name)
+        _remove(name)
         raise
 
 
-def load(path: Path) -> Image:
+def _remove(name: str | None) -> None:
+    if name is not None:
+        os.unlink(name)
+
+
+def _umask() -> int:
+    """The process's mask for new files, which mkstemp does not heed."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def load(path: Path | str) -> Image:
     """Read an image file.
 
     Raises
@@ -96,6 +118,7 @@ def load(path: Path) -> Image:
     SecateurError : the file is missing, is no image, is of another version, is cut short or
         altered
     """
+    path = Path(path)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -125,10 +148,12 @@ def parse(data: bytes, name: str) -> Image:
     stream[spec.HEADER_CRC_OFFSET : spec.HEADER.size] = bytes(4)
     if zlib.crc32(stream) != crc:
         raise SecateurError(f"{name}: CRC-32 does not match: the file was altered; {again}")
-    try:
-        metadata = json.loads(data[size:].decode()) if len(data) > size else {}
-    except ValueError:
-        raise SecateurError(f"{name}: its metadata is not JSON; {again}") from None
+    metadata = {}
+    if len(data) > size:
+        text = data[size : -len(_trailer(b""))]
+        if data[size:] != text + _trailer(text):
+            raise SecateurError(f"{name}: CRC-32 of its metadata does not match; {again}")
+        metadata = json.loads(text)
     array = np.frombuffer(data[:size], dtype=np.uint8).reshape(words, n + 1)
     return Image(array, metadata)
 

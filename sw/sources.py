@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +31,32 @@ def load_model(source: str) -> tuple[Any, list[str]]:
         return model, model.notes
     if not path.exists() and ":" in source:
         torch.manual_seed(0)
-        found = imported("model", source)(0)
+        try:
+            found = imported("model", source)(0)
+        except SecateurError:
+            raise
+        except Exception as error:
+            raise SecateurError(
+                f"{source}: fails when it is called with a seed, 0 ({error!r}); it must be a "
+                f"function of the seed that returns a module"
+            ) from None
         if not isinstance(found, torch.nn.Module):
             raise SecateurError(f"{source}: must return a torch.nn.Module, not {type(found)!r}")
         return found.eval(), []
     if not path.is_file():
         raise SecateurError(f"{source}: no such file; save the model with torch.export.save")
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise SecateurError(
+            f"{source}: not a torch.export archive ({error}); save the model with torch.export.save"
+        ) from None
+    if damaged is not None:
+        raise SecateurError(f"{source}: damaged, {damaged} has another CRC-32; save it again")
+    try:
         return torch.export.load(path), []
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise SecateurError(f"{source}: not a torch.export archive ({reason})") from None
+    except Exception:
+        raise SecateurError(
+            f"{source}: not a torch.export archive; save the model with torch.export.save"
+        ) from None

@@ -127,6 +127,12 @@ class Activation:
         }
 
 
+#: Names of criteria; all from "gradient" on need data.
+CRITERIA = (
+    "l1", "l2", "random", "gradient", "taylor", "fisher", "hessian", "batchnorm", "activation",
+)  # fmt: skip
+
+
 def criterion_of(
     name: str,
     *,
@@ -134,8 +140,7 @@ def criterion_of(
     loss: Loss | None = None,
     seed: int = 0,
 ) -> Criterion:
-    """Criterion by name: "l1", "l2", "random", "gradient", "taylor", "fisher", "hessian",
-    "batchnorm" or "activation".
+    """Criterion by its name in `CRITERIA`.
 
     Parameters
     ----------
@@ -147,14 +152,11 @@ def criterion_of(
     ------
     SecateurError : an unknown name, or one that needs batches and has none
     """
+    if name not in CRITERIA:
+        raise SecateurError(f"criterion {name!r} is unknown; take {', '.join(CRITERIA)}")
     free: dict[str, Criterion] = {"l1": Magnitude(1), "l2": Magnitude(2), "random": Random(seed)}
     if name in free:
         return free[name]
-    if name not in ("gradient", "taylor", "fisher", "hessian", "batchnorm", "activation"):
-        raise SecateurError(
-            f"criterion {name!r} is unknown; take l1, l2, random, gradient, taylor, fisher, "
-            "hessian, batchnorm or activation"
-        )
     if batches is None:
         raise SecateurError(f"criterion {name!r} needs batches of (inputs, targets)")
     check_batches(name, batches)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.errors import SecateurError
+from secateur.pruning.criteria import CRITERIA
 from secateur.pruning.toml import parse, read_toml
 
 
@@ -198,12 +199,12 @@ def load_recipe(
     return parse_recipe(table, path, path.parent)
 
 
-def parse_recipe(table: dict[str, Any], path: Path, folder: Path) -> Recipe:
+def parse_recipe(table: dict[str, Any], path: Path | str, folder: Path) -> Recipe:
     """A recipe from its tables.
 
     Parameters
     ----------
-    path : of the file that errors name
+    path : what errors name
     folder : that the recipe's paths are relative to
 
     Raises
@@ -219,9 +220,25 @@ def parse_recipe(table: dict[str, Any], path: Path, folder: Path) -> Recipe:
         if value not in allowed:
             options = " or ".join(map(repr, allowed))
             raise SecateurError(f"{path}: {key} must be {options}, not {value!r}")
+    verify, prune = recipe.verify, recipe.prune
+    for key, fine, wanted in (
+        ("training.batch", recipe.training.batch >= 1, "at least 1"),
+        ("verify.sensitivity", all(0 < d <= 1 for d in verify.sensitivity), "densities to 1"),
+        ("verify.corruptions", all(1 <= c <= 5 for c in verify.corruptions), "severities 1 to 5"),
+        ("verify.low", verify.low < verify.high, "below verify.high"),
+        *(
+            (f"{name}.distil", 0 <= getattr(recipe, name).distil <= 1, "a share, 0 to 1")
+            for name in ("train", "channels", "prune", "recover", "qat")
+        ),
+    ):
+        if not fine:
+            raise SecateurError(f"{path}: {key} must be {wanted}")
+    for key, name in (("prune", prune.criterion), ("channels", recipe.channels.criterion)):
+        if name not in CRITERIA:
+            names = ", ".join(CRITERIA)
+            raise SecateurError(f"{path}: {key}.criterion must be one of {names}, not {name!r}")
     if recipe.channels.fit and recipe.channels.density is not None:
         raise SecateurError(f"{path}: channels.fit finds the density; leave channels.density out")
-    prune = recipe.prune
     if prune.steps < 1:
         raise SecateurError(f"{path}: prune.steps must be at least 1")
     if prune.schedule != "one-shot" and prune.epochs < 1:

@@ -22,7 +22,7 @@ from secateur.pruning.channels import ChannelReport
 from secateur.pruning.check import check_masks
 from secateur.pruning.costing import CostModel
 from secateur.pruning.cutting import BlockCuts, criterion_for, narrow
-from secateur.pruning.recipe import Phase, Recipe
+from secateur.pruning.recipe import Phase, Recipe, Training
 from secateur.pruning.saliency import block_saliency
 from secateur.pruning.search import Budgets
 from secateur.pruning.toml import imported
@@ -152,6 +152,7 @@ class Stages:
 
     def _train(self) -> None:
         model = self.build()
+        self._check_labels(model)
         if self.recipe.prune.method != "none":
             # At once, so that a budget out of reach is refused before any training.
             costs, layers = self._costs(model)
@@ -159,6 +160,22 @@ class Stages:
             self.progress("budget", 1, 1, f"in reach: {found.cost.cycles:,} cycles")
         self._fit("train", model, self.recipe.train)
         self._keep("float", model)
+
+    def _check_labels(self, model: nn.Module) -> None:
+        """Refuse labels that cross-entropy cannot take."""
+        if self.recipe.training.loss != Training().loss:
+            return
+        classes = logits(model, self.split.train_x[:2]).shape[1]
+        for name in ("train_y", "test_y"):
+            labels = getattr(self.split, name)
+            if (
+                labels.is_floating_point()
+                or not 0 <= int(labels.min()) <= int(labels.max()) < classes
+            ):
+                raise SecateurError(
+                    f"data.load = {self.recipe.data.load!r}: {name} must be class numbers below "
+                    f"{classes}, as many as the model has outputs"
+                )
 
     def _costs(self, model: nn.Module) -> tuple[CostModel, dict[str, Tensor]]:
         costs = CostModel(model, self._calibration(), self.target)

@@ -8,6 +8,7 @@ variant "recipe".
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import statistics
 from dataclasses import dataclass
@@ -54,11 +55,16 @@ def load_study(path: Path) -> Study:
         raise SecateurError(f"{path}: seeds must be a list of integers, at least one")
     if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):
         raise SecateurError(f"{path}: variants must be tables")
+    for name in variants:
+        if not re.fullmatch(r"\w[\w.-]*", name) or name == ITSELF:
+            raise SecateurError(f"{path}: variant {name!r} must be a name of letters and digits")
+    if len(set(seeds)) < len(seeds):
+        raise SecateurError(f"{path}: seeds must differ, not {seeds}")
     file = path.parent / table["recipe"]
     base = read_toml(file)
     runs = {}
     for name, changes in {ITSELF: {}, **variants}.items():
-        where = file if name == ITSELF else path
+        where = f"{file}" if name == ITSELF else f"{path}, variant {name}"
         runs[name] = {
             seed: parse_recipe(_merged(base, changes) | {"seed": seed}, where, file.parent)
             for seed in seeds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 import tomllib
 import types
 import typing
@@ -62,12 +63,16 @@ def _value(hint: Any, value: Any, path: str, name: str) -> Any:
         (element,) = typing.get_args(hint)
         if isinstance(value, list):
             return [_value(element, item, path, name) for item in value]
-    elif isinstance(value, int) and not isinstance(value, bool) and float in options:
-        return float(value)
-    elif type(value) in options and not (isinstance(value, int | float) and value < 0):
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        if float in options and 0 <= value < math.inf:
+            return float(value)
+        if int in options and type(value) is int and value >= 0:
+            return value
+    elif type(value) in options:
         return value
     wanted = " or ".join(getattr(o, "__name__", str(o)) for o in options if o is not type(None))
-    raise SecateurError(f"{path}: {name} must be {wanted}, not negative; it is {value!r}")
+    limit = ", 0 or more" if options and {int, float} & set(options) else ""
+    raise SecateurError(f"{path}: {name} must be {wanted}{limit}, not {value!r}")
 
 
 def imported(where: str, name: str) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +60,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (where / "t.toml").write_text(TOML)
     (where / "broken.toml").write_text("n = 4\n")
     (where / "text.sec").write_text("hello")
+    np.save(where / "x.npy", x.numpy())
+    np.savez(where / "large.npz", x=x.numpy() * 100)
+    (where / "once").mkdir()
+    (where / "once" / "running.json").write_text("{}")
+    damage(where / "m.pt2", where / "damaged.pt2")
     return where
+
+
+def damage(archive: Path, to: Path) -> None:
+    """Flip a bit of the largest member of a zip archive."""
+    data = bytearray(archive.read_bytes())
+    with zipfile.ZipFile(archive) as opened:
+        member = max(opened.infolist(), key=lambda info: info.file_size)
+    data[member.header_offset + 100 + len(member.filename) + member.file_size // 2] ^= 16
+    to.write_bytes(data)
 
 
 @pytest.fixture
@@ -173,6 +189,14 @@ BAD = [
     ),
     ("verilog --target 8x8 --image m.sec -o v2", "m.sec", "compiled for 4x3"),
     ("verilog --target 8x8 --family lattice -o v2", "'lattice'", "ecp5"),
+    ("inspect metadata.sec", "metadata.sec", "CRC-32 of its metadata"),
+    ("inspect shorter.sec", "shorter.sec", "CRC-32 of its metadata"),
+    ("run m.sec --input x.npy", "x.npy", "np.savez"),
+    ("run m.sec --input x.npz --output once", "once: cannot be written", "irectory"),
+    ("simulate m.sec --input x.npz --waves no/w.fst", "no/w.fst", "folder does not exist"),
+    ("compile damaged.pt2 --calibrate x.npz --target 8x8 -o o.sec", "damaged.pt2", "CRC-32"),
+    ("compile os:getcwd --calibrate x.npz --target 8x8 -o o.sec", "os:getcwd", "seed"),
+    ("prune t.toml -o once", "once", "--resume"),
 ]
 
 
@@ -184,6 +208,9 @@ def test_bad_input_is_one_line(  # type: ignore[no-untyped-def]
     (folder / "cut.sec").write_bytes(data[:200])
     data[60] ^= 4
     (folder / "flipped.sec").write_bytes(data)
+    whole = image.read_bytes()
+    (folder / "metadata.sec").write_bytes(whole.replace(b'"cycles":', b'"cicles":', 1))
+    (folder / "shorter.sec").write_bytes(whole[:-1])
     before = set(folder.iterdir())
     status, out, err = secateur(line)
     assert status == 1
@@ -193,6 +220,24 @@ def test_bad_input_is_one_line(  # type: ignore[no-untyped-def]
     assert names in err
     assert says in err
     assert set(folder.iterdir()) == before
+
+
+def test_inputs_in_other_units_are_pointed_out(image: Path, secateur) -> None:  # type: ignore[no-untyped-def]
+    status, _, err = secateur("run m.sec --input large.npz --json")
+    assert status == 0
+    assert "of the values are clipped to" in err
+    assert err.count("\n") == 1
+    assert secateur("run m.sec --input x.npz --json")[2] == ""
+
+
+def test_files_are_readable_as_the_umask_says(secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    before = os.umask(0o027)
+    try:
+        status, _, err = secateur("compile m.pt2 --calibrate x.npz --target 8x8 -o mode.sec --json")
+    finally:
+        os.umask(before)
+    assert status == 0, err
+    assert (folder / "mode.sec").stat().st_mode & 0o777 == 0o640
 
 
 def test_interrupt_leaves_nothing(image: Path, secateur, folder: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
@@ -208,8 +253,12 @@ def test_interrupt_leaves_nothing(image: Path, secateur, folder: Path, monkeypat
 
 
 @pytest.mark.parametrize(
-    "command", ["", "compile", "run", "simulate", "verilog", "inspect", "targets", "demo"]
-)
+    "command",
+    [
+        "", "compile", "run", "simulate", "verilog", "inspect", "targets", "demo", "prune", "study",
+        "energy",
+    ],
+)  # fmt: skip
 def test_help_has_an_example(command: str, secateur) -> None:  # type: ignore[no-untyped-def]
     status, out, _ = secateur(f"{command} --help".strip())
     assert status == 0

@@ -42,6 +42,16 @@ def data(seed: int) -> dict[str, Tensor]:
     return {"train_x": x[:160], "train_y": y[:160], "test_x": x[160:], "test_y": y[160:]}
 
 
+def large_labels(seed: int) -> dict[str, Tensor]:
+    found = data(seed)
+    return found | {"test_y": found["test_y"] + 1}
+
+
+def other_size(seed: int) -> dict[str, Tensor]:
+    found = data(seed)
+    return found | {"test_x": found["test_x"][:, :, 1:]}
+
+
 def brightened(x: Tensor, generator: torch.Generator) -> Tensor:
     """Brightness augmentation."""
     return (x * (0.9 + 0.2 * torch.rand(len(x), 1, 1, 1, generator=generator))).clamp(0, 1)

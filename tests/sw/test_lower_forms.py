@@ -12,6 +12,7 @@ from networks import random_input
 from test_lower import check
 from torch import Tensor, nn
 
+from secateur.errors import SecateurWarning
 from secateur.quantise import quantize
 from tests.pipeline import build, check_image, compile_for, target
 
@@ -154,6 +155,6 @@ def test_the_last_softmax_is_left_to_the_host(host: nn.Module, name: str) -> Non
     torch.manual_seed(0)
     logits = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
     x = random_input(1, (3, 2, 2), 5)
-    with pytest.warns(UserWarning, match=rf"\({name}\): the last {name} is left to the host"):
+    with pytest.warns(SecateurWarning, match=rf"\({name}\): the last {name} is left to the host"):
         graph = quantize(nn.Sequential(logits, host), x)
     assert torch.equal(graph(x), quantize(logits, x)(x))

@@ -83,8 +83,13 @@ def test_the_command_shows_a_finished_study(folder: Path) -> None:
         ('recipe = "tiny.toml"\nseeds = []', "seeds must be a list of integers"),
         ('recipe = "tiny.toml"\nseeds = [0]\nvariant = 1', "unknown key variant"),
         ('recipe = "tiny.toml"\nseeds = [0]\nvariants = 1', "variants must be tables"),
+        ('recipe = "tiny.toml"\nseeds = [1, 1]', "seeds must differ"),
+        ('recipe = "tiny.toml"\nseeds = [1]\n[variants."../x".prune]', "variant '../x' must be"),
         ('recipe = "none.toml"\nseeds = [0]', "none.toml: cannot be read"),
-        ('recipe = "tiny.toml"\nseeds = [0]\n[variants.a.prune]\nmethod = "best"', "prune.method"),
+        (
+            'recipe = "tiny.toml"\nseeds = [0]\n[variants.a.prune]\nmethod = "best"',
+            "study.toml, variant a: prune.method",
+        ),
     ],
 )
 def test_refused_studies(tmp_path: Path, text: str, message: str) -> None:
