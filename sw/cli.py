@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,6 +73,15 @@ def bar() -> Progress:
         transient=True,
         disable=not progress_console.is_terminal,
     )
+
+
+@contextlib.contextmanager
+def of_file(path: Path) -> Iterator[None]:
+    """Put the file's name before messages on what is in it."""
+    try:
+        yield
+    except SecateurError as error:
+        raise SecateurError(f"{path}: {error}") from None
 
 
 def arrays(path: Path, key: str = "x", limit: int | None = None) -> Any:
@@ -160,7 +170,8 @@ def run(
     x = arrays(input, limit=limit)
     with bar() as progress:
         task = progress.add_task("golden", total=len(x))
-        outputs = api.run(loaded, x, lambda done: progress.update(task, completed=done))
+        with of_file(input):
+            outputs = api.run(loaded, x, lambda done: progress.update(task, completed=done))
     if output is not None:
         save_outputs(output, outputs)
     data = {

@@ -34,6 +34,11 @@ def export(model: torch.nn.Module | ExportedProgram, example: torch.Tensor) -> G
         return module_of(model)
     if isinstance(model, GraphModule):
         return copy.deepcopy(model)
+    for name, parameter in model.named_parameters():
+        if parameter.dtype != torch.float32:
+            raise SecateurError(
+                f"parameter {name!r} is {parameter.dtype}; convert by model.float()"
+            )
     was_training = model.training
     model.eval()
     # Two samples: torch.export would take a batch of one for a constant.
@@ -59,7 +64,13 @@ def module_of(program: ExportedProgram) -> GraphModule:
 
     Raises SecateurError unless it has one tensor as input and one as output.
     """
-    gm = copy.deepcopy(program.module(check_guards=False))
+    try:
+        gm = copy.deepcopy(program.module(check_guards=False))
+    except SyntaxError:
+        raise SecateurError(
+            "the model has a submodule whose name torch.export cannot write as code (a quote, a "
+            "backslash, a keyword of Python); rename it"
+        ) from None
     assert isinstance(gm, GraphModule)
     inputs = [n for n in gm.graph.nodes if n.op == "placeholder"]
     if len(inputs) != 1:

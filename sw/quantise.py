@@ -114,6 +114,8 @@ def calibration_batches(calibration: Calibration) -> list[torch.Tensor]:
     if isinstance(calibration, torch.Tensor):
         calibration = calibration.split(64)
     batches = list(calibration)
+    if not all(isinstance(batch, torch.Tensor) for batch in batches):
+        raise SecateurError("calibration: give torch tensors (torch.from_numpy makes one)")
     if not batches or any(b.numel() == 0 for b in batches):
         raise SecateurError("calibration: no samples; give a few dozen typical inputs")
     for batch in batches:

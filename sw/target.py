@@ -45,10 +45,20 @@ class Target:
             raise SecateurError(f"{path}: not a TOML file: {error}") from None
         device = table.pop("device", None)
         wanted = {"n", "p", "weight_words", "bank_words"}
-        if set(table) != wanted or not all(type(value) is int for value in table.values()):
+        if set(table) != wanted:
             raise SecateurError(
                 f"{path}: a target has the integer keys {', '.join(sorted(wanted))} and, if you "
                 f"like, device; found {', '.join(sorted(table)) or 'none'}"
+            )
+        for key, value in table.items():
+            if type(value) is not int:
+                raise SecateurError(f"{path}: {key} must be an integer, not {value!r}")
+        if device is not None and not isinstance(device, str):
+            raise SecateurError(f"{path}: device must be a name, not {device!r}")
+        if device in ECP5 and table["n"] * table["p"] > ECP5[device][1]:
+            raise SecateurError(
+                f"{path}: n * p = {table['n'] * table['p']} multipliers; the {device} has "
+                f"{ECP5[device][1]}"
             )
         try:
             return cls(name=path.stem, geometry=Geometry(**table), device=device)

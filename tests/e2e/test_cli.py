@@ -59,6 +59,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(where / "key.npz", y=x.numpy())
     (where / "t.toml").write_text(TOML)
     (where / "broken.toml").write_text("n = 4\n")
+    (where / "float.toml").write_text(TOML.replace("p = 3", "p = 3.0"))
+    large = TOML.replace("n = 4", "n = 16") + 'device = "LFE5U-25F"\n'
+    (where / "large.toml").write_text(large)
     (where / "text.sec").write_text("hello")
     np.save(where / "x.npy", x.numpy())
     np.savez(where / "large.npz", x=x.numpy() * 100)
@@ -174,12 +177,14 @@ BAD = [
     ("run m.sec --input none.npz", "none.npz", "No such file"),
     ("run m.sec --input text.sec", "text.sec", "npz"),
     ("run m.sec --input key.npz", "key.npz", "no array 'x'; it has y"),
-    ("run m.sec --input shape.npz", "'x'", "(batch, 3, 9, 11)"),
+    ("run m.sec --input shape.npz", "shape.npz: input 'x'", "(batch, 3, 9, 11)"),
     ("compile none.pt2 --calibrate x.npz --target 8x8 -o o.sec", "none.pt2", "no such file"),
     ("compile text.sec --calibrate x.npz --target 8x8 -o o.sec", "text.sec", "archive"),
     ("compile m.pt2 --target 8x8 -o o.sec", "float", "calibration"),
     ("compile m.pt2 --calibrate x.npz --target 9x9 -o o.sec", "'9x9'", "preset"),
     ("compile m.pt2 --calibrate x.npz --target broken.toml -o o.sec", "broken.toml", "bank_words"),
+    ("compile m.pt2 --calibrate x.npz --target float.toml -o o.sec", "float.toml", "p must be an"),
+    ("compile m.pt2 --calibrate x.npz --target large.toml -o o.sec", "large.toml", "has 28"),
     ("compile m.pt2 --calibrate shape.npz --target 8x8 -o o.sec", "calibration", "(3, 9, 11)"),
     ("compile m.pt2 --calibrate x.npz --target 8x8 -o no/o.sec", "no/o.sec", "cannot be written"),
     (

@@ -20,6 +20,7 @@ def test_unusable_calibration() -> None:
         (x[:0], "no samples"),
         ([], "no samples"),
         (x.double(), "give float32"),
+        (x.numpy(), "give torch tensors"),
         (x / 0, "infinite or NaN"),
         ([x, x[:, :3]], r"samples of shape \(3, 8, 8\), the model takes \(4, 8, 8\)"),
     ):
@@ -35,6 +36,16 @@ def test_uncalibrated_graph_is_not_converted() -> None:
             module.exponent = torch.zeros(0, dtype=torch.int32)
     with pytest.raises(SecateurError, match="not calibrated; run inputs through it first"):
         finalise(prepared)
+
+
+def test_models_of_other_types_and_names() -> None:
+    x = random_input(1, MAPS, 4)
+    with pytest.raises(SecateurError, match=r"'weight' is torch.float64; convert by model.float"):
+        quantize(nn.Conv2d(4, 4, 3).double(), x)
+    named = nn.Sequential()
+    named.add_module('a"b', nn.Conv2d(4, 4, 3))
+    with pytest.raises(SecateurError, match="rename it"):
+        quantize(named, x)
 
 
 def test_models_that_are_not_finite() -> None:
