@@ -1,4 +1,4 @@
-"""README's figures for ResNet-8 on 8 x 8, printed as JSON: ``python -m tests.figures``."""
+"""README's figures for 8 x 8, printed as JSON: ``python -m tests.figures``."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import logging
 
 import torch
 
+from secateur.hw.spec import Geometry
 from secateur.inspect import summary
 from secateur.pruning import prune
 from secateur.target import Target
-from tests.networks import resnet8
+from tests.networks import MLPERF_TINY, mlperf_tiny, resnet8
 from tests.pipeline import Built, build, compile_for
 
 TARGET = Target.load("8x8")
+#: The same array with room for the dense networks.
+ROOMY = Target(name="8x8", geometry=Geometry(n=8, p=8, weight_words=1 << 16, bank_words=8192))
 
 
 def build_resnet8(density: float) -> Built:
@@ -38,10 +41,24 @@ def figures(density: float) -> dict[str, float]:
     }
 
 
+def cycles(kind: type[torch.nn.Module]) -> dict[str, float]:
+    """Cycles and utilisation of one of the four networks, dense and at a quarter of its blocks."""
+    found = {}
+    for name, density in (("dense", 1.0), ("quarter", 0.25)):
+        model, shape = mlperf_tiny(kind, density)
+        x = torch.rand((2, *shape), generator=torch.Generator().manual_seed(1))
+        result = summary(compile_for(build(model, x), ROOMY))
+        found[name] = result["cycles"]
+        found[f"{name} of bound"] = result["bound_cycles"] / result["cycles"]
+    return found
+
+
 def main() -> None:
-    """Print both networks."""
+    """Print ResNet-8 in detail, and the cycles of the four networks."""
     logging.disable(logging.WARNING)
-    print(json.dumps({"dense": figures(1.0), "quarter": figures(0.25)}, indent=1))
+    resnet = {"dense": figures(1.0), "quarter": figures(0.25)}
+    four = {kind.__name__: cycles(kind) for kind in MLPERF_TINY}
+    print(json.dumps({"ResNet-8": resnet, "MLPerf Tiny": four}, indent=1))
 
 
 if __name__ == "__main__":

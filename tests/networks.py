@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from secateur.models import ResNet8
+from secateur.models import DSCNN, Autoencoder, MobileNetV1, ResNet8
+from secateur.pruning import prune
 from tests.network_blocks import Add, Builder, activation
 
 MAP_SIZES = [(25, 5), (3, 3), (9, 7), (12, 12), (16, 10), (8, 8), (5, 11), (1, 20), (14, 14)]
@@ -112,3 +113,29 @@ def resnet8(seed: int) -> tuple[nn.Module, Shape]:
                 nn.init.uniform_(module.running_var, 0.3, 2.0)
                 nn.init.normal_(module.running_mean, std=0.3)
     return model.eval(), (3, 32, 32)
+
+
+#: The four networks of MLPerf Tiny: input shape, and what is not worth pruning beside depthwise.
+MLPERF_TINY: dict[type[nn.Module], tuple[Shape, list[str]]] = {
+    ResNet8: ((3, 32, 32), ["c.0", "fc"]),
+    DSCNN: ((1, 49, 10), ["c0", "fc"]),
+    MobileNetV1: ((3, 96, 96), ["c0", "fc"]),
+    Autoencoder: ((640,), []),
+}
+
+
+def mlperf_tiny(kind: type[nn.Module], density: float) -> tuple[nn.Module, Shape]:
+    """One of the four with random weights, at this density of the blocks of its larger layers."""
+    shape, skip = MLPERF_TINY[kind]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = kind().eval()
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                nn.init.uniform_(module.running_var, 0.5, 2.0)
+                nn.init.normal_(module.running_mean, std=0.3)
+    if density < 1:
+        convs = {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+        depthwise = [name for name, conv in convs.items() if conv.groups > 1]
+        prune(model, density=density, n=8, skip=[*skip, *depthwise])
+    return model, shape

@@ -1,0 +1,37 @@
+"""The four networks of MLPerf Tiny with random weights: exact on every layer, within their cycles.
+
+Dense, and at a quarter of the blocks of all layers that are worth pruning (open division).
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from secateur.inspect import summary
+from secateur.models import DSCNN, Autoencoder, MobileNetV1, ResNet8
+from tests.figures import ROOMY
+from tests.networks import mlperf_tiny
+from tests.pipeline import build, check_image, compile_for
+
+
+@pytest.mark.parametrize(
+    ("kind", "dense", "quarter"),
+    [
+        (ResNet8, 205_000, 58_000),
+        (DSCNN, 60_000, 24_000),
+        (MobileNetV1, 160_000, 61_000),
+        (Autoencoder, 35_000, 9_500),
+    ],
+)
+@pytest.mark.parametrize("density", [1.0, 0.25])
+def test_exact_and_within_its_cycles(
+    kind: type[nn.Module], dense: int, quarter: int, density: float
+) -> None:
+    model, shape = mlperf_tiny(kind, density)
+    x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(1))
+    built = build(model, x)
+    image = compile_for(built, ROOMY)
+    assert summary(image)["cycles"] <= (dense if density == 1 else quarter)
+    assert check_image(built, image, ROOMY.geometry) > 0
