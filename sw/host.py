@@ -68,8 +68,12 @@ def to_codes(values: npt.NDArray[Any], meta: Meta, name: str = "x") -> Codes:
 def _warn_of_clipping(
     name: str, scaled: npt.NDArray[np.float32], low: int, high: int, exponent: int
 ) -> None:
-    """Say so if more than CLIPPED of the inputs are out of range: they are in other units."""
-    share = float(np.mean((scaled < low - 0.5) | (scaled > high + 0.5)))
+    """Say so if more than CLIPPED of the inputs are far out of range: they are in other units.
+
+    A quarter of the range beyond it is what a calibration may have clipped on purpose.
+    """
+    margin = (high - low) / 4
+    share = float(np.mean((scaled < low - margin) | (scaled > high + margin)))
     if share > CLIPPED:
         scale = 2.0**exponent
         warnings.warn(
