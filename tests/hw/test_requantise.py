@@ -1,4 +1,4 @@
-"""The requantiser against exact rational arithmetic."""
+"""The requantiser against exact rational arithmetic, and that against PyTorch in float64."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import random
 from fractions import Fraction
 
 import pytest
+import torch
 from amaranth.sim import Simulator
+from hypothesis import given
+from hypothesis import strategies as st
 
 from secateur.hw import spec
 from secateur.hw.requantise import REQUANTISE_LATENCY, Requantiser
@@ -19,6 +22,19 @@ def reference(total: int, bias: int, shift: int, low: int, high: int) -> int:
     """round() of a Fraction rounds half to even."""
     code = round(Fraction(total, 1 << shift) + Fraction(bias, 1 << spec.BIAS_FRACTION))
     return min(max(code, low), high)
+
+
+@given(
+    st.integers(LOW, HIGH),
+    st.integers(-(1 << spec.BIAS_BITS - 1), (1 << spec.BIAS_BITS - 1) - 1),
+    st.integers(0, 38),
+    st.sampled_from([(-128, 127), (0, 255), (-3, 64), (5, 5)]),
+)
+def test_the_reference_is_what_torch_computes_in_float64(
+    total: int, bias: int, shift: int, bounds: tuple[int, int]
+) -> None:
+    value = torch.tensor(total, dtype=torch.float64) / 2**shift + bias / 2**spec.BIAS_FRACTION
+    assert int(torch.round(value).clamp(*bounds)) == reference(total, bias, shift, *bounds)
 
 
 def random_sum(rng: random.Random, shift: int) -> int:
