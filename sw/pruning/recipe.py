@@ -174,11 +174,13 @@ class Recipe:
 
     @property
     def dense_digest(self) -> str:
-        """SHA-256 of all that the trained dense network and its image depend on."""
-        return self._digest(self.content.keys() & DENSE_KEYS)
+        """SHA-256 of all that the trained dense network, its image and early weights depend on."""
+        early = self.prune.rewind_to if self.prune.schedule == "rewind" else None
+        return self._digest(self.content.keys() & DENSE_KEYS, early)
 
-    def _digest(self, keys: Set[str]) -> str:
+    def _digest(self, keys: Set[str], early: int | None = None) -> str:
         content = {key: value for key, value in self.content.items() if key in keys}
+        content |= {} if early is None else {"early": early}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

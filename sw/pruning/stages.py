@@ -145,7 +145,8 @@ class Stages:
             trainer.restore(*self._partial)
         while not trainer.done:
             loss = trainer.run_epoch()
-            if name == "train" and trainer.epoch == recipe.prune.rewind_to:
+            rewinds = recipe.prune.schedule == "rewind"
+            if rewinds and name == "train" and trainer.epoch == recipe.prune.rewind_to:
                 checkpoint.write(self.folder / "early.json", checkpoint.model_state(model), {})
             self._save(*trainer.state())
             self.progress(name, trainer.epoch, phase.epochs, f"loss {loss:.4f}")

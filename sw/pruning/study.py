@@ -119,7 +119,8 @@ def _adopt(source: Path, place: Path, recipe: Recipe) -> None:
     if (place / "running.json").exists():
         return
     place.mkdir(parents=True, exist_ok=True)
-    for name in ("float", "dense.int8"):
+    early = ["early"] if recipe.prune.schedule == "rewind" else []
+    for name in ("float", "dense.int8", *early):
         tensors, data = checkpoint.read(source / f"{name}.json")
         checkpoint.write(place / f"{name}.json", tensors, data)
     shutil.copyfile(source / "dense.sec", place / "dense.sec")
