@@ -91,19 +91,22 @@ def arrays(path: Path, key: str = "x", limit: int | None = None) -> Any:
 
     import numpy as np
 
+    names, values = None, None
     try:
         file = np.load(path, allow_pickle=False)
-        found = dict(file) if isinstance(file, np.lib.npyio.NpzFile) else None
+        if isinstance(file, np.lib.npyio.NpzFile):
+            with file:
+                names = file.files
+                values = file[key] if key in names else None
     except OSError as error:
         raise SecateurError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, AttributeError):
-        found = None
-    if found is None:
+        names = None
+    if names is None:
         raise SecateurError(f"{path}: not an .npz file of arrays; write one by np.savez(file, x=x)")
-    if key not in found:
-        names = ", ".join(found) or "none"
-        raise SecateurError(f"{path}: no array {key!r}; it has {names}")
-    values = found[key]
+    if values is None:
+        found = ", ".join(names) or "none"
+        raise SecateurError(f"{path}: no array {key!r}; it has {found}")
     values = values if limit is None else values[:limit]
     if values.ndim < 2 or len(values) == 0:
         raise SecateurError(

@@ -56,7 +56,8 @@ def load_model(source: str) -> tuple[Any, list[str]]:
         raise SecateurError(f"{source}: damaged, {damaged} has another CRC-32; save it again")
     try:
         return torch.export.load(path), []
-    except Exception:
+    except Exception as error:  # whatever torch makes of another kind of zip file
         raise SecateurError(
-            f"{source}: not a torch.export archive; save the model with torch.export.save"
+            f"{source}: not a torch.export archive ({type(error).__name__}); save the model with "
+            f"torch.export.save"
         ) from None
