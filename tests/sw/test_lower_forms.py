@@ -126,6 +126,8 @@ def test_form(name: str) -> None:
         ((8, 8), {"kernel_size": 3, "stride": 2}),
         ((7, 5), {"kernel_size": 2, "stride": 2}),
         ((9, 6), {"kernel_size": (2, 3), "stride": (3, 2), "padding": (1, 1)}),
+        # Rows: a third window would begin in the padding behind the map, and is left out.
+        ((5, 6), {"kernel_size": (2, 3), "stride": 3, "padding": 1}),
         ((10, 7), {"kernel_size": 3, "stride": 4, "dilation": 2, "padding": 1}),
     ],
 )

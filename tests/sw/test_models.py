@@ -74,6 +74,39 @@ def test_shapes_and_work(
     assert macs(model, torch.rand(1, *shape)) == expected
 
 
+@pytest.mark.parametrize(
+    ("kind", "shape", "layers"),
+    [
+        (ResNet8, (3, 32, 32), {"c.3": 32, "c.6": 16}),
+        (DSCNN, (1, 49, 10), {"c0": (49, 10)}),
+        (MobileNetV1, (3, 96, 96), {"c0": 96, "dw.1": 48, "dw.3": 24, "dw.5": 12, "dw.11": 6}),
+    ],
+)
+def test_padding_is_tensorflows(
+    kind: type[nn.Module], shape: tuple[int, ...], layers: dict[str, int | tuple[int, int]]
+) -> None:
+    """'same': the smaller half comes first, the larger behind, all zeros."""
+    model = kind().eval()
+    seen: dict[str, Tensor] = {}
+    for name in layers:
+        model.get_submodule(name).register_forward_hook(
+            lambda _, inputs, output, name=name: seen.update({name: inputs[0]})
+        )
+    model(torch.rand(1, *shape) + 1)
+    for name, given in layers.items():
+        conv, x = model.get_submodule(name), seen[name]
+        assert isinstance(conv, nn.Conv2d)
+        sizes = (given, given) if isinstance(given, int) else given
+        for axis in (0, 1):
+            size, kernel = sizes[axis], conv.kernel_size[axis]
+            total = (-(-size // 2) - 1) * 2 + kernel - size
+            first = total // 2
+            assert x.shape[2 + axis] == size + total
+            inner = x.narrow(2 + axis, first, size)
+            assert x.count_nonzero() == inner.count_nonzero()
+            assert conv.padding == (0, 0)
+
+
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     save_file(DSCNN(16).state_dict(), file)
