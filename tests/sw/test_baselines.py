@@ -44,6 +44,17 @@ def test_uniform_keeps_the_same_share_of_the_best_blocks(net: nn.Module) -> None
     assert model(net).cost({}).cycles == found.cost.cycles
 
 
+def test_uniform_counts_what_is_left(net: nn.Module) -> None:
+    """Blocks that are gone are not kept, however salient; the share is of all blocks."""
+    costs, saliency = model(net), block_saliency(net, 8)
+    gone = saliency["second"] > saliency["second"].median()
+    costs.alive["second"] &= ~gone.numpy()
+    found = uniform(costs, saliency, Budgets(blocks=sum(s.numel() for s in saliency.values()) // 4))
+    kept = found.masks["second"]
+    assert not (kept & gone).any()
+    assert int(kept.sum()) in (kept.numel() // 4, kept.numel() // 4 - 1)
+
+
 def test_elements_are_the_largest_weights_and_blocks_stay_for_one_of_them(net: nn.Module) -> None:
     costs = model(net)
     before = {name: layer.weight.detach().abs() for name, layer in net.named_modules()

@@ -69,6 +69,27 @@ def test_sharing_the_dense_network_changes_nothing(folder: Path, tmp_path: Path)
     assert alone.stream == shared.stream
 
 
+def test_what_shares_a_dense_network(tmp_path: Path) -> None:
+    """All that train it alike; not those that rewind to early weights, which it must keep."""
+    (tmp_path / "tiny.toml").write_text(TINY.read_text())
+    variants = 'recipe = "tiny.toml"\nseeds = [3]\n'
+    for name, text in {
+        "uniform": 'prune.method = "uniform"',
+        "recovered": "recover.epochs = 9",
+        "rewound": 'prune.schedule = "rewind"\nprune.epochs = 3',
+        "later": 'prune.schedule = "rewind"\nprune.epochs = 3\nprune.rewind_to = 2',
+        "longer": "train.epochs = 3",
+        "quantised": "qat.epochs = 3",
+    }.items():
+        variants += f"[variants.{name}]\n{text}\n"
+    (tmp_path / "study.toml").write_text(variants)
+    runs = load_study(tmp_path / "study.toml").runs
+    digests = {name: recipes[3].dense_digest for name, recipes in runs.items()}
+    assert digests["recipe"] == digests["uniform"] == digests["recovered"]
+    others = ("recipe", "rewound", "later", "longer", "quantised")
+    assert len({digests[name] for name in others}) == len(others)
+
+
 def test_the_command_shows_a_finished_study(folder: Path) -> None:
     found = CliRunner().invoke(app, ["study", str(STUDY), "-o", str(folder), "--json"])
     assert found.exit_code == 0
