@@ -7,7 +7,6 @@ energies are not: they are those of the table, of another chip in another proces
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, fields
 from math import inf
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from secateur.errors import SecateurError
 from secateur.image import Image
+from secateur.toml import read_toml
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,7 @@ def load_energies(path: Path) -> Energies:
     ------
     SecateurError : it cannot be read, or a key is missing, unknown, or no number from 0 up
     """
-    try:
-        table = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise SecateurError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SecateurError(f"{path}: not a TOML file: {error}") from None
+    table = read_toml(path)
     names = [field.name for field in fields(Energies)]
     wrong = sorted(set(names) ^ table.keys())
     if wrong:

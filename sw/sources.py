@@ -12,7 +12,7 @@ import torch
 import secateur.export  # noqa: F401  registers the operators that archives refer to
 from secateur.errors import SecateurError
 from secateur.onnx_import import load_onnx
-from secateur.pruning.toml import imported
+from secateur.toml import imported
 
 
 def load_model(source: str) -> tuple[Any, list[str]]:

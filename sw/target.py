@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from secateur.errors import SecateurError
 from secateur.hw.spec import Geometry
+from secateur.toml import read_toml
 
 #: 18-kbit block RAMs and 18x18 multipliers of the ECP5 parts.
 ECP5 = {"LFE5U-25F": (56, 28), "LFE5U-45F": (108, 72), "LFE5U-85F": (208, 156)}
@@ -39,10 +39,7 @@ class Target:
             raise SecateurError(
                 f"target {name!r} is neither a preset ({', '.join(PRESETS)}) nor a TOML file"
             )
-        try:
-            table = tomllib.loads(path.read_text())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SecateurError(f"{path}: not a TOML file: {error}") from None
+        table = read_toml(path)
         device = table.pop("device", None)
         wanted = {"n", "p", "weight_words", "bank_words"}
         if set(table) != wanted:

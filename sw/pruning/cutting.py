@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from secateur.pruning import baselines
@@ -12,8 +11,8 @@ from secateur.pruning.budget import Allocation, allocate, make_budgets
 from secateur.pruning.channels import ChannelReport, remove_channels
 from secateur.pruning.costing import CostModel
 from secateur.pruning.criteria import Criterion, criterion_of
-from secateur.pruning.mask import mask_of
 from secateur.pruning.recipe import Recipe
+from secateur.pruning.rewind import rewind
 from secateur.pruning.saliency import block_saliency
 from secateur.pruning.schedule import cubic_density
 from secateur.pruning.search import Budgets
@@ -94,7 +93,7 @@ class BlockCuts:
         self.costs.restrict(self.model)
         self._cut(_between(self.begin, self.end, left))
         if self.early is not None:
-            _rewind(self.model, self.early)
+            rewind(self.model, self.early)
 
     def _cut(self, budgets: Budgets) -> None:
         prune, costs, model = self.recipe.prune, self.costs, self.model
@@ -118,17 +117,6 @@ class BlockCuts:
             "rom_bytes": allocation.cost.rom_bytes,
             "used": allocation.used,
         }
-
-
-def _rewind(model: nn.Module, early: dict[str, Tensor]) -> None:
-    """All parameters and buffers but the masks, as they were."""
-    masks = [mask_of(layer) for layer in model.modules()]
-    kept = {id(mask.mask) for mask in masks if mask is not None}
-    with torch.no_grad():
-        for name, value in model.state_dict(keep_vars=True).items():
-            if id(value) not in kept:
-                plain = name.replace("parametrizations.weight.original", "weight")
-                value.copy_(early[plain])
 
 
 def _between(whole: Budgets, end: Budgets, left: float) -> Budgets:

@@ -12,7 +12,7 @@ from typing import Any
 
 from secateur.errors import SecateurError
 from secateur.pruning.criteria import CRITERIA
-from secateur.pruning.toml import parse, read_toml
+from secateur.toml import parse, read_toml
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,25 @@ def geometric_density(round_: int, rounds: int, end: float) -> float:
     return float(end ** (round_ / rounds))
 
 
+def unmasked_state(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers but the masks, by the names that they have without masks."""
+    masks = [mask_of(layer) for layer in model.modules()]
+    left_out = {id(mask.mask) for mask in masks if mask is not None}
+    named = dict(model.named_parameters()) | dict(model.named_buffers())
+    return {
+        name.replace("parametrizations.weight.original", "weight"): value
+        for name, value in named.items()
+        if id(value) not in left_out
+    }
+
+
+def rewind(model: nn.Module, early: Mapping[str, Tensor]) -> None:
+    """Give a model the `unmasked_state` that it, or one without masks, had; the masks stay."""
+    with torch.no_grad():
+        for name, value in unmasked_state(model).items():
+            value.copy_(early[name])
+
+
 class IterativePruner:
     """Prunes in ``rounds`` calls of `step`; between them the user trains to the end.
 
@@ -78,7 +97,7 @@ class IterativePruner:
         self.report = apply(self._plan, 1.0, dict.fromkeys(self._plan.overrides, 1.0))
         """The units that the latest round left."""
         if rewind:
-            self._early = {k: v.detach().clone() for k, v in self._state().items()}
+            self._early = {k: v.detach().clone() for k, v in unmasked_state(model).items()}
 
     @property
     def done(self) -> bool:
@@ -93,18 +112,8 @@ class IterativePruner:
         own = {name: self._scheduled(end) for name, end in self._plan.overrides.items()}
         self.report = apply(self._plan, self._scheduled(self._plan.density), own)
         if self._early is not None:
-            with torch.no_grad():
-                for name, value in self._state().items():
-                    value.copy_(self._early[name])
+            rewind(self._plan.model, self._early)
         return self.report
 
     def _scheduled(self, end: float) -> float:
         return geometric_density(self._done, self._rounds, end)
-
-    def _state(self) -> dict[str, Tensor]:
-        """All parameters and buffers except masks, by name."""
-        masks = [mask_of(layer) for layer in self._plan.model.modules()]
-        left_out = {id(entry.mask) for entry in masks if entry is not None}
-        model = self._plan.model
-        named = dict(model.named_parameters()) | dict(model.named_buffers())
-        return {name: value for name, value in named.items() if id(value) not in left_out}

@@ -25,11 +25,11 @@ from secateur.pruning.cutting import BlockCuts, criterion_for, narrow
 from secateur.pruning.recipe import Phase, Recipe, Training
 from secateur.pruning.saliency import block_saliency
 from secateur.pruning.search import Budgets
-from secateur.pruning.toml import imported
 from secateur.pruning.training import Split, Trainer
 from secateur.pruning.verify import image_logits, logits, score
 from secateur.quantise import finalise, prepare
 from secateur.target import Target
+from secateur.toml import imported
 
 #: Called with stage, steps done, steps to do, and what is known so far.
 Progress = Callable[[str, int, int, str], None]

@@ -21,7 +21,7 @@ from secateur.pruning import checkpoint
 from secateur.pruning.recipe import Recipe, parse_recipe
 from secateur.pruning.run import run_recipe
 from secateur.pruning.stages import STAGES, Progress
-from secateur.pruning.toml import read_toml
+from secateur.toml import read_toml
 
 ITSELF = "recipe"
 #: Stages that all variants of one dense network share.

@@ -18,8 +18,8 @@ from secateur.pruning import checkpoint, density_of
 from secateur.pruning.cutting import BlockCuts
 from secateur.pruning.recipe import Phase, Prune, Training, load_recipe
 from secateur.pruning.run import run_recipe
-from secateur.pruning.toml import imported
 from secateur.pruning.training import Split, Trainer
+from secateur.toml import imported
 
 TINY = Path(__file__).parent / "data" / "tiny.toml"
 
