@@ -144,7 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--n", type=int, default=8)
     parser.add_argument("--p", type=int, default=8)
-    parser.add_argument("--weight-words", type=int, default=11264)
+    parser.add_argument("--weight-words", type=int, default=10240)
     parser.add_argument("--bank-words", type=int, default=2048)
     parser.add_argument("--device", choices=DEVICES, default="LFE5U-45F")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])

@@ -14,8 +14,19 @@ from .spec import Reg
 
 #: Cycles from ``word`` to ``address`` and ``access``: decode, base, adder, output register.
 ADDRESS_LATENCY = 4
-#: How a word's operand is read; ``first`` is of a pass. Held while no body word comes.
-ACCESS = data.StructLayout({"broadcast": 1, "maximum": 1, "signed": 1, "wshift": 1, "first": 1})
+#: How a word's operand is read; ``first`` is of a pass. Held, ``gated`` excepted, while no body
+#: word comes.
+ACCESS = data.StructLayout(
+    {
+        "broadcast": 1,
+        "maximum": 1,
+        "signed": 1,
+        "wshift": 1,
+        "first": 1,
+        "latch": 1,  # the operand becomes the gate
+        "gated": 1,  # the gate is the weight; not held
+    }
+)
 _ENDS = data.StructLayout({"pass_last": 1, "group_last": 1, "line_last": 1, "row_last": 1})
 REGISTERS = data.ArrayLayout(16, spec.REGISTERS)
 
@@ -122,6 +133,8 @@ class AddressGenerator(wiring.Component):
         m.d.sync += self.address.eq(current)
 
         access3 = Signal(ACCESS)
+        gates = Signal()
+        m.d.sync += gates.eq(flags[spec.FLAG_A_MODE :][:2] == spec.Mode.GATE)
         mode = Mux(source2, flags[spec.FLAG_B_MODE :][:2], flags[spec.FLAG_A_MODE :][:2])
         m.d.sync += [
             access3.broadcast.eq(unit),
@@ -129,6 +142,8 @@ class AddressGenerator(wiring.Component):
             access3.signed.eq(Mux(source2, flags[spec.FLAG_B_SIGNED], flags[spec.FLAG_A_SIGNED])),
             access3.wshift.eq(Mux(source2, flags[spec.FLAG_B_WSHIFT], flags[spec.FLAG_A_WSHIFT])),
             access3.first.eq(first2),
+            access3.latch.eq(gates & ~source2),
+            access3.gated.eq(gates & source2 & valid2),
         ]
         m.d.comb += self.access.eq(delay(m, access3, ADDRESS_LATENCY - 2, "access"))
         return m

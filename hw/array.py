@@ -142,6 +142,8 @@ class Array(wiring.Component):
             control.broadcast.eq(delay(m, access.broadcast, lane_.AT_CHOICE, "broadcast")),
             control.signed.eq(delay(m, access.signed, lane_.AT_CHOICE, "signed")),
             control.compare.eq(delay(m, access.maximum & ~access.first, lane_.AT_FIRST, "compare")),
+            control.latch.eq(delay(m, access.latch, lane_.AT_WEIGHTS, "latch")),
+            control.gated.eq(delay(m, access.gated, lane_.AT_WEIGHTS, "gated")),
             control.last.eq(last),
         ]
         return control

@@ -1,4 +1,4 @@
-"""The drain: row parameters, requantiser, walk; pixels to the write bus or the result stream."""
+"""The drain: row parameters, requantiser, tables, walk; pixels to the write bus or the results."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .fifo import FIFO_LATENCY, CreditFifo
 from .memory import delay
 from .requantise import REQUANTISE_LATENCY, Requantiser
 from .spec import Reg
+from .table import TABLE_LATENCY, Tables, table_write_layout
 from .walk import WALK_LATENCY, Walk
 
 ROWS_IN_FLIGHT = 16
@@ -24,7 +25,7 @@ _PARAMETERS_HELD = 4
 
 def result_latency(p: int) -> int:
     """Cycles from the issue of a group's last word to ``results.valid`` of lane 0's pixel."""
-    return 1 + sum_latency(p) + REQUANTISE_LATENCY + FIFO_LATENCY
+    return 1 + sum_latency(p) + REQUANTISE_LATENCY + TABLE_LATENCY + FIFO_LATENCY
 
 
 def result_depth(p: int) -> int:
@@ -53,10 +54,12 @@ class Drain(wiring.Component):
     Parameters
     ----------
     geometry : of the engine
+    family : "generic" or "ecp5"
 
     Members
     -------
     registers : In; init : In, strobe, see Walk; layer : In, for the trace
+    entry : In, an entry of a table
     valid, word : In, fetched words
     sums : In, ``sum_latency(P)`` cycles after the last word of a group, and on
     host : In, writes of LOAD and CLEAR, never while pixels drain
@@ -66,14 +69,15 @@ class Drain(wiring.Component):
     trace : Out
     """
 
-    def __init__(self, *, geometry: spec.Geometry):
-        self.geometry = geometry
+    def __init__(self, *, geometry: spec.Geometry, family: str = "generic"):
+        self.geometry, self.family = geometry, family
         n = geometry.n
         super().__init__(
             {
                 "registers": In(REGISTERS),
                 "init": In(1),
                 "layer": In(8),
+                "entry": In(table_write_layout()),
                 "valid": In(1),
                 "word": In(word_layout(n)),
                 "sums": In(data.ArrayLayout(signed(spec.ACC_BITS), n)),
@@ -90,6 +94,7 @@ class Drain(wiring.Component):
         n, regs = self.geometry.n, self.registers
         to_sums = sum_latency(self.geometry.p)
         m.submodules.requantiser = requantiser = Requantiser(n=n)
+        m.submodules.tables = tables = Tables(n=n, tables=self.geometry.tables, family=self.family)
         m.submodules.walk = walk = Walk()
 
         group = Signal(data.StructLayout({"valid": 1, "line_last": 1, "row_last": 1}))
@@ -99,7 +104,7 @@ class Drain(wiring.Component):
             group.row_last.eq(self.word.row_last),
         ]
         to_load = to_sums - 1
-        to_walk = to_sums + REQUANTISE_LATENCY - DATA_DELAY - WALK_LATENCY
+        to_walk = to_sums + REQUANTISE_LATENCY + TABLE_LATENCY - DATA_DELAY - WALK_LATENCY
         early = delay(m, group, to_load, "group", reset_less=False)
         late = delay(m, early, to_walk - to_load, "group_late", reset_less=False)
         early, late = (data.View(group.shape(), value) for value in (early, late))
@@ -116,13 +121,17 @@ class Drain(wiring.Component):
             requantiser.shift_base.eq(regs[Reg.FLAGS2][spec.FLAG2_SHIFT_BASE :]),
             requantiser.clip.eq(regs[Reg.CLIP]),
             requantiser.signed.eq(regs[Reg.FLAGS][spec.FLAG_OUT_SIGNED]),
+            tables.codes.eq(requantiser.codes),
+            tables.table.eq(regs[Reg.FLAGS2][spec.FLAG2_TABLE :]),
+            tables.lookup.eq(regs[Reg.FLAGS2][spec.FLAG2_LOOKUP]),
+            tables.write.eq(self.entry),
             walk.registers.eq(regs),
             walk.init.eq(self.init),
             walk.group.eq(late.valid),
             walk.line_last.eq(late.line_last),
             walk.row_last.eq(late.row_last),
         ]
-        self._deliver(m, walk, requantiser.codes)
+        self._deliver(m, walk, tables.out)
         return m
 
     def _parameters(self, m: Module, group):

@@ -27,7 +27,7 @@ STATUS = wiring.Signature(
 )
 #: More than the array is long, and as many parts as there are.
 RESET_CYCLES = 63
-CONTROL = wiring.Signature({"reset": Out(1)})
+CONTROL = wiring.Signature({"reset": Out(1), "restart": Out(1)})
 
 
 def trace_signature(n: int) -> wiring.Signature:
@@ -61,7 +61,9 @@ class Engine(wiring.Component):
     result : Out, stream of pixels of N bytes
     status : Out; ``cycles`` of the last inference, ``inferences`` that have ended modulo 2**16.
         Cycles in which the engine waits for the host are not counted.
-    control : In, ``reset``: forget everything but the banks; load, and check, the image anew
+    control : In, ``reset``: forget everything; load, and check, the image anew. ``restart``: keep
+        the image, forget all else: the inference that runs, results on their way, all tensors,
+        those that live from one inference to the next among them
     trace : Out, what goes over the write bus and into results; layer 0 is the input
     """
 
@@ -104,12 +106,12 @@ class Engine(wiring.Component):
             "issue": Issue(geometry=geometry),
             "address": AddressGenerator(geometry=geometry),
             "offsets": OffsetGenerator(p=geometry.p),
-            "drain": Drain(geometry=geometry),
+            "drain": Drain(geometry=geometry, family=self.family),
         }
         loader, fetcher, issue = parts["loader"], parts["fetcher"], parts["issue"]
-        resets = self._resets(m, len(parts) + 1)
+        reset, resets = self._resets(m, len(parts))
         for name, part in parts.items():
-            m.submodules[name] = ResetInserter(next(resets))(part)
+            m.submodules[name] = ResetInserter(reset if part is loader else next(resets))(part)
         # The array has no reset: its accumulators are cleared until an image is accepted.
         clear = Signal(init=1)
         m.d.sync += clear.eq(next(resets) | ~loader.accepted)
@@ -143,20 +145,29 @@ class Engine(wiring.Component):
     def _resets(self, m: Module, count: int):
         """Resets from flip-flops of their own, on a way from part to part, one cycle each.
 
-        The reset is held until words that it overtook have left the datapath, whose registers have
-        no resets.
+        They are held until words that they overtook have left the datapath, whose registers have
+        no resets. Returns that of the loader, for ``reset`` only, and an iterator of the others.
         """
-        left = Signal(range(RESET_CYCLES + 1))
-        with m.If(self.control.reset):
+        left, whole = Signal(range(RESET_CYCLES + 1)), Signal()
+        with m.If(self.control.reset | self.control.restart):
             m.d.sync += left.eq(RESET_CYCLES)
+            m.d.sync += whole.eq(whole | self.control.reset)
         with m.Elif(left != 0):
             m.d.sync += left.eq(left - 1)
-        source = left != 0
-        for index in range(count):
-            passed_on, reset = Signal(name=f"reset_way{index}"), Signal(name=f"reset{index}")
-            m.d.sync += [passed_on.eq(source), reset.eq(passed_on)]
-            yield reset
-            source = passed_on
+        with m.Else():
+            m.d.sync += whole.eq(0)
+
+        def way():
+            source = left != 0
+            for index in range(count):
+                passed_on, reset = Signal(name=f"reset_way{index}"), Signal(name=f"reset{index}")
+                m.d.sync += [passed_on.eq(source), reset.eq(passed_on)]
+                yield reset
+                source = passed_on
+
+        reset = Signal()
+        m.d.sync += reset.eq((left != 0) & whole)
+        return reset, way()
 
     @staticmethod
     def _connect_memory(m: Module, memory, loader, fetcher) -> None:
@@ -189,6 +200,7 @@ class Engine(wiring.Component):
             issue.released.eq(drain.released),
             drain.layer.eq(issue.layer),
             drain.host.eq(issue.host),
+            drain.entry.eq(issue.entry),
             drain.sums.eq(array.sums),
             array.address.eq(address.address),
             array.access.eq(address.access),

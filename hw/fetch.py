@@ -56,7 +56,8 @@ def writes_register(common, register: int, n: int):
 
 
 class Fetcher(wiring.Component):
-    """Walks words ``header_words .. last`` round and round; loops over the bodies of rows.
+    """Walks words ``header_words .. last`` round and round, later rounds from the LOOP mark on;
+    loops over the bodies of rows.
 
     The address side runs ahead of the data side by the memory's latency. It learns the length of
     a row and its number of passes from the data side before the first pass over the row is over,
@@ -101,6 +102,7 @@ class Fetcher(wiring.Component):
 
         # Address side. `match`: the address is the last of a pass; `left` count what is to do.
         address = Signal(width, init=header_words)
+        loop_start = Signal(width, init=header_words)
         before_last, single = Signal(width), Signal()
         at_last = Signal()
         credits = Signal(range(-1, FIFO_DEPTH), init=FIFO_DEPTH - 1)  # less 1: its sign is the test
@@ -120,12 +122,10 @@ class Fetcher(wiring.Component):
             tags.row.eq(match & final["z"] & final["x"] & final["y"]),
         ]
         m.d.sync += [final[name].eq(left[name] == 1) for name in left]
-        m.d.sync += [before_last.eq(self.last - 1), single.eq(self.last == header_words)]
+        m.d.sync += [before_last.eq(self.last - 1), single.eq(self.last == loop_start)]
         with m.If(go):
             m.d.sync += [
-                address.eq(
-                    Mux(loop, body_start, Mux(at_last, header_words, (address + 1)[:width]))
-                ),
+                address.eq(Mux(loop, body_start, Mux(at_last, loop_start, (address + 1)[:width]))),
                 at_last.eq(~loop & Mux(at_last, single, address == before_last)),
                 match.eq(armed & ~match & (address == body_before_end)),
             ]
@@ -162,6 +162,8 @@ class Fetcher(wiring.Component):
         with m.If(seen.valid):
             with m.Switch(expect):
                 with m.Case(Kind.CONFIG):
+                    with m.If((common & spec.COMMON_REGISTER) == spec.INDEX_LOOP):
+                        m.d.sync += loop_start.eq(where + 1)
                     with m.If((common & spec.COMMON_START).any()):
                         m.d.sync += expect.eq(Kind.HEAD_A)
                 with m.Case(Kind.HEAD_A):

@@ -11,6 +11,7 @@ from .address import REGISTERS
 from .drain import host_layout, result_depth
 from .fetch import END_TAGS, Kind, word_layout, writes_register
 from .spec import Error, Reg
+from .table import table_write_layout
 
 
 class State(enum.Enum):
@@ -24,6 +25,9 @@ class State(enum.Enum):
     INPUT = 5  # takes words from the host
     LANDING = 6  # waits for writes to land
     ERROR = 7
+    WIPE = 8  # fills all banks with zeros
+    WIPED = 9
+    TABLE = 10  # passes a word's entries on, one a cycle
 
 
 #: Cycles of SETUP: the register file is written in the second, its checks are known in the fourth.
@@ -47,7 +51,8 @@ class Issue(wiring.Component):
     valid, word : Out, the word that issued in the cycle before; END_TAGS are 0 if none did
     registers : Out, the configuration
     init : Out, strobe: a layer's registers are settled; offsets : Out, the same for LOAD, too
-    host : Out, writes of LOAD and CLEAR
+    host : Out, writes of LOAD and CLEAR, and of zeros everywhere after a reset
+    entry : Out, entries of tables
     layer : Out, STARTs since the last LOAD
     error : Out, spec.Error; running : Out; cycles : Out, of the last inference
     inferences : Out, inferences that have ended, modulo 2**16
@@ -65,10 +70,11 @@ class Issue(wiring.Component):
                 "released": In(2),
                 "valid": Out(1),
                 "word": Out(word_layout(n)),
-                "registers": Out(REGISTERS),
+                "registers": Out(REGISTERS, init=self._first_registers()),
                 "init": Out(1),
                 "offsets": Out(1),
                 "host": Out(host_layout(n)),
+                "entry": Out(table_write_layout()),
                 "layer": Out(8),
                 "error": Out(Error),
                 "running": Out(1),
@@ -77,17 +83,26 @@ class Issue(wiring.Component):
             }
         )
 
+    def _first_registers(self) -> list[int]:
+        """All zero, but for a window as large as the banks while they are wiped."""
+        first = [0] * spec.REGISTERS
+        first[Reg.OUT_S] = self.geometry.bank_words
+        return first
+
     def elaborate(self, platform) -> Module:
         m = Module()
-        p = self.geometry.p
+        geometry = self.geometry
+        n, p = geometry.n, geometry.p
         word, regs = self.fetched.payload, self.registers
         flags = regs[Reg.FLAGS]
         is_config = word.kind == Kind.CONFIG
         starts = is_config & word.common[7]
         loads = is_config & word.common[6] & ~word.common[7]
+        index = word.common & spec.COMMON_REGISTER
+        fills_table = is_config & (index == spec.INDEX_TABLE) & ~word.common[6:].any()
 
         # `run` repeats the state in a flip-flop of its own: `ready` drives much.
-        state, run = Signal(State), Signal()
+        state, run = Signal(State, init=State.WIPE), Signal()
         gate, room = self._gate(m, run & self.fetched.valid & self.fetched.ready & word.group_last)
         held = word.group_last & ~(gate & room)
         m.d.comb += self.fetched.ready.eq(run & ~held)
@@ -97,7 +112,7 @@ class Issue(wiring.Component):
         is_zero = self._configure(m)
 
         # Waits: `last` is the last cycle of a state; `left` counts down to it.
-        left = Signal(17)
+        left = Signal(17, init=geometry.bank_words)
         last = Signal()
         m.d.sync += [left.eq(left - 1), last.eq(left == 2)]
 
@@ -125,6 +140,13 @@ class Issue(wiring.Component):
             bad.eq(zero | (self._too_many_lanes() & ~loading)),
         ]
         with m.Switch(state):
+            with m.Case(State.WIPE):
+                m.d.comb += clearing.eq(1)
+                with m.If(last):
+                    m.d.sync += enter(State.WIPED, spec.load_tail(p), 0)
+            with m.Case(State.WIPED):
+                with m.If(last):
+                    m.d.sync += [*go(State.IDLE), regs[Reg.OUT_S].eq(0)]
             with m.Case(State.IDLE):
                 with m.If(self.enable):
                     m.d.sync += go(State.RUN)
@@ -133,6 +155,8 @@ class Issue(wiring.Component):
                     m.d.sync += loading.eq(loads)
                     with m.If(starts | loads):
                         m.d.sync += enter(State.SETUP, SETUP_CYCLES, SETUP_CYCLES == 1)
+                    with m.If(fills_table):
+                        m.d.sync += enter(State.TABLE, n, 0)
                     with m.If(word.layer_last):
                         m.d.sync += enter(State.LANDING, spec.tail_cycles(p) - 1, 0)
                         m.d.sync += ending.eq(flags[spec.FLAG_RESULT])
@@ -166,7 +190,7 @@ class Issue(wiring.Component):
                 with m.If(accepted_last):
                     tail = spec.load_tail(p) - 1
                     m.d.sync += enter(State.LANDING, tail, tail == 1)
-            with m.Case(State.LANDING):
+            with m.Case(State.LANDING, State.TABLE):
                 with m.If(last):
                     m.d.sync += go(State.RUN)
 
@@ -175,19 +199,26 @@ class Issue(wiring.Component):
         with m.If(settled):
             m.d.sync += self.layer.eq(Mux(loading, 0, self.layer + 1))
         self._host_writes(m, accepted, clearing, settled)
+        self._table_writes(m, issue & fills_table, state == State.TABLE)
 
         # An inference ends in the first cycle in which the next word may issue.
+        # The tables at the start of a program take no time of an inference.
+        begun = Signal()
+        with m.If(issue & ~fills_table):
+            m.d.sync += begun.eq(1)
         ended = ending & run
         with m.If(ended):
             m.d.sync += ending.eq(0)
         waits = (state == State.INPUT) | (run & self.fetched.valid & held & gate & ~room)
-        over = self._count(m, accepted_last, ended, waits | (state == State.IDLE))
+        over = self._count(m, accepted_last, ended, waits | ~begun)
         with m.If(self.init | accepted_last):
             m.d.sync += self.running.eq(1)
         with m.Elif(ended):
             m.d.sync += self.running.eq(0)
         with m.If(over & (state != State.ERROR)):
             m.d.sync += fail(Error.WATCHDOG)
+        with m.If(self.entry.valid & (self.entry.address >= spec.TABLE_ENTRIES * geometry.tables)):
+            m.d.sync += fail(Error.ROW)
         return m
 
     def _too_many_lanes(self):
@@ -264,6 +295,27 @@ class Issue(wiring.Component):
             m.d.sync += index.eq(0)
         with m.Elif(accepted | clearing):
             m.d.sync += index.eq(index + 1)
+
+    def _table_writes(self, m: Module, begin, writing) -> None:
+        """The entries of a word, one cycle late: the register before it has been written by then.
+
+        The register TABLE counts them.
+        """
+        entries = Signal(8 * self.geometry.n, reset_less=True)
+        late = Signal()
+        pointer = self.registers[Reg.TABLE]
+        m.d.sync += late.eq(writing)
+        m.d.comb += [
+            self.entry.valid.eq(late),
+            self.entry.address.eq(pointer),
+            self.entry.data.eq(entries[:8]),
+        ]
+        with m.If(begin):
+            m.d.sync += entries.eq(self.fetched.payload.lanes)
+        with m.Elif(late):
+            m.d.sync += entries.eq(entries >> 8)
+        with m.If(late):
+            m.d.sync += pointer.eq(pointer + 1)
 
     def _count(self, m: Module, begin, end, waits):
         """The cycles of the inference; returns whether they exceed the limit."""

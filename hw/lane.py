@@ -34,6 +34,8 @@ def control_layout(n: int) -> data.StructLayout:
             "signed": 1,
             "compare": 1,  # AT_FIRST: a maximum, and not the first word of a pass
             "weights": data.ArrayLayout(signed(WEIGHT_BITS), n),  # AT_WEIGHTS; 0: no word
+            "latch": 1,  # AT_WEIGHTS: operands become gates
+            "gated": 1,  # AT_WEIGHTS: gates are the weights
             "last": 1,  # AT_LAST: hand over and clear
         }
     )
@@ -90,13 +92,17 @@ class Lane(wiring.Component):
             with m.If(~keep):  # a clock enable: no multiplexer behind the comparison
                 m.d.sync += operand.eq(value.as_signed())
 
+            gate = Signal(signed(OPERAND_BITS), name=f"gate{lane}", reset_less=True)
+            with m.If(control.latch):
+                m.d.sync += gate.eq(operand)
+
             multiplier = Multiplier(
                 family=self.family, bel=None if self.bels is None else self.bels[lane]
             )
             m.submodules[f"multiplier{lane}"] = multiplier
             m.d.comb += [
                 multiplier.operand.eq(operand),
-                multiplier.weight.eq(control.weights[lane]),
+                multiplier.weight.eq(Mux(control.gated, gate, control.weights[lane])),
             ]
             product = delay(m, multiplier.product, 1, f"product{lane}")
 

@@ -177,6 +177,7 @@ class Loader(wiring.Component):
         wrong[4] = (byte != spec.VERSION, Error.VERSION)
         wrong[5] = (byte != geometry.n, Error.GEOMETRY)
         wrong[6] = (byte != geometry.p, Error.GEOMETRY)
+        wrong[7] = (byte > geometry.tables, Error.GEOMETRY)
         # A captured field is judged two bytes later: one cycle to compare, and one more.
         wrong[_WORDS_AT + 5] = (wrong_length, Error.LENGTH)
         wrong[_BANK_AT + 5] = (wrong_bank, Error.BANK)

@@ -101,41 +101,116 @@ class Ram(wiring.Component):
 
     def _ecp5(self, m: Module) -> None:
         """Side by side, as many DP16KD as the width takes; port A writes, port B reads."""
-        bits, address_low = {1024: (18, 4), 2048: (9, 3), 4096: (4, 2), 8192: (2, 1)}.get(
-            max(1024, 1 << ceil_log2(self.depth)), (1, 0)
-        )
-        if self.depth > 16384:
-            raise ValueError(f"depth must be at most 16384 words on ecp5, not {self.depth!r}")
+        bits = _column_bits(self.depth)
         for column in range(0, self.width, bits):
             used = min(bits, self.width - column)
-            m.submodules[f"ebr{column}"] = self._dp16kd(bits, address_low, column, used)
+            bits_in = self.write_data[column : column + used]
+            bits_out = self.read_data[column : column + used]
+            write_en = self.write_en if self.writable else 0
+            init = _initval(self.init, bits, column, (1 << used) - 1)
+            a = _port("A", bits, self.write_addr, write_en=write_en, data_in=bits_in)
+            b = _port("B", bits, self.read_addr, data_out=bits_out)
+            m.submodules[f"ebr{column}"] = Instance("DP16KD", **_shared(init), **a, **b)
 
-    def _dp16kd(self, bits: int, address_low: int, column: int, used: int) -> Instance:
-        mask = (1 << used) - 1
-        ports = {"p_GSR": "DISABLED", "p_RESETMODE": "SYNC"}
-        ports |= {"p_DATA_WIDTH_A": bits, "p_DATA_WIDTH_B": bits}
-        ports |= {"p_REGMODE_A": "NOREG", "p_REGMODE_B": "OUTREG"}
-        ports |= {"p_WRITEMODE_A": "NORMAL", "p_WRITEMODE_B": "NORMAL"}
-        ports |= {"p_CSDECODE_A": "0b000", "p_CSDECODE_B": "0b000"}
-        ports |= {"p_CLKAMUX": "CLKA", "p_CLKBMUX": "CLKB"}
-        for index, value in enumerate(_initval(self.init, bits, column, mask)):
-            ports[f"p_INITVAL_{index:02X}"] = value
-        write_en = self.write_en if self.writable else 0
-        for port, address in (("A", self.write_addr), ("B", self.read_addr)):
-            ports |= {f"i_CLK{port}": ClockSignal(), f"i_CE{port}": 1, f"i_OCE{port}": 1}
-            ports |= {f"i_RST{port}": 0, f"i_CS{port}0": 0, f"i_CS{port}1": 0, f"i_CS{port}2": 0}
-            for bit in range(14):
-                inside = 0 <= bit - address_low < len(address)
-                enable = bits == 18 and port == "A" and bit < 2  # byte enables
-                value = address[bit - address_low] if inside else write_en if enable else 0
-                ports[f"i_AD{port}{bit}"] = value
-        ports |= {"i_WEA": write_en, "i_WEB": 0}
-        for bit in range(18):
-            ports[f"i_DIA{bit}"] = self.write_data[column + bit] if bit < used else 0
-            ports[f"i_DIB{bit}"] = 0
-            if bit < used:
-                ports[f"o_DOB{bit}"] = self.read_data[column + bit]
-        return Instance("DP16KD", **ports)
+
+class TwoReadRam(wiring.Component):
+    """A RAM of one block with two ports that read, of which the first also writes.
+
+    What port A reads in a cycle in which it writes is undefined.
+
+    Parameters
+    ----------
+    width, depth : bits and words
+    family : "generic" or "ecp5"
+
+    Members
+    -------
+    a_addr, b_addr : In; ``a_data``, ``b_data`` : Out, RAM_LATENCY cycles later
+    write_en, write_data : In; to ``a_addr``
+    """
+
+    def __init__(self, *, width: int, depth: int, family="generic"):
+        _check_depth(depth, None)
+        self.width, self.depth, self.family = width, depth, check_family(family)
+        if self.family == "ecp5" and width > _column_bits(depth):
+            raise ValueError(f"{depth} words of {width!r} bits do not fit one block RAM")
+        address = ceil_log2(depth)
+        super().__init__(
+            {
+                "a_addr": In(address),
+                "b_addr": In(address),
+                "a_data": Out(width),
+                "b_data": Out(width),
+                "write_en": In(1),
+                "write_data": In(width),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        if self.family == "ecp5":
+            bits = _column_bits(self.depth)
+            a = _port(
+                "A", bits, self.a_addr, write_en=self.write_en, data_in=self.write_data,
+                data_out=self.a_data,
+            )  # fmt: skip
+            b = _port("B", bits, self.b_addr, data_out=self.b_data)
+            m.submodules.ebr = Instance("DP16KD", **_shared([]), **a, **b)
+            return m
+        m.submodules.mem = mem = memory.Memory(
+            shape=self.width, depth=self.depth, init=[], attrs={"no_rw_check": 1}
+        )
+        write = mem.write_port()
+        m.d.comb += [
+            write.en.eq(self.write_en),
+            write.addr.eq(self.a_addr),
+            write.data.eq(self.write_data),
+        ]
+        for address, found in ((self.a_addr, self.a_data), (self.b_addr, self.b_data)):
+            read = mem.read_port()
+            output = Signal(self.width, reset_less=True)
+            m.d.comb += [read.addr.eq(address), found.eq(output)]
+            m.d.sync += output.eq(read.data)
+        return m
+
+
+def _column_bits(depth: int) -> int:
+    """Bits of a DP16KD's port in the widest mode that is deep enough."""
+    if depth > 16384:
+        raise ValueError(f"depth must be at most 16384 words on ecp5, not {depth!r}")
+    return {1024: 18, 2048: 9, 4096: 4, 8192: 2}.get(max(1024, 1 << ceil_log2(depth)), 1)
+
+
+def _shared(init: list) -> dict:
+    """What both ports of a DP16KD have in common."""
+    ports = {"p_GSR": "DISABLED", "p_RESETMODE": "SYNC"}
+    return ports | {f"p_INITVAL_{index:02X}": value for index, value in enumerate(init)}
+
+
+def _port(name: str, bits: int, address, *, write_en=0, data_in=None, data_out=None) -> dict:
+    """Parameters and pins of port A or B; one that reads has its output register."""
+    low = {18: 4, 9: 3, 4: 2, 2: 1, 1: 0}[bits]
+    ports = {
+        f"p_DATA_WIDTH_{name}": bits,
+        f"p_REGMODE_{name}": "NOREG" if data_out is None else "OUTREG",
+        f"p_WRITEMODE_{name}": "NORMAL",
+        f"p_CLK{name}MUX": f"CLK{name}",
+        f"i_CLK{name}": ClockSignal(),
+        f"i_CE{name}": 1,
+        f"i_OCE{name}": 1,
+        f"i_RST{name}": 0,
+        f"i_WE{name}": write_en,
+    }
+    ports |= {f"p_CSDECODE_{name}": "0b000"} | {f"i_CS{name}{bit}": 0 for bit in range(3)}
+    for bit in range(14):
+        inside = 0 <= bit - low < len(address)
+        enable = bits == 18 and name == "A" and bit < 2  # byte enables
+        ports[f"i_AD{name}{bit}"] = address[bit - low] if inside else write_en if enable else 0
+    for bit in range(18):
+        ports[f"i_DI{name}{bit}"] = 0 if data_in is None or bit >= len(data_in) else data_in[bit]
+        if data_out is not None and bit < len(data_out):
+            ports[f"o_DO{name}{bit}"] = data_out[bit]
+    return ports
 
 
 def _initval(init: Sequence[int], bits: int, column: int, mask: int) -> list:

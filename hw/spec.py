@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 MAGIC = b"SECT"
 VERSION = 1
-#: magic, version, N, P, reserved (0), words, bank_words, cycles, CRC-32; little-endian.
+#: magic, version, N, P, tables, words, bank_words, cycles, CRC-32; little-endian.
 HEADER = struct.Struct("<4sBBBBIIII")
 #: Byte offset of the CRC-32 field. The CRC covers all ``words * (N + 1)`` bytes with this field 0.
 HEADER_CRC_OFFSET = HEADER.size - 4
@@ -34,6 +34,10 @@ WSHIFT = 4  # a source with its WSHIFT flag multiplies by weight << WSHIFT
 COMMON_START = 0x80  # configuration word: the layer begins after it; row headers follow
 COMMON_LOAD = 0x40  # configuration word: take GX input words from the host; configuration follows
 COMMON_REGISTER = 0x3F  # configuration word: index of the first register that it writes
+#: Indices past the registers: N entries of a table, at byte address TABLE, which moves on by N;
+#: and the mark after which every inference but the first begins.
+INDEX_TABLE = 0x20
+INDEX_LOOP = 0x21
 
 ROW_LAST = 0x80  # second header word: last row of the layer
 ROW_COUNT_BITS = 15  # words of the body: 8 bits in the first header word, 7 in the second
@@ -87,6 +91,7 @@ class Reg(enum.IntEnum):
     A_SY = 27  # bytes from one group row to the next
     CLAST = 28  # see walk validity
     RLAST = 29  # see walk validity
+    TABLE = 30  # byte address of the next table entry: 256 * table + code
 
 
 REGISTERS = 32  # the file is padded so that any word may start at any register
@@ -108,6 +113,11 @@ FLAG_OUT_SIGNED = 14  # CLIP's bounds and the output codes are signed
 
 # FLAGS2
 FLAG2_SHIFT_BASE = 0  # bits 4:0
+FLAG2_TABLE = 5  # bits 7:5, the table that codes go through
+FLAG2_LOOKUP = 8  # codes go through a table
+
+TABLE_ENTRIES = 256
+MAX_TABLES = 8
 
 
 class Mode(enum.IntEnum):
@@ -116,6 +126,7 @@ class Mode(enum.IntEnum):
     BROADCAST = 0  # one byte for all lanes
     LANEWISE = 1  # lane n takes byte n
     MAXIMUM = 2  # lane-wise; the operand is the running maximum of the pass so far
+    GATE = 3  # lane-wise, source A only: the operand is also the weight of the words of source B
 
 
 # --- status ---------------------------------------------------------------------------------
@@ -137,7 +148,7 @@ class Error(enum.IntEnum):
     NONE = 0
     MAGIC = 1
     VERSION = 2
-    GEOMETRY = 3  # N or P differ
+    GEOMETRY = 3  # N or P differ, or tables exceed the engine's
     LENGTH = 4  # words exceed the weight memory, or do not cover the header
     BANK = 5  # bank_words exceed the banks
     CRC = 6
@@ -162,6 +173,7 @@ class Geometry:
     p : pixel lanes: 1 to 16
     weight_words : depth of the weight memory, in words of N + 1 bytes
     bank_words : depth of each activation bank, in words of N bytes; a power of two
+    tables : tables of 256 codes for activation functions, 0 to 8
 
     Raises
     ------
@@ -172,6 +184,7 @@ class Geometry:
     p: int
     weight_words: int
     bank_words: int
+    tables: int = MAX_TABLES
 
     def __post_init__(self) -> None:
         if self.n not in (2, 4, 8, 16):
@@ -184,6 +197,8 @@ class Geometry:
             raise ValueError(
                 f"bank_words must be a power of two from 16 on, not {self.bank_words!r}"
             )
+        if not 0 <= self.tables <= MAX_TABLES:
+            raise ValueError(f"tables must be 0 to {MAX_TABLES}, not {self.tables!r}")
         if self.bank_words * self.n > 1 << 16:
             raise ValueError(
                 f"bank_words * n must not exceed {1 << 16} bytes, not {self.bank_words * self.n!r}"
@@ -234,4 +249,9 @@ def clear_cycles(words: int) -> int:
 
 def tail_cycles(p: int) -> int:
     """Cycles from the issue of a layer's last word to that of the next configuration word."""
-    return 2 * p + 21
+    return 2 * p + 24
+
+
+def table_cycles(n: int) -> int:
+    """Further cycles of a configuration word that holds N entries of a table."""
+    return n

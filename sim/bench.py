@@ -16,15 +16,17 @@ CLOCK = 2  # ns, as the bench makes it
 
 @cocotb.test()
 async def run(bench: Any) -> None:
-    """Settings: SECATEUR_STALL (of 65536), _SEED, _TARGET (result beats), _LIMIT (cycles)."""
-    setting = {
-        name: int(os.environ[f"SECATEUR_{name}"]) for name in ("STALL", "SEED", "TARGET", "LIMIT")
-    }
+    """Settings: SECATEUR_STALL (of 65536), _SEED, _TARGET (result beats), _LIMIT (cycles); of a
+    sequence, or 0: _INPUTS and _RESULTS (beats)."""
+    names = ("STALL", "SEED", "TARGET", "LIMIT", "INPUTS", "RESULTS")
+    setting = {name: int(os.environ[f"SECATEUR_{name}"]) for name in names}
     bench.rst.value = 1
     bench.close.value = 0
     bench.stall.value = setting["STALL"]
     bench.seed.value = setting["SEED"]
     bench.target.value = setting["TARGET"]
+    bench.sequence_inputs.value = setting["INPUTS"]
+    bench.sequence_results.value = setting["RESULTS"]
     await Timer(10 * CLOCK, "ns")
     bench.rst.value = 0
     try:

@@ -46,13 +46,14 @@ class Load:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer: registers at its START, its rows and the cycles from its first word to the next
-    layer's."""
+    """A layer: registers at its START, its rows, the cycles from its first word to the next
+    layer's, and the 256 entries of the table that its codes go through, if any."""
 
     index: int
     reg: tuple[int, ...]
     rows: tuple[Row, ...]
     cycles: int
+    table: Bytes | None = None
 
     def flag(self, bit: int) -> bool:
         return bool(self.reg[Reg.FLAGS] >> bit & 1)
@@ -108,11 +109,13 @@ def parse(image: bytes, geometry: Geometry) -> Program:
         raise ImageError(Error.MAGIC, "the image does not begin with SECT")
     if len(head) < spec.HEADER.size:
         raise ImageError(Error.LENGTH, f"{len(head)} bytes do not cover the header")
-    _, version, n, p, _, words, bank_words, limit, crc = spec.HEADER.unpack(head)
+    _, version, n, p, tables, words, bank_words, limit, crc = spec.HEADER.unpack(head)
     if version != spec.VERSION:
         raise ImageError(Error.VERSION, f"version {version}, not {spec.VERSION}")
     if (n, p) != (geometry.n, geometry.p):
         raise ImageError(Error.GEOMETRY, f"for {n} x {p}, not {geometry.n} x {geometry.p}")
+    if tables > geometry.tables:
+        raise ImageError(Error.GEOMETRY, f"{tables} tables of {geometry.tables}")
     if not geometry.header_words <= words <= geometry.weight_words:
         raise ImageError(Error.LENGTH, f"{words} words of at most {geometry.weight_words}")
     if bank_words > geometry.bank_words:
@@ -130,15 +133,17 @@ def parse(image: bytes, geometry: Geometry) -> Program:
 
 
 class _Decoder:
-    """Walks the program; the registers live on from one inference to the next."""
+    """Walks the program; registers and tables live on from one inference to the next."""
 
     def __init__(self, words: Bytes, geometry: Geometry, limit: int) -> None:
         self._words, self._geometry, self._limit = words, geometry, limit
         self._reg = [0] * spec.REGISTERS
+        self._entries = np.zeros(geometry.tables * spec.TABLE_ENTRIES, np.uint8)
+        self._start = geometry.header_words
 
     def inference(self) -> tuple[tuple[Step, ...], int]:
         geometry, steps, layers, now = self._geometry, list[Step](), 0, 0
-        at, done = geometry.header_words, False
+        at, done = self._start, False
         while at < len(self._words):
             if done:
                 raise ImageError(Error.LENGTH, f"word {at} comes after the result layer")
@@ -156,7 +161,7 @@ class _Decoder:
                 if reg[Reg.FLAGS] >> spec.FLAG_CLEAR & 1:
                     now += spec.clear_cycles(reg[Reg.OUT_S])
                 at, now, rows = self._rows(at, now, reg)
-                layer = Layer(layers, reg, rows, now - began)
+                layer = Layer(layers, reg, rows, now - began, self._table(reg, at))
                 steps.append(layer)
                 layers, done = layers + 1, layer.result
             self._watch(now, at)
@@ -175,6 +180,11 @@ class _Decoder:
                 if index + i < spec.REGISTERS:
                     self._reg[index + i] = int.from_bytes(word[2 * i : 2 * i + 2], "little")
             at, now = at + 1, now + 1
+            if index == spec.INDEX_LOOP:
+                self._start = at
+            if index == spec.INDEX_TABLE and not command:
+                self._fill(word[:-1], at)
+                now += spec.table_cycles(self._geometry.n)
         if command == spec.COMMON_LOAD | spec.COMMON_START:
             raise ImageError(Error.ROW, f"word {at - 1} is both LOAD and START")
         return at, now, command
@@ -196,6 +206,9 @@ class _Decoder:
             rows.append(Row(at + 2, count, bias, base + (high[:-1] >> 5)))
             if at + 2 + count > len(self._words):
                 raise ImageError(Error.LENGTH, f"row at word {at}: {count} body words overrun")
+            gates = reg[Reg.FLAGS] & 3 == spec.Mode.GATE
+            if gates and self._words[at + 2, -1] >= spec.STEP_SOURCE:
+                raise ImageError(Error.ROW, f"row at word {at}: no gate before the first word")
             # The first group of a row may wait for the last one of the row before; the others
             # each take the longer of their words and the drain.
             length = count * passes
@@ -203,6 +216,21 @@ class _Decoder:
             at, now = at + 2 + count, ended + 1
             self._watch(now, at)
         return at, ended + spec.tail_cycles(self._geometry.p), tuple(rows)
+
+    def _fill(self, entries: bytes, at: int) -> None:
+        first = self._reg[Reg.TABLE]
+        if first + len(entries) > len(self._entries):
+            raise ImageError(Error.ROW, f"word {at - 1}: an entry past the tables")
+        self._entries[first : first + len(entries)] = list(entries)
+        self._reg[Reg.TABLE] += len(entries)
+
+    def _table(self, reg: tuple[int, ...], at: int) -> Bytes | None:
+        if not reg[Reg.FLAGS2] >> spec.FLAG2_LOOKUP & 1:
+            return None
+        first = (reg[Reg.FLAGS2] >> spec.FLAG2_TABLE & 7) * spec.TABLE_ENTRIES
+        if first >= len(self._entries):
+            raise ImageError(Error.ROW, f"before word {at}: a layer looks up a table of none")
+        return self._entries[first : first + spec.TABLE_ENTRIES].copy()
 
     def _watch(self, now: int, at: int) -> None:
         if now > self._limit:
@@ -227,7 +255,7 @@ class _Decoder:
                 raise ImageError(Error.ROW, f"word {at - 1}: linear walk with GY {reg[Reg.GY]}")
         elif reg[Reg.PR] * reg[Reg.PC] != lanes:
             raise ImageError(Error.ROW, f"word {at - 1}: PR * PC differ from LANES")
-        if 3 in (flags & 3, flags >> spec.FLAG_B_MODE & 3):
-            raise ImageError(Error.ROW, f"word {at - 1}: a source has mode 3")
+        if flags >> spec.FLAG_B_MODE & 3 == spec.Mode.GATE:
+            raise ImageError(Error.ROW, f"word {at - 1}: source B has mode GATE")
         if not flags >> spec.FLAG_RESULT & 1:
             self._check_window(reg, at)

@@ -21,7 +21,8 @@ _BLOCK = 1 << 22  # operands that one matrix product gathers at most
 
 class Body:
     """Body words of a row: ``move`` from the origin in bytes, ``b`` if of source B, ``weight``
-    (count, N) with WSHIFT, ``mode``, ``signed``; all but the weights of shape (count,)."""
+    (count, N) with WSHIFT, ``mode``, ``signed``, ``gated`` if the gate is the weight; all but the
+    weights of shape (count,)."""
 
     def __init__(self, program: Program, layer: Layer, row: Row) -> None:
         words, n, reg = (
@@ -53,7 +54,9 @@ class Body:
         shifts = (layer.flag(spec.FLAG_A_WSHIFT), layer.flag(spec.FLAG_B_WSHIFT))
         shift = np.array(shifts)[of_b] * spec.WSHIFT
         self.weight = words[:, :n].view(np.int8).astype(np.int64) << shift[:, None]
-        self.bound = int(np.abs(self.weight).sum(0).max()) * 255 * reg[Reg.GZ]
+        self.gated = self.b & (modes[0] == Mode.GATE)
+        largest = np.where(self.gated[:, None], 255, np.abs(self.weight))
+        self.bound = int(largest.sum(0).max()) * 255 * reg[Reg.GZ]
 
 
 def origins(program: Program, layer: Layer, r: int) -> tuple[Ints, Ints]:
@@ -104,7 +107,7 @@ def _pass(body: Body, memory: Bytes, at: Ints, acc: Floats) -> None:
     """Add one pass to ``acc`` (groups, N, columns); ``at`` are byte addresses (groups, count)."""
     n, real = memory.shape[1], acc.dtype
     at = at % (memory.shape[0] * n)
-    if not (body.mode == Mode.MAXIMUM).any():
+    if not ((body.mode == Mode.MAXIMUM) | (body.mode == Mode.GATE)).any():
         for signed in (False, True):
             (words,) = np.nonzero((body.mode == Mode.BROADCAST) & (body.signed == signed))
             if len(words):
@@ -114,7 +117,7 @@ def _pass(body: Body, memory: Bytes, at: Ints, acc: Floats) -> None:
         (rest,) = np.nonzero(body.mode == Mode.LANEWISE)
     else:
         rest = np.arange(len(body.mode))
-    previous = None
+    previous, gate = None, None
     for i in rest:
         word = memory[at[:, i] // n]
         if body.mode[i] == Mode.BROADCAST:
@@ -124,7 +127,11 @@ def _pass(body: Body, memory: Bytes, at: Ints, acc: Floats) -> None:
         if body.mode[i] == Mode.MAXIMUM and previous is not None:
             operand = np.maximum(operand, previous)
         previous = operand if previous is None else np.maximum(operand, previous)
-        if body.weight[i].any():
+        if body.mode[i] == Mode.GATE:
+            gate = operand
+        if body.gated[i]:
+            acc += gate * operand
+        elif body.weight[i].any():
             acc += body.weight[i].astype(real)[:, None] * operand
 
 
@@ -143,4 +150,5 @@ def _drain(layer: Layer, row: Row, acc: Floats, bound: int) -> Bytes:
     if layer.flag(spec.FLAG_OUT_SIGNED):
         low, high = (low ^ 0x80) - 0x80, (high ^ 0x80) - 0x80
     codes = np.minimum(np.maximum(np.rint(value, out=value), low), high)
-    return codes.astype(np.int16).astype(np.uint8)
+    codes = codes.astype(np.int16).astype(np.uint8)
+    return codes if layer.table is None else layer.table[codes]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from secateur.hw import spec
 from secateur.hw.spec import Error, Geometry, Status
 from secateur.sim import drivers, verilator, wrapper
 from secateur.sim.drivers import Bytes, StatusChange, TraceBeat
@@ -78,25 +79,32 @@ def simulate(
     seed: int = 0,
     waves: Path | None = None,
     limit: int | None = None,
+    steps: int = 0,
 ) -> SimResult:
     """Load ``image`` (or build it into the engine, with ``rom``) and run all ``inputs``, uint8
     (batch, input words * N), one after the other in one simulation.
 
     ``stalls`` is the probability with which any source or sink pauses in a cycle, by ``seed``.
     ``waves`` names an FST file. ``limit`` is the most cycles to simulate; by default enough for
-    any correct engine. Ends when all results are there, at an ERROR, or at the limit.
+    any correct engine. Ends when all results are there, at an ERROR, or at the limit. With
+    ``steps`` the engine restarts after every so many inferences: each is a step of a sequence.
     Raises ``SimulationError`` if a tool fails; an engine that stops early is no exception.
     """
     if not 0.0 <= stalls < 1.0:
         raise ValueError(f"stalls must be 0 to below 1, not {stalls!r}")
     width, beats, allowed = inputs.shape[1] // geometry.n, _FOREVER, 100_000
+    sequence_results = 0
     try:
         program = parse(image, geometry)
     except ImageError:
         pass  # the engine is to find that out
     else:
         beats = len(inputs) * result_beats(program)
+        sequence_results = steps * result_beats(program)
+        restarts = len(inputs) // steps if steps else 0
+        prologue = geometry.tables * spec.TABLE_ENTRIES * 2
         allowed = len(inputs) * (program.cycles + width)
+        allowed += (1 + restarts) * (geometry.bank_words + prologue + 200)
         image = image[: program.words.size]
     if limit is None:
         limit = int((len(image) * 4 + allowed) / (1 - stalls) ** 2 * 1.5) + 20_000
@@ -112,6 +120,8 @@ def simulate(
             "SECATEUR_SEED": str(seed + 1),
             "SECATEUR_TARGET": str(beats),
             "SECATEUR_LIMIT": str(limit),
+            "SECATEUR_INPUTS": str(steps * width),
+            "SECATEUR_RESULTS": str(sequence_results),
         }
         began = time.monotonic()
         verilator.execute(program_file, folder, "secateur.sim.bench", settings, waves=waves)

@@ -9,7 +9,10 @@ from __future__ import annotations
 from secateur.hw.spec import Geometry
 
 #: Ports of ``bench`` that cocotb reads or writes.
-PUBLIC = ("rst", "close", "stall", "seed", "target", "results", "now", "state", "error", "stopped")
+PUBLIC = (
+    "rst", "close", "stall", "seed", "target", "sequence_inputs", "sequence_results",
+    "results", "now", "state", "error", "stopped",
+)  # fmt: skip
 
 _MODULES = """
 // Presents the beats of a binary file, most significant byte first, with random pauses.
@@ -64,6 +67,7 @@ _BENCH = """
 module bench (
   input wire rst, input wire close, input wire [15:0] stall, input wire [31:0] seed,
   input wire [31:0] target,
+  input wire [31:0] sequence_inputs, input wire [31:0] sequence_results,
   output reg [31:0] results, output reg [31:0] now,
   output wire [2:0] state, output wire [3:0] error, output wire stopped
 );
@@ -76,6 +80,35 @@ module bench (
   wire [15:0] trace_m;
   wire [15:0] trace_layer;
   wire [31:0] cycles;
+  // After every sequence of inferences the engine restarts; inputs wait until it has.
+  wire source_valid;
+  reg hold, restart;
+  reg [5:0] release_in;
+  reg [31:0] sequence_taken, sequence_given;
+  always @(posedge clk)
+    if (rst) begin
+      hold <= 0;
+      restart <= 0;
+      release_in <= 0;
+      sequence_taken <= 0;
+      sequence_given <= 0;
+    end else begin
+      restart <= 0;
+      if (input_valid && input_ready) begin
+        sequence_taken <= sequence_taken + 1;
+        if (sequence_taken + 1 == sequence_inputs) hold <= 1;
+      end
+      if (result_valid && result_ready) sequence_given <= sequence_given + 1;
+      if (hold && release_in == 0 && sequence_given == sequence_results && state == 2) begin
+        restart <= 1;
+        release_in <= 63;
+        sequence_taken <= 0;
+        sequence_given <= 0;
+      end
+      if (release_in != 0) release_in <= release_in - 1;
+      if (release_in == 1) hold <= 0;
+    end
+
   integer image_file, input_file, result_file, trace_file, status_file;
   initial begin
     image_file = {image_open};
@@ -87,7 +120,8 @@ module bench (
 
   bench_source #(.WIDTH(8 * N), .SALT(32'h1234567)) input_source (
     .clk(clk), .rst(rst), .stall(stall), .seed(seed), .file(input_file),
-    .valid(input_valid), .payload(input_payload), .ready(input_ready));
+    .valid(source_valid), .payload(input_payload), .ready(input_ready && !hold));
+  assign input_valid = source_valid && !hold;
   bench_ready #(.SALT(32'h89abcde)) result_sink (
     .clk(clk), .rst(rst), .stall(stall), .seed(seed), .ready(result_ready));
   wire image_valid, image_ready;
@@ -96,7 +130,7 @@ module bench (
     .clk(clk), .rst(rst), .stall(stall), .seed(seed), .file(image_file),
     .valid(image_valid), .payload(image_payload), .ready(image_ready));
   {top} dut (
-    .clk(clk), .rst(rst), .control__reset(1'b0),
+    .clk(clk), .rst(rst), .control__reset(1'b0), .control__restart(restart),
     .image__valid(image_valid), .image__payload(image_payload), .image__ready(image_ready),
     .input__valid(input_valid), .input__payload(input_payload), .input__ready(input_ready),
     .result__valid(result_valid), .result__payload(result_payload), .result__ready(result_ready),

@@ -118,7 +118,7 @@ def _lanewise_blocks(
         tap = weight[:, y, x]
         if source.mode == "maximum" and (y, x) != taps[-1]:
             tap = np.zeros_like(tap)
-        elif not (tap.any() or dense):
+        elif not (tap.any() or dense or source.mode == "gate"):
             continue
         offset = x * source.dilation[1] * placement.pixel_bytes // n
         blocks.append(_Block(index, y, offset, tap))

@@ -1,7 +1,8 @@
 """Rewrite an exported graph into the few operations that the array has, without changing values.
 
-Afterwards the graph holds only conv2d, linear, relu, hardtanh, add, max_pool2d, cat, pad, flatten
-and view to a 1x1 map; average pooling and lone BatchNorms are depthwise convolutions.
+Afterwards the graph holds only conv2d, linear, relu, hardtanh, add, mul, functions of one number,
+max_pool2d, cat, pad, flatten and view to a 1x1 map; average pooling, lone BatchNorms, differences
+and sums and products with constants are depthwise convolutions.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch.fx import GraphModule, Node
 
+from secateur.canonical_arithmetic import ARITHMETIC, arithmetic, prelu
 from secateur.canonical_norm import fold_norm
 from secateur.canonical_pool import average, depthwise
 from secateur.graph import (
@@ -22,6 +24,7 @@ from secateur.graph import (
     FLATTEN,
     HARDTANH,
     MAX_POOL,
+    MUL,
     PAD,
     PRODUCTS,
     RELU,
@@ -47,6 +50,16 @@ _IN_PLACE: dict[object, Op] = {
     aten.clamp_.default: aten.clamp.default,
     aten.clamp_min_.default: aten.clamp_min.default,
     aten.add_.Tensor: ADD,
+    aten.sub_.Tensor: aten.sub.Tensor,
+    aten.mul_.Tensor: MUL,
+    aten.sigmoid_.default: aten.sigmoid.default,
+    aten.tanh_.default: aten.tanh.default,
+    aten.silu_.default: aten.silu.default,
+    aten.mish_.default: aten.mish.default,
+    aten.elu_.default: aten.elu.default,
+    aten.hardswish_.default: aten.hardswish.default,
+    aten.hardsigmoid_.default: aten.hardsigmoid.default,
+    aten.leaky_relu_.default: aten.leaky_relu.default,
     aten.dropout_.default: aten.dropout.default,
     aten.feature_dropout_.default: aten.feature_dropout.default,
 }
@@ -137,6 +150,10 @@ def _rewrite(editor: Editor, node: Node) -> Node | None:
         return editor.call(HARDTANH, graph_input, 0.0, 6.0, like=node)
     if target in (aten.clamp.default, aten.clamp_min.default):
         return _clamp(editor, node)
+    if target in ARITHMETIC:
+        return arithmetic(editor, node)
+    if target is aten.prelu.default:
+        return prelu(editor, node)
     if target is aten.batch_norm.default:
         return fold_norm(editor, node)
     if target in (aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default, aten.mean.dim):
@@ -225,7 +242,7 @@ def _give_activations_a_layer(editor: Editor) -> None:
             continue
         x = node.args[0]
         assert isinstance(x, Node)
-        if is_call(x, ADD, *PRODUCTS) and len(x.users) == 1:
+        if is_call(x, ADD, MUL, *PRODUCTS) and len(x.users) == 1:
             continue
         with editor.gm.graph.inserting_before(node):
             ones = editor.attach("_identity_weight", torch.ones(shape_of(x)[0]), trained=False)

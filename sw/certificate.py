@@ -24,8 +24,12 @@ class Certificate:
 
 
 def accumulator_bounds(layer: Layer) -> Ints:
-    """(channels,) sum of |weight| times the largest |activation code|, over all sources."""
+    """(channels,) sum of |weight| times the largest |activation code|, over all sources; of a
+    product, that of the largest codes."""
     total = np.zeros(layer.channels, dtype=np.int64)
+    if layer.sources[0].mode == "gate":
+        gate, whole = (128 if source.tensor.signed else 255 for source in layer.sources)
+        return total + gate * whole
     for source in layer.sources:
         largest = 128 if source.tensor.signed else 255
         weight = np.abs(source.weight).reshape(layer.channels, -1)

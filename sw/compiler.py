@@ -223,6 +223,7 @@ def _metadata(
             for tensor, layout in planned.layouts.items()
         ],
         "bank_words": geometry.bank_words,
+        "tables": geometry.tables,
         "weight_words": geometry.weight_words,
     }
 

@@ -95,8 +95,8 @@ def _column(word: _Word, meta: dict[str, Any], tensor: dict[str, Any], n: int) -
 def decode(image: Image) -> list[Weights]:
     """All weights of an image, by layer and source, from its stream.
 
-    Maximum sources have no weights and are left out. Metadata only says what shape the model's
-    weights had and where channels lie.
+    Maximum sources and gates have no weights and are left out. Metadata only says what shape the
+    model's weights had and where channels lie.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def decode(image: Image) -> list[Weights]:
         lanes = np.array(layer["lanes"], dtype=np.int64)
         bodies = bodies * (len(lanes) // len(bodies))  # one row may serve all channels
         for index, meta in enumerate(layer["sources"]):
-            if meta["mode"] == "maximum":
+            if meta["mode"] in ("maximum", "gate"):
                 continue
             own = [[word for word in words if word.source == index] for words in bodies]
             columns = [

@@ -23,6 +23,7 @@ _MODES = {
     "broadcast": spec.Mode.BROADCAST,
     "lanewise": spec.Mode.LANEWISE,
     "maximum": spec.Mode.MAXIMUM,
+    "gate": spec.Mode.GATE,
 }
 
 
@@ -109,9 +110,11 @@ def _source_registers(plan: Plan, layer_plan: LayerPlan) -> dict[Reg, int]:
     return registers
 
 
-def _flags(layer_plan: LayerPlan, layout: MapLayout, clear: bool, result: bool) -> dict[Reg, int]:
+def _flags(
+    layer_plan: LayerPlan, layout: MapLayout, clear: bool, result: bool, table: int | None
+) -> dict[Reg, int]:
     layer = layer_plan.layer
-    flags = layer.output.signed << spec.FLAG_OUT_SIGNED
+    flags = layer.signed << spec.FLAG_OUT_SIGNED
     flags |= (layer_plan.lane_map.kind == "linear") << spec.FLAG_LINEAR
     flags |= result << spec.FLAG_RESULT | clear << spec.FLAG_CLEAR
     flags |= (clear and layout.padding.fill == 0x80) << spec.FLAG_FILL
@@ -123,8 +126,31 @@ def _flags(layer_plan: LayerPlan, layout: MapLayout, clear: bool, result: bool) 
         flags |= _MODES[source.mode] << mode | source.tensor.signed << signed
         flags |= (source.mode != "broadcast") << rowstep | source.wshift << wshift
     clip = (layer.low & 0xFF) | (layer.high & 0xFF) << 8
-    base = int(layer.shift.min()) << spec.FLAG2_SHIFT_BASE
-    return {Reg.FLAGS: flags, Reg.FLAGS2: base, Reg.CLIP: clip}
+    flags2 = int(layer.shift.min()) << spec.FLAG2_SHIFT_BASE
+    if table is not None:
+        flags2 |= 1 << spec.FLAG2_LOOKUP | table << spec.FLAG2_TABLE
+    return {Reg.FLAGS: flags, Reg.FLAGS2: flags2, Reg.CLIP: clip}
+
+
+def tables_of(plan: Plan) -> list[bytes]:
+    """The activation tables of a plan, each once, in the order of their use.
+
+    Raises
+    ------
+    SecateurError : there are more than the target has
+    """
+    found = dict.fromkeys(
+        layer.table.entries.astype(np.uint8).tobytes()
+        for layer in plan.network.layers
+        if layer.table is not None
+    )
+    if len(found) > plan.geometry.tables:
+        names = ", ".join(repr(layer.name) for layer in plan.network.layers if layer.table)
+        raise SecateurError(
+            f"layers {names} need {len(found)} activation tables, the target has "
+            f"{plan.geometry.tables}: choose a target with more, or functions and scales alike"
+        )
+    return list(found)
 
 
 class _Writer:
@@ -143,6 +169,16 @@ class _Writer:
         """Append (words, N + 1) bytes."""
         self.words.append(words)
         self.count += len(words)
+
+    def tables(self, tables: list[bytes]) -> None:
+        """Entries of all tables, and the mark behind which every other inference begins."""
+        if not tables:
+            return
+        entries = np.frombuffer(b"".join(tables), np.uint8).reshape(-1, self.n)
+        self.add(np.pad(entries, ((0, 0), (0, 1)), constant_values=spec.INDEX_TABLE))
+        mark = np.zeros((1, self.n + 1), np.uint8)
+        mark[0, -1] = spec.INDEX_LOOP
+        self.add(mark)
 
     def configure(self, name: str, registers: dict[Reg, int], event: int) -> int:
         """Write the registers that change, then the event; returns the words that took."""
@@ -214,7 +250,8 @@ def encode(plan: Plan, check_depth: bool = True) -> Encoded:
     SecateurError : a number does not fit its field, or the image does not fit the weight memory
     """
     geometry, network = plan.geometry, plan.network
-    writer = _Writer(geometry.n)
+    writer, tables = _Writer(geometry.n), tables_of(plan)
+    writer.tables(tables)
     read = plan.layouts[network.input]
     load = output_registers(read) | {Reg.GX: read.words}
     writer.configure(network.input.name, load, spec.COMMON_LOAD)
@@ -227,7 +264,11 @@ def encode(plan: Plan, check_depth: bool = True) -> Encoded:
         layout = plan.result if result else plan.layouts[layer.output]
         clear = layout.clear and layer.output not in written
         written.add(layer.output)
-        registers = _source_registers(plan, layer_plan) | _flags(layer_plan, layout, clear, result)
+        table = None
+        if layer.table is not None:
+            table = tables.index(layer.table.entries.astype(np.uint8).tobytes())
+        registers = _source_registers(plan, layer_plan)
+        registers |= _flags(layer_plan, layout, clear, result, table)
         registers |= _walk_registers(plan, layer_plan, layout)
         if not result:
             registers |= output_registers(layout)
@@ -267,7 +308,7 @@ def _with_header(plan: Plan, program: Words, cycles: int) -> Words:
     header = np.zeros(geometry.header_words * geometry.word_bytes, dtype=np.uint8)
 
     def fill(crc: int) -> bytes:
-        fields = (spec.MAGIC, spec.VERSION, geometry.n, geometry.p, 0)
+        fields = (spec.MAGIC, spec.VERSION, geometry.n, geometry.p, len(tables_of(plan)))
         packed = spec.HEADER.pack(*fields, total, bank_words, cycles, crc)
         header[: spec.HEADER.size] = np.frombuffer(packed, dtype=np.uint8)
         return header.tobytes() + program.tobytes()

@@ -79,16 +79,15 @@ def module_of(program: ExportedProgram) -> GraphModule:
     return gm
 
 
-#: Operations that the host does better: monotone in each logit, or of all of them at once.
+#: Operations that the host does better: of all logits at once.
 _HOST = {
     torch.ops.aten.softmax.int: "softmax",
     torch.ops.aten.log_softmax.int: "log_softmax",
-    torch.ops.aten.sigmoid.default: "sigmoid",
 }
 
 
 def leave_to_host(gm: GraphModule) -> None:
-    """Take a softmax or sigmoid at the very end off a graph, with a warning that says so."""
+    """Take a softmax at the very end off a graph, with a warning that says so."""
     output = next(n for n in gm.graph.nodes if n.op == "output")
     last = output_node(gm)
     if last.target not in _HOST or len(last.users) != 1:

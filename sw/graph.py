@@ -15,7 +15,8 @@ from secateur.errors import SecateurError
 aten = torch.ops.aten
 
 CONV, LINEAR = aten.conv2d.default, aten.linear.default
-RELU, HARDTANH, ADD = aten.relu.default, aten.hardtanh.default, aten.add.Tensor
+RELU, HARDTANH = aten.relu.default, aten.hardtanh.default
+ADD, MUL = aten.add.Tensor, aten.mul.Tensor
 MAX_POOL, CAT, PAD = aten.max_pool2d.default, aten.cat.default, aten.pad.default
 FLATTEN, VIEW = aten.flatten.using_ints, aten.view.default
 PRODUCTS = (CONV, LINEAR)

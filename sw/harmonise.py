@@ -88,8 +88,9 @@ def harmonise(prepared: GraphModule) -> None:
     Raises SecateurError, naming the layer, if no exponents fit.
     """
     layers = [_read(prepared, match, node) for match, node in observed_layers(prepared)]
-    for layer in layers:
-        _wake(layer)
+    for module in prepared.modules():
+        if isinstance(module, ActivationFakeQuantize) and int(module.exponent) == DEAD:
+            _wake(module, layers)
     for _ in range(_ROUNDS):
         unsettled = [layer for layer in layers if _settle(layer)]
         if not unsettled:
@@ -128,14 +129,11 @@ def _read(gm: GraphModule, match: Match, node: Node) -> _Layer:
     return _Layer(match, out, products, tensors, bias_of(gm, match))
 
 
-def _wake(layer: _Layer) -> None:
+def _wake(dead: ActivationFakeQuantize, layers: list[_Layer]) -> None:
     """A tensor that was zero in all of the calibration gets a scale: that of its sources."""
-    sources = [p.x for p in layer.products] + layer.tensors
-    for source in sources:
-        if int(source.exponent) == DEAD:
-            source.raise_to(0)
-    if int(layer.out.exponent) == DEAD:
-        layer.out.raise_to(max(int(s.exponent) for s in sources))
+    writers = [layer for layer in layers if layer.out is dead]
+    sources = [s for w in writers for s in (*w.tensors, *(p.x for p in w.products))]
+    dead.raise_to(max((int(source.exponent) for source in sources), default=0))
 
 
 def _settle(layer: _Layer) -> bool:
@@ -147,6 +145,8 @@ def _settle(layer: _Layer) -> bool:
             _fit_tensor(layer)
         _fit_shifts(layer)
         _fit_sums(layer)
+    elif layer.match.multiplies:
+        _fit_factors(layer)
     else:
         _fit_tensors(layer)
     return _state(layer) != before
@@ -193,6 +193,16 @@ def _fit_tensors(layer: _Layer) -> None:
     if int(layer.out.exponent) - finest > SHIFT_LIMIT:
         for tensor in layer.tensors:
             tensor.raise_to(int(layer.out.exponent) - SHIFT_LIMIT)
+
+
+def _fit_factors(layer: _Layer) -> None:
+    """A product of two tensors: its exponent is the sum of both."""
+    product = sum(int(tensor.exponent) for tensor in layer.tensors)
+    layer.out.raise_to(product)
+    if int(layer.out.exponent) - product > SHIFT_LIMIT:
+        layer.tensors[0].raise_to(
+            int(layer.tensors[0].exponent) + int(layer.out.exponent) - product - SHIFT_LIMIT
+        )
 
 
 def _fit_shifts(layer: _Layer) -> None:

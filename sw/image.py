@@ -60,6 +60,7 @@ class Image:
             p=self.p,
             weight_words=self.metadata.get("weight_words", max(64, len(self.words))),
             bank_words=self.metadata.get("bank_words", banks),
+            tables=self.metadata.get("tables", self.stream[7]),
         )
 
     def save(self, path: Path) -> None:
@@ -131,12 +132,13 @@ def parse(data: bytes, name: str) -> Image:
     again = "compile the model again"
     if len(data) < spec.HEADER.size or data[:4] != spec.MAGIC:
         raise SecateurError(f"{name}: not a Secateur image (no {spec.MAGIC.decode()} at its start)")
-    _, version, n, p, _, words, bank_words, _, crc = spec.HEADER.unpack_from(data)
+    _, version, n, p, tables, words, bank_words, _, crc = spec.HEADER.unpack_from(data)
     if version != spec.VERSION:
         raise SecateurError(
             f"{name}: image version {version}, this Secateur reads {spec.VERSION}; {again}"
         )
-    if n not in (2, 4, 8, 16) or not 1 <= p <= 16 or bank_words * n > 1 << 16:
+    sound = n in (2, 4, 8, 16) and 1 <= p <= 16 and tables <= spec.MAX_TABLES
+    if not sound or bank_words * n > 1 << 16:
         raise SecateurError(f"{name}: damaged header (N = {n}, P = {p}); {again}")
     size = words * (n + 1)
     if not spec.HEADER.size <= size <= len(data):

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-Mode = Literal["broadcast", "lanewise", "maximum"]
+Mode = Literal["broadcast", "lanewise", "maximum", "gate"]
 Ints = npt.NDArray[np.int64]
 
 
@@ -48,6 +48,8 @@ class Source:
       broadcast  (outputs, count, kh, kw)
       lanewise   (count, kh, kw); output channel c reads input channel c
       maximum    (count, kh, kw), all ones: the maximum of the window is the sum's one term
+      gate       (count, 1, 1), all zeros; first of two sources, whose values multiply those of
+                 the second, "lanewise" with ones. With a stride of 0 it is (count, 1, 1) itself.
     ``padding`` is (top, left, bottom, right). It reads as zero; for ``maximum`` as -128 if the
     tensor is signed (which never wins), as 0 otherwise (which cannot either).
     ``wshift``: the weights count 2**WSHIFT each.
@@ -71,9 +73,20 @@ class Source:
         return int(self.weight.shape[1 if self.mode == "broadcast" else 0])
 
 
+@dataclass(frozen=True, eq=False)
+class Table:
+    """An activation function: ``entries`` (256,), the byte that each byte becomes; ``signed`` is
+    what goes in."""
+
+    entries: Ints
+    signed: bool
+
+
 @dataclass(eq=False)
 class Layer:
     """out = clip(round_half_even(sum_sources / 2**shift + bias / 2**BIAS_FRACTION)), per channel.
+
+    With a ``table`` this is what goes into it, and ``low`` and ``high`` are bounds of that.
 
     ``bias`` and ``shift`` have one entry an output channel. ``first`` is the channel of ``output``
     at which this layer's channels begin (a slice border). One or two sources; if two, they have
@@ -91,10 +104,16 @@ class Layer:
     high: int
     first: int = 0
     nodes: list[str] = field(default_factory=list)
+    table: Table | None = None
 
     @property
     def channels(self) -> int:
         return int(self.bias.shape[0])
+
+    @property
+    def signed(self) -> bool:
+        """Whether the codes that ``low`` and ``high`` bound are signed."""
+        return self.output.signed if self.table is None else self.table.signed
 
 
 @dataclass(eq=False)
@@ -102,7 +121,8 @@ class Network:
     """Layers in execution order. ``input`` is written by the host, ``output`` is the result.
 
     ``features`` is the shape of the user's output without the batch, e.g. (10,) or (8, 4, 4).
-    ``source_hash`` is the SHA-256 of the quantised model's weights and graph.
+    ``source_hash`` is the SHA-256 of the quantised model's weights and graph. ``states`` are
+    tensors that live from one inference, a step of a sequence, to the next; zero at first.
     """
 
     input: Tensor
@@ -110,6 +130,7 @@ class Network:
     layers: list[Layer]
     features: tuple[int, ...]
     source_hash: str = ""
+    states: list[Tensor] = field(default_factory=list)
 
     @property
     def tensors(self) -> list[Tensor]:

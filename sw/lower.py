@@ -27,9 +27,10 @@ from secateur.graph import (
     shape_of,
 )
 from secateur.ir import Layer, Network, Source
-from secateur.lower_layer import DraftLayer, DraftSource, draft_layer, output_shape
+from secateur.lower_layer import PLAIN, DraftLayer, DraftSource, draft_layer, output_shape
 from secateur.lower_store import (
     REQUANTISE,
+    Scale,
     Store,
     Stores,
     Value,
@@ -38,6 +39,7 @@ from secateur.lower_store import (
 )
 from secateur.match import is_dequantise, is_quantise, match_layer
 from secateur.support import check_pool_windows, unsupported
+from secateur.tables import UNARY, table_of
 
 _PADDING = "pad only what a convolution, an add or a pooling reads"
 
@@ -133,6 +135,8 @@ class _Lowering:
             if (found.exponent, found.signed) != (scale.exponent, scale.signed) or not fits:
                 raise refuse(node, "changes the scale of a stored tensor", REQUANTISE)
             self.values[node] = self.values[source]
+        elif is_call(source, *UNARY):
+            self._look_up(node, source, scale)
         else:
             match = match_layer(source)
             for operand in match.operands:
@@ -142,6 +146,33 @@ class _Lowering:
             draft.nodes = [*match.nodes, node, *(u for u in node.users if is_dequantise(u))]
             self.layers.append(draft)
             self.values[node] = Value(draft.output, draft.flat)
+
+    def _look_up(self, node: Node, function: Node, scale: Scale) -> None:
+        """A table behind the layer that makes the argument, or behind a copy of it."""
+        argument = cast(Node, function.args[0])
+        value = self._value(argument, function)
+        table = table_of(function, value.store.scale, scale)
+        store = value.store
+        output = Store(function.name, store.channels, store.height, store.width, scale)
+        nodes = [function, node, *(u for u in node.users if is_dequantise(u))]
+        made = next((d for d in self.layers if d.output is store), None)
+        alone = is_dequantise(argument) and len(argument.users) == 1
+        alone = alone and len(argument.all_input_nodes[0].users) == 1
+        if made is not None and made.kind != "maxpool" and made.table is None and alone:
+            made.output, made.table = output, table
+            made.nodes += nodes
+        else:
+            shape = (store.channels, 1, 1)
+            source = DraftSource(store, "lanewise", np.ones(shape, np.int64), PLAIN)
+            zeros = np.zeros(store.channels, np.int64)
+            low, high = store.scale.low, store.scale.high
+            self.layers.append(
+                DraftLayer(
+                    "table", [source], output, zeros, zeros, low, high, nodes, value.flat, table
+                )
+            )
+        self.used.add(function)
+        self.values[node] = Value(output, value.flat)
 
     def _max_pool(self, node: Node) -> None:
         x = cast(Node, node.args[0])
@@ -228,6 +259,7 @@ def _finish(draft: DraftLayer, stores: Stores, names: set[str]) -> Layer:
         high=draft.high,
         first=draft.output.first(),
         nodes=[n.name for n in draft.nodes],
+        table=draft.table,
     )
 
 

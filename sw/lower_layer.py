@@ -12,11 +12,11 @@ from secateur.bias import BIAS_LIMIT
 from secateur.graph import CONV, Window, constant, conv_window, is_call, refuse
 from secateur.harmonise import SHIFT_LIMIT, SHIFT_SPAN, UNIT_LIMIT
 from secateur.hw.spec import ACC_BITS, BIAS_FRACTION, WSHIFT
-from secateur.ir import Ints, Mode
+from secateur.ir import Ints, Mode, Table
 from secateur.lower_store import REQUANTISE, Scale, Store, Value, exponent_of
 from secateur.match import Match, Operand, is_dequantise
 
-_PLAIN = Window((1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
+PLAIN = Window((1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
 
 
 @dataclass(eq=False)
@@ -43,6 +43,7 @@ class DraftLayer:
     high: int
     nodes: list[Node]
     flat: bool
+    table: Table | None = None
 
 
 def draft_layer(
@@ -52,6 +53,8 @@ def draft_layer(
 
     Raises SecateurError, naming the node, if the exponents, sums or biases do not fit.
     """
+    if match.multiplies:
+        return _draft_product(match, values, scale)
     node = match.result
     sources: list[DraftSource] = []
     accumulators: list[Ints] = []
@@ -88,6 +91,32 @@ def draft_layer(
     low, high = _clip(match, scale)
     kind = _kind(match, sources, bias)
     return DraftLayer(kind, sources, output, bias, shift, low, high, match.nodes, flat)
+
+
+def _draft_product(match: Match, values: dict[Node, Value], scale: Scale) -> DraftLayer:
+    """The product of two tensors, the first one of a value a channel or of the same shape."""
+    node, (gate, whole) = match.result, (values[operand.value] for operand in match.operands)
+    shape = (whole.store.channels, whole.store.height, whole.store.width)
+    small = (gate.store.channels, gate.store.height, gate.store.width)
+    if small not in (shape, (shape[0], 1, 1)):
+        raise refuse(
+            node, f"multiplies shapes {small} and {shape}", "multiply tensors of one shape"
+        )
+    product = gate.store.scale.exponent + whole.store.scale.exponent
+    shift = scale.exponent - product
+    if not 0 <= shift <= SHIFT_LIMIT:
+        raise refuse(node, f"a shift of {shift}, the array has 0 to {SHIFT_LIMIT}", REQUANTISE)
+    stays = Window((1, 1), (0, 0) if small != shape else (1, 1), (0, 0, 0, 0), (1, 1))
+    weight = np.zeros((shape[0], 1, 1), np.int64)
+    sources = [
+        DraftSource(gate.store, "gate", weight, stays),
+        DraftSource(whole.store, "lanewise", weight + 1, PLAIN),
+    ]
+    none = np.zeros(shape[0], np.int64)
+    low, high = _clip(match, scale)
+    output = Store(node.name, *shape, scale)
+    flat = gate.flat and whole.flat
+    return DraftLayer("mul", sources, output, none, none + shift, low, high, match.nodes, flat)
 
 
 def is_linear(operand: Operand) -> bool:

@@ -13,6 +13,7 @@ from secateur.graph import (
     CAT,
     FLATTEN,
     MAX_POOL,
+    MUL,
     PAD,
     PRODUCTS,
     VIEW,
@@ -23,6 +24,7 @@ from secateur.graph import (
     refuse,
 )
 from secateur.support import unsupported
+from secateur.tables import UNARY
 
 MOVES = (MAX_POOL, FLATTEN, VIEW, CAT)
 
@@ -77,13 +79,15 @@ class Operand:
 
 @dataclass
 class Match:
-    """One layer: ``result`` is its last node before the observer or quantise."""
+    """One layer: ``result`` is its last node before the observer or quantise. With ``multiplies``
+    it is the product of the two operands, else their sum."""
 
     result: Node
     operands: list[Operand]
     low: float = float("-inf")
     high: float = float("inf")
     nodes: list[Node] = field(default_factory=list)
+    multiplies: bool = False
 
 
 def match_layer(result: Node) -> Match:
@@ -101,6 +105,10 @@ def match_layer(result: Node) -> Match:
         match.nodes.insert(0, body)
         match.operands = [_operand(cast(Node, a), body, match) for a in body.args[:2]]
         match.operands.sort(key=lambda o: o.product is None)
+    elif is_call(body, MUL):
+        match.nodes.insert(0, body)
+        match.operands = [_factor(cast(Node, a), body) for a in body.args[:2]]
+        match.multiplies = True
     elif is_call(body, *PRODUCTS):
         match.operands = [_operand(body, result, match)]
     elif is_stored(body):
@@ -135,6 +143,14 @@ def _operand(node: Node, user: Node, match: Match) -> Operand:
     return Operand(node, product, padding)
 
 
+def _factor(node: Node, user: Node) -> Operand:
+    if not is_stored(node):
+        raise refuse(
+            user, f"multiplies {node.name}, which is not quantised", "multiply layers' outputs"
+        )
+    return Operand(node)
+
+
 def stored_roots(value: Node) -> list[Node]:
     """The observers or dequantise nodes that a stored value consists of."""
     if not is_call(value, PAD, *MOVES):
@@ -146,7 +162,7 @@ def stored_roots(value: Node) -> list[Node]:
 def observed_layers(gm: GraphModule) -> list[tuple[Match, Node]]:
     """Layers of a prepared graph in execution order, each with its output observer node.
 
-    A weight's observer is not a layer, nor is that of the network's input.
+    A weight's observer is not a layer, nor is that of an input, or of a function that is looked up.
     """
     layers = []
     active: set[Node] = set()
@@ -155,6 +171,6 @@ def observed_layers(gm: GraphModule) -> list[tuple[Match, Node]]:
             active.add(node)
         if node.op == "call_module" and node in active:
             result = cast(Node, node.args[0])
-            if result.op != "placeholder":
+            if result.op != "placeholder" and not is_call(result, *UNARY):
                 layers.append((match_layer(result), node))
     return layers

@@ -41,7 +41,7 @@ def quantize(
     seed : of torch's generators during ``qat``; they continue afterwards as before it
 
     Returns the converted graph: stock PyTorch operations, its codes are those of the array. A
-    softmax or sigmoid at the very end is left to the host, with a SecateurWarning.
+    softmax at the very end is left to the host, with a SecateurWarning.
     Raises SecateurError for what the array cannot run and for unusable calibration data.
     """
     prepared = prepare(model, calibration, qat=qat is not None)

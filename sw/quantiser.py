@@ -1,8 +1,9 @@
 """``SecateurQuantizer``: where a PT2E graph is quantised so that it computes what the array does.
 
 A convolution or linear with the add and the activation behind it is one hardware layer: only its
-last node's output is quantised. Max pooling, views, padding and concatenation move codes and need
-no quantisation of their own; the parts of a concatenation share one scale.
+last node's output is quantised; so is that of a product of two tensors, and both what goes into a
+function that is looked up and what comes out. Max pooling, views, padding and concatenation move
+codes and need no quantisation of their own; the parts of a concatenation share one scale.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from secateur.graph import (
     ACTIVATIONS,
     ADD,
     CAT,
+    MUL,
     PRODUCTS,
     activation_bounds,
     active_nodes,
@@ -31,6 +33,7 @@ from secateur.graph import (
 )
 from secateur.observe import ActivationFakeQuantize, PerChannelWeightFakeQuantize
 from secateur.support import check_supported
+from secateur.tables import UNARY, never_negative
 
 _ANNOTATION = "quantization_annotation"
 
@@ -101,6 +104,8 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
             return self.unsigned_input
         if is_call(node, *ACTIVATIONS):
             return activation_bounds(node)[0] >= 0
+        if is_call(node, *UNARY):
+            return never_negative(node)
         if is_call(node, *PRODUCTS):
             average = str(cast(Node, node.args[1]).target).startswith(AVERAGE_WEIGHT)
             return average and self._never_negative(cast(Node, node.args[0]))
@@ -118,9 +123,9 @@ def _ends_a_layer(node: Node) -> bool:
     """Whether the node's value is stored, as codes."""
     if node.op == "placeholder":
         return True
-    if not is_call(node, ADD, *PRODUCTS, *ACTIVATIONS):
+    if not is_call(node, ADD, MUL, *PRODUCTS, *ACTIVATIONS, *UNARY):
         return False
-    if is_call(node, *ACTIVATIONS):
+    if is_call(node, *ACTIVATIONS, *UNARY):
         return True
     if len(node.users) == 1 and is_call(next(iter(node.users)), *ACTIVATIONS):
         return False

@@ -14,6 +14,7 @@ from secateur.graph import (
     HARDTANH,
     LINEAR,
     MAX_POOL,
+    MUL,
     PAD,
     RELU,
     VIEW,
@@ -27,20 +28,13 @@ from secateur.graph import (
     refuse,
     shape_of,
 )
+from secateur.tables import UNARY
 
 _REMEDIES = {
     "conv_transpose2d": "resize on the host, or use convolutions only",
     "upsample": "resize on the host",
     "softmax": "only at the very end, where it is left to the host",
     "log_softmax": "only at the very end, where it is left to the host",
-    "sigmoid": "use ReLU, ReLU6 or Hardtanh; at the very end it is left to the host",
-    "tanh": "use Hardtanh",
-    "gelu": "use ReLU or ReLU6",
-    "silu": "use ReLU or ReLU6",
-    "silu_": "use ReLU or ReLU6",
-    "hardswish": "use ReLU or ReLU6",
-    "leaky_relu": "use ReLU or ReLU6",
-    "prelu": "use ReLU or ReLU6",
     "adaptive_max_pool2d": "use MaxPool2d with the map's size as kernel",
     "group_norm": "use BatchNorm2d, which folds into the convolution",
     "layer_norm": "use BatchNorm2d, which folds into the convolution",
@@ -48,8 +42,7 @@ _REMEDIES = {
     "lstm": "use convolutions or linear layers",
     "gru": "use convolutions or linear layers",
     "slice": "split channels by separate convolutions",
-    "mul": "only parameters may be multiplied (masks)",
-    "sub": "use an add and a convolution with negated weights",
+    "div": "multiply by the reciprocal",
     "convolution": "export with torch.export.export, without run_decompositions()",
     "addmm": "export with torch.export.export, without run_decompositions()",
 }
@@ -68,6 +61,9 @@ def check_supported(gm: GraphModule) -> None:
                     f"input of {rank_of(node)} dimensions",
                     "use (N, C, H, W) or (N, C); a Conv1d becomes a Conv2d with a kernel of (1, k)",
                 )
+        elif node.op == "call_function" and node.target in UNARY:
+            _check_type(node)
+            _check_bounds(node)
         elif node.op == "call_function" and node.target in _CHECKS:
             _check_type(node)
             _CHECKS[node.target](node)
@@ -79,7 +75,7 @@ def unsupported(node: Node) -> Exception:
     op = str(node.target).removeprefix("aten.").split(".")[0]
     remedy = next(
         (text for name, text in _REMEDIES.items() if op == name or op.startswith(name + "_")),
-        "use Conv2d, Linear, ReLU, ReLU6, Hardtanh, add, cat, pooling, BatchNorm and flatten",
+        "use Conv2d, Linear, activations, add, mul, cat, pooling, BatchNorm and flatten",
     )
     return refuse(node, "the array has no such operation", remedy)
 
@@ -125,6 +121,17 @@ def _check_add(node: Node) -> None:
         raise refuse(node, "add that broadcasts", "add tensors of one shape")
 
 
+def _check_mul(node: Node) -> None:
+    a, b = (cast(Node, x) for x in node.args[:2])
+    gate, whole = shape_of(a), shape_of(b)
+    if gate != whole and not (len(whole) == 3 and gate == (whole[0], 1, 1)):
+        raise refuse(
+            node,
+            f"a product of shapes {gate} and {whole}",
+            "multiply tensors of one shape, or (N, C, 1, 1) with (N, C, H, W)",
+        )
+
+
 def _check_max_pool(node: Node) -> None:
     if rank_of(node) != 4:
         raise refuse(node, "input without a batch", "give (N, C, H, W)")
@@ -167,6 +174,7 @@ _CHECKS = {
     RELU: _check_bounds,
     HARDTANH: _check_bounds,
     ADD: _check_add,
+    MUL: _check_mul,
     MAX_POOL: _check_max_pool,
     CAT: _check_cat,
     PAD: pad_amounts,

@@ -30,7 +30,7 @@ class Target:
     def load(cls, name: str) -> Target:
         """The preset ``name``, or the target in the TOML file of that path.
 
-        A file has the keys n, p, weight_words, bank_words and, optionally, device.
+        A file has the keys n, p, weight_words, bank_words and, optionally, tables and device.
         """
         if name in PRESETS:
             return PRESETS[name]
@@ -42,10 +42,10 @@ class Target:
         table = read_toml(path)
         device = table.pop("device", None)
         wanted = {"n", "p", "weight_words", "bank_words"}
-        if set(table) != wanted:
+        if set(table) - {"tables"} != wanted:
             raise SecateurError(
                 f"{path}: a target has the integer keys {', '.join(sorted(wanted))} and, if you "
-                f"like, device; found {', '.join(sorted(table)) or 'none'}"
+                f"like, tables and device; found {', '.join(sorted(table)) or 'none'}"
             )
         for key, value in table.items():
             if type(value) is not int:
@@ -64,14 +64,15 @@ class Target:
 
 
 def _preset(p: int, device: str, bank_words: int) -> Target:
-    """8 x p; all block RAM that the banks leave is weight memory.
+    """8 x p; all block RAM that the banks and the activation tables leave is weight memory.
 
-    512 words of 64 bits take two block RAMs, 1,024 words of 72 bits four.
+    512 words of 64 bits take two block RAMs, 1,024 words of 72 bits four, the tables of two
+    channels one.
     """
     blocks, multipliers = ECP5[device]
     if 8 * p > multipliers:
         raise ValueError(f"8 x {p} needs {8 * p} multipliers; the {device} has {multipliers}")
-    left = blocks - p * 2 * bank_words // 512
+    left = blocks - p * 2 * bank_words // 512 - 8 // 2
     geometry = Geometry(n=8, p=p, weight_words=left // 4 * 1024, bank_words=bank_words)
     return Target(name=f"8x{p}", geometry=geometry, device=device)
 

@@ -78,8 +78,41 @@ def activation(rng: random.Random) -> nn.Module:
             nn.Hardtanh(-1.45, 1.87),
             nn.Identity(),
             nn.ReLU(),
+            nn.SiLU(),
+            nn.Hardswish(inplace=True),
+            nn.LeakyReLU(0.1),
+            nn.PReLU(),
         ]
     )
+
+
+class Gate(nn.Module):
+    """Squeeze and excitation: every channel times a value between 0 and 1."""
+
+    def __init__(self, channels: int, last: nn.Module) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, 6, 1),
+            nn.ReLU(),
+            nn.Conv2d(6, channels, 1),
+            last,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.inner(x)
+
+
+class Highway(nn.Module):
+    """t * a(x) + (1 - t) * x."""
+
+    def __init__(self, a: nn.Module, t: nn.Module) -> None:
+        super().__init__()
+        self.a, self.t = a, t
+
+    def forward(self, x: Tensor) -> Tensor:
+        t = torch.sigmoid(self.t(x))
+        return t * self.a(x) + (1 - t) * x  # type: ignore[no-any-return]
 
 
 class Builder:
@@ -92,6 +125,7 @@ class Builder:
         kinds = [self.conv, self.depthwise, self.residual, self.projection, self.cat]
         if not first:
             kinds += [self.max_pool, self.average_pool, self.dense, self.lanes, self.lone]
+            kinds += [self.gate, self.highway, self.slopes]
         return self.rng.choice(kinds)()
 
     def window(self, extent: int, strides: list[int]) -> tuple[int, int, int, int, int]:
@@ -220,6 +254,21 @@ class Builder:
     def lone(self) -> nn.Module:
         """Operations with no convolution before them."""
         return self.rng.choice([nn.Sequential(nn.BatchNorm2d(self.channels), nn.ReLU()), nn.ReLU()])
+
+    def gate(self) -> nn.Module:
+        return Gate(self.channels, self.rng.choice([nn.Sigmoid(), nn.Hardsigmoid(), nn.ReLU6()]))
+
+    def highway(self) -> nn.Module:
+        return Highway(
+            self.same(self.channels, self.channels, nn.Tanh()),
+            self.same(self.channels, self.channels),
+        )
+
+    def slopes(self) -> nn.Module:
+        """A slope a channel, or arithmetic with constants."""
+        if self.rng.random() < 0.5:
+            return nn.PReLU(self.channels, init=0.3)
+        return Call(lambda x: -(0.5 * x - 0.25) / 2 + x * x)
 
     def head(self) -> list[nn.Module]:
         rng = self.rng

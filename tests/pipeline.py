@@ -65,7 +65,7 @@ def check_image(built: Built, image: Image, geometry: Geometry) -> int:
         np.testing.assert_array_equal(values, built.graph(x).numpy())
     decoded = decode(image)
     for layer in built.network.layers:
-        sources = [source for source in layer.sources if source.mode != "maximum"]
+        sources = [source for source in layer.sources if source.mode not in ("maximum", "gate")]
         weights = [found.dense() for found in decoded if found.layer == layer.name]
         assert len(weights) == len(sources)
         for found, source in zip(weights, sources, strict=True):

@@ -92,7 +92,7 @@ class Assembler:
             else:
                 index += 1
         if not pending or self.rng.random() < 0.1:
-            pending.append(self.rng.choice([0, 7, 24, 31, 32, 50, 63]))
+            pending.append(self.rng.choice([0, 7, 24, 31, 34, 50, 63]))
         self.rng.shuffle(pending)
         for place, index in enumerate(pending):
             values = []
@@ -105,6 +105,17 @@ class Assembler:
             common = index | (command if place == len(pending) - 1 else 0)
             self.words.append(lanes + bytes([common]))
         self.file = new
+
+    def tables(self, count: int) -> None:
+        """``count`` random entries, a multiple of N, at the TABLE register."""
+        for _ in range(count // self.geometry.n):
+            self.words.append(self.rng.randbytes(self.geometry.n) + bytes([spec.INDEX_TABLE]))
+        at = self.file[Reg.TABLE] or 0
+        self.file[Reg.TABLE] = at + count
+
+    def loop(self) -> None:
+        """The mark after which later inferences begin; its lanes mean nothing."""
+        self.words.append(self.rng.randbytes(self.geometry.n) + bytes([spec.INDEX_LOOP]))
 
     def row(
         self, bias: list[int], delta: list[int], body: list[tuple[list[int], int]], last: bool
@@ -144,9 +155,17 @@ class _Maker:
         self.geometry, self.rng = geometry, rng
         self.assembler = Assembler(geometry, rng)
         self.recent = 0  # a local word of the tensor written last
+        self.filled = 0  # tables that have entries
 
     def program(self, layers: int) -> tuple[list[bytes], int] | None:
         taken, rng = 0, self.rng
+        geometry = self.geometry
+        if geometry.tables and rng.random() < 0.5:
+            self.filled = rng.randint(1, min(geometry.tables, geometry.n // 2))
+            self.assembler.tables(spec.TABLE_ENTRIES * self.filled)
+            if rng.random() < 0.7:
+                self.assembler.loop()
+            self.assembler.configure({Reg.TABLE: 0}, 0)
         for _ in range(rng.choice([1, 1, 1, 2])):
             count = rng.randint(4, self.geometry.bank_words // 2)
             start = rng.randrange(self.geometry.bank_words)
@@ -170,15 +189,18 @@ class _Maker:
 
     def layer(self, *, result: bool) -> bool:
         rng, geometry = self.rng, self.geometry
-        linear, a_mode = rng.random() < 0.3, rng.choice([0, 0, 1, 1, 2])
+        linear, a_mode = rng.random() < 0.3, rng.choice([0, 0, 1, 1, 2, 3])
         b_mode = rng.choice([0, 1, 2] if a_mode == Mode.MAXIMUM else [0, 1])
-        with_b = rng.random() < 0.5
+        with_b = rng.random() < (0.9 if a_mode == Mode.GATE else 0.5)
         bits = rng.getrandbits(16) & ~(0xF | 1 << spec.FLAG_LINEAR | 1 << spec.FLAG_RESULT)
         flags = bits | a_mode | b_mode << spec.FLAG_B_MODE | linear << spec.FLAG_LINEAR
         flags |= result << spec.FLAG_RESULT
         registers = self.walk(linear, result) | self.sources(a_mode, b_mode)
         registers |= {Reg.FLAGS: flags, Reg.CLIP: self.clip(flags)}
         registers[Reg.FLAGS2] = rng.choice([0, 5, 7, 8, 9, 12, rng.randint(0, 31)])
+        if self.filled and rng.random() < 0.5:
+            table = rng.randrange(self.filled)
+            registers[Reg.FLAGS2] |= 1 << spec.FLAG2_LOOKUP | table << spec.FLAG2_TABLE
         bodies = [self.body(a_mode, with_b) for _ in range(rng.randint(1, 3))]
         window = self.free_window(self.reads(registers, bodies))
         if window is None:
@@ -245,10 +267,10 @@ class _Maker:
             chance = rng.random()
             if chance < 0.15:
                 step = spec.STEP_ROW | rng.choice([0, 1, rng.randint(0, 12)])
-            elif with_b and chance < 0.25 + 0.2 * source:
+            elif with_b and body and chance < 0.25 + 0.2 * source:
                 step, source = spec.STEP_SOURCE | rng.choice([0, 1, rng.randint(0, 12)]), 1
             body.append((weights, step))
-        if kind == "one":
+        if kind == "one" and a_mode != Mode.GATE:
             body.reverse()
         return body
 

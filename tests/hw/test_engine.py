@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -171,6 +172,100 @@ def test_reset() -> None:
     simulator.add_testbench(bench)
     simulator.run()
     assert results == want
+
+
+def remembering() -> bytes:
+    """An image whose every result is the sum of all inputs so far: a tensor that lives on."""
+    assembler = Assembler(SMALL, random.Random(1))
+    window = {Reg.OUT_W: 0, Reg.OUT_S: 1, Reg.OFF_PC: 1, Reg.OFF_DC: 0, Reg.OFF_DR: 0}
+    assembler.configure(window | {Reg.GX: 1}, spec.COMMON_LOAD)
+    both = spec.Mode.LANEWISE | spec.Mode.LANEWISE << spec.FLAG_B_MODE
+    one = {Reg.GX: 1, Reg.GY: 1, Reg.GZ: 1, Reg.LANES: 1, Reg.PC: 1, Reg.PR: 1, Reg.OUT_BASE: 0}
+    one |= {Reg.CLAST: 0xFFFF, Reg.RLAST: 0xFFFF, Reg.CLIP: 0xFF00, Reg.FLAGS2: 0}
+    sources = {Reg.A_BASE: 0, Reg.B_BASE: 32 * SMALL.n, Reg.B_KR: 0, Reg.A_KR: 0}
+    body = [([0, 0], 0)] * 6 + [([1, 1], 0), ([1, 1], spec.STEP_SOURCE)]
+    for flags in (both, both | 1 << spec.FLAG_RESULT):
+        assembler.configure(
+            one | sources | window | {Reg.FLAGS: flags, Reg.OUT_W: 32}, spec.COMMON_START
+        )
+        assembler.row([0, 0], [0, 0], body, last=True)
+        body = [([0, 0], 0)] * 7 + [([1, 1], spec.STEP_SOURCE)]
+    unlimited = assemble(SMALL, assembler.words, cycles=UNLIMITED)
+    cycles = parse(unlimited, SMALL).cycles
+    return assemble(SMALL, assembler.words, cycles=cycles)
+
+
+@pytest.mark.parametrize("command", ["restart", "reset"])
+def test_what_lives_on_is_forgotten(command: str) -> None:
+    """Tensors outlive an inference, but neither a restart in the middle of one nor a reset."""
+    image = remembering()
+    dut = Engine(SMALL, init=None)
+    results: list[bytes] = []
+
+    async def infer(ctx, value: int) -> None:
+        before = ctx.get(dut.status.inferences)
+        await send(ctx, dut.input, [value], random.Random(0), 0.0)
+        while ctx.get(dut.status.inferences) == before:
+            await ctx.tick()
+
+    async def take(ctx) -> None:
+        ctx.set(dut.result.ready, 1)
+        while True:
+            _, _, valid, payload = await ctx.tick().sample(dut.result.valid, dut.result.payload)
+            if valid:
+                results.append(int(payload).to_bytes(2, "little"))
+
+    async def bench(ctx) -> None:
+        for image_number in range(2):
+            if image_number == 0 or command == "reset":
+                await send(ctx, dut.image, image, random.Random(0), 0.0)
+            for value in (0x0102, 0x0304):
+                await infer(ctx, value)
+            await send(ctx, dut.input, [0x0506], random.Random(0), 0.0)
+            await ctx.tick().repeat(40)
+            assert ctx.get(dut.status.state) == Status.RUNNING
+            ctx.set(getattr(dut.control, command), 1)
+            await ctx.tick()
+            ctx.set(getattr(dut.control, command), 0)
+            await ctx.tick().repeat(70)
+            wanted = Status.LOADING if command == "reset" else Status.WAITING
+            assert ctx.get(dut.status.state) == wanted
+            assert ctx.get(dut.status.inferences) == 0
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(take, background=True)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert results == [b"\x02\x01", b"\x06\x04"] * 2
+
+
+def test_tables_take_no_time_of_the_first_inference() -> None:
+    """Nor does the watchdog count them; an entry past the tables is an error."""
+    table = [bytes([3 * i & 0xFF, 7 * i & 0xFF, spec.INDEX_TABLE]) for i in range(128)]
+    mark = bytes([1, 2, spec.INDEX_LOOP])
+    looked_up = simple(FLAGS2=1 << spec.FLAG2_LOOKUP)
+    unlimited = assemble(SMALL, [*table, mark, *looked_up], cycles=UNLIMITED)
+    cycles = parse(unlimited, SMALL).cycles
+    image = assemble(SMALL, [*table, mark, *looked_up], cycles=cycles)
+    inputs = np.concatenate([INPUT, INPUT + 9])
+    outcome = run_engine(SMALL, image, inputs, settle=100)
+    want = run(parse(image, SMALL), inputs, sequential=True)
+    assert outcome.error == Error.NONE
+    assert outcome.results == [beat.tobytes() for row in want.results for beat in row]
+    assert outcome.cycles == [cycles] * 2
+    assert cycles < 128
+
+    too_many = assemble(SMALL, [*table, table[0], mark, *looked_up], cycles=cycles)
+    outcome = run_engine(replace(SMALL, tables=1), too_many, INPUT, limit=6000)
+    assert (outcome.state, outcome.error) == (Status.ERROR, Error.ROW)
+
+
+def test_more_tables_than_the_engine_has() -> None:
+    image = bytearray(assemble(SMALL, simple(), cycles=UNLIMITED))
+    image[7] = 9
+    outcome = run_engine(SMALL, with_crc(bytes(image)), limit=1500)
+    assert (outcome.state, outcome.error) == (Status.ERROR, Error.GEOMETRY)
 
 
 def test_refused_image() -> None:

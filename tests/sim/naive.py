@@ -28,10 +28,12 @@ class Machine:
         self.size = geometry.bank_words * geometry.n
         self.banks = [[0] * self.size for _ in range(self.p)]
         self.reg = [0] * 32
+        self.table = [0] * (256 * geometry.tables)
+        self.start = geometry.header_words
 
     def infer(self, data: bytes):
         """Returns ([(m, bytes)] by layer, cycles by layer, cycles in all)."""
-        self.at, now, taken = self.geometry.header_words, 0, 0
+        self.at, now, taken = self.start, 0, 0
         layers, counts = [], []
         while True:
             began = now
@@ -42,6 +44,13 @@ class Machine:
                     index = (word[-1] & 0x3F) + i
                     if index < 32:
                         self.reg[index] = word[2 * i] + 256 * word[2 * i + 1]
+                if word[-1] & 0x3F == 33:
+                    self.start = self.at
+                if word[-1] == 32:
+                    for entry in word[:-1]:
+                        self.table[self.reg[Reg.TABLE]] = entry
+                        self.reg[Reg.TABLE] += 1
+                        now += 1
                 if word[-1] >= 0x40:
                     break
             if word[-1] & 0x40:
@@ -124,6 +133,7 @@ class Machine:
         origin_b += r * self.n * self.flag(spec.FLAG_B_ROWSTEP)
         source, cur, kernel_row = "A", origin_a, origin_a
         best = [[None] * self.n for _ in range(self.p)]
+        gate = [[None] * self.n for _ in range(self.p)]
         for word in body:
             common = word[-1]
             if common >= 0xC0:
@@ -147,7 +157,12 @@ class Machine:
                     if mode == 2 and best[p][n] is not None:
                         operand = max(operand, best[p][n])
                     best[p][n] = operand if best[p][n] is None else max(operand, best[p][n])
-                    acc[p][n] = signed(acc[p][n] + signed(word[n], 8) * scale * operand, 24)
+                    weight = signed(word[n], 8) * scale
+                    if second and reg[Reg.FLAGS] & 3 == 3:
+                        weight = gate[p][n]
+                    if not second and mode == 3:
+                        gate[p][n] = operand
+                    acc[p][n] = signed(acc[p][n] + weight * operand, 24)
 
     def place(self, r, gy, gx, lane, step):
         reg = self.reg
@@ -167,4 +182,7 @@ class Machine:
         low, high = self.reg[Reg.CLIP] % 256, self.reg[Reg.CLIP] // 256
         if self.flag(spec.FLAG_OUT_SIGNED):
             low, high = signed(low, 8), signed(high, 8)
-        return min(max(value, low), high) % 256
+        code = min(max(value, low), high) % 256
+        if self.reg[Reg.FLAGS2] >> 8 & 1:
+            code = self.table[256 * (self.reg[Reg.FLAGS2] >> 5 & 7) + code]
+        return code

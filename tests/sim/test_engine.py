@@ -46,6 +46,23 @@ def test_random_programs(geometry: Geometry, seed: int, stalls: float) -> None:
     check(sample, result, inputs, exact=not stalls)
 
 
+@pytest.mark.parametrize("seed", SEEDS[:4])
+@pytest.mark.parametrize("stalls", [0.0, 0.4])
+def test_sequences(seed: int, stalls: float) -> None:
+    """After a restart the engine knows nothing of what was before."""
+    sample = random_program(seed, SMALL)
+    inputs = sample.inputs(4)
+    result = simulate(sample.image, inputs, SMALL, stalls=stalls, seed=seed, steps=2)
+    program = parse(sample.image, SMALL)
+    for half in (0, 1):
+        golden = run(program, inputs[2 * half : 2 * half + 2], sequential=True)
+        beats = golden.results.shape[1]
+        got = result.results[2 * half * beats :][: 2 * beats]
+        assert np.array_equal(got, golden.results.reshape(-1, SMALL.n))
+    assert result.state == Status.WAITING
+    assert len(result.cycles) == 4
+
+
 def test_stalls_do_stall() -> None:
     sample = random_program(100, SMALL)
     inputs = sample.inputs(1)

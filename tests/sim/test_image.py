@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from naive import Machine
 from programs import Assembler, assemble, random_program, with_crc
 
 from secateur.hw import spec
-from secateur.hw.spec import Error, Geometry, Reg
+from secateur.hw.spec import Error, Geometry, Mode, Reg
 from secateur.sim.golden import ImageError, parse, run
 
 GEOMETRY = Geometry(n=4, p=3, weight_words=1024, bank_words=128)
@@ -78,6 +79,7 @@ def test_the_first_error_in_the_order_of_the_header_is_reported() -> None:
     wrong = {0: 0, 4: 9, 5: 2, WORDS: 0, BANK: 0xFF, 20: IMAGE[20] ^ 0xFF}
     for at, value in wrong.items():
         image[at] = value
+    image[WORDS : WORDS + 4] = bytes(4)
     for at in wrong:
         seen.append(refused(bytes(image)))
         image[at : at + 4] = (
@@ -115,13 +117,38 @@ def test_short_rows(count: int) -> None:
         {"LANES": 2},  # tiles of one lane
         {"LANES": 4, "PC": 4},  # of three
         {"GY": 2, "FLAGS": 1 << spec.FLAG_RESULT | 1 << spec.FLAG_LINEAR},
-        {"FLAGS": 1 << spec.FLAG_RESULT | 3},
+        {"FLAGS": 1 << spec.FLAG_RESULT | Mode.GATE << spec.FLAG_B_MODE},
         {"FLAGS": 0, "OUT_S": 1},  # OFF_PC is 0
     ],
 )
 def test_registers_that_make_no_layer(registers: dict[str, int]) -> None:
     parse(program_of(), GEOMETRY)
     assert refused(program_of(**registers)) == Error.ROW
+
+
+def test_tables_that_are_not_there() -> None:
+    few = replace(GEOMETRY, tables=2)
+    for table in range(8):
+        image = program_of(FLAGS2=1 << spec.FLAG2_LOOKUP | table << spec.FLAG2_TABLE)
+        parse(image, GEOMETRY)
+        if table < few.tables:
+            parse(image, few)
+        else:
+            assert refused(image, few) == Error.ROW
+    header = bytearray(program_of())
+    header[7] = 3
+    assert refused(with_crc(bytes(header)), few) == Error.GEOMETRY
+
+
+def test_a_gate_comes_before_what_it_multiplies() -> None:
+    gates = 1 << spec.FLAG_RESULT | Mode.GATE | Mode.LANEWISE << spec.FLAG_B_MODE
+    for first, code in ((0, Error.NONE), (spec.STEP_SOURCE, Error.ROW)):
+        image = bytearray(program_of(FLAGS=gates))
+        image[-8 * GEOMETRY.word_bytes + GEOMETRY.n] = first
+        if code == Error.NONE:
+            parse(with_crc(bytes(image)), GEOMETRY)
+        else:
+            assert refused(with_crc(bytes(image))) == code
 
 
 def test_programs_with_a_wrong_end() -> None:

@@ -150,7 +150,6 @@ def test_ceil_mode_is_exact_on_the_array(
     [
         (nn.Softmax(1), "softmax"),
         (nn.LogSoftmax(1), "log_softmax"),
-        (nn.Sigmoid(), "sigmoid"),
     ],
 )
 def test_the_last_softmax_is_left_to_the_host(host: nn.Module, name: str) -> None:

@@ -36,10 +36,17 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
     "multiplier": (nn.Conv2d(4, 8, 3, groups=4), MAPS, "groups=4", "as many outputs"),
     "upsample": (call(lambda x: F.interpolate(x, scale_factor=2.0)), MAPS, "upsample", "host"),
     "softmax": (call(lambda x: F.softmax(x.flatten(1), 1) + 0), MAPS, "softmax", "very end"),
-    "sigmoid": (call(lambda x: F.relu(torch.sigmoid(x))), MAPS, "sigmoid", "ReLU"),
-    "gelu": (call(F.gelu), MAPS, "gelu", "ReLU"),
+    "sort": (call(lambda x: x.sort(1)[0]), MAPS, "sort", "use Conv2d"),
     "permute": (call(lambda x: x.permute(0, 2, 3, 1)), MAPS, "permute", "use Conv2d"),
-    "gate": (call(lambda x: x * x), MAPS, "mul", "masks"),
+    "product": (call(lambda x: x * x.mean((2, 3), True).flip(1)), MAPS, "flip", "use Conv2d"),
+    "product of rows": (call(lambda x: x * x[:, :, :1]), MAPS, "slice", "split channels"),
+    "quotient": (call(lambda x: 1 / x), MAPS, "reciprocal", "reciprocal"),
+    "weights by place": (
+        call(lambda x: x * torch.ones(8, 8)),
+        MAPS,
+        "a constant of shape (8, 8)",
+        "one a channel",
+    ),
     "linear 3-D": (
         nn.Sequential(nn.Flatten(2), nn.Linear(64, 5)),
         MAPS,
@@ -66,7 +73,6 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
         "broadcasts",
         "one shape",
     ),
-    "constant": (call(lambda x: x + 1.0), MAPS, "add of a constant", "bias"),
     "alpha": (call(lambda x: torch.add(x, F.relu(x), alpha=2)), MAPS, "alpha", "scale a weight"),
     "clamp": (call(lambda x: x.clamp(max=3.0)), MAPS, "one bound", "ReLU6"),
     "reflect": (call(lambda x: F.pad(x, (1, 1, 1, 1), "reflect")), MAPS, "other than", "ZeroPad2d"),
@@ -110,7 +116,6 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
         "MaxPool2d(padding",
     ),
     "nothing": (nn.Identity(), MAPS, "the output is the input", "return the output of a layer"),
-    "prelu": (nn.Sequential(nn.Conv2d(4, 4, 1), nn.PReLU()), MAPS, "no such operation", "ReLU"),
 }
 
 
