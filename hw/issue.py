@@ -17,7 +17,7 @@ from .table import table_write_layout
 class State(enum.Enum):
     """States of the issue stage."""
 
-    IDLE = 0  # no image yet
+    RESET = 0  # the other parts may still be in reset
     RUN = 1  # words issue
     SETUP = 2  # registers settle, the layer is checked
     OFFSETS = 3  # a LOAD waits for the window offsets
@@ -27,11 +27,14 @@ class State(enum.Enum):
     ERROR = 7
     WIPE = 8  # fills all banks with zeros
     WIPED = 9
+    IDLE = 11  # no image yet
     TABLE = 10  # passes a word's entries on, one a cycle
 
 
 #: Cycles of SETUP: the register file is written in the second, its checks are known in the fourth.
 SETUP_CYCLES = 4
+#: More than the reset takes from the first part of the engine to the last.
+RESET_WAY = 16
 
 
 class Issue(wiring.Component):
@@ -102,7 +105,7 @@ class Issue(wiring.Component):
         fills_table = is_config & (index == spec.INDEX_TABLE) & ~word.common[6:].any()
 
         # `run` repeats the state in a flip-flop of its own: `ready` drives much.
-        state, run = Signal(State, init=State.WIPE), Signal()
+        state, run = Signal(State), Signal()
         gate, room = self._gate(m, run & self.fetched.valid & self.fetched.ready & word.group_last)
         held = word.group_last & ~(gate & room)
         m.d.comb += self.fetched.ready.eq(run & ~held)
@@ -112,7 +115,7 @@ class Issue(wiring.Component):
         is_zero = self._configure(m)
 
         # Waits: `last` is the last cycle of a state; `left` counts down to it.
-        left = Signal(17, init=geometry.bank_words)
+        left = Signal(17, init=RESET_WAY)
         last = Signal()
         m.d.sync += [left.eq(left - 1), last.eq(left == 2)]
 
@@ -140,6 +143,9 @@ class Issue(wiring.Component):
             bad.eq(zero | (self._too_many_lanes() & ~loading)),
         ]
         with m.Switch(state):
+            with m.Case(State.RESET):
+                with m.If(last):
+                    m.d.sync += enter(State.WIPE, geometry.bank_words, 0)
             with m.Case(State.WIPE):
                 m.d.comb += clearing.eq(1)
                 with m.If(last):

@@ -47,39 +47,51 @@ class Run:
     cycles: int
 
 
-def run(program: Program, inputs: Bytes, *, trace: bool = True, sequential: bool = False) -> Run:
+def run(
+    program: Program, inputs: Bytes, *, trace: bool = True, sequential: bool = False, steps: int = 1
+) -> Run:
     """Run every row of ``inputs``, uint8 (batch, ``program.input_words * N``).
 
-    Each starts from zeroed banks and registers; with ``sequential`` only the first does, and the
-    others find what the one before has left, as in hardware.
+    Every ``steps`` rows are a sequence: the first starts from zeroed banks and registers, as after
+    a restart, the others find what the one before has left. With ``sequential`` all rows are one.
     """
     width = program.input_words * program.geometry.n
     if inputs.dtype != np.uint8 or inputs.ndim != 2 or inputs.shape[1] != width:
         raise ValueError(
             f"inputs must be uint8 (batch, {width}), not {inputs.dtype} {inputs.shape}"
         )
-    chunk = 1 if sequential else max(1, _COLUMNS // program.geometry.p)
-    banks = _banks(program, 1)
-    parts: list[list[tuple[Ints, Bytes]]] = []
-    for at in range(0, max(len(inputs), 1), chunk):
-        part = inputs[at : at + chunk]
-        if not sequential:
-            banks = _banks(program, len(part))
-        steps = program.later if sequential and at else program.first
-        drained = list(_inference(program, steps, part, banks))
-        parts.append(drained if trace else drained[-1:])
+    steps = max(1, len(inputs)) if sequential else steps
+    if steps < 1 or len(inputs) % steps:
+        raise ValueError(f"{len(inputs)} inputs are no sequences of {steps!r} steps")
+    sequences = inputs.reshape(-1, steps, width)
+    chunk = max(1, _COLUMNS // program.geometry.p)
+    parts: list[list[list[tuple[Ints, Bytes]]]] = []
+    for at in range(0, max(len(sequences), 1), chunk):
+        part = sequences[at : at + chunk]
+        banks, times = _banks(program, len(part)), []
+        for time in range(steps):
+            work = program.later if time else program.first
+            drained = list(_inference(program, work, part[:, time], banks))
+            times.append(drained if trace else drained[-1:])
+        parts.append(times)
     layers = program.layers if trace else program.layers[-1:]
     traces = [
         LayerTrace(
             layer.index,
-            parts[0][i][0],
-            np.concatenate([part[i][1] for part in parts]),
+            parts[0][0][i][0],
+            np.concatenate([_in_order([time[i][1] for time in times]) for times in parts]),
             layer.cycles,
             layer.result,
         )
         for i, layer in enumerate(layers)
     ]
     return Run(traces[-1].codes, traces if trace else [], program.cycles)
+
+
+def _in_order(codes: list[Bytes]) -> Bytes:
+    """Codes by step, (sequences, ...) each, as (sequences * steps, ...)."""
+    stacked = np.stack(codes, axis=1)
+    return stacked.reshape(-1, *stacked.shape[2:])
 
 
 def hazards(program: Program) -> list[int]:

@@ -28,7 +28,8 @@ Array = npt.NDArray[Any]
 @dataclass(frozen=True)
 class Outputs:
     """Results of a batch: ``codes`` (batch, ...) int8 or uint8, ``values`` float32, and the cycles
-    of one inference."""
+    of one inference. Of sequences, an inference is a step; codes are those of the last one, or
+    (batch, steps, ...) if the model returns all."""
 
     codes: Array
     values: npt.NDArray[np.float32]
@@ -71,7 +72,6 @@ def compile(
     ------
     SecateurError : the model has something the array cannot run, or does not fit the target
     """
-    import torch
 
     from secateur.compiler import compile_network
     from secateur.export import is_converted
@@ -79,8 +79,7 @@ def compile(
     from secateur.quantise import quantize
 
     target = Target.load(target) if isinstance(target, str) else target
-    exported = isinstance(model, torch.export.ExportedProgram | torch.fx.GraphModule)
-    if not (exported and is_converted(model)):
+    if not is_converted(model):
         if calibration is None:
             raise SecateurError(
                 "the model is in float: give calibration inputs, or quantise it first"
@@ -115,16 +114,27 @@ def _program(image: Image) -> Any:
         raise SecateurError(f"the image is refused: {error}") from None
 
 
-def _packed(image: Image, x: Array) -> npt.NDArray[np.uint8]:
+def _packed(image: Image, x: Array) -> tuple[npt.NDArray[np.uint8], int]:
+    """Input words of all inferences, and the inferences of a sequence."""
     if "input" not in image.metadata:
         raise SecateurError("the image has no metadata, so its input layout is unknown")
-    meta = image.metadata["input"]
-    return host.pack(host.to_codes(x, meta), meta, image.n)
+    meta, steps = image.metadata["input"], 1
+    if image.metadata.get("states"):
+        if x.ndim != 3 or x.shape[1] == 0 or x.shape[2] != meta["channels"]:
+            raise SecateurError(
+                f"input 'x' has shape {tuple(x.shape)}, the model takes sequences "
+                f"(batch, steps, {meta['channels']})"
+            )
+        steps, x = x.shape[1], x.reshape(-1, x.shape[2])
+    return host.pack(host.to_codes(x, meta), meta, image.n), steps
 
 
-def _outputs(image: Image, words: npt.NDArray[np.uint8], cycles: int) -> Outputs:
+def _outputs(image: Image, words: npt.NDArray[np.uint8], steps: int, cycles: int) -> Outputs:
     meta = image.metadata["output"]
     codes = host.result_codes(words, meta)
+    if image.metadata.get("states"):
+        codes = codes.reshape(-1, steps, *codes.shape[1:])
+        codes = codes if image.metadata["every_step"] else codes[:, -1]
     return Outputs(codes, host.to_floats(codes, meta), cycles)
 
 
@@ -136,7 +146,8 @@ def run(
     Parameters
     ----------
     image : the image
-    x : (batch, C, H, W) or (batch, C): floats in the model's units, or int8/uint8 codes
+    x : (batch, C, H, W), (batch, C, L) or (batch, C), of a recurrent model (batch, steps, F):
+        floats in the model's units, or int8/uint8 codes
     progress : called with the images done so far
     batch : images between two calls of ``progress``
 
@@ -148,20 +159,22 @@ def run(
 
     program, parts, cycles, done = _program(image), [], 0, 0
     for begin in range(0, max(len(x), 1), batch):
-        packed = _packed(image, x[begin : begin + batch])
-        result = golden.run(program, packed, trace=False)
+        packed, steps = _packed(image, x[begin : begin + batch])
+        result = golden.run(program, packed, trace=False, steps=steps)
         parts.append(result.results)
-        cycles, done = result.cycles, done + len(packed)
+        cycles, done = result.cycles, done + len(packed) // steps
         if progress is not None:
             progress(done)
-    return _outputs(image, np.concatenate(parts), cycles)
+    return _outputs(image, np.concatenate(parts), steps, cycles)
 
 
 def layer_codes(image: Image, x: Array) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
-    """Name and codes (batch, C, H, W) of every layer, from the golden interpreter."""
+    """Name and codes (batch, C, H, W) of every layer, from the golden interpreter; of sequences
+    (batch * steps, C, H, W)."""
     from secateur.sim import golden
 
-    result = golden.run(_program(image), _packed(image, x))
+    packed, steps = _packed(image, x)
+    result = golden.run(_program(image), packed, steps=steps)
     tensors = {tensor["name"]: tensor for tensor in image.metadata["tensors"]}
     for trace, meta in zip(result.layers, image.metadata["layers"], strict=True):
         tensor = tensors[meta["output"]]
@@ -197,12 +210,15 @@ def simulate(
     from secateur.sim import golden, verilator
     from secateur.sim import simulate as bench
 
-    packed = _packed(image, x)
-    expected = golden.run(_program(image), packed, sequential=True)
+    packed, steps = _packed(image, x)
+    restarts = steps if image.metadata.get("states") else 0
+    program = _program(image)
+    expected = golden.run(program, packed, sequential=not restarts, steps=max(restarts, 1))
     try:
         result = bench.simulate(
-            image.stream, packed, image.geometry, stalls=stalls, seed=seed, waves=waves, rom=rom
-        )
+            image.stream, packed, image.geometry, stalls=stalls, seed=seed, waves=waves, rom=rom,
+            steps=restarts,
+        )  # fmt: skip
     except verilator.SimulationError as error:
         raise SecateurError(str(error)) from None
     compared = bench.compare(result, expected, packed)
@@ -212,7 +228,7 @@ def simulate(
     outputs = None
     if result.results.size == expected.results.size:
         words = result.results.reshape(expected.results.shape)
-        outputs = _outputs(image, words, compared.cycles)
+        outputs = _outputs(image, words, steps, compared.cycles)
     else:
         mismatches.append(
             f"{len(result.results)} result words instead of {expected.results[..., 0].size}"

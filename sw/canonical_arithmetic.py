@@ -1,4 +1,4 @@
-"""Differences, sums and products with constants, and PReLU, of the operations that the array has."""
+"""Arithmetic with constants, differences, products and PReLU, of what the array has."""
 
 from __future__ import annotations
 

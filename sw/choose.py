@@ -56,10 +56,11 @@ def in_place(network: Network) -> dict[Tensor, Tensor]:
     pixel by pixel, its channels in their order, and nobody reads it afterwards.
     """
     readers, pairs = consumers(network), {}
+    states = {state.before for state in network.states}
     for layer in network.layers:
         output = layer.output
         whole = layer.first == 0 and layer.channels == output.channels
-        if not whole or output is network.output:
+        if not whole or output is network.output or output in states:
             continue
         for source in layer.sources:
             old = source.tensor
@@ -72,7 +73,8 @@ def in_place(network: Network) -> dict[Tensor, Tensor]:
             plain = source.stride == (1, 1) and source.padding == (0, 0, 0, 0)
             last = readers[old][-1][0] is layer
             once = sum(reader is layer for reader, _ in readers[old]) == 1
-            if same and pixelwise and plain and last and once and old is not network.input:
+            kept = old is network.input or old in states
+            if same and pixelwise and plain and last and once and not kept:
                 pairs[output] = old
                 break
     return pairs

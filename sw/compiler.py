@@ -10,11 +10,13 @@ import numpy as np
 
 from secateur.certificate import Certificate, certify
 from secateur.choose import LayerPlan
+from secateur.copying import copy_layer
 from secateur.encode import Encoded, encode
 from secateur.image import Image
-from secateur.ir import Ints, Layer, Network, Source, Tensor
+from secateur.ir import Ints, Layer, Network, Source
 from secateur.layout import MapLayout, reads_outside
 from secateur.schedule import Plan, plan
+from secateur.states import with_states_in_place
 from secateur.target import Target
 
 
@@ -30,7 +32,7 @@ def with_result_layer(network: Network) -> Network:
     last = network.layers[-1:] == writers
     if last and not read:
         return network
-    copy = _copy(output, f"{output.name}.result")
+    copy = copy_layer(output, f"{output.name}.result")
     layers = [*network.layers, copy]
     return replace(network, output=copy.output, layers=layers)
 
@@ -47,7 +49,7 @@ def with_own_padding(network: Network) -> Network:
         outside = [(layer, source, reads_outside(source, layer)) for layer, source in reads]
         if len({need.fill for _, _, need in outside if need.any}) < 2:
             continue
-        copy = _copy(tensor, f"{tensor.name}.padded")
+        copy = copy_layer(tensor, f"{tensor.name}.padded")
         readers = [(layer, source) for layer, source, need in outside if need.any and need.fill]
         layers.insert(layers.index(readers[0][0]), copy)
         for layer, source in readers:
@@ -56,20 +58,9 @@ def with_own_padding(network: Network) -> Network:
     return replace(network, layers=layers)
 
 
-def _copy(tensor: Tensor, name: str) -> Layer:
-    """A layer that writes the codes of ``tensor`` to a tensor of its own."""
-    none = np.zeros(tensor.channels, dtype=np.int64)
-    low, high = (-128, 127) if tensor.signed else (0, 255)
-    return Layer(
-        name=name,
-        kind="copy",
-        sources=[Source(tensor, "lanewise", np.ones((tensor.channels, 1, 1), dtype=np.int64))],
-        output=replace(tensor, name=name, slices=[tensor.channels]),
-        bias=none,
-        shift=none.copy(),
-        low=low,
-        high=high,
-    )
+def runnable(network: Network) -> Network:
+    """The network with the copies that the array needs."""
+    return with_own_padding(with_result_layer(with_states_in_place(network)))
 
 
 def compile_network(network: Network, target: Target) -> Image:
@@ -80,7 +71,7 @@ def compile_network(network: Network, target: Target) -> Image:
     SecateurError : an accumulator could overflow, the tensors do not fit the banks, or the image
         does not fit the weight memory
     """
-    network = with_own_padding(with_result_layer(network))
+    network = runnable(network)
     certificates = certify(network)
     planned = plan(network, target.geometry)
     encoded = encode(planned)
@@ -211,6 +202,8 @@ def _metadata(
         "input": _tensor(planned.layouts[network.input]),
         "output": _tensor(planned.result)
         | {"features": list(network.features), "m": result_walk(planned).tolist()},
+        "states": [state.before.name for state in planned.network.states],
+        "every_step": planned.network.every_step,
         "tensors": [_tensor(layout) for layout in [*planned.layouts.values(), planned.result]],
         "layers": layers,
         "memory": [

@@ -18,6 +18,9 @@ from secateur.errors import SecateurError
 from secateur.hw import spec
 from secateur.image import Image
 
+#: Modes of sources that have no weights in the stream.
+WITHOUT_WEIGHTS = ("maximum", "gate")
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -123,7 +126,7 @@ def decode(image: Image) -> list[Weights]:
         lanes = np.array(layer["lanes"], dtype=np.int64)
         bodies = bodies * (len(lanes) // len(bodies))  # one row may serve all channels
         for index, meta in enumerate(layer["sources"]):
-            if meta["mode"] in ("maximum", "gate"):
+            if meta["mode"] in WITHOUT_WEIGHTS:
                 continue
             own = [[word for word in words if word.source == index] for words in bodies]
             columns = [

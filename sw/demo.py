@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.progress import Progress
-from torch.fx import GraphModule
 
 from secateur import demo_model
 from secateur.compiler import compile_network
@@ -18,7 +17,7 @@ from secateur.files import write_verilog
 from secateur.image import Image, write_atomically
 from secateur.inspect import summary
 from secateur.lower import lower
-from secateur.quantise import quantize
+from secateur.quantise import Graph, quantize
 from secateur.reference import reference
 from secateur.target import Target
 
@@ -94,7 +93,7 @@ def run_demo(folder: Path, seed: int, progress: Progress) -> dict[str, Any]:
     return data
 
 
-def _check_results(graph: GraphModule, x: torch.Tensor, values: Any) -> None:
+def _check_results(graph: Graph, x: torch.Tensor, values: Any) -> None:
     """Golden's outputs must be the very floats of the converted PyTorch graph."""
     with torch.no_grad(), torch.backends.nnpack.flags(enabled=False):
         expected = torch.cat([graph(batch) for batch in x.split(250)]).numpy()
@@ -103,7 +102,7 @@ def _check_results(graph: GraphModule, x: torch.Tensor, values: Any) -> None:
         raise SecateurError(f"golden differs from PyTorch on {different} of {len(x)} images")
 
 
-def _check_layers(graph: GraphModule, image: Image, x: torch.Tensor) -> int:
+def _check_layers(graph: Graph, image: Image, x: torch.Tensor) -> int:
     """Compare all layers of golden and PyTorch; returns how many were compared."""
     from secateur import api
 

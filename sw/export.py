@@ -44,9 +44,24 @@ def export(model: torch.nn.Module | ExportedProgram, example: torch.Tensor) -> G
     # Two samples: torch.export would take a batch of one for a constant.
     example = torch.cat([example, example])[:2] if example.shape[0] < 2 else example
     try:
-        program = torch.export.export(
-            model, (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},)
-        )
+        gm = capture(model, (example,))
+    finally:
+        model.train(was_training)
+    _check_one_output(gm)
+    return gm
+
+
+def capture(model: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> GraphModule:
+    """The graph of a module in evaluation mode, its batch dynamic unless the model fixes it.
+
+    Raises SecateurError if it cannot be captured.
+    """
+    try:
+        batch = tuple({0: torch.export.Dim.AUTO} for _ in arguments)
+        shapes = batch if len(arguments) == 1 else (batch[0], batch[1:])
+        program = torch.export.export(model, arguments, dynamic_shapes=shapes)
+    except SecateurError:
+        raise
     except Exception as error:
         lines = str(error).strip().splitlines()
         raise SecateurError(
@@ -54,9 +69,7 @@ def export(model: torch.nn.Module | ExportedProgram, example: torch.Tensor) -> G
             f"{lines[0] if lines else type(error).__name__}; the model must take one tensor and "
             "have no data-dependent control flow"
         ) from error
-    finally:
-        model.train(was_training)
-    return module_of(program)
+    return _callable(program)
 
 
 def module_of(program: ExportedProgram) -> GraphModule:
@@ -64,6 +77,18 @@ def module_of(program: ExportedProgram) -> GraphModule:
 
     Raises SecateurError unless it has one tensor as input and one as output.
     """
+    gm = _callable(program)
+    inputs = [n for n in gm.graph.nodes if n.op == "placeholder"]
+    if len(inputs) != 1:
+        raise SecateurError(
+            f"the model has {len(inputs)} inputs, the array takes one tensor; one with states is "
+            f"to be compiled as a module, see secateur.recurrent"
+        )
+    _check_one_output(gm)
+    return gm
+
+
+def _callable(program: ExportedProgram) -> GraphModule:
     try:
         gm = copy.deepcopy(program.module(check_guards=False))
     except SyntaxError:
@@ -72,10 +97,6 @@ def module_of(program: ExportedProgram) -> GraphModule:
             "backslash, a keyword of Python); rename it"
         ) from None
     assert isinstance(gm, GraphModule)
-    inputs = [n for n in gm.graph.nodes if n.op == "placeholder"]
-    if len(inputs) != 1:
-        raise SecateurError(f"the model has {len(inputs)} inputs, the array takes one tensor")
-    output_node(gm)
     return gm
 
 
@@ -105,23 +126,41 @@ def leave_to_host(gm: GraphModule) -> None:
 
 
 def output_node(gm: GraphModule) -> torch.fx.Node:
-    """The node of the single output; raises SecateurError if there are several."""
-    result = next(n for n in gm.graph.nodes if n.op == "output").args[0]
-    while isinstance(result, tuple | list):
-        if len(result) != 1:
-            raise SecateurError(
-                f"the model has {len(result)} outputs, the array returns one tensor; "
-                "return one, or compile one model for each"
-            )
-        result = result[0]
-    if not isinstance(result, torch.fx.Node):
+    """The node of the output; in the graph of a step, of the first one."""
+    return output_nodes(gm)[0]
+
+
+def output_nodes(gm: GraphModule) -> list[torch.fx.Node]:
+    """The nodes of the output and, in the graph of a step, of the states that it leaves.
+
+    Raises SecateurError for what is no tensor.
+    """
+
+    def flatten(value: object) -> list[torch.fx.Node]:
+        if isinstance(value, tuple | list):
+            return [node for part in value for node in flatten(part)]
+        if not isinstance(value, torch.fx.Node):
+            raise SecateurError("the model does not return a tensor")
+        return [value]
+
+    found = flatten(next(n for n in gm.graph.nodes if n.op == "output").args[0])
+    if not found:
         raise SecateurError("the model does not return a tensor")
-    return result
+    return found
+
+
+def _check_one_output(gm: GraphModule) -> None:
+    count = len(output_nodes(gm))
+    if count != 1:
+        raise SecateurError(
+            f"the model has {count} outputs, the array returns one tensor; "
+            "return one, or compile one model for each"
+        )
 
 
 def needed_nodes(gm: GraphModule) -> set[torch.fx.Node]:
-    """The nodes on which the output depends."""
-    needed = {output_node(gm)}
+    """The nodes on which the outputs depend."""
+    needed = set(output_nodes(gm))
     for node in reversed(gm.graph.nodes):
         if node in needed:
             needed.update(node.all_input_nodes)
@@ -129,7 +168,10 @@ def needed_nodes(gm: GraphModule) -> set[torch.fx.Node]:
 
 
 def is_converted(model: torch.nn.Module | ExportedProgram) -> bool:
-    """Whether the model is a graph quantised already (holds quantise operations of PT2E)."""
+    """Whether the model is a graph quantised already (holds quantise operations of PT2E), or runs
+    one over sequences."""
+    graph = getattr(model, "graph", None)
+    model = graph if isinstance(graph, GraphModule) else model
     if not isinstance(model, ExportedProgram | GraphModule):
         return False
     return any(

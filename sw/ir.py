@@ -116,13 +116,25 @@ class Layer:
         return self.output.signed if self.table is None else self.table.signed
 
 
+@dataclass(frozen=True, eq=False)
+class State:
+    """A tensor that an inference finds, zero at first, and what it leaves for the next: the
+    channels of ``after`` from ``first`` on, whole slices. Where both are one tensor, the layers
+    write it in place."""
+
+    before: Tensor
+    after: Tensor
+    first: int = 0
+
+
 @dataclass(eq=False)
 class Network:
     """Layers in execution order. ``input`` is written by the host, ``output`` is the result.
 
     ``features`` is the shape of the user's output without the batch, e.g. (10,) or (8, 4, 4).
-    ``source_hash`` is the SHA-256 of the quantised model's weights and graph. ``states`` are
-    tensors that live from one inference, a step of a sequence, to the next; zero at first.
+    ``source_hash`` is the SHA-256 of the quantised model's weights and graph. ``states``
+    live from one inference, a step of a sequence, to the next; ``every_step`` says that the model
+    returns the outputs of all steps, not only of the last.
     """
 
     input: Tensor
@@ -130,7 +142,8 @@ class Network:
     layers: list[Layer]
     features: tuple[int, ...]
     source_hash: str = ""
-    states: list[Tensor] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
+    every_step: bool = False
 
     @property
     def tensors(self) -> list[Tensor]:

@@ -26,7 +26,7 @@ from secateur.graph import (
     refuse,
     shape_of,
 )
-from secateur.ir import Layer, Network, Source
+from secateur.ir import Layer, Network, Source, State
 from secateur.lower_layer import PLAIN, DraftLayer, DraftSource, draft_layer, output_shape
 from secateur.lower_store import (
     REQUANTISE,
@@ -38,6 +38,8 @@ from secateur.lower_store import (
     scale_of,
 )
 from secateur.match import is_dequantise, is_quantise, match_layer
+from secateur.quantiser import state_pairs
+from secateur.steps import Sequence
 from secateur.support import check_pool_windows, unsupported
 from secateur.tables import UNARY, table_of
 
@@ -45,14 +47,19 @@ _PADDING = "pad only what a convolution, an add or a pooling reads"
 
 
 def lower(model: torch.nn.Module | ExportedProgram) -> Network:
-    """Lower a converted graph, from :func:`secateur.quantise.quantize` or saved and loaded.
+    """Lower a converted graph, from :func:`secateur.quantise.quantize` or saved and loaded; of a
+    recurrent model, that of its step.
 
     Raises SecateurError, naming the node and a rewrite that works, for what the array cannot run.
     """
     gm = module_of(model) if isinstance(model, ExportedProgram) else model
+    every_step = isinstance(gm, Sequence) and gm.every_step
+    gm = gm.graph if isinstance(gm, Sequence) else gm
     if not isinstance(gm, GraphModule) or not is_converted(gm):
         raise SecateurError("the model is not quantised; quantise it with secateur.quantize")
-    return _Lowering(gm).network()
+    network = _Lowering(gm).network()
+    network.every_step = every_step
+    return network
 
 
 class _Lowering:
@@ -62,6 +69,7 @@ class _Lowering:
         self.layers: list[DraftLayer] = []
         self.used: set[Node] = set()
         self.input: Store | None = None
+        self.states: dict[Node, Store] = {}
 
     def network(self) -> Network:
         active = active_nodes(self.gm) & needed_nodes(self.gm)
@@ -83,12 +91,21 @@ class _Lowering:
         tensor = stores.tensor(value.store)
         shape = (tensor.channels, tensor.height, tensor.width)
         names: set[str] = set()
+        states = []
+        for before, after in state_pairs(self.gm):
+            if before not in self.states or after not in self.values:
+                raise refuse(after, "a state that is not quantised or not used", REQUANTISE)
+            states.append((self.states[before], self.values[after].store))
         return Network(
             input=stores.tensor(self.input),
             output=tensor,
             layers=[_finish(draft, stores, names) for draft in self.layers],
             features=(int(np.prod(shape)),) if value.flat else shape,
             source_hash=source_hash(self.gm),
+            states=[
+                State(stores.tensor(before), stores.tensor(after), after.first())
+                for before, after in states
+            ],
         )
 
     def _visit(self, node: Node) -> None:
@@ -118,7 +135,11 @@ class _Lowering:
 
     def _quantise(self, node: Node) -> None:
         source, scale = cast(Node, node.args[0]), scale_of(node)
-        if source.op == "placeholder":
+        if source.op == "placeholder" and source in {before for before, _ in state_pairs(self.gm)}:
+            channels = shape_of(source)[0]
+            self.states[source] = Store(source.name, channels, 1, 1, scale)
+            self.values[node] = Value(self.states[source], True)
+        elif source.op == "placeholder":
             shape = shape_of(source)
             channels, height, width = shape if len(shape) == 3 else (shape[0], 1, 1)
             self.input = self.input or Store(

@@ -19,23 +19,28 @@ from secateur.export import export, is_converted, leave_to_host
 from secateur.harmonise import harmonise
 from secateur.observe import ActivationFakeQuantize, PowerOfTwo
 from secateur.quantiser import SecateurQuantizer
+from secateur.recurrent import is_recurrent
+from secateur.steps import Sequence, capture_step
 
 Calibration = torch.Tensor | Iterable[torch.Tensor]
 Model = torch.nn.Module | ExportedProgram
+#: A graph; of a recurrent model, that of a step in a module that runs it over sequences.
+Graph = GraphModule | Sequence
 
 
 def quantize(
     model: Model,
     calibration: Calibration,
     *,
-    qat: Callable[[GraphModule], object] | None = None,
+    qat: Callable[[Graph], object] | None = None,
     seed: int = 0,
-) -> GraphModule:
+) -> Graph:
     """Quantise a float model to 8 bits with power-of-two scales.
 
     Parameters
     ----------
-    model : module or ExportedProgram with one input, (N, C, H, W) or (N, C), and one output
+    model : module or ExportedProgram with one input, (N, C, H, W), (N, C, L) or (N, C), and one
+        output; a recurrent one, a module, takes sequences (N, T, F)
     calibration : inputs in the model's own units, one tensor (samples first) or batches
     qat : called with the prepared graph to train it in place, between calibration and conversion
     seed : of torch's generators during ``qat``; they continue afterwards as before it
@@ -54,7 +59,7 @@ def quantize(
 
 def prepare(
     model: Model, calibration: Calibration, *, qat: bool = False, train_scales: bool = False
-) -> GraphModule:
+) -> Graph:
     """Export, insert fake quantisers and calibrate them; see :func:`quantize`.
 
     With ``qat`` the graph fake-quantises: train it like any module, then :func:`finalise` it.
@@ -66,9 +71,12 @@ def prepare(
     batches = calibration_batches(calibration)
     if is_converted(model):
         raise SecateurError("the model is quantised already; give the float model")
-    # Before torchao's own folding of BatchNorm, which knows no masks.
-    graph = export(model, batches[0])
+    sequence = None
+    if is_recurrent(model):
+        sequence = capture_step(cast(torch.nn.Module, model), batches[0])
+    graph = export(model, batches[0]) if sequence is None else sequence.graph
     leave_to_host(graph)
+    # Before torchao's own folding of BatchNorm, which knows no masks.
     graph = canonicalise(graph)
     unsigned = all(float(b.min()) >= 0 for b in batches)
     quantizer = SecateurQuantizer(unsigned_input=unsigned, qat=qat)
@@ -79,7 +87,10 @@ def prepare(
         module.decay = 1.0
     with torch.no_grad():
         for batch in batches:
-            _run(prepared, batch)
+            if sequence is None:
+                _run(prepared, batch)
+            else:
+                sequence.with_graph(prepared)(batch)
     for module in activations:
         module.disable_observer()
         module.enable_fake_quant(qat)
@@ -87,14 +98,17 @@ def prepare(
     if train_scales:
         for module in [m for m in prepared.modules() if isinstance(m, PowerOfTwo)]:
             module.train_scale()
-    return cast(GraphModule, allow_exported_model_train_eval(prepared))
+    prepared = cast(GraphModule, allow_exported_model_train_eval(prepared))
+    return prepared if sequence is None else sequence.with_graph(prepared)
 
 
-def finalise(prepared: GraphModule) -> GraphModule:
+def finalise(prepared: Graph) -> Graph:
     """Fix all scales and biases of a prepared graph and convert it; ``prepared`` stays usable.
 
     Raises SecateurError if the graph was never calibrated.
     """
+    if isinstance(prepared, Sequence):
+        return prepared.with_graph(cast(GraphModule, finalise(prepared.graph)))
     prepared = copy.deepcopy(prepared)
     for name, module in prepared.named_modules():
         if isinstance(module, ActivationFakeQuantize) and not module.observed:

@@ -21,6 +21,7 @@ from torchao.quantization.pt2e.quantizer import (
 
 from secateur.canonical import canonicalise
 from secateur.canonical_pool import AVERAGE_WEIGHT
+from secateur.export import output_nodes
 from secateur.graph import (
     ACTIVATIONS,
     ADD,
@@ -51,6 +52,7 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
         super().__init__()
         self.unsigned_input = unsigned_input
         self.qat = qat
+        self._states: set[Node] = set()
 
     def transform_for_annotation(self, model: GraphModule) -> GraphModule:
         """Bring the graph to its canonical form; raises SecateurError if that cannot run."""
@@ -60,7 +62,9 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
         active = active_nodes(model)
         nodes = [n for n in model.graph.nodes if n in active and n.op != "output"]
         outputs = [n for n in nodes if _ends_a_layer(n)]
-        for leader, members in _shared_groups(nodes, outputs).items():
+        states = state_pairs(model)
+        self._states = {before for before, _ in states}
+        for leader, members in _shared_groups(nodes, outputs, states).items():
             unsigned = all(self._never_negative(m) for m in members)
             leader.meta[_ANNOTATION] = QuantizationAnnotation(
                 output_qspec=self._activation_spec(unsigned), _annotated=True
@@ -101,7 +105,7 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
 
     def _never_negative(self, node: Node) -> bool:
         if node.op == "placeholder":
-            return self.unsigned_input
+            return self.unsigned_input and node not in self._states
         if is_call(node, *ACTIVATIONS):
             return activation_bounds(node)[0] >= 0
         if is_call(node, *UNARY):
@@ -140,8 +144,19 @@ def _stored(node: Node) -> list[Node]:
     return [stored for part in parts for stored in _stored(part)]
 
 
-def _shared_groups(nodes: list[Node], outputs: list[Node]) -> dict[Node, list[Node]]:
-    """Outputs by the scale they share, the first of each group as key (union-find)."""
+def state_pairs(gm: GraphModule) -> list[tuple[Node, Node]]:
+    """In the graph of a step, each state's placeholder and the node that it becomes."""
+    inputs = [node for node in gm.graph.nodes if node.op == "placeholder"]
+    return list(zip(inputs[1:], output_nodes(gm)[1:], strict=True))
+
+
+def _shared_groups(
+    nodes: list[Node], outputs: list[Node], states: list[tuple[Node, Node]]
+) -> dict[Node, list[Node]]:
+    """Outputs by the scale they share, the first of each group as key (union-find).
+
+    The parts of a concatenation share one, and a state and what it becomes.
+    """
     order = {n: i for i, n in enumerate(outputs)}
     parent = {n: n for n in outputs}
 
@@ -150,12 +165,13 @@ def _shared_groups(nodes: list[Node], outputs: list[Node]) -> dict[Node, list[No
             node = parent[node]
         return node
 
-    for node in nodes:
-        if is_call(node, CAT):
-            roots = {root(stored) for stored in _stored(node)}
-            first = min(roots, key=order.__getitem__)
-            for other in roots:
-                parent[other] = first
+    united = [_stored(node) for node in nodes if is_call(node, CAT)]
+    united += [[before, *_stored(after)] for before, after in states]
+    for stored in united:
+        roots = {root(node) for node in stored}
+        first = min(roots, key=order.__getitem__)
+        for other in roots:
+            parent[other] = first
     groups: dict[Node, list[Node]] = {}
     for node in outputs:
         groups.setdefault(root(node), []).append(node)

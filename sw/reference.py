@@ -14,6 +14,8 @@ from secateur.export import module_of
 from secateur.ir import Ints, Network, Tensor
 from secateur.lower import lower
 from secateur.match import is_dequantise
+from secateur.quantise import Graph
+from secateur.steps import Sequence
 
 
 class _Recorder(Interpreter):
@@ -30,15 +32,31 @@ class _Recorder(Interpreter):
 
 
 def reference(
-    graph: GraphModule | ExportedProgram, x: torch.Tensor, network: Network | None = None
+    graph: Graph | ExportedProgram, x: torch.Tensor, network: Network | None = None
 ) -> dict[str, Ints]:
     """Output codes, (N, C, H, W), of every layer and of the input tensor, by name.
 
     ``graph`` is a converted graph, ``x`` its float input (N, ...), ``network`` what ``lower``
-    makes of it (lowered here if absent). NNPACK is off: its Winograd convolutions are not exact.
+    makes of it (lowered here if absent). Of a recurrent model, ``x`` is (N, T, F), and the codes
+    are those of all steps, (N * T, C, 1, 1). NNPACK is off: its Winograd convolutions are not
+    exact.
     """
     gm = module_of(graph) if isinstance(graph, ExportedProgram) else graph
     network = network or lower(gm)
+    if not isinstance(gm, Sequence):
+        return _codes(gm, (x,), network)[0]
+    states, steps = [x.new_zeros(len(x), *shape) for shape in gm.shapes], []
+    for step in x.unbind(1):
+        codes, (_, *states) = _codes(gm.graph, (step, *states), network)
+        steps.append(codes)
+    stacked = {name: np.stack([codes[name] for codes in steps], 1) for name in steps[0]}
+    return {name: codes.reshape(-1, *codes.shape[2:]) for name, codes in stacked.items()}
+
+
+def _codes(
+    gm: GraphModule, inputs: tuple[torch.Tensor, ...], network: Network
+) -> tuple[dict[str, Ints], Any]:
+    """Codes by name, and what the graph returns."""
     placeholder = next(n for n in gm.graph.nodes if n.op == "placeholder")
     first = next(u for q in placeholder.users for u in q.users if is_dequantise(u))
     wanted: dict[str, tuple[str, Tensor, int]] = {
@@ -47,11 +65,11 @@ def reference(
     for layer in network.layers:
         wanted[layer.name] = (layer.nodes[-1], layer.output, layer.channels)
     recorder = _Recorder(gm, {node for node, _, _ in wanted.values()})
-    batch = placeholder.meta["val"].shape[0]
-    if isinstance(batch, int) and batch != x.shape[0]:
-        raise SecateurError(f"the graph takes batches of {batch}, not {x.shape[0]}")
+    batch, count = placeholder.meta["val"].shape[0], inputs[0].shape[0]
+    if isinstance(batch, int) and batch != count:
+        raise SecateurError(f"the graph takes batches of {batch}, not {count}")
     with torch.no_grad(), torch.backends.nnpack.flags(enabled=False):
-        recorder.run(x)
+        returned = recorder.run(*inputs)
     codes = {}
     for name, (node, tensor, channels) in wanted.items():
         value = recorder.seen[node].detach().double().numpy()
@@ -60,4 +78,4 @@ def reference(
         if (exact != scaled).any():
             raise SecateurError(f"layer {name}: the graph's output is not on the grid of its codes")
         codes[name] = exact.reshape(-1, channels, tensor.height, tensor.width)
-    return codes
+    return codes, returned

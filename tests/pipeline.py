@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.fx import GraphModule
 
 from secateur import host
 from secateur.compiler import compile_network
@@ -15,7 +14,7 @@ from secateur.hw.spec import Geometry
 from secateur.image import Image
 from secateur.ir import Network
 from secateur.lower import lower
-from secateur.quantise import quantize
+from secateur.quantise import Graph, quantize
 from secateur.reference import reference
 from secateur.sim import golden
 from secateur.target import Target
@@ -25,7 +24,7 @@ from secateur.target import Target
 class Built:
     """A quantised graph, what it was lowered to, and its calibration inputs."""
 
-    graph: GraphModule
+    graph: Graph
     network: Network
     x: torch.Tensor
 
@@ -45,12 +44,16 @@ def target(n: int, p: int, *, bank_words: int = 4096, weight_words: int = 1 << 1
 def check_image(built: Built, image: Image, geometry: Geometry) -> int:
     """Golden = PyTorch on every layer, predicted = golden cycles, decoded weights = the model's.
 
-    Inputs run one after another in one memory. Returns the number of codes compared.
+    Inputs run one after another in one memory, sequences in one each. Returns the number of codes
+    compared.
     """
     meta, x = image.metadata, built.x
     expected = reference(built.graph, x, built.network)
-    packed = host.pack(host.to_codes(x.numpy(), meta["input"]), meta["input"], image.n)
-    run = golden.run(golden.parse(image.stream, geometry), packed, sequential=True)
+    recurrent = bool(meta["states"])
+    steps, rows = (x.shape[1], x.flatten(0, 1)) if recurrent else (1, x)
+    packed = host.pack(host.to_codes(rows.numpy(), meta["input"]), meta["input"], image.n)
+    program = golden.parse(image.stream, geometry)
+    run = golden.run(program, packed, sequential=not recurrent, steps=steps)
     assert run.cycles == meta["cycles"]
     tensors = {tensor["name"]: tensor for tensor in meta["tensors"]}
     compared = 0
@@ -61,6 +64,9 @@ def check_image(built: Built, image: Image, geometry: Geometry) -> int:
             np.testing.assert_array_equal(codes, expected[layer["name"]], err_msg=layer["name"])
             compared += codes.size
     values = host.to_floats(host.result_codes(run.results, meta["output"]), meta["output"])
+    if recurrent:
+        values = values.reshape(-1, steps, values.shape[1])
+        values = values if built.graph.every_step else values[:, -1]
     with torch.no_grad(), torch.backends.nnpack.flags(enabled=False):
         np.testing.assert_array_equal(values, built.graph(x).numpy())
     decoded = decode(image)

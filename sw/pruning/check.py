@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
-from torch.fx import GraphModule
 
-from secateur.decode import decode
+from secateur.decode import WITHOUT_WEIGHTS, decode
 from secateur.errors import SecateurError
 from secateur.image import Image
 from secateur.lower import lower
 from secateur.pruning.blocks import prunable_layers, weight_of
 from secateur.pruning.costing import module_sources, source_weight
 from secateur.pruning.mask import mask_of
+from secateur.quantise import Graph
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class MaskCheck:
     stream_words: int
 
 
-def check_masks(image: Image, graph: GraphModule, model: nn.Module) -> MaskCheck:
+def check_masks(image: Image, graph: Graph, model: nn.Module) -> MaskCheck:
     """Check that an image leaves out exactly what the masks say.
 
     Every masked weight of ``model`` is 0 in the int8 ``graph``; the weights decoded from the
@@ -61,22 +61,24 @@ def check_masks(image: Image, graph: GraphModule, model: nn.Module) -> MaskCheck
     return MaskCheck(masked, _check_stream(image, graph))
 
 
-def _check_stream(image: Image, graph: GraphModule) -> int:
-    decoded = iter(decode(image))
+def _check_stream(image: Image, graph: Graph) -> int:
+    decoded = decode(image)
+    metas = {meta["name"]: meta for meta in image.metadata["layers"]}
     words = 0
-    for layer, meta in zip(lower(graph).layers, image.metadata["layers"], strict=False):
-        stored = 0
+    for layer in lower(graph).layers:
+        meta, stored = metas[layer.name], 0
+        own = iter([weights for weights in decoded if weights.layer == layer.name])
         for source in layer.sources:
-            if source.mode == "maximum":
+            if source.mode in WITHOUT_WEIGHTS:
                 continue
-            found = next(decoded)
+            found = next(own)
             if not np.array_equal(found.dense(), source.weight):
                 raise SecateurError(
                     f"layer {layer.name!r}: the image's weights are not the graph's; compile it "
                     f"again"
                 )
             stored += len(found.matrix.indices)
-        if any(source.mode == "maximum" for source in layer.sources):
+        if any(source.mode in WITHOUT_WEIGHTS for source in layer.sources):
             continue
         if meta["deal"] != "blocks" and stored != meta["blocks"] * meta["passes"]:
             raise SecateurError(

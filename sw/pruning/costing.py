@@ -18,17 +18,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
-from secateur.compiler import with_result_layer
+from secateur.compiler import runnable
 from secateur.encode import encode
 from secateur.errors import SecateurError
 from secateur.graph import PRODUCTS, is_call
 from secateur.ir import Layer, Network, Source
 from secateur.lower import lower
 from secateur.pruning.blocks import nonzero_blocks, prunable_layers, to_mask, weight_of
-from secateur.quantise import quantize
+from secateur.quantise import Graph, quantize
 from secateur.schedule import Plan, plan
+from secateur.steps import Sequence
 from secateur.target import Target
 
 Kept = Mapping[str, npt.NDArray[np.bool_]]  # module name: (channel groups, positions)
@@ -45,7 +46,7 @@ class Cost:
     plan: Plan
 
 
-def module_sources(graph: GraphModule, network: Network) -> dict[str, list[tuple[int, int]]]:
+def module_sources(graph: Graph, network: Network) -> dict[str, list[tuple[int, int]]]:
     """(layer, source) indices in ``network`` that each module of the model became.
 
     Parameters
@@ -55,7 +56,8 @@ def module_sources(graph: GraphModule, network: Network) -> dict[str, list[tuple
 
     A module that is called twice has two entries. Products outside any module have none.
     """
-    nodes = {node.name: node for node in graph.graph.nodes}
+    inner = graph.graph if isinstance(graph, Sequence) else graph
+    nodes = {node.name: node for node in inner.graph.nodes}
     found: dict[str, list[tuple[int, int]]] = {}
     for index, layer in enumerate(network.layers):
         products = [nodes[name] for name in layer.nodes if is_call(nodes[name], *PRODUCTS)]
@@ -99,9 +101,9 @@ class CostModel:
     def __init__(self, model: nn.Module, example: torch.Tensor, target: Target) -> None:
         self.target, self.n = target, target.geometry.n
         graph = quantize(model, example)
-        network = lower(graph)
+        network = runnable(lower(graph))
         self.sources = module_sources(graph, network)
-        self.network = _unlike_neighbours(with_result_layer(network))
+        self.network = _unlike_neighbours(network)
         self.shapes: dict[str, torch.Size] = {}
         self.alive: dict[str, npt.NDArray[np.bool_]] = {}
         for name, layer in prunable_layers(model).items():

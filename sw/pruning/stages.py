@@ -28,6 +28,7 @@ from secateur.pruning.search import Budgets
 from secateur.pruning.training import Split, Trainer
 from secateur.pruning.verify import image_logits, logits, score
 from secateur.quantise import finalise, prepare
+from secateur.recurrent import decompose
 from secateur.target import Target
 from secateur.toml import imported
 
@@ -105,6 +106,7 @@ class Stages:
         model = imported("model.build", recipe.model.build)(recipe.seed)
         if not isinstance(model, nn.Module):
             raise SecateurError(f"model.build = {recipe.model.build!r} did not return a module")
+        model = decompose(model)
         if name is not None:
             checkpoint.load_model_state(model, checkpoint.read(self.folder / f"{name}.json")[0])
         elif recipe.model.weights is not None:

@@ -182,11 +182,11 @@ def remembering() -> bytes:
     both = spec.Mode.LANEWISE | spec.Mode.LANEWISE << spec.FLAG_B_MODE
     one = {Reg.GX: 1, Reg.GY: 1, Reg.GZ: 1, Reg.LANES: 1, Reg.PC: 1, Reg.PR: 1, Reg.OUT_BASE: 0}
     one |= {Reg.CLAST: 0xFFFF, Reg.RLAST: 0xFFFF, Reg.CLIP: 0xFF00, Reg.FLAGS2: 0}
-    sources = {Reg.A_BASE: 0, Reg.B_BASE: 32 * SMALL.n, Reg.B_KR: 0, Reg.A_KR: 0}
+    sources = {Reg.A_BASE: 0, Reg.B_BASE: SMALL.n, Reg.B_KR: 0, Reg.A_KR: 0}
     body = [([0, 0], 0)] * 6 + [([1, 1], 0), ([1, 1], spec.STEP_SOURCE)]
     for flags in (both, both | 1 << spec.FLAG_RESULT):
         assembler.configure(
-            one | sources | window | {Reg.FLAGS: flags, Reg.OUT_W: 32}, spec.COMMON_START
+            one | sources | window | {Reg.FLAGS: flags, Reg.OUT_W: 1}, spec.COMMON_START
         )
         assembler.row([0, 0], [0, 0], body, last=True)
         body = [([0, 0], 0)] * 7 + [([1, 1], spec.STEP_SOURCE)]

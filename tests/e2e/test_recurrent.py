@@ -1,0 +1,170 @@
+"""Recurrent networks: PyTorch = golden = Verilator on every layer of every step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from secateur import api
+from secateur.errors import SecateurError
+from secateur.quantise import quantize
+from secateur.recurrent import Steps, decompose
+from tests.pipeline import build, check_image, compile_for, target
+
+INPUTS, HIDDEN, CLASSES = 5, 11, 3
+
+
+class Classifier(nn.Module):
+    """Recurrent layers and a linear one, of the last step or of every step."""
+
+    def __init__(self, kind: str, layers: int = 1, every: bool = False, **options: object) -> None:
+        super().__init__()
+        make = getattr(nn, kind)
+        self.inner = make(INPUTS, HIDDEN, layers, batch_first=True, **options)
+        self.last, self.every = nn.Linear(HIDDEN, CLASSES), every
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs, _ = self.inner(x)
+        return self.last(torch.relu(outputs)) if self.every else self.last(outputs[:, -1])
+
+
+class LastState(nn.Module):
+    """Time first inside; takes the last layer's state at the end, and gates it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before = nn.Linear(INPUTS, 7)
+        self.inner = nn.LSTM(7, HIDDEN, 2)
+        self.last = nn.Linear(HIDDEN, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.silu(self.before(x)).transpose(0, 1)
+        _, (h, c) = self.inner(x)
+        return self.last(torch.sigmoid(c[0]) * h[-1])
+
+
+class Cell(nn.Module):
+    """One step, with cells and a state of its own making: a decaying sum of the inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.GRUCell(INPUTS, HIDDEN), nn.LSTMCell(HIDDEN, 4)
+        self.last = nn.Linear(4 + INPUTS, CLASSES)
+
+    def forward(self, x: Tensor, h: Tensor, s: Tensor, c: Tensor, total: Tensor) -> tuple:
+        h = self.a(x, h)
+        s, c = self.b(h, (s, c))
+        total = 0.75 * total + x
+        return self.last(torch.cat([s, torch.tanh(total)], 1)), h, s, c, total
+
+
+class Difference(nn.Module):
+    """One step; its state is the input of the step before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(INPUTS, CLASSES)
+
+    def forward(self, x: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        return self.last(x - before), x
+
+
+MODELS = {
+    "difference": lambda: Steps(Difference(), [(INPUTS,)]),
+    "gru": lambda: Classifier("GRU"),
+    "lstm": lambda: Classifier("LSTM"),
+    "rnn": lambda: Classifier("RNN"),
+    "no bias": lambda: Classifier("GRU", bias=False),
+    "two layers, every step": lambda: Classifier("GRU", 2, True),
+    "relu, every step": lambda: Classifier("RNN", 2, True, nonlinearity="relu"),
+    "last state": LastState,
+    "cells": lambda: Steps(Cell(), [(HIDDEN,), (4,), (4,), (INPUTS,)]),
+}
+
+
+def sequences(count: int, steps: int = 6) -> Tensor:
+    return torch.randn(count, steps, INPUTS, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_layer_of_every_step(name: str) -> None:
+    torch.manual_seed(0)
+    built = build(MODELS[name](), sequences(5))
+    for n, p in ((8, 8), (4, 3), (2, 1)):
+        to = target(n, p, bank_words=256)
+        image = compile_for(built, to)
+        assert check_image(built, image, to.geometry) > 0
+        if (n, p) == (4, 3):
+            result = api.simulate(image, built.x[:2].numpy())
+            assert result.mismatches == []
+            assert result.layers_compared == 2 * 6 * len(image.metadata["layers"])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_decomposed_layers_compute_the_same(name: str) -> None:
+    torch.manual_seed(0)
+    model, x = MODELS[name]().eval(), sequences(4)
+    with torch.no_grad():
+        torch.testing.assert_close(decompose(model)(x), model(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_long_sequence_forgets_nothing_and_the_next_knows_nothing_of_it() -> None:
+    torch.manual_seed(0)
+    graph = quantize(MODELS["lstm"](), sequences(8))
+    image = api.compile(graph, target=target(4, 3, bank_words=256))
+    x = sequences(3, 40)
+    values = torch.from_numpy(api.run(image, x.numpy(), batch=2).values)
+    with torch.no_grad():
+        assert torch.equal(values, graph(x))
+        assert torch.equal(values[1:2], graph(x[1:2]))
+
+
+class Average(nn.Module):
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.inner, self.function = nn.GRU(INPUTS, INPUTS, batch_first=True), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self, x)
+
+
+REFUSED = {
+    "mean over time": (Average(lambda m, x: m.inner(x)[0].mean(1)), "something else than over"),
+    "backwards": (Average(lambda m, x: m.inner(x.flip(1))[0]), "something else than over"),
+    "first step": (Average(lambda m, x: m.inner(x)[0][:, 0]), "something else than over"),
+    "given state": (
+        Average(lambda m, x: m.inner(x, x.new_ones(1, len(x), INPUTS))[0]),
+        "leave it out",
+    ),
+    "two outputs": (Average(lambda m, x: m.inner(x)), "must return one tensor"),
+    "both directions": (nn.GRU(INPUTS, 4, batch_first=True, bidirectional=True), "bidirectional"),
+    "projections": (nn.LSTM(INPUTS, 4, batch_first=True, proj_size=2), "proj_size=0"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name: str) -> None:
+    model, reason = REFUSED[name]
+    with pytest.raises(SecateurError, match=reason) as caught:
+        quantize(model, sequences(4))
+    assert "\n" not in str(caught.value)
+
+
+def test_inputs_that_are_no_sequences() -> None:
+    with pytest.raises(SecateurError, match=r"takes \(N, T, F\), not \(4, 5\)"):
+        quantize(MODELS["gru"](), torch.zeros(4, 5))
+    graph = quantize(MODELS["gru"](), sequences(4))
+    image = api.compile(graph, target="8x1")
+    with pytest.raises(SecateurError, match=r"takes sequences \(batch, steps, 5\)"):
+        api.run(image, torch.zeros(4, 5).numpy())
+
+
+def test_more_functions_than_tables() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), nn.SiLU())
+    graph = quantize(model, torch.randn(8, 4))
+    to = target(4, 1)
+    few = type(to)(name="few", geometry=type(to.geometry)(**{**vars(to.geometry), "tables": 1}))
+    api.compile(graph, target=to)
+    with pytest.raises(SecateurError, match="need 2 activation tables, the target has 1"):
+        api.compile(graph, target=few)
