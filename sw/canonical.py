@@ -14,6 +14,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from secateur.canonical_arithmetic import ARITHMETIC, arithmetic, prelu
+from secateur.canonical_lines import lift_lines
 from secateur.canonical_norm import fold_norm
 from secateur.canonical_pool import average, depthwise
 from secateur.graph import (
@@ -90,6 +91,7 @@ def canonicalise(gm: GraphModule) -> GraphModule:
     """
     _functionalise(gm)
     editor = Editor(gm)
+    lift_lines(editor)
     active = active_nodes(gm)
     for node in list(gm.graph.nodes):
         if node.op == "call_function" and node in active:

@@ -33,13 +33,16 @@ def to_codes(values: npt.NDArray[Any], meta: Meta, name: str = "x") -> Codes:
     """(batch, C, H, W) codes of the input tensor.
 
     Floats are quantised as the model's first node does, round half to even, then saturation;
-    int8 or uint8 are codes already. A dense input may have shape (batch, C).
+    int8 or uint8 are codes already. A dense input may have shape (batch, C), a signal
+    (batch, C, L).
 
     Raises
     ------
     SecateurError : shape, type or code range differ from what the model takes
     """
     shape = (meta["channels"], meta["height"], meta["width"])
+    if shape[1] == 1 and values.ndim == 3:
+        values = values[:, :, None]
     flat = shape[1:] == (1, 1) and values.ndim == 2 and values.shape[1] == shape[0]
     if flat:
         values = values[:, :, None, None]

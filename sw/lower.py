@@ -89,7 +89,9 @@ class _Lowering:
                 "return the output of a layer; a 1x1 convolution may be the last",
             )
         tensor = stores.tensor(value.store)
-        shape = (tensor.channels, tensor.height, tensor.width)
+        shape: tuple[int, ...] = (tensor.channels, tensor.height, tensor.width)
+        if is_call(result, VIEW) and len(cast(list[int], result.args[1])) == 3:
+            shape = (tensor.channels, tensor.width)  # a signal
         names: set[str] = set()
         states = []
         for before, after in state_pairs(self.gm):
@@ -141,7 +143,7 @@ class _Lowering:
             self.values[node] = Value(self.states[source], True)
         elif source.op == "placeholder":
             shape = shape_of(source)
-            channels, height, width = shape if len(shape) == 3 else (shape[0], 1, 1)
+            channels, height, width = (shape[0], 1, *shape[1:], 1)[:3] if len(shape) < 3 else shape
             self.input = self.input or Store(
                 source.name, channels, height, width, scale, fixed=True
             )
@@ -235,7 +237,7 @@ class _Lowering:
         sizes = [int(n) for n in cast(list[int], node.args[1])[1:]]
         store = value.store
         shape = [store.channels, store.height, store.width]
-        if sizes == shape:
+        if sizes in (shape, [shape[0], *shape[2:]] if shape[1] == 1 else shape):
             self.values[node] = Value(store, False)
         elif sizes in ([-1], [int(np.prod(shape))]):
             self.values[node] = Value(store, True)

@@ -108,7 +108,7 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
         "flatten",
     ),
     "batch view": (call(lambda x: x.reshape(-1, 2)), MAPS, "mixes samples", "flatten(1)"),
-    "rank": (nn.Conv1d(4, 4, 3), (4, 8), "3 dimensions", "Conv2d with a kernel of (1, k)"),
+    "rank": (nn.Conv3d(4, 4, 3), (4, 8, 8, 8), "5 dimensions", "(N, C, L)"),
     "signed pad pool": (
         call(lambda x: F.max_pool2d(F.pad(x, (1, 0, 1, 0)), 2)),
         MAPS,
