@@ -223,7 +223,11 @@ class Issue(wiring.Component):
             m.d.sync += self.running.eq(0)
         with m.If(over & (state != State.ERROR)):
             m.d.sync += fail(Error.WATCHDOG)
-        with m.If(self.entry.valid & (self.entry.address >= spec.TABLE_ENTRIES * geometry.tables)):
+        past_tables = Signal()
+        m.d.sync += past_tables.eq(
+            self.entry.valid & (self.entry.address >= spec.TABLE_ENTRIES * geometry.tables)
+        )
+        with m.If(past_tables):
             m.d.sync += fail(Error.ROW)
         return m
 

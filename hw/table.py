@@ -64,7 +64,9 @@ class Tables(wiring.Component):
         plain = delay(m, self.codes.as_value(), RAM_LATENCY, "codes")
         lookup = delay(m, self.lookup, 1, "lookup")
         enable = Signal()
-        m.d.comb += enable.eq(self.write.valid & (self.write.address < entries))
+        m.d.sync += enable.eq(self.write.valid & (self.write.address < entries))
+        address = delay(m, self.write.address, 1, "address")
+        entry = delay(m, self.write.data, 1, "entry")
         found = []
         for pair in range(0, self.n, 2):
             m.submodules[f"ram{pair}"] = ram = TwoReadRam(
@@ -73,8 +75,8 @@ class Tables(wiring.Component):
             first, second = (Cat(self.codes[pair + side], self.table)[:width] for side in (0, 1))
             m.d.comb += [
                 ram.write_en.eq(enable),
-                ram.write_data.eq(self.write.data),
-                ram.a_addr.eq(Mux(enable, self.write.address, first)),
+                ram.write_data.eq(entry),
+                ram.a_addr.eq(Mux(enable, address, first)),
                 ram.b_addr.eq(second),
             ]
             found += [ram.a_data, ram.b_data]
