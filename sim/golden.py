@@ -91,7 +91,7 @@ def run(
 def _in_order(codes: list[Bytes]) -> Bytes:
     """Codes by step, (sequences, ...) each, as (sequences * steps, ...)."""
     stacked = np.stack(codes, axis=1)
-    return stacked.reshape(-1, *stacked.shape[2:])
+    return stacked.reshape(len(stacked) * len(codes), *stacked.shape[2:])
 
 
 def hazards(program: Program) -> list[int]:

@@ -104,15 +104,16 @@ class Gate(nn.Module):
 
 
 class Highway(nn.Module):
-    """t * a(x) + (1 - t) * x."""
+    """s * a(x) + (1 - s) * t, with s the sigmoid of t."""
 
     def __init__(self, a: nn.Module, t: nn.Module) -> None:
         super().__init__()
         self.a, self.t = a, t
 
     def forward(self, x: Tensor) -> Tensor:
-        t = torch.sigmoid(self.t(x))
-        return t * self.a(x) + (1 - t) * x  # type: ignore[no-any-return]
+        t = self.t(x)
+        s = torch.sigmoid(t)
+        return s * self.a(x) + (1 - s) * t  # type: ignore[no-any-return]
 
 
 class Builder:

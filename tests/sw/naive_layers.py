@@ -25,7 +25,11 @@ def evaluate(network: Network, codes: Ints) -> dict[str, Ints]:
 
 
 def _layer(layer: Layer, tensors: dict[Tensor, Ints]) -> Ints:
-    total = sum(_source(s, tensors[s.tensor]) << (4 * s.wshift) for s in layer.sources)
+    if layer.sources[0].mode == "gate":
+        gate, whole = (tensors[s.tensor][:, s.first : s.first + s.count] for s in layer.sources)
+        total: object = gate * whole
+    else:
+        total = sum(_source(s, tensors[s.tensor]) << (4 * s.wshift) for s in layer.sources)
     assert isinstance(total, np.ndarray)
     result = np.empty_like(total)
     for channel in range(layer.channels):
@@ -33,7 +37,11 @@ def _layer(layer: Layer, tensors: dict[Tensor, Ints]) -> Ints:
         # value = numerator / 2**(shift + 3)
         numerator = (total[:, channel] << 3) + (int(layer.bias[channel]) << shift)
         result[:, channel] = _round_half_even(numerator, shift + 3)
-    return np.clip(result, layer.low, layer.high)
+    result = np.clip(result, layer.low, layer.high)
+    if layer.table is None:
+        return result
+    entries = layer.table.entries[result % 256]
+    return np.where(layer.output.signed & (entries > 127), entries - 256, entries)
 
 
 def _round_half_even(numerator: Ints, bits: int) -> Ints:

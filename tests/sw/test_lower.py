@@ -66,11 +66,14 @@ def test_random_networks_cover_everything() -> None:
             facts |= {"signed"} if layer.output.signed else {"unsigned"}
             facts |= {"shifts differ"} if np.ptp(layer.shift) else set()
             facts |= {"concatenation"} if layer.first else set()
-    assert kinds == {"conv", "depthwise", "linear", "add", "avgpool", "maxpool"}
+            facts |= {"table"} if layer.table is not None else set()
+    wanted = {"conv", "depthwise", "linear", "add", "mul", "avgpool", "maxpool", "table"}
+    assert kinds == wanted
+    assert ("gate", "lanewise") in modes
     assert {("broadcast",), ("lanewise",), ("maximum",)} <= modes
     assert {("broadcast", "broadcast"), ("broadcast", "lanewise"), ("lanewise",) * 2} <= modes
     assert facts >= {"wshift", "dilation", "asymmetric", "signed", "unsigned", "shifts differ"}
-    assert facts >= {"concatenation", "slice", "stride 4"}
+    assert facts >= {"concatenation", "slice", "stride 0", "stride 4", "table"}
 
 
 @pytest.mark.parametrize("seed", TRAINED)
