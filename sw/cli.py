@@ -331,6 +331,25 @@ def prune(
         raise SecateurError(data["gate"])
 
 
+@app.command(epilog="Example: secateur example home -o home-out")
+def example(
+    name: Annotated[str, typer.Argument(help="security, home or traffic: docs/examples.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output-dir")] = None,
+    clock: Annotated[float, typer.Option(help="MHz, for latencies.")] = 150.0,
+    as_json: Json = False,
+) -> None:
+    """Run a use on small hardware: train, prune, quantise, compile, simulate, compare."""
+    from secateur.example import run_example
+    from secateur.report import show_example
+
+    folder = Path(f"{name}-out") if output is None else output
+    with bar() as progress:
+        data = run_example(name, folder, clock_mhz=clock, progress=stage_bar(progress))
+    emit(data, as_json, show_example)
+    if data["gate"] is not None:
+        raise SecateurError(data["gate"])
+
+
 @app.command(epilog="Example: secateur study docs/recipes/mnist-study.toml -o out")
 def study(
     file: Annotated[Path, typer.Argument(help="TOML file, see docs/pruning.md.")],

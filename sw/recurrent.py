@@ -27,17 +27,16 @@ class Tape:
 
 
 class Stateful(nn.Module):
-    """A module whose state lives on from one time step to the next, zero at first.
+    """A module whose state lives on from one time step to the next, zero at first."""
 
-    Parameters
-    ----------
-    state_shapes : of each state, without the batch
-    """
-
-    def __init__(self, state_shapes: Sequence[tuple[int, ...]]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.state_shapes = [tuple(shape) for shape in state_shapes]
         self.tape = Tape()
+
+    @property
+    def state_shapes(self) -> list[tuple[int, ...]]:
+        """Of each state, without the batch."""
+        raise SecateurError(f"{type(self).__name__} does not say what states it has")
 
     def begin(self, like: Tensor, batch: int) -> list[Tensor]:
         """The states to begin with; ``like`` gives type and device."""
@@ -71,6 +70,11 @@ class Cell(nn.Module):
         for gate in self.gates:
             self.add_module(f"{gate}_x", nn.Linear(inputs, hidden, bias=bias))
             self.add_module(f"{gate}_h", nn.Linear(hidden, hidden, bias=bias))
+
+    @property
+    def hidden(self) -> int:
+        """Width of the states, which pruning may change."""
+        return cast(nn.Linear, self.get_submodule(f"{self.gates[0]}_h")).out_features
 
     def of(self, gate: str, side: str, value: Tensor) -> Tensor:
         """What a gate makes of the input ("x") or of the state ("h")."""
@@ -125,18 +129,20 @@ class Recurrent(Stateful):
     Parameters
     ----------
     cells : one a layer
-    hidden : width of their states
     batch_first : x is (N, T, F), otherwise (T, N, F)
     dropout : between layers, in training
     """
 
-    def __init__(
-        self, cells: Sequence[Cell], hidden: int, *, batch_first: bool, dropout: float = 0.0
-    ) -> None:
-        super().__init__([(hidden,)] * sum(cell.states for cell in cells))
+    def __init__(self, cells: Sequence[Cell], *, batch_first: bool, dropout: float = 0.0) -> None:
+        super().__init__()
         self.cells = nn.ModuleList(cells)
         self.dropout = nn.Dropout(dropout)
         self.batch_first = batch_first
+
+    @property
+    def state_shapes(self) -> list[tuple[int, ...]]:
+        cells = [cast(Cell, cell) for cell in self.cells]
+        return [(cell.hidden,) for cell in cells for _ in range(cell.states)]
 
     def forward(
         self, x: Tensor, hx: object = None
@@ -176,8 +182,13 @@ class Steps(Stateful):
     """
 
     def __init__(self, model: nn.Module, state_shapes: Sequence[tuple[int, ...]]) -> None:
-        super().__init__(state_shapes)
+        super().__init__()
         self.model = model
+        self._shapes = [tuple(shape) for shape in state_shapes]
+
+    @property
+    def state_shapes(self) -> list[tuple[int, ...]]:
+        return self._shapes
 
     def forward(self, x: Tensor) -> Tensor:
         states = self.begin(x, x.shape[0])
@@ -259,9 +270,7 @@ def _decomposed(part: nn.Module, path: str) -> nn.Module:
         cell = _cell(_LAYERS[type(part)], inputs, layers.hidden_size, layers)
         _copy_gates(cell, part, f"_l{index}")
         cells.append(cell)
-    return Recurrent(
-        cells, layers.hidden_size, batch_first=layers.batch_first, dropout=layers.dropout
-    )
+    return Recurrent(cells, batch_first=layers.batch_first, dropout=layers.dropout)
 
 
 def _cell(kind: type[Cell], inputs: int, hidden: int, like: nn.RNNBase | nn.RNNCellBase) -> Cell:

@@ -180,6 +180,35 @@ def show_prune(data: Data) -> None:
     console.print(f"Results: {data['folder']}/model.sec, {data['folder']}/record.json")
 
 
+def show_example(data: Data) -> None:
+    """A use, dense beside pruned."""
+    dense, pruned = data["dense"], data["pruned"]
+    table = _table(f"{data['what'].split(';')[0]}; {data['target']}, int8", "", "dense", "pruned")
+    sequence = "" if data["steps"] == 1 else f", {data['steps']} steps"
+    rows = [
+        ("accuracy", "accuracy", ".2%"),
+        ("cycles of a step" if sequence else "cycles of an inference", "cycles", ",.0f"),
+        (f"milliseconds at {data['clock_mhz']:g} MHz{sequence}", "milliseconds", ",.3f"),
+        (f"microjoules, an estimate{sequence}", "microjoules", ",.2f"),
+        ("ROM bytes", "rom_bytes", ",.0f"),
+        ("weight blocks", "blocks", ",.0f"),
+    ]
+    for label, key, style in rows:
+        table.add_row(label, format(dense[key], style), format(pruned[key], style))
+    table.add_row("same answer as dense", "", f"{data['agreement']:.2%}")
+    console.print(table)
+    gone = [f"{name} {a} to {b}" for name, (a, b) in data["widths"].items() if a != b]
+    if gone:
+        console.print(f"Channels: {', '.join(gone)}.", markup=False)
+    console.print(
+        f"{data['samples']:,} samples in the golden interpreter, "
+        f"{data['simulated']['samples']} of them in Verilator, every layer "
+        f"({data['simulated']['layers_compared']} comparisons): no difference.",
+        markup=False,
+    )
+    console.print(f"Results: {data['folder']}/model.sec, example.json, record.json", markup=False)
+
+
 def show_study(data: Data) -> None:
     """Variants of a recipe, mean and deviation over the seeds."""
     columns = ("float", "dense int8", "int8", "drop", "cycles", "rom bytes", "density of dense")

@@ -1,0 +1,1 @@
+"""Three uses on small hardware, each a recipe with real data: ``secateur example NAME``."""
