@@ -1,9 +1,8 @@
 """Cycles of an image beside what Arm's Vela estimates for an Ethos-U55 with as many multipliers.
 
 Vela is the compiler of those NPUs (PyPI ``ethos-u-vela``, Apache-2.0); it reads the int8 .tflite
-file of the same network. Its cycles are the estimate of its performance model, for weights as they
-are in that file: the U55 multiplies zero weights like any others. Ours are those that the Verilog
-takes.
+file of the same network. Its cycles are the estimate of a model of performance, in which zero
+weights cost the NPU as much as any others. Ours are those that the Verilog takes.
 """
 
 from __future__ import annotations

@@ -238,8 +238,8 @@ def show_compare(data: Data) -> None:
         f"Exact: the compiler's count, which the Verilog repeats to the cycle; dense is the same "
         f"network with every block kept. {ours['input_words']:,} words of input, one a cycle, are "
         f"not in it. Estimate: Vela {vela['version']}'s model of the NPU, {vela['system_config']}, "
-        f"{vela['memory_mode']}: weights and tensors in SRAM at the NPU's clock; zero weights are "
-        f"not skipped. Ratios are Vela's cycles to ours at as many multipliers.",
+        f"{vela['memory_mode']}: weights and tensors in SRAM at the NPU's clock. Ratios are Vela's "
+        f"cycles to ours, at as many multipliers.",
         markup=False,
     )
     if all(row["ratio"] is None for row in data["estimates"]):

@@ -49,9 +49,14 @@ TYPES = {
 
 
 class Writer:
-    """Collects layers in order; tensors are known by their index, ``shapes`` are NHWC or NC."""
+    """Collects layers in order; tensors are known by their index, ``shapes`` are NHWC or NC.
 
-    def __init__(self, seed: int = 0) -> None:
+    ``density`` of the blocks of eight output channels x one weight position is kept in every layer
+    but the depthwise ones.
+    """
+
+    def __init__(self, density: float = 1.0, seed: int = 0) -> None:
+        self._density = density
         self.shapes: list[Shape] = []
         self._builder = flatbuffers.Builder(1 << 16)
         self._random = np.random.default_rng(seed)
@@ -180,6 +185,9 @@ class Writer:
         scale = 1 / 73 / np.sqrt(prod(shape) / outputs)
         scales = scale * self._random.uniform(0.5, 2.0, count)
         values = self._random.integers(-127, 128, shape, np.int8)
+        if channel != 3:
+            blocks = self._random.random((-(-outputs // 8), *shape[1:])) < self._density
+            values *= np.repeat(blocks, 8, axis=0)[:outputs]
         weights = self.tensor(shape, list(scales), values, channel or 0)
         biases = self._random.integers(-999, 1000, outputs, np.int32)
         return weights, self.tensor((outputs,), list(scales / 127), biases)
@@ -200,9 +208,9 @@ class Writer:
         return output
 
 
-def write_resnet8(path: Path) -> None:
+def write_resnet8(path: Path, density: float = 1.0) -> None:
     """ResNet-8: 32 x 32 x 3 to 10."""
-    w = Writer()
+    w = Writer(density)
     source = w.input(32, 32, 3)
     x = w.conv(source, 16, 3)
     x = w.add(x, w.conv(w.conv(x, 16, 3), 16, 3, act=NONE))
@@ -212,9 +220,9 @@ def write_resnet8(path: Path) -> None:
     w.save(path, source, w.dense(w.mean(x), 10))
 
 
-def write_dscnn(path: Path) -> None:
+def write_dscnn(path: Path, density: float = 1.0) -> None:
     """DS-CNN: 49 x 10 x 1 to 12."""
-    w = Writer()
+    w = Writer(density)
     source = w.input(49, 10, 1)
     x = w.conv(source, 64, (10, 4), 2)
     for _ in range(4):
@@ -222,9 +230,9 @@ def write_dscnn(path: Path) -> None:
     w.save(path, source, w.dense(w.mean(x), 12))
 
 
-def write_mobilenet(path: Path) -> None:
+def write_mobilenet(path: Path, density: float = 1.0) -> None:
     """MobileNetV1 0.25: 96 x 96 x 3 to 2."""
-    w = Writer()
+    w = Writer(density)
     source = w.input(96, 96, 3)
     x = w.conv(source, 8, 3, 2)
     for channels, stride in zip(MobileNetV1.CHANNELS[1:], MobileNetV1.STRIDES, strict=True):
@@ -232,9 +240,9 @@ def write_mobilenet(path: Path) -> None:
     w.save(path, source, w.dense(w.mean(x), 2))
 
 
-def write_autoencoder(path: Path) -> None:
+def write_autoencoder(path: Path, density: float = 1.0) -> None:
     """Autoencoder: 640 to 640."""
-    w = Writer()
+    w = Writer(density)
     x = source = w.input(640)
     for width in Autoencoder.WIDTHS[1:-1]:
         x = w.dense(x, width, RELU)
@@ -242,7 +250,7 @@ def write_autoencoder(path: Path) -> None:
 
 
 #: Writers by the class of the same network.
-WRITERS: dict[Any, Callable[[Path], None]] = {
+WRITERS: dict[Any, Callable[..., None]] = {
     ResNet8: write_resnet8,
     DSCNN: write_dscnn,
     MobileNetV1: write_mobilenet,
