@@ -45,7 +45,7 @@ class Estimate:
     multipliers : multiply-accumulates a cycle
     cycles : of the NPU at work
     cycles_total : with what it waits for memory
-    macs : multiply-accumulates of the network, padding included
+    macs : multiply-accumulates of the network, by Vela's count
     cpu_operators : operators that the NPU does not run; they are not in the cycles
     """
 

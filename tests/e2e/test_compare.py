@@ -203,7 +203,7 @@ def test_vela_itself(kind: type[nn.Module], macs: int, expected: int, tmp_path: 
     WRITERS[kind](path)
     found = estimate(path, "ethos-u55-64")
     assert found.cpu_operators == 0
-    assert macs <= found.macs < 1.004 * macs  # Vela counts the mean, too
+    assert macs <= found.macs < 1.07 * macs  # Vela counts the mean, 4.4.1 some more
     assert found.macs / 64 <= found.cycles <= found.cycles_total
     assert 0.8 < found.cycles / expected < 1.25
 
