@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 from typer.testing import CliRunner
 
@@ -98,7 +99,10 @@ def test_ratios_by_hand(image: Image, stand_in: Any) -> None:
     }
 
 
-def test_the_command(image: Image, stand_in: Any, tmp_path: Path) -> None:
+def test_the_command(
+    image: Image, stand_in: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("secateur.report.console", Console(width=200))
     code = (
         GOOD.replace("operators = 0", "operators = 3")
         + f"""
@@ -109,7 +113,7 @@ assert options["--memory-mode"] == "{MEMORY_MODE}"
     tflite = stand_in(code)
     image.save(tmp_path / "model.sec")
     command = ["compare", str(tmp_path / "model.sec"), "--tflite", str(tflite)]
-    shown = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
+    shown = CliRunner().invoke(app, command)
     assert shown.exit_code == 0
     for words in ("pruned, exact", "ethos-u55-128, estimate", "3 operators", "Vela 9.9"):
         assert words in " ".join(shown.output.split())
