@@ -221,7 +221,7 @@ def show_energy(data: Data) -> None:
 
 def show_compare(data: Data) -> None:
     """Cycles of the image, exact, beside those that Vela estimates."""
-    columns = ("multipliers", "cycles", "with memory", "x ours dense", "x ours pruned", "on CPU")
+    columns = ("MACs", "cycles", "with memory", "x dense", "x pruned")
     table = _table(f"{data['image']} beside {data['tflite']}: cycles", "", *columns)
     ours, vela = data["secateur"], data["vela"]
     for name in ("dense", "pruned"):
@@ -231,8 +231,7 @@ def show_compare(data: Data) -> None:
         cells = [f"{row['multipliers']}", f"{row['cycles']:,}", f"{row['cycles_total']:,}"]
         ratio = row["ratio"]
         cells += ["", ""] if ratio is None else [f"{ratio[key]:.2f}" for key in ("dense", "pruned")]
-        on_cpu = f"{row['cpu_operators']} operators" if row["cpu_operators"] else "none"
-        table.add_row(f"{row['accelerator']}, estimate", *cells, on_cpu)
+        table.add_row(f"{row['accelerator']}, estimate", *cells)
     console.print(table)
     console.print(
         f"Exact: the compiler's count, which the Verilog repeats to the cycle; dense is the same "
@@ -242,5 +241,11 @@ def show_compare(data: Data) -> None:
         f"cycles to ours, at as many multipliers.",
         markup=False,
     )
+    for row in data["estimates"]:
+        if row["cpu_operators"]:
+            console.print(
+                f"{row['accelerator']} leaves {row['cpu_operators']} operators to the CPU; their "
+                f"time is not in it."
+            )
     if all(row["ratio"] is None for row in data["estimates"]):
         console.print(f"None of them has {ours['multipliers']} multipliers: no ratio.")
