@@ -384,6 +384,29 @@ def energy(
     emit(estimate(images.load(image), energies), as_json, show_energy)
 
 
+@app.command(epilog="Example: secateur compare model.sec --tflite model.tflite")
+def compare(
+    image: ImageFile,
+    tflite: Annotated[Path, typer.Option(help="The same network in int8, TensorFlow Lite.")],
+    accelerator: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Vela's name, e.g. ethos-u55-64; repeat for several.", show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Put Arm Vela's cycle estimates for Ethos-U55 beside the image's cycles."""
+    from secateur import compare as comparison
+    from secateur import image as images
+    from secateur.report import show_compare
+
+    loaded = images.load(image)
+    with progress_console.status("running Vela"):
+        data = comparison.compare(loaded, tflite, accelerator or comparison.DEFAULT)
+    emit(data | {"image": str(image)}, as_json, show_compare)
+
+
 def stage_bar(progress: Progress) -> Callable[[str, int, int, str], None]:
     """A bar a stage; every note is printed once, above the bars."""
     tasks: dict[str, Any] = {}

@@ -51,6 +51,15 @@ def summary(image: Image) -> dict[str, Any]:
     }
 
 
+def dense_macs(metadata: dict[str, Any]) -> int:
+    """Multiply-accumulates of the network before pruning, a product with a padding zero included.
+
+    Residual adds, products of tensors and pooling are not counted.
+    """
+    pixels = {tensor["name"]: tensor["height"] * tensor["width"] for tensor in metadata["tensors"]}
+    return sum(_weights(layer) * pixels[layer["output"]] for layer in metadata["layers"])
+
+
 def _weights(layer: dict[str, Any]) -> int:
     """Weights of the model's own in a layer; the lane-wise source of a residual add has none."""
     return sum(

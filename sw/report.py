@@ -246,3 +246,35 @@ def show_energy(data: Data) -> None:
         f"weight), {skipped:,} skipped. An estimate: exact counts, energies from {data['source']}.",
         markup=False,
     )
+
+
+def show_compare(data: Data) -> None:
+    """Cycles of the image, exact, beside those that Vela estimates."""
+    columns = ("MACs", "cycles", "with memory", "x dense", "x pruned")
+    table = _table(f"{data['image']} beside {data['tflite']}: cycles", "", *columns)
+    ours, vela = data["secateur"], data["vela"]
+    for name in ("dense", "pruned"):
+        cycles = ours["cycles_dense" if name == "dense" else "cycles"]
+        table.add_row(f"{ours['target']} {name}, exact", f"{ours['multipliers']}", f"{cycles:,}")
+    for row in data["estimates"]:
+        cells = [f"{row['multipliers']}", f"{row['cycles']:,}", f"{row['cycles_total']:,}"]
+        ratio = row["ratio"]
+        cells += ["", ""] if ratio is None else [f"{ratio[key]:.2f}" for key in ("dense", "pruned")]
+        table.add_row(f"{row['accelerator']}, estimate", *cells)
+    console.print(table)
+    console.print(
+        f"Exact: the compiler's count, which the Verilog repeats to the cycle; dense is the same "
+        f"network with every block kept. {ours['input_words']:,} words of input, one a cycle, are "
+        f"not in it. Estimate: Vela {vela['version']}'s model of the NPU, {vela['system_config']}, "
+        f"{vela['memory_mode']}: weights and tensors in SRAM at the NPU's clock. Ratios are Vela's "
+        f"cycles to ours, at as many multipliers.",
+        markup=False,
+    )
+    for row in data["estimates"]:
+        if row["cpu_operators"]:
+            console.print(
+                f"{row['accelerator']} leaves {row['cpu_operators']} operators to the CPU; their "
+                f"time is not in it."
+            )
+    if all(row["ratio"] is None for row in data["estimates"]):
+        console.print(f"None of them has {ours['multipliers']} multipliers: no ratio.")
