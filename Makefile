@@ -8,6 +8,9 @@ STAMP := $(VENV)/installed
 # secateur, secateur.hw, ... under their names, for tools that do not run Python's import hooks
 TREE := build/tree
 
+# packages of which the examples read data and weights, and nothing else
+CARRIERS := aeon facenet-pytorch scikit-image
+
 .PHONY: demo test test-long lint tree
 
 demo: $(STAMP)
@@ -30,6 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install -q -c constraints.txt --no-deps $(CARRIERS)
 	touch $@
 
 tree:
