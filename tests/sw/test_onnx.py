@@ -18,7 +18,7 @@ from secateur.cli import app
 from secateur.errors import SecateurError
 from secateur.models import DSCNN, Autoencoder, MobileNetV1, ResNet8
 from secateur.onnx_import import convert_onnx, load_onnx
-from secateur.onnx_layers import dequantised
+from secateur.onnx_quantised import dequantised
 from secateur.pruning import prune
 from tests.onnx_backend import PASSED, outcomes
 from tests.pipeline import build, check_image, compile_for, target
