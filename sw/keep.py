@@ -17,7 +17,7 @@ from torch.fx import GraphModule, Node
 from secateur.canonical import canonicalise
 from secateur.canonical_pool import depthwise
 from secateur.errors import SecateurError
-from secateur.export import export, leave_to_host
+from secateur.export import export, leave_to_host, output_node
 from secateur.graph import CAT, PAD, Editor, constant, is_call, refuse
 from secateur.harmonise import SHIFT_LIMIT, SHIFT_SPAN, UNIT_LIMIT
 from secateur.hw.spec import WSHIFT
@@ -63,6 +63,9 @@ def keep_scales(model: torch.nn.Module, shape: tuple[int, ...]) -> GraphModule:
     for node in list(gm.graph.nodes):
         if is_quantise(node) and _is_layer(cast(Node, node.args[0])):
             _quantise_weights(editor, match_layer(cast(Node, node.args[0])), scale_of(node))
+    for root in stored_roots(output_node(gm)):
+        if not is_dequantise(root):
+            raise refuse(root, "its result is not quantised", "quantise the output, too")
     gm.graph.eliminate_dead_code()
     gm.graph.lint()
     gm.recompile()
@@ -149,8 +152,9 @@ def _quantise_weights(editor: Editor, match: Match, out: Scale) -> None:
     else:
         raise refuse(
             match.result,
-            f"weights, added tensors and scales want shifts from {least.min()}..{most.min()} to "
-            f"{least.max()}..{most.max()}, the array has a span of {SHIFT_SPAN} from 0 on",
+            f"its scales and weights want shifts of at least {least.min()} to {least.max()} and "
+            f"at most {most.min()} to {most.max()}, the array has 0 to {SHIFT_LIMIT} and a span of "
+            f"{SHIFT_SPAN}",
             _REMEDY,
         )
     for product in products:

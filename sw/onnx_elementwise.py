@@ -77,6 +77,8 @@ def clip(node: Any, attributes: Attributes, context: Context) -> Run:
 def prelu(node: Any, attributes: Attributes, context: Context) -> Run:
     slope, shape = context.constant(node, 1), context.shape(node)
     assert slope is not None
+    if context.version() < 7 and slope.ndim == 1:  # by channel, before there was broadcasting
+        slope = slope.reshape(-1, *[1] * (len(shape) - 2))
     values = by_channel(node, slope, len(shape), shape[1] if len(shape) > 1 else 0)
     layer = nn.PReLU(values.numel())
     with torch.no_grad():
@@ -114,6 +116,8 @@ def arithmetic(node: Any, attributes: Attributes, context: Context) -> Run:
     What a layer's output is multiplied by, or what is added to it, goes into the layer.
     """
     kind = node.op_type
+    if attributes.get("axis") is not None:
+        raise refuse(node, "broadcasts along an axis that it names", "export opset 7 or later")
     fixed = [index for index, name in enumerate(node.input) if name in context.known]
     if not fixed:
         return _of_tensors(node, context)

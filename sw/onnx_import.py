@@ -52,7 +52,11 @@ class OnnxModel(nn.Module):
             self.layers[key] = run
         self._steps.append((run, inputs, out))
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
+        return self.evaluate(x)
+
+    def evaluate(self, *inputs: Tensor) -> Tensor:
+        """The output for one tensor or several."""
         tensors = dict(zip(self._sources, inputs, strict=True))
         for run, names, out in self._steps:
             tensors[out] = run(*(tensors[name] for name in names))
@@ -185,7 +189,10 @@ def _fold(node: Any, context: Context) -> list[npt.NDArray[Any]]:
             for name in node.output
         ],
     )
-    model = helper.make_model(graph, opset_imports=context.opsets)
+    opsets = context.opsets
+    if node.op_type == "QuantizeLinear":  # the same
+        opsets = [helper.make_opsetid("", max(context.version(), 19))]
+    model = helper.make_model(graph, opset_imports=opsets)
     try:
         return list(ReferenceEvaluator(model).run(None, values))
     except Exception as error:

@@ -55,8 +55,9 @@ def _matmul(node: Any, attributes: Attributes, context: Context) -> Run:
 
 def _flatten(node: Any, attributes: Attributes, context: Context) -> Run:
     rank = len(context.shape(node))
-    if attributes.get("axis", 1) % max(rank, 1) != 1:
-        raise refuse(node, f"flattens from axis {attributes['axis']}", "flatten from axis 1")
+    axis = attributes.get("axis", 1)
+    if axis % max(rank, 1) != 1:
+        raise refuse(node, f"flattens {rank} dimensions from axis {axis}", "flatten from axis 1")
     return nn.Flatten()
 
 
@@ -69,7 +70,7 @@ def _reshape(node: Any, attributes: Attributes, context: Context) -> Run:
     batch = target[:1] in ([0], [-1]) or target[0] == shape[0]
     wide = target[1:2] in ([-1], [size]) and target[:2] != [-1, -1]
     if target[2:] == [1, 1] and batch and size > 0 and wide:
-        return nn.Sequential(nn.Flatten(), nn.Unflatten(1, (size, 1, 1)))
+        return lambda x: x.flatten(1).unsqueeze(2).unsqueeze(3)
     if len(target) != 2 or not batch or not wide:
         raise refuse(node, f"reshapes {shape} to {target}", "only flattening is supported")
     return nn.Flatten()

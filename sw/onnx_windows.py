@@ -87,8 +87,6 @@ def _pool_of(
     if len(kernel) not in (1, 2):
         raise refuse(node, f"a {len(kernel)}-D pooling", "use 1-D or 2-D pooling")
     context.shape(node, len(kernel) + 2)
-    if any(d != 1 for d in attributes.get("dilations", [1])):
-        raise refuse(node, "a dilated pooling", "use dilation 1")
     strides = tuple(attributes.get("strides", [1] * len(kernel)))
     return kernel, strides, *_padding(node, attributes, context, kernel)
 
@@ -98,13 +96,16 @@ def max_pool(node: Any, attributes: Attributes, context: Context) -> Run:
     if before != after or any(2 * b > k for b, k in zip(before, kernel, strict=True)):
         raise refuse(node, "uneven padding of a maximum, or more than half of it", "pad less")
     ceil = bool(attributes.get("ceil_mode", 0))
-    kind: Any = nn.MaxPool2d if len(kernel) == 2 else nn.MaxPool1d
-    pool: nn.Module = kind(kernel, strides, before, ceil_mode=ceil)
-    return pool
+    dilations = tuple(attributes.get("dilations", [1] * len(kernel)))
+    if len(kernel) == 2:
+        return nn.MaxPool2d(kernel, strides, before, dilations, ceil_mode=ceil)
+    return nn.MaxPool1d(kernel[0], strides[0], before[0], dilations[0], ceil_mode=ceil)
 
 
 def average_pool(node: Any, attributes: Attributes, context: Context) -> Run:
     kernel, strides, before, after = _pool_of(node, attributes, context)
+    if any(d != 1 for d in attributes.get("dilations", [1])):
+        raise refuse(node, "a dilated average", "use dilation 1")
     if attributes.get("ceil_mode", 0):
         raise refuse(node, "ceil_mode of an average", "pad explicitly and use ceil_mode 0")
     padded = any((*before, *after))
