@@ -144,6 +144,7 @@ def _quantise_weights(editor: Editor, match: Match, out: Scale) -> None:
         if operand.product is None:  # a tensor that is added: what its weights can be
             ahead = out.exponent - _scale(operand).exponent
             windows = [(ahead, ahead + UNIT_LIMIT), (ahead + WSHIFT, ahead + WSHIFT + UNIT_LIMIT)]
+    asked = f"{least.min()} to {least.max()} and at most {most.min()} to {most.max()}"
     for low, high in windows:
         below, above = np.maximum(least, low), np.minimum(most, high)
         shift = np.maximum(below, np.minimum(above, below.max() - SHIFT_SPAN))
@@ -152,8 +153,8 @@ def _quantise_weights(editor: Editor, match: Match, out: Scale) -> None:
     else:
         raise refuse(
             match.result,
-            f"its scales and weights want shifts of at least {least.min()} to {least.max()} and "
-            f"at most {most.min()} to {most.max()}, the array has 0 to {SHIFT_LIMIT} and a span of "
+            f"its scales and weights want shifts of at least {asked}, the array has "
+            f"{max(windows[0][0], 0)} to {min(windows[-1][1], SHIFT_LIMIT)} and a span of "
             f"{SHIFT_SPAN}",
             _REMEDY,
         )

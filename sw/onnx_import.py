@@ -22,6 +22,17 @@ from secateur.onnx_quantised import RECHOSEN, dequantised, moved
 Step = tuple[Callable[..., Tensor], tuple[str, ...], str]
 
 
+class _Function(nn.Module):
+    """A function as a module: the names of modules are those that messages give."""
+
+    def __init__(self, run: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.run(*inputs)
+
+
 class OnnxModel(nn.Module):
     """A chain of steps over named tensors, one output; one input if it is to run on the array.
 
@@ -44,12 +55,12 @@ class OnnxModel(nn.Module):
 
     def add(self, name: str, run: Callable[..., Tensor], inputs: tuple[str, ...], out: str) -> None:
         """Append a step that computes the tensor ``out``."""
-        if isinstance(run, nn.Module):
-            key, count = name, 1
-            while key in self.layers:
-                count += 1
-                key = f"{name}_{count}"
-            self.layers[key] = run
+        run = run if isinstance(run, nn.Module) else _Function(run)
+        key, count = name, 1
+        while key in self.layers:
+            count += 1
+            key = f"{name}_{count}"
+        self.layers[key] = run
         self._steps.append((run, inputs, out))
 
     def forward(self, x: Tensor) -> Tensor:

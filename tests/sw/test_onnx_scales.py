@@ -119,10 +119,8 @@ def signals() -> tuple[onnx.ModelProto, tuple[int, ...]]:
     return q.finish(q.store(b, -5), (2, 16), 2), (2, 16)
 
 
-@pytest.mark.parametrize("kind", [maps, signals])
-def test_codes_are_those_of_onnx(kind: object) -> None:
+def same_codes(proto: onnx.ModelProto, shape: tuple[int, ...]) -> None:
     """Bit for bit, on the golden model of the array, against onnx's reference evaluator."""
-    proto, shape = kind()  # type: ignore[operator]
     x = RNG(3).normal(size=(24, *shape)).astype(np.float32)
     (expected,) = ReferenceEvaluator(proto).run(None, {"x": x})
     assert len(np.unique(expected)) > 10
@@ -135,6 +133,35 @@ def test_codes_are_those_of_onnx(kind: object) -> None:
     image = compile_for(built, to)
     assert check_image(built, image, to.geometry) > 0
     np.testing.assert_array_equal(api.run(image, x).values, expected)
+
+
+@pytest.mark.parametrize("made", [maps(), signals()])
+def test_codes_are_those_of_onnx(made: tuple[onnx.ModelProto, tuple[int, ...]]) -> None:
+    same_codes(*made)
+
+
+_ODD = np.array([[3, -5, 89], [87, 1, 2], [-77, 4, 5], [1, 1, 127]]) / 512
+_ONES = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [-1, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("rows", "added"),
+    [
+        (np.where([[1], [0], [0], [1]], _ONES, _ODD), None),  # some channels, finer than they need
+        (np.repeat([[0], [1], [0], [0.25]], 3, 1), None),  # channels of zeros
+        (_ONES, -8),  # weights finer than they need, for a tensor that is finer
+        (np.where([[1], [0], [0], [1]], _ONES, _ODD), -7),  # a tensor with WSHIFT
+        (_ODD / 2, -6),
+    ],
+)
+def test_exponents_of_weights_are_chosen(rows: np.ndarray, added: int | None) -> None:
+    q = Qdq(7)
+    x = q.store("x", -6)
+    y = q.call("Conv", f"{x} {q.hold(rows.reshape(4, 3, 1, 1).astype(np.float32))}")
+    if added is not None:
+        other = q.call("Conv", f"{x} {q.weight(4, 3, 1, 1, exponents=(-9, -7))}")
+        y = q.call("Add", f"{y} {q.store(other, added)}")
+    same_codes(q.finish(q.store(y, -4), (3, 4, 4), 4), (3, 4, 4))
 
 
 def a_layer(
