@@ -80,7 +80,7 @@ def _store_before_moves(editor: Editor) -> None:
     """quantise(move(x)) becomes move(quantise(x)): pooling, views and the like move codes."""
     waiting = [node for node in editor.gm.graph.nodes if is_quantise(node)]
     while waiting:
-        node = waiting.pop()
+        node = waiting.pop(0)  # in order: what is behind it may come to lie on a move
         move = cast(Node, node.args[0])
         if not is_call(move, *MOVES, PAD):
             continue
@@ -93,7 +93,7 @@ def _store_before_moves(editor: Editor) -> None:
                 stored.append(
                     editor.call(_target(dequantise), codes, *dequantise.args[1:], like=move)
                 )
-                waiting.append(codes)
+                waiting.insert(0, codes)
             first = stored if is_call(move, CAT) else stored[0]
             again = editor.call(_target(move), first, *move.args[1:], like=move)
         for user in list(node.users):

@@ -164,6 +164,16 @@ def test_exponents_of_weights_are_chosen(rows: np.ndarray, added: int | None) ->
     same_codes(q.finish(q.store(y, -4), (3, 4, 4), 4), (3, 4, 4))
 
 
+def test_codes_move_through_one_pooling_after_another() -> None:
+    """Both change the scale; the second one reads what the first one left."""
+    q = Qdq(8)
+    x = q.call("Conv", f"{q.store('x', -6)} {q.weight(4, 3, 1, 1, exponents=(-9, -7))}")
+    for exponent in (-6, -5):
+        x = q.call("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+        x = q.store(x, exponent)
+    same_codes(q.finish(q.store(q.call("Relu", x), -5, np.uint8), (3, 8, 8), 4), (3, 8, 8))
+
+
 def a_layer(
     *,
     scale: float = 2.0**-6,
