@@ -132,7 +132,9 @@ def _elementwise(editor: Editor, node: Node, lifted: dict[Node, Node]) -> Node:
         aten.clone.default,
         aten.prelu.default,
     )
-    if torch.Tag.pointwise not in getattr(node.target, "tags", []) and node.target not in same:
+    pointwise = torch.Tag.pointwise in getattr(node.target, "tags", [])
+    quantises = str(node.target).startswith("quantized_decomposed.")
+    if not (pointwise or quantises or node.target in same):
         raise refuse(
             node,
             "has no equivalent on signals (N, C, L)",

@@ -149,7 +149,7 @@ def compile(
             raise SecateurError(f"{calibrate}: calibration wants floats, not {values.dtype}")
         data = torch.from_numpy(values)
     sys.path.insert(0, str(Path.cwd()))  # where package.module:callable is looked for
-    found, notes = load_model(model)
+    found, notes = load_model(model, calibrated=data is not None)
     for note in notes:
         warnings.warn(f"{model}: {note}", SecateurWarning, stacklevel=1)
     image = api.compile(found, target=chosen, calibration=data)

@@ -15,49 +15,69 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from secateur.errors import SecateurError
-from secateur.onnx_layers import LAYERS, Context, dequantised, refuse
+from secateur.onnx_context import Context, refuse
+from secateur.onnx_layers import LAYERS, REFUSED
+from secateur.onnx_quantised import RECHOSEN, dequantised, moved
 
 Step = tuple[Callable[..., Tensor], tuple[str, ...], str]
 
 
+class _Function(nn.Module):
+    """A function as a module: the names of modules are those that messages give."""
+
+    def __init__(self, run: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.run(*inputs)
+
+
 class OnnxModel(nn.Module):
-    """A chain of steps over named tensors, one input and one output.
+    """A chain of steps over named tensors, one output; one input if it is to run on the array.
 
     ``layers`` holds the modules, by the names of their nodes. ``notes`` says what is not as in the
-    file.
+    file. ``shape`` is that of a sample, 0 where it is not fixed.
     """
 
-    def __init__(self, source: str, result: str, notes: list[str]) -> None:
+    def __init__(self, sources: tuple[str, ...], result: str, notes: list[str]) -> None:
         super().__init__()
         self.layers = nn.ModuleDict()
         self.notes = notes
-        self._source, self._result = source, result
+        self._sources, self._result = sources, result
         self._steps: list[Step] = []
+        self.shape: tuple[int, ...] = ()
+
+    @property
+    def quantised(self) -> bool:
+        """Whether the file quantises activations, and this module does not."""
+        return RECHOSEN in self.notes
 
     def add(self, name: str, run: Callable[..., Tensor], inputs: tuple[str, ...], out: str) -> None:
         """Append a step that computes the tensor ``out``."""
-        if isinstance(run, nn.Module):
-            key, count = name, 1
-            while key in self.layers:
-                count += 1
-                key = f"{name}_{count}"
-            self.layers[key] = run
+        run = run if isinstance(run, nn.Module) else _Function(run)
+        key, count = name, 1
+        while key in self.layers:
+            count += 1
+            key = f"{name}_{count}"
+        self.layers[key] = run
         self._steps.append((run, inputs, out))
 
     def forward(self, x: Tensor) -> Tensor:
-        tensors = {self._source: x}
-        for run, inputs, out in self._steps:
-            tensors[out] = run(*(tensors[name] for name in inputs))
+        return self.evaluate(x)
+
+    def evaluate(self, *inputs: Tensor) -> Tensor:
+        """The output for one tensor or several."""
+        tensors = dict(zip(self._sources, inputs, strict=True))
+        for run, names, out in self._steps:
+            tensors[out] = run(*(tensors[name] for name in names))
         return tensors[self._result]
 
 
-def load_onnx(path: Path) -> OnnxModel:
-    """Read an ONNX file.
+def read_onnx(path: Path) -> Any:
+    """The ``onnx.ModelProto`` of a file.
 
-    Raises
-    ------
-    SecateurError : the file is no ONNX model, the package onnx is missing, or the model has an
-        operator, or a form of one, that is not supported: named, with what to do instead
+    Raises SecateurError if the file is no ONNX model, or the package onnx is missing.
     """
     try:
         import onnx
@@ -73,18 +93,43 @@ def load_onnx(path: Path) -> OnnxModel:
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise SecateurError(f"{path}: not an ONNX model ({reason})") from None
+    return model
+
+
+def load_onnx(path: Path) -> OnnxModel:
+    """Read an ONNX file as a module in float.
+
+    Raises
+    ------
+    SecateurError : the file is no ONNX model, the package onnx is missing, or the model has an
+        operator, or a form of one, that is not supported: named, with what to do instead
+    """
+    model = read_onnx(path)
     try:
         return convert_onnx(model)
     except SecateurError as error:
         raise SecateurError(f"{path}: {error}") from None
 
 
-def convert_onnx(model: Any, constants: dict[str, npt.NDArray[Any]] | None = None) -> OnnxModel:
-    """An ``onnx.ModelProto`` as a module; ``constants`` binds further inputs of the graph.
+def convert_onnx(
+    model: Any,
+    constants: dict[str, npt.NDArray[Any]] | None = None,
+    *,
+    keep: bool = False,
+    inputs: int = 1,
+) -> OnnxModel:
+    """An ``onnx.ModelProto`` as a module.
+
+    Parameters
+    ----------
+    model : the model
+    constants : binds further inputs of the graph
+    keep : quantise activations where the model does; by default it is left to calibration
+    inputs : how many the module takes; the array takes one
 
     Raises
     ------
-    SecateurError : as `load_onnx`
+    SecateurError : as `load_onnx`; with ``keep``, for scales that are no powers of two
     """
     import onnx
     from onnx import numpy_helper
@@ -94,7 +139,7 @@ def convert_onnx(model: Any, constants: dict[str, npt.NDArray[Any]] | None = Non
     known = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     known |= constants or {}
     sources = [value for value in graph.input if value.name not in known]
-    if len(sources) != 1 or len(graph.output) != 1:
+    if len(sources) != inputs or len(graph.output) != 1:
         raise SecateurError(
             f"the model has {len(sources)} inputs and {len(graph.output)} outputs, the array takes "
             f"one tensor and returns one; export one network with one of each"
@@ -109,8 +154,9 @@ def convert_onnx(model: Any, constants: dict[str, npt.NDArray[Any]] | None = Non
             readers[name] = readers.get(name, 0) + 1
     for value in graph.output:
         readers[value.name] = readers.get(value.name, 0) + 1
-    context = Context(known, shapes, readers, list(model.opset_import))
-    result = OnnxModel(sources[0].name, graph.output[0].name, context.notes)
+    context = Context(known, shapes, readers, list(model.opset_import), keep=keep)
+    result = OnnxModel(tuple(value.name for value in sources), graph.output[0].name, context.notes)
+    result.shape = tuple(shapes[sources[0].name][1:])
     for node in graph.node:
         _convert(node, context, result)
     return result.eval()
@@ -123,13 +169,15 @@ def _convert(node: Any, context: Context, result: OnnxModel) -> None:
     if all(name in context.known for name in names):
         context.known |= zip(node.output, _fold(node, context), strict=True)
         return
-    if node.op_type not in LAYERS or node.domain not in ("", "ai.onnx"):
-        raise refuse(node, "is not supported", f"supported are {', '.join(sorted(LAYERS))}")
     attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    convert = (LAYERS | REFUSED).get(node.op_type)
+    if convert is None or node.domain not in ("", "ai.onnx"):
+        raise refuse(node, "is not supported", f"supported are {', '.join(sorted(LAYERS))}")
     for name in node.output[1:]:
-        if name in context.readers:
+        if node.op_type in LAYERS and name in context.readers:
             raise refuse(node, f"has a second output, {name!r}, that is read", "export without it")
-    run = LAYERS[node.op_type](node, attributes, context)
+    run = convert(node, attributes, context)
+    moved(node, context)
     dynamic = tuple(name for name in names if name not in context.known)
     label = (node.name or node.output[0]).strip("/").replace("/", "_").replace(".", "_")
     result.add(label, run, dynamic, node.output[0])
@@ -152,7 +200,10 @@ def _fold(node: Any, context: Context) -> list[npt.NDArray[Any]]:
             for name in node.output
         ],
     )
-    model = helper.make_model(graph, opset_imports=context.opsets)
+    opsets = context.opsets
+    if node.op_type == "QuantizeLinear":  # the same
+        opsets = [helper.make_opsetid("", max(context.version(), 19))]
+    model = helper.make_model(graph, opset_imports=opsets)
     try:
         return list(ReferenceEvaluator(model).run(None, values))
     except Exception as error:

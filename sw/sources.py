@@ -11,15 +11,19 @@ import torch
 
 import secateur.export  # noqa: F401  registers the operators that archives refer to
 from secateur.errors import SecateurError
-from secateur.onnx_import import load_onnx
+from secateur.keep import keep_scales
+from secateur.lower import lower
+from secateur.onnx_import import convert_onnx, load_onnx, read_onnx
 from secateur.toml import imported
 
 
-def load_model(source: str) -> tuple[Any, list[str]]:
+def load_model(source: str, *, calibrated: bool = False) -> tuple[Any, list[str]]:
     """The model that ``source`` names, and notes on what is not as its file says.
 
-    ``FILE.onnx``; ``package.module:callable``, which is called with seed 0 and returns a module in
-    float; anything else is an archive of torch.export.
+    ``FILE.onnx``, in float, or converted if it is quantised with powers of two as scales: with
+    other scales it is in float if it is to be ``calibrated``, else refused;
+    ``package.module:callable``, which is called with seed 0 and returns a module in float; anything
+    else is an archive of torch.export.
 
     Raises
     ------
@@ -27,8 +31,7 @@ def load_model(source: str) -> tuple[Any, list[str]]:
     """
     path = Path(source)
     if path.suffix == ".onnx":
-        model = load_onnx(path)
-        return model, model.notes
+        return _load_onnx(path, calibrated)
     if not path.exists() and ":" in source:
         torch.manual_seed(0)
         try:
@@ -61,3 +64,21 @@ def load_model(source: str) -> tuple[Any, list[str]]:
             f"{source}: not a torch.export archive ({type(error).__name__}); save the model with "
             f"torch.export.save"
         ) from None
+
+
+def _load_onnx(path: Path, calibrated: bool) -> tuple[Any, list[str]]:
+    model = load_onnx(path)
+    if not model.quantised:
+        return model, model.notes
+    try:
+        kept = convert_onnx(read_onnx(path), keep=True)
+        graph = keep_scales(kept, kept.shape)
+        lower(graph)
+    except SecateurError as error:
+        if not calibrated:
+            raise SecateurError(
+                f"{path}: its scales cannot be kept: {error}; give calibration inputs, "
+                f"--calibrate, and it is quantised anew"
+            ) from None
+        return model, [f"{note}: {error}" for note in model.notes]
+    return graph, ["its own scales are kept, calibration inputs are not used"] * calibrated

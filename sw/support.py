@@ -61,6 +61,8 @@ def check_supported(gm: GraphModule) -> None:
                     f"input of {rank_of(node)} dimensions",
                     "use (N, C, H, W), (N, C, L) or (N, C)",
                 )
+        elif str(node.target).startswith("quantized_decomposed."):
+            continue  # what is quantised already
         elif node.op == "call_function" and node.target in UNARY:
             _check_type(node)
             _check_bounds(node)

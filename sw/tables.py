@@ -36,6 +36,7 @@ UNARY = (
     aten.leaky_relu.default,
     aten.mish.default,
     aten.log_sigmoid.default,
+    aten.erf.default,
     aten.sin.default,
     aten.cos.default,
 )

@@ -1,14 +1,20 @@
-"""ONNX's own node tests through the importer: ``python -m tests.onnx_backend`` prints the list.
+"""ONNX's own backend tests through the importer: ``python -m tests.onnx_backend`` prints the list.
 
-Inputs of a test but the first are bound as constants, as exporters write weights.
+All kinds but whole networks, which are downloads: nodes, and layers that PyTorch exported. Inputs
+of a test but the first are bound as constants, as exporters write weights; where such a constant
+is refused, all inputs are tensors.
 """
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import torch
+from onnx import numpy_helper
 from onnx.backend.test.case.test_case import TestCase
 from onnx.backend.test.loader import load_model_tests
 
@@ -17,34 +23,63 @@ from secateur.onnx_import import convert_onnx
 from secateur.onnx_layers import LAYERS
 
 PASSED = "passed"
+KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
+
+
+def model_of(case: TestCase) -> onnx.ModelProto:
+    """The model of a test, from its file if it has one."""
+    return case.model or onnx.load(str(Path(case.model_dir) / "model.onnx"))
+
+
+def _data(case: TestCase, which: str) -> list[Any]:
+    """The first inputs or outputs of a test; what is no tensor counts as missing."""
+    if case.data_sets:
+        return list(case.data_sets[0][which == "output"])
+    found = []
+    files = Path(case.model_dir, "test_data_set_0").glob(f"{which}_*.pb")
+    for file in sorted(files, key=lambda file: int(file.stem.split("_")[1])):
+        proto = onnx.TensorProto()
+        proto.ParseFromString(file.read_bytes())
+        found.append(numpy_helper.to_array(proto))
+    return found
 
 
 def outcome(case: TestCase) -> str:
     """PASSED, or why the importer refuses the model; raises AssertionError if it is wrong."""
-    inputs, expected = case.data_sets[0]
-    names = [value.name for value in case.model.graph.input]
-    if not isinstance(inputs[0], np.ndarray) or inputs[0].dtype != np.float32:
+    inputs, expected, model = _data(case, "input"), _data(case, "output"), model_of(case)
+    held = {value.name for value in model.graph.initializer}
+    names = [value.name for value in model.graph.input if value.name not in held]
+    if not inputs or not isinstance(inputs[0], np.ndarray) or inputs[0].dtype != np.float32:
         return "its input is no tensor of float32"
-    try:
-        module = convert_onnx(case.model, dict(zip(names[1:], inputs[1:], strict=True)))
-    except SecateurError as error:
-        return str(error)
-    with torch.no_grad():
-        found = module(torch.from_numpy(inputs[0])).numpy()
-    np.testing.assert_allclose(found, expected[0], rtol=case.rtol, atol=case.atol)
-    return PASSED
+    refusal = ""
+    for count in (1, len(inputs)):
+        constants = dict(zip(names[count:], inputs[count:], strict=True))
+        try:
+            module = convert_onnx(model, constants, inputs=count)
+        except SecateurError as error:
+            refusal = refusal or str(error)
+            continue
+        with torch.no_grad():
+            found = module.evaluate(
+                *(torch.from_numpy(np.array(x)) for x in inputs[:count])
+            ).numpy()
+        np.testing.assert_allclose(found, expected[0], rtol=case.rtol, atol=case.atol)
+        return PASSED
+    return refusal
 
 
 def outcomes() -> dict[str, str]:
-    """By name of test: all node tests of operators that the importer knows.
+    """By name of test: all tests of operators that the importer knows.
 
-    QuantizeLinear and DequantizeLinear are left out: the importer drops them, and says so.
+    QuantizeLinear and DequantizeLinear are left out: the importer drops them, or keeps only powers
+    of two as scales, and says so.
     """
     computed = LAYERS.keys() - {"QuantizeLinear", "DequantizeLinear"}
     return {
         case.name: outcome(case)
-        for case in load_model_tests(kind="node")
-        if {node.op_type for node in case.model.graph.node} <= computed
+        for kind in KINDS
+        for case in load_model_tests(kind=kind)
+        if {node.op_type for node in model_of(case).graph.node} <= computed | {"Constant"}
     }
 
 

@@ -18,7 +18,7 @@ from secateur.cli import app
 from secateur.errors import SecateurError
 from secateur.models import DSCNN, Autoencoder, MobileNetV1, ResNet8
 from secateur.onnx_import import convert_onnx, load_onnx
-from secateur.onnx_layers import dequantised
+from secateur.onnx_quantised import dequantised
 from secateur.pruning import prune
 from tests.onnx_backend import PASSED, outcomes
 from tests.pipeline import build, check_image, compile_for, target
@@ -62,7 +62,11 @@ def node(kind: str, inputs: str, output: str, **attributes: object) -> onnx.Node
 
 
 def model_of(
-    nodes: list[onnx.NodeProto], shape: tuple[int, ...], rank: int, **constants: np.ndarray
+    nodes: list[onnx.NodeProto],
+    shape: tuple[int, ...],
+    rank: int,
+    opset: int = 17,
+    **constants: np.ndarray,
 ) -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
@@ -71,7 +75,7 @@ def model_of(
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [f"d{i}" for i in range(rank)])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     onnx.checker.check_model(made)
     return made
 
@@ -166,12 +170,23 @@ def test_a_network_runs_on_the_array() -> None:
     ("nodes", "message"),
     [
         (
-            [node("Tanh", "x", "y")],
-            r"node 'n_y' \(Tanh\): is not supported; supported are Add",
+            [node("LRN", "x", "y", size=3)],
+            r"node 'n_y' \(LRN\): is not supported; supported are Abs",
         ),
+        ([node("GRU", "x w r", "y", hidden_size=4)], r"\(GRU\): .*compile the PyTorch module"),
+        ([node("LSTM", "x w r", "y", hidden_size=4)], r"\(LSTM\): .*torch.nn.LSTM"),
+        ([node("RNN", "x w r", "y", hidden_size=4)], r"\(RNN\): a recurrent layer"),
+        ([node("Mul", "x row", "y")], r"a constant of shape \(8,\) with a tensor of 4"),
+        ([node("Add", "x two", "y")], "2 values for 3 channels"),
+        ([node("Div", "one x", "y")], "divides a constant by a tensor"),
+        ([node("Div", "x x", "y")], "divides a tensor by a tensor"),
+        ([node("Div", "x none", "y")], "divides by zero"),
+        ([node("Pow", "x one", "y")], "a power other than the square"),
+        ([node("PRelu", "x row", "y")], "give one value, or one a channel"),
+        ([node("MaxPool", "x", "y", kernel_shape=[2, 2], pads=[0, 0, 1, 1])], "uneven padding"),
+        ([node("GlobalAveragePool", "x", "a"), node("Sub", "x a", "y")], "adds shapes"),
         ([node("Transpose", "x", "y", perm=[0, 2, 3, 1])], "--inputs-as-nchw"),
         ([node("Conv", "x x", "y")], "input 'x' that is not constant"),
-        ([node("Relu", "x", "a"), node("Add", "a one", "y")], "adds a constant to no layer"),
         ([node("Clip", "x one", "y")], "clips on one side only"),
         ([node("ReduceMean", "x", "y", axes=[1])], r"a mean over the axes \[1\]"),
         ([node("Concat", "x x", "y", axis=2)], "join tensors by channels"),
@@ -180,7 +195,13 @@ def test_a_network_runs_on_the_array() -> None:
 )
 def test_refused_by_name(nodes: list[onnx.NodeProto], message: str) -> None:
     with pytest.raises(SecateurError, match=message):
-        convert_onnx(model_of(nodes, (3, 8, 8), 4, one=np.float32(1)))
+        convert_onnx(
+            model_of(
+                nodes, (3, 8, 8), 4, one=np.float32(1), none=np.float32(0),
+                row=np.ones(8, np.float32), two=np.ones((2, 1, 1), np.float32),
+                w=np.ones((1, 12, 8), np.float32), r=np.ones((1, 12, 4), np.float32),
+            )
+        )  # fmt: skip
 
 
 def test_the_command_takes_onnx_and_import_paths(
