@@ -112,16 +112,18 @@ class Fetcher(wiring.Component):
         tags = Signal(data.StructLayout({"valid": 1, "pas": 1, "group": 1, "line": 1, "row": 1}))
         left = {name: Signal(16, name=f"left_{name}") for name in ("x", "y", "z")}
         final = {name: Signal(name=f"final_{name}") for name in left}
-        loop = tags.pas & ~tags.row
+        final_row = Signal()  # all three: a flip-flop of its own, beside the address
+        loop = match & ~final_row
         m.d.comb += [
             self.mem_addr.eq(address),
             tags.valid.eq(go),
             tags.pas.eq(match),
             tags.group.eq(match & final["z"]),
             tags.line.eq(match & final["z"] & final["x"]),
-            tags.row.eq(match & final["z"] & final["x"] & final["y"]),
+            tags.row.eq(match & final_row),
         ]
         m.d.sync += [final[name].eq(left[name] == 1) for name in left]
+        m.d.sync += final_row.eq((left["x"] == 1) & (left["y"] == 1) & (left["z"] == 1))
         m.d.sync += [before_last.eq(self.last - 1), single.eq(self.last == loop_start)]
         with m.If(go):
             m.d.sync += [

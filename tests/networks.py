@@ -126,7 +126,7 @@ MLPERF_TINY: dict[type[nn.Module], tuple[Shape, list[str]]] = {
 
 def mlperf_tiny(kind: type[nn.Module], density: float) -> tuple[nn.Module, Shape]:
     """One of the four with random weights, at this density of the blocks of its larger layers."""
-    shape, skip = MLPERF_TINY[kind]
+    shape = MLPERF_TINY[kind][0]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = kind().eval()
@@ -135,7 +135,11 @@ def mlperf_tiny(kind: type[nn.Module], density: float) -> tuple[nn.Module, Shape
                 nn.init.uniform_(module.running_var, 0.5, 2.0)
                 nn.init.normal_(module.running_mean, std=0.3)
     if density < 1:
-        convs = {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d)}
-        depthwise = [name for name, conv in convs.items() if conv.groups > 1]
-        prune(model, density=density, n=8, skip=[*skip, *depthwise])
+        prune(model, density=density, n=8, skip=skipped(model))
     return model, shape
+
+
+def skipped(model: nn.Module) -> list[str]:
+    """Layers of one of the four that are not worth pruning."""
+    convs = {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    return [*MLPERF_TINY[type(model)][1], *(n for n, conv in convs.items() if conv.groups > 1)]
