@@ -37,7 +37,7 @@ from tests.pipeline import Built, check_image, compile_for
 
 SAMPLES = "mlperf_tiny/mlperf_tiny_real_samples.npz"
 SHOWN = 10
-#: Beside the presets: 8 x 8 on the largest part, and one pixel lane with deep banks on the smallest.
+#: Beside the presets: 8 x 8 on the largest part, one pixel lane with deep banks on the smallest.
 OTHERS = {"8x8 on LFE5U-85F": (8, 35840, 2048), "8x1, deep banks": (1, 5120, 8192)}
 Inputs = tuple[Tensor, Tensor, Tensor | None]  # to calibrate, to run, and their labels
 
