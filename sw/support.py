@@ -39,13 +39,27 @@ _REMEDIES = {
     "group_norm": "use BatchNorm2d, which folds into the convolution",
     "layer_norm": "use BatchNorm2d, which folds into the convolution",
     "instance_norm": "use BatchNorm2d, which folds into the convolution",
-    "lstm": "use convolutions or linear layers",
-    "gru": "use convolutions or linear layers",
     "slice": "split channels by separate convolutions",
     "div": "multiply by the reciprocal",
     "convolution": "export with torch.export.export, without run_decompositions()",
     "addmm": "export with torch.export.export, without run_decompositions()",
 }
+
+
+#: Recurrent layers as torch.export keeps them.
+_RECURRENT = ("gru", "lstm", "rnn_tanh", "rnn_relu")
+
+
+def check_not_recurrent(gm: GraphModule) -> None:
+    """Refuse recurrent layers in a graph: they are taken apart before a model is exported."""
+    for node in gm.graph.nodes:
+        op = str(node.target).removeprefix("aten.").split(".")[0].removesuffix("_cell")
+        if node.op == "call_function" and op in _RECURRENT:
+            raise refuse(
+                node,
+                "a recurrent layer in an exported graph",
+                "compile the PyTorch module, in Python or by package.module:callable",
+            )
 
 
 def check_supported(gm: GraphModule) -> None:

@@ -151,6 +151,13 @@ def test_refused(name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["GRU", "LSTM", "RNN"])
+def test_an_archive_of_a_recurrent_model(kind: str) -> None:
+    program = torch.export.export(Classifier(kind).eval(), (sequences(2),))
+    with pytest.raises(SecateurError, match=r"in an exported graph; compile the PyTorch module"):
+        quantize(program, sequences(2))
+
+
 def test_inputs_that_are_no_sequences() -> None:
     with pytest.raises(SecateurError, match=r"takes \(N, T, F\), not \(4, 5\)"):
         quantize(MODELS["gru"](), torch.zeros(4, 5))
