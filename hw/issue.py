@@ -104,8 +104,11 @@ class Issue(wiring.Component):
         index = word.common & spec.COMMON_REGISTER
         fills_table = is_config & (index == spec.INDEX_TABLE) & ~word.common[6:].any()
 
-        # `run` repeats the state in a flip-flop of its own: `ready` drives much.
-        state, run = Signal(State), Signal()
+        # What much depends on has flip-flops of its own beside the state.
+        state = Signal(State)
+        run, takes, clearing, fills = (
+            Signal(name=name) for name in ("run", "takes", "clearing", "fills")
+        )
         gate, room = self._gate(m, run & self.fetched.valid & self.fetched.ready & word.group_last)
         held = word.group_last & ~(gate & room)
         m.d.comb += self.fetched.ready.eq(run & ~held)
@@ -120,7 +123,13 @@ class Issue(wiring.Component):
         m.d.sync += [left.eq(left - 1), last.eq(left == 2)]
 
         def go(next_state: State) -> list:
-            return [state.eq(next_state), run.eq(next_state is State.RUN)]
+            return [
+                state.eq(next_state),
+                run.eq(next_state is State.RUN),
+                takes.eq(next_state is State.INPUT),
+                clearing.eq(next_state in (State.CLEAR, State.WIPE)),
+                fills.eq(next_state is State.TABLE),
+            ]
 
         def enter(next_state: State, cycles, one) -> list:
             return [*go(next_state), left.eq(cycles), last.eq(one)]
@@ -130,7 +139,12 @@ class Issue(wiring.Component):
 
         loading = Signal()
         ending = Signal()
-        accepted, accepted_last, clearing = Signal(), Signal(), Signal()
+        accepted, accepted_last = Signal(), Signal()
+        m.d.comb += [
+            self.input.ready.eq(takes),
+            accepted.eq(takes & self.input.valid),
+            accepted_last.eq(accepted & last),
+        ]
         clear_some, clear_one, input_one, bad = Signal(), Signal(), Signal(), Signal()
         size, count = regs[Reg.OUT_S], regs[Reg.GX]
         zero = is_zero[Reg.GX]
@@ -147,7 +161,6 @@ class Issue(wiring.Component):
                 with m.If(last):
                     m.d.sync += enter(State.WIPE, geometry.bank_words, 0)
             with m.Case(State.WIPE):
-                m.d.comb += clearing.eq(1)
                 with m.If(last):
                     m.d.sync += enter(State.WIPED, spec.load_tail(p), 0)
             with m.Case(State.WIPED):
@@ -181,22 +194,13 @@ class Issue(wiring.Component):
             with m.Case(State.OFFSETS):
                 with m.If(last):
                     m.d.sync += enter(State.INPUT, count, input_one)
-            with m.Case(State.CLEAR):
-                m.d.comb += clearing.eq(1)
-                with m.If(last):
-                    m.d.sync += go(State.RUN)
             with m.Case(State.INPUT):
-                m.d.comb += [
-                    self.input.ready.eq(1),
-                    accepted.eq(self.input.valid),
-                    accepted_last.eq(self.input.valid & last),
-                ]
                 with m.If(~accepted):
                     m.d.sync += [left.eq(left), last.eq(last)]
                 with m.If(accepted_last):
                     tail = spec.load_tail(p) - 1
                     m.d.sync += enter(State.LANDING, tail, tail == 1)
-            with m.Case(State.LANDING, State.TABLE):
+            with m.Case(State.CLEAR, State.LANDING, State.TABLE):
                 with m.If(last):
                     m.d.sync += go(State.RUN)
 
@@ -205,7 +209,7 @@ class Issue(wiring.Component):
         with m.If(settled):
             m.d.sync += self.layer.eq(Mux(loading, 0, self.layer + 1))
         self._host_writes(m, accepted, clearing, settled)
-        self._table_writes(m, issue & fills_table, state == State.TABLE)
+        self._table_writes(m, issue & fills_table, fills)
 
         # An inference ends in the first cycle in which the next word may issue.
         # The tables at the start of a program take no time of an inference.
@@ -215,7 +219,7 @@ class Issue(wiring.Component):
         ended = ending & run
         with m.If(ended):
             m.d.sync += ending.eq(0)
-        waits = (state == State.INPUT) | (run & self.fetched.valid & held & gate & ~room)
+        waits = takes | (run & self.fetched.valid & held & gate & ~room)
         over = self._count(m, accepted_last, ended, waits | ~begun)
         with m.If(self.init | accepted_last):
             m.d.sync += self.running.eq(1)
