@@ -17,18 +17,14 @@ from .table import table_write_layout
 class State(enum.Enum):
     """States of the issue stage."""
 
-    RESET = 0  # the other parts may still be in reset
+    IDLE = 0  # no image yet, or the banks are being wiped
     RUN = 1  # words issue
     SETUP = 2  # registers settle, the layer is checked
     OFFSETS = 3  # a LOAD waits for the window offsets
     CLEAR = 4
     INPUT = 5  # takes words from the host
-    LANDING = 6  # waits for writes to land
+    LANDING = 6  # waits for writes to land, entries of tables among them
     ERROR = 7
-    WIPE = 8  # fills all banks with zeros
-    WIPED = 9
-    IDLE = 11  # no image yet
-    TABLE = 10  # passes a word's entries on, one a cycle
 
 
 #: Cycles of SETUP: the register file is written in the second, its checks are known in the fourth.
@@ -106,9 +102,10 @@ class Issue(wiring.Component):
 
         # What much depends on has flip-flops of its own beside the state.
         state = Signal(State)
-        run, takes, clearing, fills = (
-            Signal(name=name) for name in ("run", "takes", "clearing", "fills")
+        run, takes, clears, fills = (
+            Signal(name=name) for name in ("run", "takes", "clears", "fills")
         )
+        wiping, wiped = self._wipe(m)
         gate, room = self._gate(m, run & self.fetched.valid & self.fetched.ready & word.group_last)
         held = word.group_last & ~(gate & room)
         m.d.comb += self.fetched.ready.eq(run & ~held)
@@ -118,7 +115,7 @@ class Issue(wiring.Component):
         is_zero = self._configure(m)
 
         # Waits: `last` is the last cycle of a state; `left` counts down to it.
-        left = Signal(17, init=RESET_WAY)
+        left = Signal(17)
         last = Signal()
         m.d.sync += [left.eq(left - 1), last.eq(left == 2)]
 
@@ -127,8 +124,7 @@ class Issue(wiring.Component):
                 state.eq(next_state),
                 run.eq(next_state is State.RUN),
                 takes.eq(next_state is State.INPUT),
-                clearing.eq(next_state in (State.CLEAR, State.WIPE)),
-                fills.eq(next_state is State.TABLE),
+                clears.eq(next_state is State.CLEAR),
             ]
 
         def enter(next_state: State, cycles, one) -> list:
@@ -157,17 +153,8 @@ class Issue(wiring.Component):
             bad.eq(zero | (self._too_many_lanes() & ~loading)),
         ]
         with m.Switch(state):
-            with m.Case(State.RESET):
-                with m.If(last):
-                    m.d.sync += enter(State.WIPE, geometry.bank_words, 0)
-            with m.Case(State.WIPE):
-                with m.If(last):
-                    m.d.sync += enter(State.WIPED, spec.load_tail(p), 0)
-            with m.Case(State.WIPED):
-                with m.If(last):
-                    m.d.sync += [*go(State.IDLE), regs[Reg.OUT_S].eq(0)]
             with m.Case(State.IDLE):
-                with m.If(self.enable):
+                with m.If(self.enable & wiped):
                     m.d.sync += go(State.RUN)
             with m.Case(State.RUN):
                 with m.If(issue):
@@ -175,7 +162,7 @@ class Issue(wiring.Component):
                     with m.If(starts | loads):
                         m.d.sync += enter(State.SETUP, SETUP_CYCLES, SETUP_CYCLES == 1)
                     with m.If(fills_table):
-                        m.d.sync += enter(State.TABLE, n, 0)
+                        m.d.sync += [*enter(State.LANDING, n, 0), fills.eq(1)]
                     with m.If(word.layer_last):
                         m.d.sync += enter(State.LANDING, spec.tail_cycles(p) - 1, 0)
                         m.d.sync += ending.eq(flags[spec.FLAG_RESULT])
@@ -200,15 +187,15 @@ class Issue(wiring.Component):
                 with m.If(accepted_last):
                     tail = spec.load_tail(p) - 1
                     m.d.sync += enter(State.LANDING, tail, tail == 1)
-            with m.Case(State.CLEAR, State.LANDING, State.TABLE):
+            with m.Case(State.CLEAR, State.LANDING):
                 with m.If(last):
-                    m.d.sync += go(State.RUN)
+                    m.d.sync += [*go(State.RUN), fills.eq(0)]
 
         settled = (state == State.SETUP) & last & ~bad
         m.d.sync += [self.init.eq(settled & ~loading), self.offsets.eq(settled)]
         with m.If(settled):
             m.d.sync += self.layer.eq(Mux(loading, 0, self.layer + 1))
-        self._host_writes(m, accepted, clearing, settled)
+        self._host_writes(m, accepted, clears | wiping, settled)
         self._table_writes(m, issue & fills_table, fills)
 
         # An inference ends in the first cycle in which the next word may issue.
@@ -234,6 +221,23 @@ class Issue(wiring.Component):
         with m.If(past_tables):
             m.d.sync += fail(Error.ROW)
         return m
+
+    def _wipe(self, m: Module):
+        """Zeros into all banks after a reset, once it has reached all parts. Returns whether that
+        is going on, and whether it is over."""
+        banks, landing = self.geometry.bank_words, spec.load_tail(self.geometry.p)
+        total = RESET_WAY + banks + landing
+        left = Signal(range(total + 1), init=total)
+        wiping, ends, wiped = Signal(), Signal(), Signal()
+        m.d.sync += [
+            wiping.eq((left > landing) & (left <= landing + banks)),
+            ends.eq(left == 1),
+        ]
+        with m.If(left != 0):
+            m.d.sync += left.eq(left - 1)
+        with m.If(ends):
+            m.d.sync += [wiped.eq(1), self.registers[Reg.OUT_S].eq(0)]
+        return wiping, wiped
 
     def _too_many_lanes(self):
         """LANES against P, by a table: a comparison of 16 bits is a carry as long."""
