@@ -98,8 +98,8 @@ class AxiLite(wiring.Component):
             self.request.valid.eq(phase == Phase.REQUEST),
             self.request.payload.write.eq(write),
             self.request.payload.address.eq(address >> 2),
-            self.request.payload.data.eq(taken["wdata"]),
-            self.request.payload.strobe.eq(taken["wstrb"]),
+            self.request.payload.data.eq(Mux(write, taken["wdata"], 0)),
+            self.request.payload.strobe.eq(Mux(write, taken["wstrb"], 0)),
             self.response.ready.eq(1),
         ]
         response = self.response.payload
