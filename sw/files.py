@@ -33,13 +33,12 @@ targets:
     toplevel: secateur
   lint:
     description: Lint of the Verilog by Verilator
-    default_tool: verilator
     filesets: [rtl]
     toplevel: secateur
-    tools:
-      verilator:
-        mode: lint-only
-        verilator_options: [-Wno-fatal]
+    flow: lint
+    flow_options:
+      tool: verilator
+      verilator_options: [-Wno-fatal]
 """
 _PORTS = {
     "stream": "valid/ready streams",

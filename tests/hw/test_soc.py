@@ -48,7 +48,17 @@ def compile_driver(file: Path) -> None:
 @pytest.mark.parametrize("stall", [0.0, 0.5])
 @pytest.mark.parametrize("bus", list(GEOMETRIES))
 def test_in_verilator(bus: str, stall: float, tmp_path: Path) -> None:
-    geometry = GEOMETRIES[bus]
+    check(GEOMETRIES[bus], bus, stall, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("bus", "n"), [("axi", 2), ("axi", 16), ("wishbone", 2)])
+def test_other_widths_in_verilator(bus: str, n: int, tmp_path: Path) -> None:
+    check(Geometry(n=n, p=1, weight_words=1024, bank_words=64), bus, 0.3, tmp_path)
+
+
+def check(geometry: Geometry, bus: str, stall: float, tmp_path: Path) -> None:
+    """All of the bench's tests, for a random program."""
     sample = random_program(3, geometry, layers=2)
     inputs = sample.inputs(3)
     expected = run(parse(sample.image, geometry), inputs, sequential=True)
