@@ -88,7 +88,12 @@ def compile(
     return compile_network(lower(model), target)
 
 
-def verilog(geometry: Geometry, image: Image | None = None, family: str = "generic") -> str:
+def verilog(
+    geometry: Geometry,
+    image: Image | None = None,
+    family: str = "generic",
+    interface: str = "stream",
+) -> str:
     """The engine as Verilog.
 
     Parameters
@@ -96,13 +101,15 @@ def verilog(geometry: Geometry, image: Image | None = None, family: str = "gener
     geometry : sizes
     image : initial contents of the weight memory, then a ROM; without it a RAM that is loaded
     family : ``generic`` or ``ecp5`` primitives
+    interface : ``stream``: the engine's own ports; ``axi`` or ``wishbone``: with registers on that
+        bus, ``docs/soc.md``
     """
     from secateur.hw.verilog import to_verilog
 
     words = None
     if image is not None:
         words = [int.from_bytes(word.tobytes(), "little") for word in image.words]
-    return str(to_verilog(geometry, words, family=family))
+    return str(to_verilog(geometry, words, family=family, interface=interface))
 
 
 def _program(image: Image) -> Any:

@@ -240,13 +240,16 @@ def verilog(
     output: Annotated[Path, typer.Option("-o", "--output-dir", help="Folder to write to.")],
     image: Annotated[Path | None, typer.Option(help="Image for the initial memory.")] = None,
     family: Annotated[str, typer.Option(help="Primitives: generic or ecp5.")] = "generic",
+    interface: Annotated[
+        str, typer.Option(help="Ports: stream, or registers on axi or wishbone (docs/soc.md).")
+    ] = "stream",
     as_json: Json = False,
 ) -> None:
     """Write the engine as Verilog, and the image as memory files for other tools."""
     from secateur.files import write_verilog
     from secateur.report import show_files
 
-    emit(write_verilog(target, output, image, family), as_json, show_files)
+    emit(write_verilog(target, output, image, family, interface), as_json, show_files)
 
 
 @app.command(epilog="Example: secateur inspect model.sec")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,38 @@ from secateur.image import Image, write_atomically
 from secateur.target import Target
 
 FAMILIES = ("generic", "ecp5")
+INTERFACES = ("stream", "axi", "wishbone")
+DRIVER = ("secateur.h", "secateur.c", "secateur_registers.h")
+
+_CORE = """\
+CAPI=2:
+name: secateur:engine:secateur_{n}x{p}_{interface}:{version}
+description: Block-sparse neural network engine, {n} x {p}, {ports}
+
+filesets:
+  rtl:
+    files:
+      - secateur.v
+    file_type: verilogSource
+
+targets:
+  default:
+    filesets: [rtl]
+    toplevel: secateur
+  lint:
+    description: Lint of the Verilog by Verilator
+    filesets: [rtl]
+    toplevel: secateur
+    flow: lint
+    flow_options:
+      tool: verilator
+      verilator_options: [-Wno-fatal]
+"""
+_PORTS = {
+    "stream": "valid/ready streams",
+    "axi": "AXI4-Lite and AXI4-Stream",
+    "wishbone": "Wishbone and AXI4-Stream",
+}
 
 
 def check_fit(image: Image, target: Target, name: str) -> None:
@@ -37,35 +70,60 @@ def check_fit(image: Image, target: Target, name: str) -> None:
             )
 
 
+def core(target: Target, interface: str) -> str:
+    """FuseSoC's description (CAPI2) of the Verilog beside it."""
+    return _CORE.format(
+        n=target.geometry.n,
+        p=target.geometry.p,
+        interface=interface,
+        version=metadata.version("secateur"),
+        ports=_PORTS[interface],
+    )
+
+
 def write_verilog(
-    target_name: str, folder: Path, image_path: Path | None, family: str
+    target_name: str,
+    folder: Path,
+    image_path: Path | None,
+    family: str,
+    interface: str = "stream",
 ) -> dict[str, Any]:
-    """Write ``secateur.v`` and, with an image, the weight memory in every format.
+    """Write ``secateur.v`` and ``secateur.core``, with an image the weight memory in every format,
+    and with the interfaces that have registers the C driver.
 
     Returns the list of files.
 
     Raises
     ------
-    SecateurError : unknown target or family, or the image does not fit
+    SecateurError : unknown target, family or interface, or the image does not fit
     """
-    if family not in FAMILIES:
-        raise SecateurError(f"family {family!r} is not one of {', '.join(FAMILIES)}")
+    for what, name, known in (
+        ("family", family, FAMILIES),
+        ("interface", interface, INTERFACES),
+    ):
+        if name not in known:
+            raise SecateurError(f"{what} {name!r} is not one of {', '.join(known)}")
     target = Target.load(target_name)
     image = None
     if image_path is not None:
         image = images.load(image_path)
         check_fit(image, target, str(image_path))
-    text = verilog(target.geometry, image, family)
+    text = verilog(target.geometry, image, family, interface)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SecateurError(f"{folder}: cannot be made: {error.strerror}") from None
-    written = [folder / "secateur.v"]
-    write_atomically(written[0], text.encode())
+    contents = {"secateur.v": text, "secateur.core": core(target, interface)}
+    if interface != "stream":
+        sources = resources.files("secateur.boards") / "c"
+        contents |= {name: (sources / name).read_text() for name in DRIVER}
+    written = [folder / name for name in contents]
+    for path, content in zip(written, contents.values(), strict=True):
+        write_atomically(path, content.encode())
     if image is not None:
         for style in images.FORMATS:
-            content = images.export(image, style, target.geometry.weight_words)
+            memory = images.export(image, style, target.geometry.weight_words)
             path = folder / f"weights.{style}"
-            write_atomically(path, content if isinstance(content, bytes) else content.encode())
+            write_atomically(path, memory if isinstance(memory, bytes) else memory.encode())
             written.append(path)
     return {"target": target.name, "files": [str(path) for path in written]}

@@ -156,7 +156,8 @@ def test_verilog_and_memory_files(image: Path, secateur, folder: Path) -> None: 
     status, out, err = secateur("verilog --target t.toml --image m.sec -o v --json")
     assert status == 0, err
     names = {Path(name).name for name in json.loads(out)["files"]}
-    assert names == {"secateur.v", *(f"weights.{s}" for s in ("bin", "hex", "coe", "mem", "mif"))}
+    weights = {f"weights.{s}" for s in ("bin", "hex", "coe", "mem", "mif")}
+    assert names == {"secateur.v", "secateur.core"} | weights
     raw = (folder / "v/weights.bin").read_bytes()
     assert image.read_bytes().startswith(raw)
     words = [raw[i : i + 5][::-1].hex() for i in range(0, len(raw), 5)]
@@ -167,6 +168,20 @@ def test_verilog_and_memory_files(image: Path, secateur, folder: Path) -> None: 
     mif = (folder / "v/weights.mif").read_text()
     assert f"DEPTH={1024};" in mif
     assert f"{len(words) - 1:X} : {words[-1]};" in mif
+
+
+@pytest.mark.parametrize(("interface", "port"), [("axi", "s_axi_awaddr"), ("wishbone", "wb_adr")])
+def test_verilog_for_a_soc(interface: str, port: str, secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    status, out, err = secateur(f"verilog --target t.toml --interface {interface} -o soc --json")
+    assert status == 0, err
+    names = {Path(name).name for name in json.loads(out)["files"]}
+    assert names == {
+        "secateur.v", "secateur.core", "secateur.h", "secateur.c", "secateur_registers.h",
+    }  # fmt: skip
+    assert f" {port};" in (folder / "soc/secateur.v").read_text()
+    core = (folder / "soc/secateur.core").read_text()
+    assert core.startswith("CAPI=2:\n")
+    assert f"_{interface}:" in core
 
 
 BAD = [
@@ -194,6 +209,7 @@ BAD = [
     ),
     ("verilog --target 8x8 --image m.sec -o v2", "m.sec", "compiled for 4x3"),
     ("verilog --target 8x8 --family lattice -o v2", "'lattice'", "ecp5"),
+    ("verilog --target 8x8 --interface ahb -o v2", "'ahb'", "wishbone"),
     ("inspect metadata.sec", "metadata.sec", "CRC-32 of its metadata"),
     ("inspect shorter.sec", "shorter.sec", "CRC-32 of its metadata"),
     ("run m.sec --input x.npy", "x.npy", "np.savez"),

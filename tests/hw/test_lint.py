@@ -29,6 +29,17 @@ def test_the_engine_is_clean(n: int, p: int, rom: bool, tmp_path: Path) -> None:
     assert (found.returncode, found.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("interface", ["axi", "wishbone"])
+@pytest.mark.parametrize(("n", "rom"), [(2, False), (16, True)])
+def test_the_engine_with_a_bus_is_clean(interface: str, n: int, rom: bool, tmp_path: Path) -> None:
+    geometry = Geometry(n=n, p=1, weight_words=256, bank_words=64)
+    words = list(range(geometry.header_words + 8)) if rom else None
+    file = tmp_path / "secateur.v"
+    file.write_text(to_verilog(geometry, words, interface=interface))
+    found = lint(file)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("body", "rule"),
     [

@@ -1,0 +1,76 @@
+"""Where results leave: by the AXI stream or by a register."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+
+class Outlet(wiring.Component):
+    """One beat of the results, for the stream or for the register, whichever was wanted.
+
+    A beat that is valid on the stream stays, unchanged, until it is taken, whatever the engine and
+    ``quiet`` do meanwhile. No path leads from ``ready`` to ``valid`` of the stream.
+
+    Parameters
+    ----------
+    width : bits of a beat
+    count_bits : bits of ``beats``
+
+    Members
+    -------
+    result : In, stream of the engine, which withdraws its beat at a command
+    quiet : In, drop what the engine gives, and what waits for the register
+    by_register : In, the next beat is for the register
+    beats : In, beats of an inference, or 0 if they are not known
+    data, last, valid : Out, ready : In, the stream; ``last`` with the last beat of an inference
+    beat : Out, stream for the register
+    """
+
+    def __init__(self, *, width: int, count_bits: int):
+        if width < 1:
+            raise ValueError(f"width must be at least 1 bit, not {width!r}")
+        self.width = width
+        super().__init__(
+            {
+                "result": In(stream.Signature(width)),
+                "quiet": In(1),
+                "by_register": In(1),
+                "beats": In(count_bits),
+                "data": Out(width),
+                "last": Out(1),
+                "valid": Out(1),
+                "ready": In(1),
+                "beat": Out(stream.Signature(width)),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        for_register = Signal()
+        count, following = Signal.like(self.beats), Signal.like(self.beats)
+        m.d.comb += [
+            self.beat.valid.eq(for_register & ~self.quiet),
+            self.beat.payload.eq(self.data),
+            following.eq(count + 1),
+        ]
+        with m.If(self.ready):
+            m.d.sync += self.valid.eq(0)
+        with m.If(self.beat.ready | self.quiet):
+            m.d.sync += for_register.eq(0)
+        free = ~(self.valid & ~self.ready) & ~(for_register & ~self.beat.ready)
+        m.d.comb += self.result.ready.eq(free & ~self.quiet)
+        with m.If(self.result.valid & self.result.ready):
+            m.d.sync += [
+                self.data.eq(self.result.payload),
+                self.valid.eq(~self.by_register),
+                for_register.eq(self.by_register),
+                self.last.eq(following == self.beats),
+                count.eq(following),
+            ]
+            with m.If(following == self.beats):
+                m.d.sync += count.eq(0)
+        with m.If(self.quiet):
+            m.d.sync += count.eq(0)
+        return m
