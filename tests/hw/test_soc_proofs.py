@@ -16,6 +16,8 @@ from secateur.hw.outlet import Outlet
 from secateur.hw.wishbone import Wishbone
 from tests.hw.proofs import prove
 
+pytestmark = pytest.mark.long
+
 #: Cycles of an access if neither side waits: taken, begun, requested, answered.
 EAGER_CYCLES = 4
 
