@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from secateur import host
+from secateur import image as images
 from secateur.errors import SecateurError
 from secateur.hw.spec import Geometry
-from secateur.image import Image, load
+from secateur.image import Image
 from secateur.target import Target
 
 if TYPE_CHECKING:
@@ -51,6 +52,18 @@ class Simulation:
     mismatches: list[str]
     layers_compared: int
     images: int
+
+
+def load(path: Path | str, key: Path | str | None = None) -> Image:
+    """Read an image file; with ``key``, a public Ed25519 key in PEM, only a signed one.
+
+    Raises
+    ------
+    SecateurError : the file is missing or damaged; with ``key``, unsigned or signed by another
+    """
+    from secateur import signing
+
+    return images.load(path) if key is None else signing.load(path, key)
 
 
 def compile(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import sys
 import warnings
@@ -15,7 +14,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from secateur.cli_updates import updates
 from secateur.errors import SecateurError, SecateurWarning
+from secateur.report import emit
 
 INTERRUPTED = 130
 
@@ -24,11 +25,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Prune, quantise and compile PyTorch models for a sparse MAC array, and run them on it.",
 )
-console = Console()
+app.add_typer(updates)
 progress_console = Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Out = Annotated[Path, typer.Option("-o", "--output-file", help="File to write.")]
+Key = Annotated[
+    Path | None, typer.Option(help="Public key (PEM): refuse an image that it did not sign.")
+]
 ImageFile = Annotated[Path, typer.Argument(help="Image made by `secateur compile`.")]
 TargetName = Annotated[
     str, typer.Option("--target", help="Preset (`secateur targets`) or TOML file.")
@@ -53,14 +57,6 @@ def main() -> None:
             raise
         print("secateur: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
-
-
-def emit(data: dict[str, Any], as_json: bool, show: Callable[[dict[str, Any]], None]) -> None:
-    """Print a result as JSON or by ``show``."""
-    if as_json:
-        print(json.dumps(data))
-    else:
-        show(data)
 
 
 def bar() -> Progress:
@@ -163,13 +159,14 @@ def run(
     input: Annotated[Path, typer.Option(help=".npz with inputs: floats, or int8/uint8 codes.")],
     output: Annotated[Path | None, typer.Option(help=".npz for codes and values.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first inputs.")] = None,
+    key: Key = None,
     as_json: Json = False,
 ) -> None:
     """Run inputs through the golden interpreter: the array's exact results and cycles, fast."""
     from secateur import api
     from secateur.report import show_run
 
-    loaded = api.load(image)
+    loaded = api.load(image, key)
     x = arrays(input, limit=limit)
     with bar() as progress:
         task = progress.add_task("golden", total=len(x))
@@ -210,13 +207,14 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Seed of the pauses.")] = 0,
     waves: Annotated[Path | None, typer.Option(help="Write waveforms to this .fst file.")] = None,
     rom: Annotated[bool, typer.Option(help="Image in ROM instead of loaded by stream.")] = False,
+    key: Key = None,
     as_json: Json = False,
 ) -> None:
     """Run the Verilog in Verilator; compare every layer with the golden interpreter."""
     from secateur import api
     from secateur.report import show_simulation
 
-    loaded = api.load(image)
+    loaded = api.load(image, key)
     x = arrays(input, limit=limit)
     with progress_console.status("building and running the engine in Verilator"):
         result = api.simulate(loaded, x, stalls=stalls, seed=seed, waves=waves, rom=rom)

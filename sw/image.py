@@ -89,6 +89,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # or a loss of power could leave the new name without data
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
     except OSError as error:
@@ -150,12 +152,17 @@ def parse(data: bytes, name: str) -> Image:
     stream[spec.HEADER_CRC_OFFSET : spec.HEADER.size] = bytes(4)
     if zlib.crc32(stream) != crc:
         raise SecateurError(f"{name}: CRC-32 does not match: the file was altered; {again}")
-    metadata = {}
+    metadata: Any = {}
     if len(data) > size:
         text = data[size : -len(_trailer(b""))]
         if data[size:] != text + _trailer(text):
             raise SecateurError(f"{name}: CRC-32 of its metadata does not match; {again}")
-        metadata = json.loads(text)
+        try:
+            metadata = json.loads(text)
+        except (ValueError, RecursionError):
+            metadata = None
+        if not isinstance(metadata, dict):
+            raise SecateurError(f"{name}: its metadata is no JSON object; {again}")
     array = np.frombuffer(data[:size], dtype=np.uint8).reshape(words, n + 1)
     return Image(array, metadata)
 

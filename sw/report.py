@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -9,6 +11,14 @@ from rich.table import Table
 
 console = Console()
 Data = dict[str, Any]
+
+
+def emit(data: Data, as_json: bool, show: Callable[[Data], None]) -> None:
+    """Print a result as JSON or by ``show``."""
+    if as_json:
+        print(json.dumps(data))
+    else:
+        show(data)
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -103,6 +113,26 @@ def show_files(data: Data) -> None:
     """Files written."""
     for name in data["files"]:
         console.print(name, markup=False)
+
+
+def show_delta(data: Data) -> None:
+    """Size of a patch beside its image."""
+    table = _table(data["patch"], "bytes", "", "of the image")
+    table.add_row("image", f"{data['image_bytes']:,}", "")
+    whole, size = data["image_bytes_compressed"], data["image_bytes"]
+    table.add_row("image, compressed", f"{whole:,}", _percent(whole, size))
+    table.add_row("patch", f"{data['patch_bytes']:,}", _percent(data["patch_bytes"], size))
+    console.print(table)
+
+
+def show_patched(data: Data) -> None:
+    """The image that a patch made."""
+    console.print(f"{data['image']}: {data['image_bytes']:,} bytes", markup=False)
+
+
+def show_verified(data: Data) -> None:
+    """An image with a good signature."""
+    console.print(f"{data['image']}: signed by {data['key']}", markup=False)
 
 
 def show_targets(data: Data) -> None:
