@@ -199,11 +199,13 @@ class Issue(wiring.Component):
         self._table_writes(m, issue & fills_table, fills)
 
         # An inference ends in the first cycle in which the next word may issue.
-        # The tables at the start of a program take no time of an inference.
+        # The tables at the start of a program take no time of an inference, whichever it is.
         begun = Signal()
+        ended = ending & run
         with m.If(issue & ~fills_table):
             m.d.sync += begun.eq(1)
-        ended = ending & run
+        with m.Elif(ended):
+            m.d.sync += begun.eq(0)
         with m.If(ended):
             m.d.sync += ending.eq(0)
         waits = takes | (run & self.fetched.valid & held & gate & ~room)

@@ -87,7 +87,8 @@ class Loader(wiring.Component):
         phase = Signal(Phase, init=Phase.CHECK if self.rom else Phase.LOAD)
         # What `restart` clears has no other reset: it is also set while the loader is in reset.
         restart = Signal(init=1)
-        byte, valid = Signal(8, reset_less=True), Signal(reset_less=True)
+        # `valid` excepted: after a reset of one cycle, a byte from before it would be judged.
+        byte, valid = Signal(8, reset_less=True), Signal()
         error, words, crc_good = self._parse(m, byte, valid, restart)
         seen = Signal(len(self.last) + 1, reset_less=True)  # words loaded, or walked over
         at_last, at_end, known = Signal(), Signal(), Signal()

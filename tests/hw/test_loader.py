@@ -6,6 +6,7 @@ import random
 import zlib
 
 import pytest
+from amaranth.hdl import ClockDomain, Module
 from amaranth.sim import Simulator
 
 from secateur.hw import spec
@@ -160,3 +161,39 @@ def test_refuses_what_memory_has_lost() -> None:
     """The walk reads the memory: a word that changed after the load is found."""
     outcome, _ = load(GEOMETRIES[1], image_of(GEOMETRIES[1], 4), damage=5)
     assert outcome["error"] == Error.CRC
+
+
+@pytest.mark.parametrize("cycles", [1, 2])
+def test_a_reset_forgets_the_byte_on_its_way(cycles: int) -> None:
+    """``rst`` of one cycle while a byte arrives that would be wrong where it stands."""
+    geometry = GEOMETRIES[0]
+    m, domain = Module(), ClockDomain("sync")
+    m.domains.sync = domain
+    m.submodules.dut = dut = Loader(geometry=geometry, latency=LATENCY)
+    image = image_of(geometry, 1)
+
+    async def bench(ctx) -> None:
+        async def send(byte: int) -> None:
+            ctx.set(dut.image.payload, byte)
+            ctx.set(dut.image.valid, 1)
+            ready = False
+            while not ready:
+                _, _, ready = await ctx.tick().sample(dut.image.ready)
+
+        for byte in image[:4]:
+            await send(byte)
+        ctx.set(dut.image.payload, spec.VERSION + 1)
+        ctx.set(domain.rst, 1)
+        for _ in range(cycles):
+            await ctx.tick()
+        ctx.set(domain.rst, 0)
+        for byte in image:
+            await send(byte)
+        await ctx.tick().repeat(3)
+        assert Error(ctx.get(dut.error)) == Error.NONE
+        assert ctx.get(dut.checking)
+
+    simulator = Simulator(m)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()

@@ -46,6 +46,18 @@ def test_random_programs(geometry: Geometry, seed: int, stalls: float) -> None:
     check(sample, result, inputs, exact=not stalls)
 
 
+@pytest.mark.parametrize("seed", [191, 246])
+def test_tables_without_a_mark_take_no_time_of_any_inference(seed: int) -> None:
+    """Tables longer than the watchdog's limit, filled again before every inference."""
+    sample = random_program(seed, SMALL)
+    program = parse(sample.image, SMALL)
+    inputs = sample.inputs(3)
+    tables = sum(word[-1] == spec.INDEX_TABLE for word in program.words)
+    assert tables * spec.table_cycles(SMALL.n) > program.limit
+    assert spec.INDEX_LOOP not in program.words[:, -1]
+    check(sample, simulate(sample.image, inputs, SMALL), inputs, exact=True)
+
+
 @pytest.mark.parametrize("seed", SEEDS[:4])
 @pytest.mark.parametrize("stalls", [0.0, 0.4])
 def test_sequences(seed: int, stalls: float) -> None:
