@@ -130,9 +130,6 @@ class Issue(wiring.Component):
         def enter(next_state: State, cycles, one) -> list:
             return [*go(next_state), left.eq(cycles), last.eq(one)]
 
-        def fail(error: Error) -> list:
-            return [*go(State.ERROR), self.error.eq(error)]
-
         loading = Signal()
         ending = Signal()
         accepted, accepted_last = Signal(), Signal()
@@ -166,13 +163,9 @@ class Issue(wiring.Component):
                     with m.If(word.layer_last):
                         m.d.sync += enter(State.LANDING, spec.tail_cycles(p) - 1, 0)
                         m.d.sync += ending.eq(flags[spec.FLAG_RESULT])
-                    with m.If((word.kind == Kind.HEAD_B) & word.bad):
-                        m.d.sync += fail(Error.ROW)
             with m.Case(State.SETUP):
                 with m.If(last):
-                    with m.If(bad):
-                        m.d.sync += fail(Error.ROW)
-                    with m.Elif(loading):
+                    with m.If(loading):
                         m.d.sync += enter(State.OFFSETS, p, p == 1)
                     with m.Elif(clear_some):
                         m.d.sync += enter(State.CLEAR, size, clear_one)
@@ -191,7 +184,8 @@ class Issue(wiring.Component):
                 with m.If(last):
                     m.d.sync += [*go(State.RUN), fills.eq(0)]
 
-        settled = (state == State.SETUP) & last & ~bad
+        checked = (state == State.SETUP) & last
+        settled = checked & ~bad
         m.d.sync += [self.init.eq(settled & ~loading), self.offsets.eq(settled)]
         with m.If(settled):
             m.d.sync += self.layer.eq(Mux(loading, 0, self.layer + 1))
@@ -214,14 +208,17 @@ class Issue(wiring.Component):
             m.d.sync += self.running.eq(1)
         with m.Elif(ended):
             m.d.sync += self.running.eq(0)
-        with m.If(over & (state != State.ERROR)):
-            m.d.sync += fail(Error.WATCHDOG)
-        past_tables = Signal()
-        m.d.sync += past_tables.eq(
-            self.entry.valid & (self.entry.address >= spec.TABLE_ENTRIES * geometry.tables)
+        # A wrong row is found in one cycle and stops the engine in the next: what issues in between
+        # writes nothing outside the windows of the banks.
+        wrong = Signal()
+        past_tables = self.entry.address >= spec.TABLE_ENTRIES * geometry.tables
+        m.d.sync += wrong.eq(
+            (issue & (word.kind == Kind.HEAD_B) & word.bad)
+            | (checked & bad)
+            | (self.entry.valid & past_tables)
         )
-        with m.If(past_tables):
-            m.d.sync += fail(Error.ROW)
+        with m.If((wrong | over) & (state != State.ERROR)):
+            m.d.sync += [*go(State.ERROR), self.error.eq(Mux(wrong, Error.ROW, Error.WATCHDOG))]
         return m
 
     def _wipe(self, m: Module):

@@ -7,7 +7,6 @@ ECP5 version instantiates ``DP16KD``. The generic version has the same latency i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isqrt
 
 from amaranth.hdl import Array, ClockSignal, Instance, Module, Signal
 from amaranth.lib import memory, wiring
@@ -316,8 +315,9 @@ class WeightMemory(wiring.Component):
         return m
 
     def _multiplex(self, m: Module, outputs: list, select):
-        """Square root by square root: equal work for both registered steps."""
-        low_bits = ceil_log2(isqrt(self.slices - 1) + 1)
+        """The first step, on the long way from the RAMs, is a choice of two, as long as the second
+        is one of at most four."""
+        low_bits = max(1, ceil_log2(self.slices) - 2)
         select = delay(m, select, RAM_LATENCY, "select")
         high = delay(m, select[low_bits:], 1, "select_high")
         groups = []
