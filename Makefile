@@ -18,7 +18,7 @@ demo: $(STAMP)
 
 test: $(STAMP) tree
 	PYTHONPATH=$(TREE) $(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-long: $(STAMP)
 	$(BIN)/pytest -m long

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Const, Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from . import spec
 from .address import REGISTERS
+from .configuration import Configuration
 from .drain import host_layout, result_depth
-from .fetch import END_TAGS, Kind, word_layout, writes_register
+from .fetch import END_TAGS, Kind, word_layout
 from .spec import Error, Reg
+from .stopwatch import Stopwatch
 from .table import table_write_layout
 
 
@@ -31,6 +33,34 @@ class State(enum.Enum):
 SETUP_CYCLES = 4
 #: More than the reset takes from the first part of the engine to the last.
 RESET_WAY = 16
+
+
+class _Flow:
+    """The state, and flip-flops beside it for what much depends on.
+
+    ``last`` is the last cycle of a state; ``left`` counts down to it.
+    """
+
+    def __init__(self):
+        self.state = Signal(State)
+        self.run, self.takes, self.clears = Signal(), Signal(), Signal()
+        self.fills = Signal()  # LANDING of entries of tables
+        self.loading = Signal()  # SETUP of a LOAD
+        self.ending = Signal()  # the layer gives results: it is the last
+        self.left, self.last = Signal(17), Signal()
+
+    def go(self, state: State) -> list:
+        """Assignments that enter ``state``, which has no last cycle of its own."""
+        return [
+            self.state.eq(state),
+            self.run.eq(state is State.RUN),
+            self.takes.eq(state is State.INPUT),
+            self.clears.eq(state is State.CLEAR),
+        ]
+
+    def enter(self, state: State, cycles, one) -> list:
+        """Assignments that enter ``state`` for ``cycles``; ``one``: whether that is 1."""
+        return [*self.go(state), self.left.eq(cycles), self.last.eq(one)]
 
 
 class Issue(wiring.Component):
@@ -69,7 +99,7 @@ class Issue(wiring.Component):
                 "released": In(2),
                 "valid": Out(1),
                 "word": Out(word_layout(n)),
-                "registers": Out(REGISTERS, init=self._first_registers()),
+                "registers": Out(REGISTERS),
                 "init": Out(1),
                 "offsets": Out(1),
                 "host": Out(host_layout(n)),
@@ -82,144 +112,131 @@ class Issue(wiring.Component):
             }
         )
 
-    def _first_registers(self) -> list[int]:
-        """All zero, but for a window as large as the banks while they are wiped."""
-        first = [0] * spec.REGISTERS
-        first[Reg.OUT_S] = self.geometry.bank_words
-        return first
-
     def elaborate(self, platform) -> Module:
         m = Module()
-        geometry = self.geometry
-        n, p = geometry.n, geometry.p
-        word, regs = self.fetched.payload, self.registers
-        flags = regs[Reg.FLAGS]
+        word = self.fetched.payload
+        m.submodules.configuration = configuration = Configuration(geometry=self.geometry)
+        m.submodules.stopwatch = stopwatch = Stopwatch()
         is_config = word.kind == Kind.CONFIG
-        starts = is_config & word.common[7]
-        loads = is_config & word.common[6] & ~word.common[7]
         index = word.common & spec.COMMON_REGISTER
         fills_table = is_config & (index == spec.INDEX_TABLE) & ~word.common[6:].any()
 
         # What much depends on has flip-flops of its own beside the state.
-        state = Signal(State)
-        run, takes, clears, fills = (
-            Signal(name=name) for name in ("run", "takes", "clears", "fills")
-        )
-        wiping, wiped = self._wipe(m)
-        gate, room = self._gate(m, run & self.fetched.valid & self.fetched.ready & word.group_last)
+        flow = _Flow()
+        gate, room = self._gate(m, flow.run & self.fetched.valid & self.fetched.ready)
         held = word.group_last & ~(gate & room)
-        m.d.comb += self.fetched.ready.eq(run & ~held)
         issue = self.fetched.valid & self.fetched.ready
+        accepted = Signal()
+        wiping, wiped = self._wipe(m)
+        m.d.comb += [
+            self.fetched.ready.eq(flow.run & ~held),
+            self.input.ready.eq(flow.takes),
+            accepted.eq(flow.takes & self.input.valid),
+            configuration.valid.eq(self.valid),
+            configuration.word.eq(self.word),
+            configuration.loading.eq(flow.loading),
+            configuration.wiped.eq(wiped),
+            configuration.next_entry.eq(self.entry.valid),
+            self.registers.eq(configuration.registers),
+            self.cycles.eq(stopwatch.cycles),
+            self.inferences.eq(stopwatch.inferences),
+        ]
         m.d.sync += [self.valid.eq(issue), self.word.eq(word)]
         m.d.sync += [self.word[tag].eq(word[tag] & issue) for tag in END_TAGS]
-        is_zero = self._configure(m)
+        self._walk_states(m, flow, configuration, issue, fills_table, accepted, wiped)
 
-        # Waits: `last` is the last cycle of a state; `left` counts down to it.
-        left = Signal(17)
-        last = Signal()
-        m.d.sync += [left.eq(left - 1), last.eq(left == 2)]
-
-        def go(next_state: State) -> list:
-            return [
-                state.eq(next_state),
-                run.eq(next_state is State.RUN),
-                takes.eq(next_state is State.INPUT),
-                clears.eq(next_state is State.CLEAR),
-            ]
-
-        def enter(next_state: State, cycles, one) -> list:
-            return [*go(next_state), left.eq(cycles), last.eq(one)]
-
-        loading = Signal()
-        ending = Signal()
-        accepted, accepted_last = Signal(), Signal()
-        m.d.comb += [
-            self.input.ready.eq(takes),
-            accepted.eq(takes & self.input.valid),
-            accepted_last.eq(accepted & last),
-        ]
-        clear_some, clear_one, input_one, bad = Signal(), Signal(), Signal(), Signal()
-        size, count = regs[Reg.OUT_S], regs[Reg.GX]
-        zero = is_zero[Reg.GX]
-        for register in (Reg.GY, Reg.GZ, Reg.LANES):
-            zero = zero | (is_zero[register] & ~loading)
-        m.d.sync += [
-            clear_some.eq((size != 0) & flags[spec.FLAG_CLEAR]),
-            clear_one.eq(size == 1),
-            input_one.eq(count == 1),
-            bad.eq(zero | (self._too_many_lanes() & ~loading)),
-        ]
-        with m.Switch(state):
-            with m.Case(State.IDLE):
-                with m.If(self.enable & wiped):
-                    m.d.sync += go(State.RUN)
-            with m.Case(State.RUN):
-                with m.If(issue):
-                    m.d.sync += loading.eq(loads)
-                    with m.If(starts | loads):
-                        m.d.sync += enter(State.SETUP, SETUP_CYCLES, SETUP_CYCLES == 1)
-                    with m.If(fills_table):
-                        m.d.sync += [*enter(State.LANDING, n, 0), fills.eq(1)]
-                    with m.If(word.layer_last):
-                        m.d.sync += enter(State.LANDING, spec.tail_cycles(p) - 1, 0)
-                        m.d.sync += ending.eq(flags[spec.FLAG_RESULT])
-            with m.Case(State.SETUP):
-                with m.If(last):
-                    with m.If(loading):
-                        m.d.sync += enter(State.OFFSETS, p, p == 1)
-                    with m.Elif(clear_some):
-                        m.d.sync += enter(State.CLEAR, size, clear_one)
-                    with m.Else():
-                        m.d.sync += go(State.RUN)
-            with m.Case(State.OFFSETS):
-                with m.If(last):
-                    m.d.sync += enter(State.INPUT, count, input_one)
-            with m.Case(State.INPUT):
-                with m.If(~accepted):
-                    m.d.sync += [left.eq(left), last.eq(last)]
-                with m.If(accepted_last):
-                    tail = spec.load_tail(p) - 1
-                    m.d.sync += enter(State.LANDING, tail, tail == 1)
-            with m.Case(State.CLEAR, State.LANDING):
-                with m.If(last):
-                    m.d.sync += [*go(State.RUN), fills.eq(0)]
-
-        checked = (state == State.SETUP) & last
-        settled = checked & ~bad
-        m.d.sync += [self.init.eq(settled & ~loading), self.offsets.eq(settled)]
+        checked = (flow.state == State.SETUP) & flow.last
+        settled = checked & ~configuration.bad
+        m.d.sync += [self.init.eq(settled & ~flow.loading), self.offsets.eq(settled)]
         with m.If(settled):
-            m.d.sync += self.layer.eq(Mux(loading, 0, self.layer + 1))
-        self._host_writes(m, accepted, clears | wiping, settled)
-        self._table_writes(m, issue & fills_table, fills)
+            m.d.sync += self.layer.eq(Mux(flow.loading, 0, self.layer + 1))
+        self._host_writes(m, accepted, flow.clears | wiping, settled)
+        self._table_writes(m, issue & fills_table, flow.fills)
 
         # An inference ends in the first cycle in which the next word may issue.
         # The tables at the start of a program take no time of an inference, whichever it is.
-        begun = Signal()
-        ended = ending & run
+        begun, taken = Signal(), Signal()
+        ended = flow.ending & flow.run
+        waits = flow.takes | (flow.run & self.fetched.valid & held & gate & ~room)
+        m.d.comb += [
+            taken.eq(accepted & flow.last),
+            stopwatch.limit.eq(self.limit),
+            stopwatch.begin.eq(taken),
+            stopwatch.end.eq(ended),
+            stopwatch.waits.eq(waits | ~begun),
+        ]
         with m.If(issue & ~fills_table):
             m.d.sync += begun.eq(1)
         with m.Elif(ended):
             m.d.sync += begun.eq(0)
-        with m.If(ended):
-            m.d.sync += ending.eq(0)
-        waits = takes | (run & self.fetched.valid & held & gate & ~room)
-        over = self._count(m, accepted_last, ended, waits | ~begun)
-        with m.If(self.init | accepted_last):
+        with m.If(self.init | taken):
             m.d.sync += self.running.eq(1)
         with m.Elif(ended):
             m.d.sync += self.running.eq(0)
+
         # A wrong row is found in one cycle and stops the engine in the next: what issues in between
         # writes nothing outside the windows of the banks.
         wrong = Signal()
-        past_tables = self.entry.address >= spec.TABLE_ENTRIES * geometry.tables
+        past_tables = self.entry.address >= spec.TABLE_ENTRIES * self.geometry.tables
         m.d.sync += wrong.eq(
             (issue & (word.kind == Kind.HEAD_B) & word.bad)
-            | (checked & bad)
+            | (checked & configuration.bad)
             | (self.entry.valid & past_tables)
         )
-        with m.If((wrong | over) & (state != State.ERROR)):
-            m.d.sync += [*go(State.ERROR), self.error.eq(Mux(wrong, Error.ROW, Error.WATCHDOG))]
+        with m.If((wrong | stopwatch.over) & (flow.state != State.ERROR)):
+            m.d.sync += flow.go(State.ERROR)
+            m.d.sync += self.error.eq(Mux(wrong, Error.ROW, Error.WATCHDOG))
         return m
+
+    def _walk_states(
+        self, m: Module, flow: _Flow, configuration, issue, fills_table, accepted, wiped
+    ) -> None:
+        """All transitions but that to ERROR."""
+        p = self.geometry.p
+        word, registers = self.fetched.payload, configuration.registers
+        is_config = word.kind == Kind.CONFIG
+        starts = is_config & word.common[7]
+        loads = is_config & word.common[6] & ~word.common[7]
+        m.d.sync += [flow.left.eq(flow.left - 1), flow.last.eq(flow.left == 2)]
+        with m.If(flow.ending & flow.run):
+            m.d.sync += flow.ending.eq(0)
+        with m.Switch(flow.state):
+            with m.Case(State.IDLE):
+                with m.If(self.enable & wiped):
+                    m.d.sync += flow.go(State.RUN)
+            with m.Case(State.RUN):
+                with m.If(issue):
+                    m.d.sync += flow.loading.eq(loads)
+                    with m.If(starts | loads):
+                        m.d.sync += flow.enter(State.SETUP, SETUP_CYCLES, SETUP_CYCLES == 1)
+                    with m.If(fills_table):
+                        m.d.sync += flow.enter(State.LANDING, self.geometry.n, 0)
+                        m.d.sync += flow.fills.eq(1)
+                    with m.If(word.layer_last):
+                        m.d.sync += flow.enter(State.LANDING, spec.tail_cycles(p) - 1, 0)
+                        m.d.sync += flow.ending.eq(registers[Reg.FLAGS][spec.FLAG_RESULT])
+            with m.Case(State.SETUP):
+                with m.If(flow.last):
+                    with m.If(flow.loading):
+                        m.d.sync += flow.enter(State.OFFSETS, p, p == 1)
+                    with m.Elif(configuration.clear_some):
+                        size, one = registers[Reg.OUT_S], configuration.clear_one
+                        m.d.sync += flow.enter(State.CLEAR, size, one)
+                    with m.Else():
+                        m.d.sync += flow.go(State.RUN)
+            with m.Case(State.OFFSETS):
+                with m.If(flow.last):
+                    count, one = registers[Reg.GX], configuration.input_one
+                    m.d.sync += flow.enter(State.INPUT, count, one)
+            with m.Case(State.INPUT):
+                with m.If(~accepted):
+                    m.d.sync += [flow.left.eq(flow.left), flow.last.eq(flow.last)]
+                with m.Elif(flow.last):
+                    tail = spec.load_tail(p) - 1
+                    m.d.sync += flow.enter(State.LANDING, tail, tail == 1)
+            with m.Case(State.CLEAR, State.LANDING):
+                with m.If(flow.last):
+                    m.d.sync += [*flow.go(State.RUN), flow.fills.eq(0)]
 
     def _wipe(self, m: Module):
         """Zeros into all banks after a reset, once it has reached all parts. Returns whether that
@@ -235,18 +252,12 @@ class Issue(wiring.Component):
         with m.If(left != 0):
             m.d.sync += left.eq(left - 1)
         with m.If(ends):
-            m.d.sync += [wiped.eq(1), self.registers[Reg.OUT_S].eq(0)]
+            m.d.sync += wiped.eq(1)
         return wiping, wiped
 
-    def _too_many_lanes(self):
-        """LANES against P, by a table: a comparison of 16 bits is a carry as long."""
-        lanes, p = self.registers[Reg.LANES], self.geometry.p
-        low = lanes[: p.bit_length()]
-        table = Const(-1 << (p + 1), 1 << len(low))
-        return lanes[len(low) :].any() | table.bit_select(low, 1)
-
-    def _gate(self, m: Module, group):
+    def _gate(self, m: Module, issue):
         """Whether the last word of a group may issue: the drain is free, and the result queue."""
+        group = issue & self.fetched.payload.group_last
         regs = self.registers
         lanes = regs[Reg.LANES]
         depth = result_depth(self.geometry.p)
@@ -269,35 +280,6 @@ class Issue(wiring.Component):
         ]
         return gate, room
 
-    def _configure(self, m: Module) -> dict:
-        """The register file, written two cycles after a configuration word issues.
-
-        Returns, of the registers that may not be 0, whether they are; kept beside them, because
-        four tests of 16 bits in one cycle are too many.
-        """
-        n = self.geometry.n
-        lanes = Signal(8 * n, reset_less=True)
-        zeros = Signal(n // 2, reset_less=True)
-        m.d.sync += lanes.eq(self.word.lanes)
-        m.d.sync += [
-            zeros[lane].eq(self.word.lanes.as_value().word_select(lane, 16) == 0)
-            for lane in range(n // 2)
-        ]
-        is_zero = {
-            register: Signal(init=1, name=f"zero_{register.name}")
-            for register in (Reg.GX, Reg.GY, Reg.GZ, Reg.LANES)
-        }
-        config = self.valid & (self.word.kind == Kind.CONFIG)
-        for register in Reg:
-            enable = Signal(name=f"write_{register.name}")
-            m.d.sync += enable.eq(config & writes_register(self.word.common, register, n))
-            with m.If(enable):
-                lane = register % (n // 2)
-                m.d.sync += self.registers[register].eq(lanes.word_select(lane, 16))
-                if register in is_zero:
-                    m.d.sync += is_zero[register].eq(zeros[lane])
-        return is_zero
-
     def _host_writes(self, m: Module, accepted, clearing, restart) -> None:
         host, flags = self.host, self.registers[Reg.FLAGS]
         index = Signal(16)
@@ -314,48 +296,16 @@ class Issue(wiring.Component):
             m.d.sync += index.eq(index + 1)
 
     def _table_writes(self, m: Module, begin, writing) -> None:
-        """The entries of a word, one cycle late: the register before it has been written by then.
-
-        The register TABLE counts them.
-        """
+        """The entries of a word, a cycle late: the register before it has been written by then."""
         entries = Signal(8 * self.geometry.n, reset_less=True)
         late = Signal()
-        pointer = self.registers[Reg.TABLE]
         m.d.sync += late.eq(writing)
         m.d.comb += [
             self.entry.valid.eq(late),
-            self.entry.address.eq(pointer),
+            self.entry.address.eq(self.registers[Reg.TABLE]),
             self.entry.data.eq(entries[:8]),
         ]
         with m.If(begin):
             m.d.sync += entries.eq(self.fetched.payload.lanes)
         with m.Elif(late):
             m.d.sync += entries.eq(entries >> 8)
-        with m.If(late):
-            m.d.sync += pointer.eq(pointer + 1)
-
-    def _count(self, m: Module, begin, end, waits):
-        """The cycles of the inference; returns whether they exceed the limit."""
-        count = Signal(32)
-        over, begun, waited = Signal(), Signal(), Signal(init=1)
-        above = [Signal(name=f"above{half}") for half in range(2)]
-        equal = Signal()
-        m.d.sync += [
-            begun.eq(begin),
-            waited.eq(waits),
-            above[0].eq(count[:16] > self.limit[:16]),
-            above[1].eq(count[16:] > self.limit[16:]),
-            equal.eq(count[16:] == self.limit[16:]),
-            over.eq(above[1] | (equal & above[0])),
-        ]
-        with m.If(begun):
-            m.d.sync += count.eq(2)
-        with m.Elif(end):
-            m.d.sync += [
-                self.cycles.eq(count),
-                self.inferences.eq(self.inferences + 1),
-                count.eq(0),
-            ]
-        with m.Elif(~waited):
-            m.d.sync += count.eq(count + 1)
-        return over

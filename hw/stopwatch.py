@@ -1,0 +1,60 @@
+"""Cycles of inferences, and the watchdog."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+
+class Stopwatch(wiring.Component):
+    """Counts the cycles of an inference, without those in which the engine waits for the host.
+
+    Members
+    -------
+    limit : In, static
+    begin : In, strobe: the last input word has been taken; its cycle counts as the first
+    end : In, strobe: the inference is over
+    waits : In, cycles not to be counted
+    cycles : Out, of the last inference; inferences : Out, that have ended, modulo 2**16
+    over : Out, more than ``limit`` cycles, a few cycles late
+    """
+
+    def __init__(self):
+        super().__init__(
+            {
+                "limit": In(32),
+                "begin": In(1),
+                "end": In(1),
+                "waits": In(1),
+                "cycles": Out(32),
+                "inferences": Out(16),
+                "over": Out(1),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        count = Signal(32)
+        begun, waited = Signal(), Signal(init=1)
+        above = [Signal(name=f"above{half}") for half in range(2)]
+        equal = Signal()
+        m.d.sync += [
+            begun.eq(self.begin),
+            waited.eq(self.waits),
+            above[0].eq(count[:16] > self.limit[:16]),
+            above[1].eq(count[16:] > self.limit[16:]),
+            equal.eq(count[16:] == self.limit[16:]),
+            self.over.eq(above[1] | (equal & above[0])),
+        ]
+        with m.If(begun):
+            m.d.sync += count.eq(2)
+        with m.Elif(self.end):
+            m.d.sync += [
+                self.cycles.eq(count),
+                self.inferences.eq(self.inferences + 1),
+                count.eq(0),
+            ]
+        with m.Elif(~waited):
+            m.d.sync += count.eq(count + 1)
+        return m
