@@ -217,9 +217,9 @@ class Issue(wiring.Component):
         with m.If(over & (state != State.ERROR)):
             m.d.sync += fail(Error.WATCHDOG)
         past_tables = Signal()
-        m.d.sync += past_tables.eq(
-            self.entry.valid & (self.entry.address >= spec.TABLE_ENTRIES * geometry.tables)
-        )
+        entries = spec.TABLE_ENTRIES * geometry.tables
+        past = self.entry.address >= entries if entries else Const(1)
+        m.d.sync += past_tables.eq(self.entry.valid & past)
         with m.If(past_tables):
             m.d.sync += fail(Error.ROW)
         return m
