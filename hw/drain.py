@@ -54,7 +54,7 @@ class Drain(wiring.Component):
     Parameters
     ----------
     geometry : of the engine
-    family : "generic" or "ecp5"
+    family : "generic", "ecp5" or "asic"
 
     Members
     -------

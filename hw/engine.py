@@ -51,7 +51,7 @@ class Engine(wiring.Component):
     geometry : sizes
     init : image without metadata, as a list of stream words: the weight memory is a ROM;
         None: it is a RAM that takes an image from ``image``
-    family : "generic" or "ecp5"
+    family : "generic", "ecp5" or "asic"
     bels : sites of the multipliers, lane after lane, or None
 
     Members

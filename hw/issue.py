@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -177,7 +177,8 @@ class Issue(wiring.Component):
         # A wrong row is found in one cycle and stops the engine in the next: what issues in between
         # writes nothing outside the windows of the banks.
         wrong = Signal()
-        past_tables = self.entry.address >= spec.TABLE_ENTRIES * self.geometry.tables
+        entries = spec.TABLE_ENTRIES * self.geometry.tables
+        past_tables = self.entry.address >= entries if entries else Const(1)
         m.d.sync += wrong.eq(
             (issue & (word.kind == Kind.HEAD_B) & word.bad)
             | (checked & configuration.bad)

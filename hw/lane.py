@@ -47,7 +47,7 @@ class Lane(wiring.Component):
     Parameters
     ----------
     n : channels
-    family : "generic" or "ecp5"
+    family : "generic", "ecp5" or "asic"
     bels : sites of the multipliers, or None
 
     Members

@@ -1,7 +1,8 @@
 """Block RAM with an explicit output register: the weight memory and the activation banks.
 
 The output register of a block RAM is never inferred and is worth a third of the clock, so the
-ECP5 version instantiates ``DP16KD``. The generic version has the same latency in every size.
+ECP5 version instantiates ``DP16KD``. The generic version has the same latency in every size; so
+has that of an ASIC, where the array is a module of its own (``macro``).
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-FAMILIES = ("generic", "ecp5")
+from . import macro
+
+FAMILIES = ("generic", "ecp5", "asic")
 #: Cycles from the address at a RAM's pins to the data after its output register.
 RAM_LATENCY = 2
 #: Words of the largest slice of a weight memory: 2048 x 9 bits in one block RAM.
@@ -51,9 +54,9 @@ class Ram(wiring.Component):
     Parameters
     ----------
     width, depth : bits and words
-    init : contents from word 0 on; zeros after them
+    init : contents from word 0 on; zeros after them; none on asic
     writable : build the write port
-    family : "generic" or "ecp5"
+    family : one of FAMILIES
 
     Members
     -------
@@ -66,6 +69,8 @@ class Ram(wiring.Component):
         self.width, self.depth, self.writable = width, depth, writable
         self.init = list(init or [])
         self.family = check_family(family)
+        if family == "asic" and (self.init or not writable):
+            raise ValueError("init must be None on asic: its memories hold nothing at power-up")
         address = ceil_log2(depth)
         super().__init__(
             {
@@ -82,11 +87,22 @@ class Ram(wiring.Component):
         if self.family == "ecp5":
             self._ecp5(m)
             return m
+        output = Signal(self.width, reset_less=True)
+        if self.family == "asic":
+            found = Signal(self.width)
+            m.submodules.macro = macro.one_read_one_write(
+                width=self.width,
+                depth=self.depth,
+                write=(self.write_en, self.write_addr, self.write_data),
+                read=(self.read_addr, found),
+            )
+            m.d.sync += output.eq(found)
+            m.d.comb += self.read_data.eq(output)
+            return m
         m.submodules.mem = mem = memory.Memory(
             shape=self.width, depth=self.depth, init=self.init, attrs={"no_rw_check": 1}
         )
         read = mem.read_port()
-        output = Signal(self.width, reset_less=True)
         m.d.comb += [read.addr.eq(self.read_addr), self.read_data.eq(output)]
         m.d.sync += output.eq(read.data)
         if self.writable:
@@ -120,7 +136,7 @@ class TwoReadRam(wiring.Component):
     Parameters
     ----------
     width, depth : bits and words
-    family : "generic" or "ecp5"
+    family : one of FAMILIES
 
     Members
     -------
@@ -155,6 +171,18 @@ class TwoReadRam(wiring.Component):
             )  # fmt: skip
             b = _port("B", bits, self.b_addr, data_out=self.b_data)
             m.submodules.ebr = Instance("DP16KD", **_shared([]), **a, **b)
+            return m
+        if self.family == "asic":
+            read_a, read_b = Signal(self.width), Signal(self.width)
+            m.submodules.macro = macro.two_read(
+                width=self.width,
+                depth=self.depth,
+                write=(self.write_en, self.write_data),
+                a=(self.a_addr, read_a),
+                b=(self.b_addr, read_b),
+            )
+            for found, output in ((read_a, self.a_data), (read_b, self.b_data)):
+                m.d.comb += output.eq(delay(m, found, 1, "output"))
             return m
         m.submodules.mem = mem = memory.Memory(
             shape=self.width, depth=self.depth, init=[], attrs={"no_rw_check": 1}
@@ -241,7 +269,7 @@ class WeightMemory(wiring.Component):
     ----------
     width, depth : bits and words; the depth need not be a power of two
     init : words of a ROM; None: a RAM for the loader to write
-    family : "generic" or "ecp5"
+    family : one of FAMILIES
 
     Attributes
     ----------
@@ -319,7 +347,9 @@ class WeightMemory(wiring.Component):
         is one of at most four."""
         low_bits = max(1, ceil_log2(self.slices) - 2)
         select = delay(m, select, RAM_LATENCY, "select")
-        high = delay(m, select[low_bits:], 1, "select_high")
+        # Two slices make one group: no signal without bits.
+        one_group = len(outputs) <= 1 << low_bits
+        high = 0 if one_group else delay(m, select[low_bits:], 1, "select_high")
         groups = []
         for first in range(0, len(outputs), 1 << low_bits):
             group = Signal(self.width, name=f"group{first}", reset_less=True)

@@ -29,7 +29,7 @@ class Tables(wiring.Component):
     ----------
     n : channels, even
     tables : tables of 256 entries, 0 to MAX_TABLES; without any, codes are only delayed
-    family : "generic" or "ecp5"
+    family : "generic", "ecp5" or "asic"
 
     Members
     -------

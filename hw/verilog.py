@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 from amaranth.back import verilog
 
+from . import macro
 from .engine import Engine
 from .soc import BUSES, Soc
 from .spec import Geometry
+
+#: A register's value at power-up, and that of a memory, as Amaranth's back end writes them.
+_REGISTER = re.compile(r"^(\s*reg [^=;]*?)\s+= \d+'\w+;$", re.MULTILINE)
+_CONTENTS = re.compile(r"^  initial begin\n(?:    \S+\[\d+\] = \d+'\w+;\n)+  end\n", re.MULTILINE)
 
 
 def to_verilog(
@@ -22,7 +29,8 @@ def to_verilog(
     for the parameters and for the ports.
 
     Ports of an engine's nested interfaces are named with two underscores (``image__valid``); clock
-    and reset are ``clk`` and ``rst``, with "axi" ``aclk`` and ``aresetn``.
+    and reset are ``clk`` and ``rst``, with "axi" ``aclk`` and ``aresetn``. For family "asic"
+    nothing has a value at power-up.
     """
     if interface == "stream":
         top = Engine(geometry, init=init, family=family, bels=bels)
@@ -31,4 +39,20 @@ def to_verilog(
     else:
         known = ", ".join(["stream", *BUSES])
         raise ValueError(f"interface must be one of {known}, not {interface!r}")
-    return verilog.convert(top, name=name, emit_src=False)
+    text = verilog.convert(top, name=name, emit_src=False)
+    if family == "asic":
+        text = without_initial_values(text)
+        text += macro.definitions(text)
+    return text
+
+
+def without_initial_values(text: str) -> str:
+    """``text``, of Amaranth, with every register and memory unknown until it is written.
+
+    ValueError if an initial value of another form is left.
+    """
+    text = _CONTENTS.sub("", _REGISTER.sub(r"\1 ;", text))
+    left = re.search(r"^\s*(?:initial\b.*|reg [^=;]*= \d+'.*)$", text, re.MULTILINE)
+    if left:
+        raise ValueError(f"an initial value is left: {left.group().strip()}")
+    return text

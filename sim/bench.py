@@ -16,9 +16,9 @@ CLOCK = 2  # ns, as the bench makes it
 
 @cocotb.test()
 async def run(bench: Any) -> None:
-    """Settings: SECATEUR_STALL (of 65536), _SEED, _TARGET (result beats), _LIMIT (cycles); of a
-    sequence, or 0: _INPUTS and _RESULTS (beats)."""
-    names = ("STALL", "SEED", "TARGET", "LIMIT", "INPUTS", "RESULTS")
+    """Settings: SECATEUR_STALL (of 65536), _SEED, _TARGET (result beats), _LIMIT (cycles), _RESET
+    (cycles); of a sequence, or 0: _INPUTS and _RESULTS (beats)."""
+    names = ("STALL", "SEED", "TARGET", "LIMIT", "INPUTS", "RESULTS", "RESET")
     setting = {name: int(os.environ[f"SECATEUR_{name}"]) for name in names}
     bench.rst.value = 1
     bench.close.value = 0
@@ -27,7 +27,7 @@ async def run(bench: Any) -> None:
     bench.target.value = setting["TARGET"]
     bench.sequence_inputs.value = setting["INPUTS"]
     bench.sequence_results.value = setting["RESULTS"]
-    await Timer(10 * CLOCK, "ns")
+    await Timer(setting["RESET"] * CLOCK, "ns")
     bench.rst.value = 0
     try:
         await with_timeout(RisingEdge(bench.stopped), setting["LIMIT"] * CLOCK, "ns")

@@ -17,6 +17,7 @@ from secateur.sim.drivers import Bytes, StatusChange, TraceBeat
 from secateur.sim.golden import ImageError, Program, Run, parse, run
 
 _FOREVER = (1 << 32) - 1
+RESET_CYCLES = 10
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ def simulate(
     waves: Path | None = None,
     limit: int | None = None,
     steps: int = 0,
+    power_up: int | None = None,
+    reset_cycles: int = RESET_CYCLES,
 ) -> SimResult:
     """Load ``image`` (or build it into the engine, with ``rom``) and run all ``inputs``, uint8
     (batch, input words * N), one after the other in one simulation.
@@ -88,6 +91,8 @@ def simulate(
     ``waves`` names an FST file. ``limit`` is the most cycles to simulate; by default enough for
     any correct engine. Ends when all results are there, at an ERROR, or at the limit. With
     ``steps`` the engine restarts after every so many inferences: each is a step of a sequence.
+    ``power_up`` is the seed of what stands in registers and memories without an initial value,
+    zeros if None; ``rst`` is high for ``reset_cycles``.
     Raises ``SimulationError`` if a tool fails; an engine that stops early is no exception.
     """
     if not 0.0 <= stalls < 1.0:
@@ -122,9 +127,17 @@ def simulate(
             "SECATEUR_LIMIT": str(limit),
             "SECATEUR_INPUTS": str(steps * width),
             "SECATEUR_RESULTS": str(sequence_results),
+            "SECATEUR_RESET": str(reset_cycles),
         }
         began = time.monotonic()
-        verilator.execute(program_file, folder, "secateur.sim.bench", settings, waves=waves)
+        verilator.execute(
+            program_file,
+            folder,
+            "secateur.sim.bench",
+            settings,
+            waves=waves,
+            power_up=power_up,
+        )
         seconds = time.monotonic() - began
         status, total = drivers.read_status(folder)
         trace = drivers.read_trace(folder)

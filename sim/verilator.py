@@ -137,9 +137,19 @@ def _command(command: list[str], folder: Path) -> None:
 
 
 def execute(
-    program: Path, folder: Path, module: str, extra: dict[str, str], *, waves: Path | None = None
+    program: Path,
+    folder: Path,
+    module: str,
+    extra: dict[str, str],
+    *,
+    waves: Path | None = None,
+    power_up: int | None = None,
 ) -> None:
-    """Run ``program`` in ``folder`` with the cocotb tests of ``module``; raises SimulationError."""
+    """Run ``program`` in ``folder`` with the cocotb tests of ``module``; raises SimulationError.
+
+    With ``power_up`` registers and memories without an initial value begin with values drawn by
+    this seed (from 1 on), not with zeros.
+    """
     results = folder / "results.xml"
     library = find_libpython.find_libpython()
     if library is None:
@@ -156,8 +166,9 @@ def execute(
         "GPI_USERS": f"{library};{cocotb_tools.config.pygpi_entry_point()}",
     }
     trace = [] if waves is None else ["--trace", "--trace-file", str(waves.resolve())]
+    drawn = [] if power_up is None else ["+verilator+rand+reset+2", f"+verilator+seed+{power_up}"]
     done = subprocess.run(
-        [str(program), *trace],
+        [str(program), *trace, *drawn],
         cwd=folder,
         env=variables | extra,
         capture_output=True,

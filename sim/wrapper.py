@@ -171,12 +171,15 @@ module bench (
       if (state != last_state)
         $fwrite(status_file, "%0d %0d %0d %0d %0d\\n", now, last_state, state, error, cycles);
     end
-  always @(posedge close) begin
-    $fwrite(status_file, "%0d\\n", now);
-    $fclose(result_file);
-    $fclose(trace_file);
-    $fclose(status_file);
-  end
+  reg closed = 0;  // `close` itself may be anything at power-up
+  always @(posedge clk)
+    if (close && !closed) begin
+      closed <= 1;
+      $fwrite(status_file, "%0d\\n", now);
+      $fclose(result_file);
+      $fclose(trace_file);
+      $fclose(status_file);
+    end
 endmodule
 """
 

@@ -113,7 +113,7 @@ def verilog(
     ----------
     geometry : sizes
     image : initial contents of the weight memory, then a ROM; without it a RAM that is loaded
-    family : ``generic`` or ``ecp5`` primitives
+    family : ``generic``, ``ecp5`` or ``asic``; for the last, no image
     interface : ``stream``: the engine's own ports; ``axi`` or ``wishbone``: with registers on that
         bus, ``docs/soc.md``
     """

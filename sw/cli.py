@@ -237,7 +237,9 @@ def verilog(
     target: TargetName,
     output: Annotated[Path, typer.Option("-o", "--output-dir", help="Folder to write to.")],
     image: Annotated[Path | None, typer.Option(help="Image for the initial memory.")] = None,
-    family: Annotated[str, typer.Option(help="Primitives: generic or ecp5.")] = "generic",
+    family: Annotated[
+        str | None, typer.Option(help="Primitives: generic, ecp5 or asic; else the target's.")
+    ] = None,
     interface: Annotated[
         str, typer.Option(help="Ports: stream, or registers on axi or wishbone (docs/soc.md).")
     ] = "stream",
@@ -274,6 +276,7 @@ def targets(as_json: Json = False) -> None:
             "weight_words": target.geometry.weight_words,
             "bank_words": target.geometry.bank_words,
             "device": target.device,
+            "family": target.family,
         }
         for target in PRESETS.values()
     ]

@@ -10,9 +10,8 @@ from secateur import image as images
 from secateur.api import verilog
 from secateur.errors import SecateurError
 from secateur.image import Image, write_atomically
-from secateur.target import Target
+from secateur.target import Target, check_family
 
-FAMILIES = ("generic", "ecp5")
 INTERFACES = ("stream", "axi", "wishbone")
 DRIVER = ("secateur.h", "secateur.c", "secateur_registers.h")
 
@@ -85,26 +84,30 @@ def write_verilog(
     target_name: str,
     folder: Path,
     image_path: Path | None,
-    family: str,
+    family: str | None = None,
     interface: str = "stream",
 ) -> dict[str, Any]:
     """Write ``secateur.v`` and ``secateur.core``, with an image the weight memory in every format,
     and with the interfaces that have registers the C driver.
 
-    Returns the list of files.
+    ``family`` is the target's if None. Returns the list of files.
 
     Raises
     ------
     SecateurError : unknown target, family or interface, or the image does not fit
     """
-    for what, name, known in (
-        ("family", family, FAMILIES),
-        ("interface", interface, INTERFACES),
-    ):
-        if name not in known:
-            raise SecateurError(f"{what} {name!r} is not one of {', '.join(known)}")
+    if interface not in INTERFACES:
+        raise SecateurError(f"interface {interface!r} is not one of {', '.join(INTERFACES)}")
+    if family is not None:
+        check_family(family)
     target = Target.load(target_name)
+    family = family or target.family
     image = None
+    if image_path is not None and family == "asic":
+        raise SecateurError(
+            f"{image_path}: the memories of an ASIC hold nothing at power-up; leave --image away "
+            f"and load the image through the interface"
+        )
     if image_path is not None:
         image = images.load(image_path)
         check_fit(image, target, str(image_path))

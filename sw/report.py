@@ -148,7 +148,7 @@ def show_targets(data: Data) -> None:
             str(target["n"] * target["p"]),
             f"{target['weight_words']:,}",
             f"{target['bank_words']:,}",
-            target["device"] or "",
+            target["device"] or target["family"],
         )
     console.print(table)
 

@@ -1,4 +1,4 @@
-"""Targets: a geometry with a name, and the device whose memories it fills."""
+"""Targets: a geometry with a name, the device whose memories it fills, the Verilog's family."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from secateur.errors import SecateurError
 from secateur.hw.spec import Geometry
 from secateur.toml import read_toml
 
+#: Primitives of the Verilog: none, those of ECP5, or none and RAMs as modules of their own.
+FAMILIES = ("generic", "ecp5", "asic")
 #: 18-kbit block RAMs and 18x18 multipliers of the ECP5 parts.
 ECP5 = {"LFE5U-25F": (56, 28), "LFE5U-45F": (108, 72), "LFE5U-85F": (208, 156)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A geometry and, if it was made for one, the device.
+    """A geometry and, if it was made for one, the device; ``family`` is one of FAMILIES.
 
     Raises
     ------
@@ -25,12 +27,14 @@ class Target:
     name: str
     geometry: Geometry
     device: str | None = None
+    family: str = "generic"
 
     @classmethod
     def load(cls, name: str) -> Target:
         """The preset ``name``, or the target in the TOML file of that path.
 
-        A file has the keys n, p, weight_words, bank_words and, optionally, tables and device.
+        A file has the keys n, p, weight_words, bank_words and, optionally, tables, device
+        and family.
         """
         if name in PRESETS:
             return PRESETS[name]
@@ -41,26 +45,41 @@ class Target:
             )
         table = read_toml(path)
         device = table.pop("device", None)
+        family = table.pop("family", "generic")
         wanted = {"n", "p", "weight_words", "bank_words"}
         if set(table) - {"tables"} != wanted:
             raise SecateurError(
                 f"{path}: a target has the integer keys {', '.join(sorted(wanted))} and, if you "
-                f"like, tables and device; found {', '.join(sorted(table)) or 'none'}"
+                f"like, tables, device and family; found {', '.join(sorted(table)) or 'none'}"
             )
         for key, value in table.items():
             if type(value) is not int:
                 raise SecateurError(f"{path}: {key} must be an integer, not {value!r}")
         if device is not None and not isinstance(device, str):
             raise SecateurError(f"{path}: device must be a name, not {device!r}")
+        check_family(family, str(path))
         if device in ECP5 and table["n"] * table["p"] > ECP5[device][1]:
             raise SecateurError(
                 f"{path}: n * p = {table['n'] * table['p']} multipliers; the {device} has "
                 f"{ECP5[device][1]}"
             )
         try:
-            return cls(name=path.stem, geometry=Geometry(**table), device=device)
+            return cls(name=path.stem, geometry=Geometry(**table), device=device, family=family)
         except ValueError as error:
             raise SecateurError(f"{path}: {error}") from None
+
+
+def check_family(family: object, where: str | None = None) -> str:
+    """Return ``family``; ``where`` is for the message.
+
+    Raises
+    ------
+    SecateurError : it is not one of FAMILIES
+    """
+    if not isinstance(family, str) or family not in FAMILIES:
+        before = "" if where is None else f"{where}: "
+        raise SecateurError(f"{before}family {family!r} is not one of {', '.join(FAMILIES)}")
+    return family
 
 
 def _preset(p: int, device: str, bank_words: int) -> Target:
@@ -84,5 +103,10 @@ PRESETS = {
         _preset(3, "LFE5U-25F", 2048),
         _preset(8, "LFE5U-45F", 2048),
         _preset(16, "LFE5U-85F", 2048),
+        Target(
+            name="asic",
+            geometry=Geometry(n=8, p=8, weight_words=8192, bank_words=2048),
+            family="asic",
+        ),
     )
 }

@@ -60,6 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (where / "t.toml").write_text(TOML)
     (where / "broken.toml").write_text("n = 4\n")
     (where / "float.toml").write_text(TOML.replace("p = 3", "p = 3.0"))
+    (where / "family.toml").write_text(TOML + 'family = "lattice"\n')
     large = TOML.replace("n = 4", "n = 16") + 'device = "LFE5U-25F"\n'
     (where / "large.toml").write_text(large)
     (where / "text.sec").write_text("hello")
@@ -210,6 +211,8 @@ BAD = [
     ("verilog --target 8x8 --image m.sec -o v2", "m.sec", "compiled for 4x3"),
     ("verilog --target 8x8 --family lattice -o v2", "'lattice'", "ecp5"),
     ("verilog --target 8x8 --interface ahb -o v2", "'ahb'", "wishbone"),
+    ("verilog --target asic --image m.sec -o v2", "m.sec", "hold nothing at power-up"),
+    ("verilog --target family.toml -o v2", "family.toml: family 'lattice'", "asic"),
     ("inspect metadata.sec", "metadata.sec", "CRC-32 of its metadata"),
     ("inspect shorter.sec", "shorter.sec", "CRC-32 of its metadata"),
     ("run m.sec --input x.npy", "x.npy", "np.savez"),
@@ -294,4 +297,5 @@ def test_targets(secateur) -> None:  # type: ignore[no-untyped-def]
         "8x3": 24,
         "8x8": 64,
         "8x16": 128,
+        "asic": 64,
     }

@@ -19,9 +19,11 @@ def lint(file: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize(("n", "p", "rom"), [(2, 1, False), (8, 3, True), (16, 2, False)])
-def test_the_engine_is_clean(n: int, p: int, rom: bool, tmp_path: Path) -> None:
-    geometry = Geometry(n=n, p=p, weight_words=256, bank_words=64)
+@pytest.mark.parametrize(
+    ("n", "p", "tables", "rom"), [(2, 1, 8, False), (8, 3, 0, True), (16, 2, 8, False)]
+)
+def test_the_engine_is_clean(n: int, p: int, tables: int, rom: bool, tmp_path: Path) -> None:
+    geometry = Geometry(n=n, p=p, weight_words=256, bank_words=64, tables=tables)
     words = list(range(geometry.header_words + 8)) if rom else None
     file = tmp_path / "secateur.v"
     file.write_text(to_verilog(geometry, words))

@@ -25,7 +25,7 @@ GEOMETRIES = {
 FLAGS = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
 
 
-def build(geometry: Geometry, bus: str) -> Path:
+def build(geometry: Geometry, bus: str, family: str = "generic") -> Path:
     """The simulator of a bench that has the ports of the wrapper, all visible to cocotb."""
     ports = {"clk": In(1), "rst": In(1)} if bus == "wishbone" else {}
     ports |= Soc(geometry, bus=bus).signature.members
@@ -37,7 +37,7 @@ def build(geometry: Geometry, bus: str) -> Path:
     bench = f"module bench (\n  {declared}\n);\n  secateur dut ({connected});\nendmodule\n"
     public = [f'public_flat_rw -module "bench" -var "{name}"' for name in ports]
     control = "\n".join(["`verilator_config", *public, ""])
-    return verilator.build(to_verilog(geometry, interface=bus) + bench, control)
+    return verilator.build(to_verilog(geometry, family=family, interface=bus) + bench, control)
 
 
 def compile_driver(file: Path) -> None:
@@ -57,7 +57,14 @@ def test_other_widths_in_verilator(bus: str, n: int, tmp_path: Path) -> None:
     check(Geometry(n=n, p=1, weight_words=1024, bank_words=64), bus, 0.3, tmp_path)
 
 
-def check(geometry: Geometry, bus: str, stall: float, tmp_path: Path) -> None:
+def check(
+    geometry: Geometry,
+    bus: str,
+    stall: float,
+    tmp_path: Path,
+    family: str = "generic",
+    power_up: int | None = None,
+) -> None:
     """All of the bench's tests, for a random program."""
     sample = random_program(3, geometry, layers=2)
     inputs = sample.inputs(3)
@@ -69,7 +76,8 @@ def check(geometry: Geometry, bus: str, stall: float, tmp_path: Path) -> None:
     )  # fmt: skip
     compile_driver(tmp_path / "driver.so")
     settings = {"SECATEUR_STALL": str(stall)}
-    verilator.execute(build(geometry, bus), tmp_path, f"soc_bench_{bus}", settings)
+    program = build(geometry, bus, family)
+    verilator.execute(program, tmp_path, f"soc_bench_{bus}", settings, power_up=power_up)
 
 
 def test_the_example_of_the_documentation_compiles(tmp_path: Path) -> None:
