@@ -25,16 +25,14 @@ TOP = "secateur"
 def synthesise(
     geometry: Geometry, folder: Path, timeout: int | None = None, interface: str = "stream"
 ) -> dict[str, object]:
-    """Synthesise the engine, with an ``interface`` of ``to_verilog``, and count; writes ``secateur.v``, ``cells.json`` and ``cells.txt``.
+    """Synthesise the engine and count; writes ``secateur.v``, ``cells.json`` and ``cells.txt``.
 
-    ``modules`` maps every module, as an instance in the hierarchy, to its own ``cells``, its
+    ``interface`` is one of ``to_verilog``'s. ``modules`` maps every module, as an instance in the hierarchy, to its own ``cells``, its
     ``flip_flops`` and ``gates`` (which add up to them) and its ``rams``; ``all`` to the sums, and
     ``by_type`` to the cells of each type.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "secateur.v").write_text(
-        to_verilog(geometry, family="asic", interface=interface)
-    )
+    (folder / "secateur.v").write_text(to_verilog(geometry, family="asic", interface=interface))
     script = (
         f"read_verilog -sv secateur.v; blackbox secateur_ram_*; synth -top {TOP}; "
         "check -assert; tee -q -o stat.json stat -json"
