@@ -27,9 +27,9 @@ def synthesise(
 ) -> dict[str, object]:
     """Synthesise the engine and count; writes ``secateur.v``, ``cells.json`` and ``cells.txt``.
 
-    ``interface`` is one of ``to_verilog``'s. ``modules`` maps every module, as an instance in the hierarchy, to its own ``cells``, its
-    ``flip_flops`` and ``gates`` (which add up to them) and its ``rams``; ``all`` to the sums, and
-    ``by_type`` to the cells of each type.
+    ``interface`` is one of ``to_verilog``'s. ``modules`` maps every module, as an instance in the
+    hierarchy, to its own ``cells``, its ``flip_flops`` and ``gates`` (which add up to them) and its
+    ``rams``; ``all`` to the sums, and ``by_type`` to the cells of each type.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "secateur.v").write_text(to_verilog(geometry, family="asic", interface=interface))
