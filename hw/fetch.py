@@ -55,6 +55,23 @@ def writes_register(common, register: int, n: int):
     return index.matches(*range(max(0, register - n // 2 + 1), register + 1))
 
 
+class _AddressSide:
+    """What the data side tells the address side, and what it sees of it."""
+
+    def __init__(self, width: int, first: int):
+        tags = data.StructLayout({"valid": 1, "pas": 1, "group": 1, "line": 1, "row": 1})
+        self.go = Signal()  # a word is read in this cycle
+        self.address = Signal(width, init=first)
+        self.tags = Signal(tags)  # of the word that is read
+        self.match = Signal()  # it is the last of a pass
+        self.loop_start = Signal(width, init=first)
+        self.armed = Signal()  # the row's ends are known
+        self.body_start, self.body_before_end = Signal(width), Signal(width)
+        # Passes to do, and whether it is one, by level.
+        self.left = {name: Signal(16, name=f"left_{name}") for name in ("x", "y", "z")}
+        self.final = {name: Signal(name=f"final_{name}") for name in self.left}
+
+
 class Fetcher(wiring.Component):
     """Walks words ``header_words .. last`` round and round, later rounds from the LOOP mark on;
     loops over the bodies of rows.
@@ -99,53 +116,78 @@ class Fetcher(wiring.Component):
         m = Module()
         n, header_words = self.geometry.n, self.geometry.header_words
         width = len(self.mem_addr)
-
-        # Address side. `match`: the address is the last of a pass; `left` count what is to do.
-        address = Signal(width, init=header_words)
-        loop_start = Signal(width, init=header_words)
-        before_last, single = Signal(width), Signal()
-        at_last = Signal()
+        side = _AddressSide(width, header_words)
         credits = Signal(range(-1, FIFO_DEPTH), init=FIFO_DEPTH - 1)  # less 1: its sign is the test
-        go = Signal()
-        armed, match = Signal(), Signal()
-        body_start, body_before_end = Signal(width), Signal(width)
-        tags = Signal(data.StructLayout({"valid": 1, "pas": 1, "group": 1, "line": 1, "row": 1}))
-        left = {name: Signal(16, name=f"left_{name}") for name in ("x", "y", "z")}
-        final = {name: Signal(name=f"final_{name}") for name in left}
+        self._walk(m, side)
+
+        # Data side, first step: what is this word?
+        seen = delay(m, side.tags, self.latency, "tags", reset_less=False)
+        seen = data.View(side.tags.shape(), seen)
+        where = delay(m, side.address, self.latency, "where")
+        count_low = Signal(8)
+        raw, arm = self._parse(m, seen, where, side.loop_start, count_low)
+        common = self.mem_data[8 * n :]
+        count, where_b = Signal(spec.ROW_COUNT_BITS), Signal(width)
+        m.d.sync += [where_b.eq(where), count.eq(Cat(count_low, common[:7]))]
+
+        # Second step: the row is known, the address side takes over. Third: rotated words.
+        with m.If(arm):
+            m.d.sync += [
+                side.armed.eq(1),
+                side.body_start.eq(where_b + 1),
+                side.body_before_end.eq(where_b + count - 1),
+            ]
+        held_valid, held, turned_valid, turned = self._rotate(m, raw, seen.valid)
+        copies = self._copies(m, held_valid, held, turned)
+        pass_ends = Signal()
+        m.d.sync += pass_ends.eq(side.go & side.match)
+        self._passes(m, pass_ends, arm, side.left, side.final, copies)
+
+        m.submodules.fifo = fifo = CreditFifo(shape=self.layout, depth=FIFO_DEPTH)
+        m.d.comb += [fifo.write_en.eq(turned_valid), fifo.write_data.eq(turned)]
+        wiring.connect(m, fifo.output, wiring.flipped(self.output))
+        pop = Signal()
+        m.d.sync += pop.eq(self.output.valid & self.output.ready)
+        m.d.comb += side.go.eq(self.enable & ~credits[-1])
+        m.d.sync += credits.eq(credits + pop - side.go)
+        return m
+
+    def _walk(self, m: Module, side: _AddressSide) -> None:
+        """The address side, one word in each cycle of ``go``."""
+        address, tags, left, final = side.address, side.tags, side.left, side.final
+        before_last, single, at_last = Signal(len(address)), Signal(), Signal()
         final_row = Signal()  # all three: a flip-flop of its own, beside the address
-        loop = match & ~final_row
+        loop = side.match & ~final_row
         m.d.comb += [
             self.mem_addr.eq(address),
-            tags.valid.eq(go),
-            tags.pas.eq(match),
-            tags.group.eq(match & final["z"]),
-            tags.line.eq(match & final["z"] & final["x"]),
-            tags.row.eq(match & final_row),
+            tags.valid.eq(side.go),
+            tags.pas.eq(side.match),
+            tags.group.eq(side.match & final["z"]),
+            tags.line.eq(side.match & final["z"] & final["x"]),
+            tags.row.eq(side.match & final_row),
         ]
         m.d.sync += [final[name].eq(left[name] == 1) for name in left]
         m.d.sync += final_row.eq((left["x"] == 1) & (left["y"] == 1) & (left["z"] == 1))
-        m.d.sync += [before_last.eq(self.last - 1), single.eq(self.last == loop_start)]
-        with m.If(go):
+        m.d.sync += [before_last.eq(self.last - 1), single.eq(self.last == side.loop_start)]
+        following = Mux(at_last, side.loop_start, (address + 1)[: len(address)])
+        with m.If(side.go):
             m.d.sync += [
-                address.eq(Mux(loop, body_start, Mux(at_last, loop_start, (address + 1)[:width]))),
+                address.eq(Mux(loop, side.body_start, following)),
                 at_last.eq(~loop & Mux(at_last, single, address == before_last)),
-                match.eq(armed & ~match & (address == body_before_end)),
+                side.match.eq(side.armed & ~side.match & (address == side.body_before_end)),
             ]
             with m.If(tags.row):
-                m.d.sync += armed.eq(0)
+                m.d.sync += side.armed.eq(0)
         with m.Elif(~self.enable):
             m.d.sync += at_last.eq(single)
 
-        # Data side, first step: what is this word?
-        seen = delay(m, tags, self.latency, "tags", reset_less=False)
-        seen = data.View(tags.shape(), seen)
-        where = delay(m, address, self.latency, "where")
+    def _parse(self, m: Module, seen, where, loop_start, count_low):
+        """What the word from the memory is; returns it with its tags, and a strobe one cycle after
+        a row's second header word."""
+        common = self.mem_data[8 * self.geometry.n :]
         raw = Signal(self.layout)
         expect = Signal(Kind)
-        first = Signal()
-        count_low = Signal(8)
-        common = self.mem_data[8 * n :]
-        row_final = Signal()
+        first, row_final, arm = Signal(), Signal(), Signal()
         m.d.comb += [
             raw.lanes.eq(self.mem_data),
             raw.common.eq(common),
@@ -158,9 +200,7 @@ class Fetcher(wiring.Component):
             raw.layer_last.eq(seen.row & row_final),
             raw.bad.eq(Cat(count_low, common[:7]) < spec.MIN_ROW_WORDS),
         ]
-        arm = Signal()
-        count, where_b = Signal(spec.ROW_COUNT_BITS), Signal(width)
-        m.d.sync += [arm.eq(0), where_b.eq(where), count.eq(Cat(count_low, common[:7]))]
+        m.d.sync += arm.eq(0)
         with m.If(seen.valid):
             with m.Switch(expect):
                 with m.Case(Kind.CONFIG):
@@ -177,28 +217,7 @@ class Fetcher(wiring.Component):
                     m.d.sync += first.eq(seen.pas)
                     with m.If(seen.row):
                         m.d.sync += expect.eq(Mux(row_final, Kind.CONFIG, Kind.HEAD_A))
-
-        # Second step: the row is known, the address side takes over. Third: rotated words.
-        with m.If(arm):
-            m.d.sync += [
-                armed.eq(1),
-                body_start.eq(where_b + 1),
-                body_before_end.eq(where_b + count - 1),
-            ]
-        held_valid, held, turned_valid, turned = self._rotate(m, raw, seen.valid)
-        copies = self._copies(m, held_valid, held, turned)
-        pass_ends = Signal()
-        m.d.sync += pass_ends.eq(go & match)
-        self._passes(m, pass_ends, arm, left, final, copies)
-
-        m.submodules.fifo = fifo = CreditFifo(shape=self.layout, depth=FIFO_DEPTH)
-        m.d.comb += [fifo.write_en.eq(turned_valid), fifo.write_data.eq(turned)]
-        wiring.connect(m, fifo.output, wiring.flipped(self.output))
-        pop = Signal()
-        m.d.sync += pop.eq(self.output.valid & self.output.ready)
-        m.d.comb += go.eq(self.enable & ~credits[-1])
-        m.d.sync += credits.eq(credits + pop - go)
-        return m
+        return raw, arm
 
     def _rotate(self, m: Module, raw, valid):
         """Two registers; between them, a configuration word is rotated. Returns both."""
