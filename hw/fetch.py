@@ -66,7 +66,8 @@ class _AddressSide:
         self.match = Signal()  # it is the last of a pass
         self.loop_start = Signal(width, init=first)
         self.armed = Signal()  # the row's ends are known
-        self.body_start, self.body_before_end = Signal(width), Signal(width)
+        self.body_start = Signal(width)
+        self.body_before_end = Signal(width)
         # Passes to do, and whether it is one, by level.
         self.left = {name: Signal(16, name=f"left_{name}") for name in ("x", "y", "z")}
         self.final = {name: Signal(name=f"final_{name}") for name in self.left}
@@ -155,7 +156,8 @@ class Fetcher(wiring.Component):
     def _walk(self, m: Module, side: _AddressSide) -> None:
         """The address side, one word in each cycle of ``go``."""
         address, tags, left, final = side.address, side.tags, side.left, side.final
-        before_last, single, at_last = Signal(len(address)), Signal(), Signal()
+        before_last = Signal(len(address))
+        single, at_last = Signal(), Signal()
         final_row = Signal()  # all three: a flip-flop of its own, beside the address
         loop = side.match & ~final_row
         m.d.comb += [

@@ -43,11 +43,14 @@ class _Flow:
 
     def __init__(self):
         self.state = Signal(State)
-        self.run, self.takes, self.clears = Signal(), Signal(), Signal()
+        self.run = Signal()
+        self.takes = Signal()
+        self.clears = Signal()
         self.fills = Signal()  # LANDING of entries of tables
         self.loading = Signal()  # SETUP of a LOAD
         self.ending = Signal()  # the layer gives results: it is the last
-        self.left, self.last = Signal(17), Signal()
+        self.left = Signal(17)
+        self.last = Signal()
 
     def go(self, state: State) -> list:
         """Assignments that enter ``state``, which has no last cycle of its own."""
