@@ -78,7 +78,8 @@ class AddressGenerator(wiring.Component):
         late_ends = data.View(_ENDS, delay(m, ends, 1, "ends", reset_less=False))
         a = self._origin(m, "a", ends, spec.FLAG_A_ROWSTEP)
         b = self._origin(m, "b", late_ends, spec.FLAG_B_ROWSTEP)
-        a_kr, a_2kr = Signal(self.width), Signal(self.width)
+        a_kr = Signal(self.width)
+        a_2kr = Signal(self.width)
         m.d.sync += [a_kr.eq(a + regs[Reg.A_KR]), a_2kr.eq(a + (regs[Reg.A_KR] << 1))]
 
         # First step: decode. `source` is B from a 0xc0 step to the end of the pass.
@@ -122,7 +123,8 @@ class AddressGenerator(wiring.Component):
             row_base3.eq(Mux(to_b2, b + regs[Reg.B_KR], Mux(row2, a_2kr, a_kr))),
             row_step3.eq(Mux(source2, regs[Reg.B_KR], regs[Reg.A_KR])),
         ]
-        current, next_row = Signal(self.width), Signal(self.width)  # next_row = kernel_row + KR
+        current = Signal(self.width)
+        next_row = Signal(self.width)  # next_row = kernel_row + KR
         with m.If(valid3):
             base = Mux(use_base3, base3, Mux(use_row3, next_row, current))
             m.d.sync += current.eq(base + delta3)

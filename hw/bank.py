@@ -78,7 +78,8 @@ class Bank(wiring.Component):
         with m.If(self.shift):
             m.d.sync += self.offset.eq(self.offset_in)
 
-        valid1, valid2 = Signal(), Signal()
+        valid1 = Signal()
+        valid2 = Signal()
         distance = Signal(17, reset_less=True)
         local = Signal(ceil_log2(self.depth), reset_less=True)
         m.d.sync += [

@@ -138,7 +138,8 @@ class Drain(wiring.Component):
         """Bias and shift of the row in the drain; rows queue here while words are on the way."""
         n = self.geometry.n
         width = 8 * n
-        head, tail = Signal(range(ROWS_IN_FLIGHT)), Signal(range(ROWS_IN_FLIGHT))
+        head = Signal(range(ROWS_IN_FLIGHT))
+        tail = Signal(range(ROWS_IN_FLIGHT))
         reads = []
         for kind in (Kind.HEAD_A, Kind.HEAD_B):
             m.submodules[f"rows_{kind.name.lower()}"] = rows = memory.Memory(
@@ -194,7 +195,8 @@ class Drain(wiring.Component):
 
         m.submodules.fifo = fifo = CreditFifo(shape=8 * n, depth=result_depth(self.geometry.p))
         wiring.connect(m, fifo.output, wiring.flipped(self.results))
-        left, dropped = Signal(), Signal()
+        left = Signal()
+        dropped = Signal()
         m.d.sync += [
             left.eq(self.results.valid & self.results.ready),
             dropped.eq(walk.step & ~walk.exists & is_result),

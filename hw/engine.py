@@ -148,7 +148,8 @@ class Engine(wiring.Component):
         They are held until words that they overtook have left the datapath, whose registers have
         no resets. Returns that of the loader, for ``reset`` only, and an iterator of the others.
         """
-        left, whole = Signal(range(RESET_CYCLES + 1)), Signal()
+        left = Signal(range(RESET_CYCLES + 1))
+        whole = Signal()
         with m.If(self.control.reset | self.control.restart):
             m.d.sync += left.eq(RESET_CYCLES)
             m.d.sync += whole.eq(whole | self.control.reset)

@@ -128,7 +128,8 @@ class Fetcher(wiring.Component):
         count_low = Signal(8)
         raw, arm = self._parse(m, seen, where, side.loop_start, count_low)
         common = self.mem_data[8 * n :]
-        count, where_b = Signal(spec.ROW_COUNT_BITS), Signal(width)
+        count = Signal(spec.ROW_COUNT_BITS)
+        where_b = Signal(width)
         m.d.sync += [where_b.eq(where), count.eq(Cat(count_low, common[:7]))]
 
         # Second step: the row is known, the address side takes over. Third: rotated words.
@@ -157,7 +158,8 @@ class Fetcher(wiring.Component):
         """The address side, one word in each cycle of ``go``."""
         address, tags, left, final = side.address, side.tags, side.left, side.final
         before_last = Signal(len(address))
-        single, at_last = Signal(), Signal()
+        single = Signal()
+        at_last = Signal()
         final_row = Signal()  # all three: a flip-flop of its own, beside the address
         loop = side.match & ~final_row
         m.d.comb += [
@@ -189,7 +191,9 @@ class Fetcher(wiring.Component):
         common = self.mem_data[8 * self.geometry.n :]
         raw = Signal(self.layout)
         expect = Signal(Kind)
-        first, row_final, arm = Signal(), Signal(), Signal()
+        first = Signal()
+        row_final = Signal()
+        arm = Signal()
         m.d.comb += [
             raw.lanes.eq(self.mem_data),
             raw.common.eq(common),
@@ -225,8 +229,10 @@ class Fetcher(wiring.Component):
         """Two registers; between them, a configuration word is rotated. Returns both."""
         lanes16 = self.geometry.n // 2
         select = Signal(range(max(lanes16, 2)))
-        held, turned = Signal(self.layout, reset_less=True), Signal(self.layout, reset_less=True)
-        held_valid, turned_valid = Signal(), Signal()
+        held = Signal(self.layout, reset_less=True)
+        turned = Signal(self.layout, reset_less=True)
+        held_valid = Signal()
+        turned_valid = Signal()
         m.d.sync += [held.eq(raw), held_valid.eq(valid)]
         m.d.sync += [turned.eq(held), turned_valid.eq(held_valid)]
         m.d.sync += select.eq(Mux(raw.kind == Kind.CONFIG, raw.common, 0))

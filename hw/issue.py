@@ -158,7 +158,8 @@ class Issue(wiring.Component):
 
         # An inference ends in the first cycle in which the next word may issue.
         # The tables at the start of a program take no time of an inference, whichever it is.
-        begun, taken = Signal(), Signal()
+        begun = Signal()
+        taken = Signal()
         ended = flow.ending & flow.run
         waits = flow.takes | (flow.run & self.fetched.valid & held & gate & ~room)
         m.d.comb += [
@@ -248,7 +249,9 @@ class Issue(wiring.Component):
         banks, landing = self.geometry.bank_words, spec.load_tail(self.geometry.p)
         total = RESET_WAY + banks + landing
         left = Signal(range(total + 1), init=total)
-        wiping, ends, wiped = Signal(), Signal(), Signal()
+        wiping = Signal()
+        ends = Signal()
+        wiped = Signal()
         m.d.sync += [
             wiping.eq((left > landing) & (left <= landing + banks)),
             ends.eq(left == 1),
@@ -266,7 +269,8 @@ class Issue(wiring.Component):
         lanes = regs[Reg.LANES]
         depth = result_depth(self.geometry.p)
         is_result = regs[Reg.FLAGS][spec.FLAG_RESULT]
-        gate, room = Signal(init=1), Signal(init=1)
+        gate = Signal(init=1)
+        room = Signal(init=1)
         left = Signal(range(self.geometry.p + 1))
         single = Signal()
         m.d.sync += single.eq(lanes == 1)

@@ -53,7 +53,8 @@ class Requantiser(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        low, high = Signal(signed(9)), Signal(signed(9))
+        low = Signal(signed(9))
+        high = Signal(signed(9))
         for bound, byte in ((low, self.clip[:8]), (high, self.clip[8:])):
             m.d.sync += bound.eq(Mux(self.signed, byte.as_signed(), byte))
         floor = Signal(8)  # the upper bound wins should the lower one be higher

@@ -36,7 +36,8 @@ class Stopwatch(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         count = Signal(32)
-        begun, waited = Signal(), Signal(init=1)
+        begun = Signal()
+        waited = Signal(init=1)
         above = [Signal(name=f"above{half}") for half in range(2)]
         equal = Signal()
         m.d.sync += [

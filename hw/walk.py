@@ -117,8 +117,11 @@ class Walk(wiring.Component):
         with m.Elif(pixel):
             m.d.sync += [lanes_left.eq(lanes_left - 1), pixel.eq(lanes_left != 1)]
 
-        begin, begins, linear_begin = Signal(), Signal(), Signal()
-        current, current_row = Signal(16), Signal(16)
+        begin = Signal()
+        begins = Signal()
+        linear_begin = Signal()
+        current = Signal(16)
+        current_row = Signal(16)
         m.d.sync += [
             begins.eq(~linear | fresh),
             begin.eq(self.group & begins),
@@ -153,7 +156,8 @@ class Walk(wiring.Component):
             new_line | linear_begin | (stepwise & columns.last), new_group | stepwise
         )
         rows_valid.update(new_row, new_line)
-        column_now, row_now = Signal(), Signal()  # of the group being drained
+        column_now = Signal()
+        row_now = Signal()  # of the group being drained
         with m.If(group):
             m.d.sync += [column_now.eq(columns_valid.some), row_now.eq(rows_valid.some)]
         m.d.sync += [

@@ -58,7 +58,9 @@ class Wishbone(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         phase = Signal(Phase)
-        selected, waited, error = Signal(), Signal(), Signal()
+        selected = Signal()
+        waited = Signal()
+        error = Signal()
         payload = Signal(REQUEST)
         m.d.comb += [
             selected.eq(self.cyc & self.stb),
