@@ -88,10 +88,13 @@ class Loader(wiring.Component):
         # What `restart` clears has no other reset: it is also set while the loader is in reset.
         restart = Signal(init=1)
         # `valid` excepted: after a reset of one cycle, a byte from before it would be judged.
-        byte, valid = Signal(8, reset_less=True), Signal()
+        byte = Signal(8, reset_less=True)
+        valid = Signal()
         error, words, crc_good = self._parse(m, byte, valid, restart)
         seen = Signal(len(self.last) + 1, reset_less=True)  # words loaded, or walked over
-        at_last, at_end, known = Signal(), Signal(), Signal()
+        at_last = Signal()
+        at_end = Signal()
+        known = Signal()
 
         word = Signal(self.geometry.word_bits, reset_less=True)
         lane = Signal(range(size))
@@ -157,12 +160,17 @@ class Loader(wiring.Component):
         geometry, size = self.geometry, spec.HEADER.size
         at = Signal(size + 1, init=1, reset_less=True)
         field = Signal(32, reset_less=True)
-        words, bank_words, expected = Signal(32), Signal(32), Signal(32)
+        words = Signal(32)
+        bank_words = Signal(32)
+        expected = Signal(32)
         crc = Signal(32, init=0xFFFFFFFF, reset_less=True)
-        crc_byte, crc_valid = Signal(8, reset_less=True), Signal(reset_less=True)
-        crc_good, same = Signal(), Signal(4)
+        crc_byte = Signal(8, reset_less=True)
+        crc_valid = Signal(reset_less=True)
+        crc_good = Signal()
+        same = Signal(4)
         error = Signal(Error)
-        wrong_length, wrong_bank = Signal(), Signal()
+        wrong_length = Signal()
+        wrong_bank = Signal()
         next_field = Cat(field[8:], byte)
         m.d.sync += [
             crc_good.eq(same.all()),

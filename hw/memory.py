@@ -173,7 +173,8 @@ class TwoReadRam(wiring.Component):
             m.submodules.ebr = Instance("DP16KD", **_shared([]), **a, **b)
             return m
         if self.family == "asic":
-            read_a, read_b = Signal(self.width), Signal(self.width)
+            read_a = Signal(self.width)
+            read_b = Signal(self.width)
             m.submodules.macro = macro.two_read(
                 width=self.width,
                 depth=self.depth,

@@ -174,7 +174,8 @@ class RegisterFile(wiring.Component):
 
     def _events(self, m: Module, execute, request):
         """Sticky events; an event that comes while it is cleared is kept."""
-        ended, stopped = Signal(16), Signal()
+        ended = Signal(16)
+        stopped = Signal()
         now_stopped = self.status.state == Status.ERROR
         happened = Cat((self.status.inferences != ended) & ~self.quiet, now_stopped & ~stopped)
         m.d.sync += [ended.eq(self.status.inferences), stopped.eq(now_stopped & ~self.quiet)]
@@ -185,7 +186,8 @@ class RegisterFile(wiring.Component):
 
     def _image(self, m: Module, execute, request):
         """Bytes on their way to the loader; what it does not want is dropped."""
-        data, mask = Signal(32, reset_less=True), Signal(4)
+        data = Signal(32, reset_less=True)
+        mask = Signal(4)
         loading = (self.status.state == Status.LOADING) & ~self.quiet
         m.d.comb += [self.image.payload.eq(data[:8]), self.image.valid.eq(mask[0] & loading)]
         busy = mask != 0
@@ -201,7 +203,8 @@ class RegisterFile(wiring.Component):
     def _input(self, m: Module, execute, request):
         """A word from its parts; gives whether the next part may be written."""
         parts = max(1, self.geometry.n // 4)
-        full, part = Signal(), Signal(range(max(2, parts)))
+        full = Signal()
+        part = Signal(range(max(2, parts)))
         word = Signal(8 * self.geometry.n, reset_less=True)
         m.d.comb += [self.word.valid.eq(full & ~self.quiet), self.word.payload.eq(word)]
         with m.If(execute):

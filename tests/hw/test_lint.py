@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -40,6 +41,13 @@ def test_the_engine_with_a_bus_is_clean(interface: str, n: int, rom: bool, tmp_p
     file.write_text(to_verilog(geometry, words, interface=interface))
     found = lint(file)
     assert (found.returncode, found.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("interface", ["stream", "axi", "wishbone"])
+def test_registers_have_names_in_waveforms(interface: str) -> None:
+    geometry = Geometry(n=8, p=2, weight_words=5000, bank_words=64)
+    text = to_verilog(geometry, family="ecp5", interface=interface)
+    assert re.findall(r"^ *reg .*signal.*", text, re.MULTILINE) == []
 
 
 @pytest.mark.parametrize(
