@@ -53,7 +53,10 @@ def test_codes(n: int, tables: int) -> None:
     [
         ({"n": 3, "tables": 1}, "n must be even, not 3"),
         ({"n": 2, "tables": 9}, "tables must be 0 to 8, not 9"),
-        ({"n": 2, "tables": 1, "family": "x"}, "family must be one of generic, ecp5, not 'x'"),
+        (
+            {"n": 2, "tables": 1, "family": "x"},
+            "family must be one of generic, ecp5, asic, not 'x'",
+        ),
     ],
 )
 def test_parameters(arguments: dict, message: str) -> None:
