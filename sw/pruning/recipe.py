@@ -46,13 +46,15 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What all training stages share. ``loss``: (outputs, targets) -> scalar."""
+    """What all training stages share. ``loss``: (outputs, targets) -> scalar. ``precision``: of the
+    networks in all stages but ``qat``, float32, or bfloat16 by torch's autocast."""
 
     batch: int = 64
     optimiser: str = "adamw"
     weight_decay: float = 1e-3
     momentum: float = 0.9
     loss: str = "torch.nn.functional:cross_entropy"
+    precision: str = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +220,7 @@ def parse_recipe(table: dict[str, Any], path: Path | str, folder: Path) -> Recip
         ("prune.method", recipe.prune.method, ("budget", "uniform", "element", "none")),
         ("prune.schedule", recipe.prune.schedule, ("gradual", "one-shot", "rewind")),
         ("training.optimiser", recipe.training.optimiser, ("adamw", "sgd")),
+        ("training.precision", recipe.training.precision, ("float32", "bfloat16")),
     ):
         if value not in allowed:
             options = " or ".join(map(repr, allowed))

@@ -143,12 +143,13 @@ def distil(
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """A loss (inputs, outputs, targets) -> scalar that asks ``teacher``, the dense model.
 
-    The teacher runs in evaluation mode and without gradient; give it a copy of its own.
+    The teacher runs in evaluation mode and without gradient; give it a copy of its own. The loss
+    has the precision of ``outputs``.
     """
 
     def loss(inputs: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
         with evaluating(teacher), torch.no_grad():
-            logits = teacher(inputs)
+            logits = teacher(inputs).to(outputs.dtype)
         return distillation_loss(outputs, logits, targets, temperature=temperature, share=share)
 
     return loss

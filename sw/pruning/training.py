@@ -85,7 +85,8 @@ class Trainer:
     before_batch : called with batches done and to do, before every batch
     n : output channels of a block, for ``phase.lasso``
 
-    Convolutions run in channels-last memory, in about two thirds of the time.
+    Convolutions run in channels-last memory, in about two thirds of the time. In bfloat16 only the
+    networks run; weights, losses and all of quantisation-aware training stay in float32.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Trainer:
                 raise SecateurError(f"{name}.distil needs a dense model before this stage")
             self.distil = distil(self._formatted(teacher), share=phase.distil)
         self.loss, self.augment, self.before_batch = loss, augment, before_batch
+        self.narrow = training.precision == "bfloat16" and not isinstance(phase, Qat)
         self.epoch = 0
         mixed = zlib.crc32(f"{seed} {name}".encode())
         self.generator = torch.Generator().manual_seed(mixed)
@@ -180,8 +182,11 @@ class Trainer:
         return summed / batches
 
     def _loss(self, x: Tensor, y: Tensor) -> Tensor:
-        outputs = self.model(x)
-        return self.loss(outputs, y) if self.distil is None else self.distil(x, outputs, y)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.narrow):
+            outputs = self.model(x).float()
+            if self.distil is not None:
+                return self.distil(x, outputs, y)
+        return self.loss(outputs, y)
 
     def state(self) -> checkpoint.State:
         """Everything that the next epoch depends on."""

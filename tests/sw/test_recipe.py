@@ -16,7 +16,7 @@ from secateur.cli import app
 from secateur.errors import SecateurError
 from secateur.pruning import checkpoint, density_of
 from secateur.pruning.cutting import BlockCuts
-from secateur.pruning.recipe import Phase, Prune, Training, load_recipe
+from secateur.pruning.recipe import Phase, Prune, Qat, Training, load_recipe
 from secateur.pruning.run import run_recipe
 from secateur.pruning.training import Split, Trainer
 from secateur.toml import imported
@@ -149,6 +149,7 @@ def test_a_budget_out_of_reach_is_refused_before_training(tmp_path: Path) -> Non
         ("[prune]", "[channels]\nfit = true\ndensity = 0.5\n[prune]", "leave channels.density out"),
         ('criterion = "taylor"', 'criterion = "tailor"', "prune.criterion must be one of l1"),
         ("batch = 10", "batch = 0", "training.batch must be at least 1"),
+        ("batch = 10", 'precision = "half"', "must be 'float32' or 'bfloat16', not 'half'"),
         ("learning_rate = 5e-3", "learning_rate = nan", "recover.learning_rate must be float"),
         ("learning_rate = 5e-3", "learning_rate = -1", "recover.learning_rate must be float"),
         ("learning_rate = 5e-3", "distil = 1.5", "recover.distil must be a share"),
@@ -303,3 +304,28 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     path.write_text("{}")
     with pytest.raises(SecateurError, match="not a checkpoint"):
         checkpoint.read(path)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_only_the_networks_run_in_bfloat16(precision: str, share: float) -> None:
+    split = Split.of(recipe_parts.data(0), "data")
+    training = Training(batch=10, precision=precision)
+    for phase, narrow in ((Phase(epochs=1, distil=share), True), (Qat(epochs=1), False)):
+        ran, judged = set(), set()
+        model, teacher = recipe_parts.model(0), recipe_parts.model(1)
+        for network in (model, teacher):
+            layer = next(m for m in network.modules() if isinstance(m, torch.nn.Conv2d))
+            layer.register_forward_hook(lambda module, inputs, output, to=ran: to.add(output.dtype))
+
+        def loss(outputs, targets, to=judged):
+            to.add(outputs.dtype)
+            return torch.nn.functional.cross_entropy(outputs, targets)
+
+        trainer = Trainer(
+            "train", model, split, phase, training, seed=0, loss=loss, teacher=teacher
+        )
+        trainer.run_epoch()
+        assert ran == {getattr(torch, precision) if narrow else torch.float32}
+        assert judged == (set() if phase.distil else {torch.float32})
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
