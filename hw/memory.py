@@ -116,7 +116,7 @@ class Ram(wiring.Component):
 
     def _ecp5(self, m: Module) -> None:
         """Side by side, as many DP16KD as the width takes; port A writes, port B reads."""
-        bits = _column_bits(self.depth)
+        bits = column_bits(self.depth)
         for column in range(0, self.width, bits):
             used = min(bits, self.width - column)
             bits_in = self.write_data[column : column + used]
@@ -147,7 +147,7 @@ class TwoReadRam(wiring.Component):
     def __init__(self, *, width: int, depth: int, family="generic"):
         _check_depth(depth, None)
         self.width, self.depth, self.family = width, depth, check_family(family)
-        if self.family == "ecp5" and width > _column_bits(depth):
+        if self.family == "ecp5" and width > column_bits(depth):
             raise ValueError(f"{depth} words of {width!r} bits do not fit one block RAM")
         address = ceil_log2(depth)
         super().__init__(
@@ -164,7 +164,7 @@ class TwoReadRam(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         if self.family == "ecp5":
-            bits = _column_bits(self.depth)
+            bits = column_bits(self.depth)
             a = _port(
                 "A", bits, self.a_addr, write_en=self.write_en, data_in=self.write_data,
                 data_out=self.a_data,
@@ -202,7 +202,7 @@ class TwoReadRam(wiring.Component):
         return m
 
 
-def _column_bits(depth: int) -> int:
+def column_bits(depth: int) -> int:
     """Bits of a DP16KD's port in the widest mode that is deep enough."""
     if depth > 16384:
         raise ValueError(f"depth must be at most 16384 words on ecp5, not {depth!r}")
@@ -241,13 +241,11 @@ def _port(name: str, bits: int, address, *, write_en=0, data_in=None, data_out=N
     return ports
 
 
-def _initval(init: Sequence[int], bits: int, column: int, mask: int) -> list:
-    """The 64 INITVAL parameters: each has 16 fields of 20 bits, the low 18 of which are used.
+def block_fields(init: Sequence[int], bits: int, column: int, mask: int) -> list[int]:
+    """The 1024 fields of 18 bits of a DP16KD that holds the words >> ``column`` & ``mask``.
 
     In widths of 4, 2 and 1 bits the 9th bit of each byte is unused.
     """
-    from amaranth.hdl import Const
-
     words = [(word >> column) & mask for word in init]
     per_byte = 1 if bits >= 9 else 8 // bits
     fields = [0] * 1024
@@ -257,6 +255,14 @@ def _initval(init: Sequence[int], bits: int, column: int, mask: int) -> list:
         else:
             byte, part = divmod(index, per_byte)
             fields[byte // 2] |= word << (9 * (byte % 2) + bits * part)
+    return fields
+
+
+def _initval(init: Sequence[int], bits: int, column: int, mask: int) -> list:
+    """The 64 INITVAL parameters: each has 16 fields of 20 bits, the low 18 of which are used."""
+    from amaranth.hdl import Const
+
+    fields = block_fields(init, bits, column, mask)
     return [
         Const(sum(f << (20 * i) for i, f in enumerate(fields[row * 16 : row * 16 + 16])), 320)
         for row in range(64)

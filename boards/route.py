@@ -1,0 +1,68 @@
+"""Synthesis for ECP5 by yosys, place and route by nextpnr, with progress."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from . import tools
+from .sites import DIES
+
+#: All is timed for the slowest grade, whatever is soldered to the board.
+GRADE = 6
+#: Called with a stage and what it is at.
+Progress = Callable[[str, str], None]
+
+_PLACER = re.compile(r"at (?:iteration #(\d+), type ALL|initial placer iter (\d+)).*")
+_ROUTER = re.compile(r"^Info: +\d+ \| +\d+ +\d+ \| +\d+ +\d+ \| +(\d+) *\|")
+_PASS = re.compile(r"^[\d.]+\. Executing (\w+) pass")
+
+
+def silent(stage: str, note: str) -> None:
+    """Shows nothing."""
+
+
+def synthesise(
+    folder: Path, top: str, progress: Progress = silent, timeout: float | None = None
+) -> None:
+    """``top``.v to the netlist ``top``.json."""
+
+    def line(text: str) -> None:
+        found = _PASS.match(text)
+        if found:
+            progress("synthesis", found.group(1).lower())
+
+    progress("synthesis", "")
+    script = f"read_verilog {top}.v; synth_ecp5 -top {top} -json {top}.json"
+    tools.run(["yosys", "-p", script], folder, timeout=timeout, line=line)
+
+
+def route(
+    folder: Path,
+    top: str,
+    die: str,
+    *,
+    package: str,
+    seed: int,
+    options: list[str],
+    progress: Progress = silent,
+    timeout: float | None = None,
+) -> dict:
+    """Place and route a netlist; nextpnr's report. Missed clocks are no failure here."""
+
+    def line(text: str) -> None:
+        placer, router = _PLACER.search(text), _ROUTER.match(text)
+        if placer:
+            progress("placement", f"iteration {placer.group(1) or placer.group(2)}")
+        elif router:
+            progress("routing", f"{int(router.group(1)):,} connections left")
+
+    progress("placement", "")
+    report = folder / f"report-{seed}.json"
+    command = ["nextpnr-ecp5", DIES[die], "--package", package, "--speed", str(GRADE)]
+    command += ["--json", f"{top}.json", "--seed", str(seed), "--report", report.name]
+    command += ["--timing-allow-fail", *options]
+    tools.run(command, folder, log=f"nextpnr-{seed}.log", timeout=timeout, line=line)
+    return json.loads(report.read_text())

@@ -1,0 +1,44 @@
+"""Where things are on the ECP5 dies: nextpnr's names for them, and the sites of the multipliers."""
+
+from __future__ import annotations
+
+#: nextpnr's switch by die.
+DIES = {"LFE5U-25F": "--25k", "LFE5U-45F": "--45k", "LFE5U-85F": "--85k"}
+#: nextpnr's packages by Lattice's short names, those of amaranth-boards.
+PACKAGES = {"BG381": "CABGA381", "BG554": "CABGA554", "MG285": "CSFBGA285"}
+
+#: Columns and rows of the blocks that hold four MULT18X18D each.
+_COLUMNS = {
+    "LFE5U-25F": (4, 13, 22, 33, 42, 51, 60),
+    "LFE5U-45F": (4, 13, 22, 31, 42, 51, 60, 69, 78),
+    "LFE5U-85F": (4, 13, 22, 31, 40, 49, 58, 69, 78, 87, 96, 105, 114),
+}
+_ROWS = {"LFE5U-25F": (13,), "LFE5U-45F": (22, 46), "LFE5U-85F": (10, 34, 58)}
+
+
+def multipliers(die: str) -> int:
+    """Multipliers of a die."""
+    return 4 * len(_COLUMNS[die]) * len(_ROWS[die])
+
+
+def multiplier_sites(die: str, count: int) -> list[str]:
+    """Sites for ``count`` multipliers, neighbours side by side; ValueError if there are fewer.
+
+    The rows of the die are filled in opposite directions, as one chain. The placer scatters
+    multipliers that are not pinned.
+    """
+    if die not in DIES:
+        raise ValueError(f"die must be one of {', '.join(DIES)}, not {die!r}")
+    if not 1 <= count <= multipliers(die):
+        raise ValueError(f"count must be 1 to {multipliers(die)} on the {die}, not {count!r}")
+    across = [(base + offset, offset) for base in _COLUMNS[die] for offset in (0, 1, 4, 5)]
+    rows = _ROWS[die]
+    each = -(-count // len(rows))
+    skip = (len(across) - each) // 2
+    row = across[skip : skip + each]
+    chain = [
+        f"X{x}/Y{y}/MULT18_{z}"
+        for index, y in enumerate(rows)
+        for x, z in (row if index % 2 == 0 else reversed(row))
+    ]
+    return chain[:count]

@@ -1,0 +1,108 @@
+"""Running the tools: native ones if they are all on PATH, else the YoWASP wheels."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+#: What a build needs. Place and route and packing must come from one release, so that native tools
+#: are taken only if all are there.
+ECP5_TOOLS = ("yosys", "nextpnr-ecp5", "ecppack")
+
+
+class ToolError(Exception):
+    """A tool is missing, failed, or took too long: one line on which, and where its log is."""
+
+
+def use_native() -> bool:
+    """Whether all tools are on PATH under their own names."""
+    return all(shutil.which(name) for name in ECP5_TOOLS)
+
+
+def locate(name: str) -> str:
+    """The program to run for a tool: its own name, or that of its wheel in this environment.
+
+    Raises
+    ------
+    ToolError : neither is there
+    """
+    native = shutil.which(name)
+    if native and (use_native() or name not in ECP5_TOOLS):
+        return native
+    wheel = f"yowasp-{name.removeprefix('yowasp-')}"
+    beside = Path(sys.executable).parent / wheel
+    found = str(beside) if beside.is_file() else shutil.which(wheel)
+    if found is None:
+        raise ToolError(
+            f"{name} is not here; install the wheels (pip install 'secateur[fpga]') or put yosys, "
+            f"nextpnr-ecp5 and ecppack on PATH"
+        )
+    return found
+
+
+def run(
+    command: Sequence[str],
+    folder: Path,
+    *,
+    log: str | None = None,
+    timeout: float | None = None,
+    line: Callable[[str], None] | None = None,
+) -> None:
+    """Run a tool in a folder; what it prints goes to a file there.
+
+    Parameters
+    ----------
+    command : the tool's own name and its arguments
+    folder : where it runs
+    log : name of the file; the tool's name and ``.log`` if None
+    timeout : seconds
+    line : called with each line that it prints
+
+    Raises
+    ------
+    ToolError : it is missing, fails or takes too long
+    """
+    program = locate(command[0])
+    log = log or f"{command[0]}.log"
+    late = threading.Event()
+    with (folder / log).open("w") as file:
+        with subprocess.Popen(
+            [program, *command[1:]], cwd=folder, text=True, errors="replace",
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        ) as process:  # fmt: skip
+            timer = threading.Timer(timeout or 0, lambda: (late.set(), process.kill()))
+            if timeout is not None:
+                timer.start()
+            try:
+                for text in process.stdout:
+                    file.write(text)
+                    file.flush()
+                    if line:
+                        line(text.rstrip())
+                status = process.wait()
+            finally:
+                timer.cancel()
+                process.kill()
+    if late.is_set():
+        raise ToolError(f"{command[0]} took more than {timeout:g} seconds; see {folder / log}")
+    if status:
+        raise ToolError(f"{command[0]} failed; see {folder / log}")
+
+
+def versions() -> dict[str, str]:
+    """What each tool says that it is, by name."""
+    return {name: _version(name) for name in ECP5_TOOLS}
+
+
+def _version(name: str) -> str:
+    program = locate(name)
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    # "Yosys 0.70 (git ...", "... (Version nextpnr-0.11.1)", "... ecppack Version 1.4-82-g..."
+    found = re.search(r"(?:Yosys|Version) (?:nextpnr-)?([^\s()]+)", done.stdout + done.stderr)
+    version = found.group(1) if found else "of unknown version"
+    return version + (" (YoWASP)" if Path(program).name.startswith("yowasp-") else "")

