@@ -34,6 +34,32 @@ def stream_ports(n: int) -> dict:
     }
 
 
+def add_registers(m: Module, engine: Engine) -> tuple[RegisterFile, Outlet]:
+    """Make the engine, its registers and its outlet parts of ``m``, connected with each other.
+
+    Left open are the registers' ``request`` and ``response``, the ways of the input (``word``) and
+    of the results (``by_register``, and ``data`` to ``ready`` of the outlet), and ``irq``.
+    """
+    m.submodules.engine = engine
+    m.submodules.registers = registers = RegisterFile(
+        geometry=engine.geometry, rom=engine.init is not None
+    )
+    m.submodules.outlet = outlet = Outlet(
+        width=8 * engine.geometry.n, count_bits=len(registers.result_beats)
+    )
+    wiring.connect(m, registers.control, engine.control)
+    wiring.connect(m, engine.status, registers.status)
+    wiring.connect(m, registers.image, engine.image)
+    wiring.connect(m, engine.result, outlet.result)
+    wiring.connect(m, outlet.beat, registers.beat)
+    m.d.comb += [
+        outlet.quiet.eq(registers.quiet),
+        outlet.beats.eq(registers.result_beats),
+        registers.stalled.eq(outlet.valid),
+    ]
+    return registers, outlet
+
+
 class Soc(wiring.Component):
     """An ``Engine`` with the registers of ``docs/registers.md``, as ``docs/soc.md`` describes it.
 
@@ -68,14 +94,8 @@ class Soc(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        engine, geometry = self.engine, self.engine.geometry
-        m.submodules.engine = engine
-        m.submodules.registers = registers = RegisterFile(
-            geometry=geometry, rom=engine.init is not None
-        )
-        m.submodules.outlet = outlet = Outlet(
-            width=8 * geometry.n, count_bits=len(registers.result_beats)
-        )
+        engine = self.engine
+        registers, outlet = add_registers(m, engine)
         if self.bus == "axi":
             m.domains.sync = clock = ClockDomain()
             m.d.comb += [clock.clk.eq(self.aclk), clock.rst.eq(~self.aresetn)]
@@ -86,11 +106,6 @@ class Soc(wiring.Component):
             m.d.comb += inner.eq(own) if port.flow is In else own.eq(inner)
         wiring.connect(m, bridge.request, registers.request)
         wiring.connect(m, registers.response, bridge.response)
-        wiring.connect(m, registers.control, engine.control)
-        wiring.connect(m, engine.status, registers.status)
-        wiring.connect(m, registers.image, engine.image)
-        wiring.connect(m, engine.result, outlet.result)
-        wiring.connect(m, outlet.beat, registers.beat)
 
         by_register = registers.by_register
         m.d.comb += [
@@ -98,11 +113,8 @@ class Soc(wiring.Component):
             engine.input.payload.eq(Mux(by_register, registers.word.payload, self.s_axis_tdata)),
             registers.word.ready.eq(engine.input.ready & by_register),
             self.s_axis_tready.eq(engine.input.ready & ~by_register),
-            outlet.quiet.eq(registers.quiet),
             outlet.by_register.eq(by_register),
-            outlet.beats.eq(registers.result_beats),
             outlet.ready.eq(self.m_axis_tready),
-            registers.stalled.eq(outlet.valid),
             self.m_axis_tdata.eq(outlet.data),
             self.m_axis_tvalid.eq(outlet.valid),
             self.m_axis_tlast.eq(outlet.last),

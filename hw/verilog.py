@@ -10,6 +10,7 @@ from . import macro
 from .engine import Engine
 from .soc import BUSES, Soc
 from .spec import Geometry
+from .uart_top import UartEngine
 
 #: A register's value at power-up, and that of a memory, as Amaranth's back end writes them.
 _REGISTER = re.compile(r"^(\s*reg [^=;]*?)\s+= \d+'\w+;$", re.MULTILINE)
@@ -24,20 +25,25 @@ def to_verilog(
     bels=None,
     name="secateur",
     interface="stream",
+    divisor=None,
 ) -> str:
-    """Verilog of an ``Engine``, or with ``interface`` "axi" or "wishbone" of a ``Soc``; see there
-    for the parameters and for the ports.
+    """Verilog of an ``Engine``, with ``interface`` "axi" or "wishbone" of a ``Soc``, with "uart" of
+    a ``UartEngine``; see there for the parameters (``divisor`` is for "uart" alone) and the ports.
 
     Ports of an engine's nested interfaces are named with two underscores (``image__valid``); clock
     and reset are ``clk`` and ``rst``, with "axi" ``aclk`` and ``aresetn``. For family "asic"
     nothing has a value at power-up.
     """
+    if (divisor is not None) != (interface == "uart"):
+        raise ValueError(f"divisor must be given for interface 'uart' alone, not {divisor!r}")
     if interface == "stream":
         top = Engine(geometry, init=init, family=family, bels=bels)
     elif interface in BUSES:
         top = Soc(geometry, bus=interface, init=init, family=family)
+    elif interface == "uart":
+        top = UartEngine(geometry, init=init, family=family, bels=bels, divisor=divisor)
     else:
-        known = ", ".join(["stream", *BUSES])
+        known = ", ".join(["stream", *BUSES, "uart"])
         raise ValueError(f"interface must be one of {known}, not {interface!r}")
     text = verilog.convert(top, name=name, emit_src=False)
     if family == "asic":

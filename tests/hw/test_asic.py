@@ -33,12 +33,18 @@ def verilog() -> str:
 
 @pytest.mark.parametrize(
     ("n", "p", "words", "tables", "interface"),
-    [(2, 2, 2100, 0, "stream"), (8, 3, 256, 1, "axi"), (4, 1, 256, 8, "wishbone")],
+    [
+        (2, 2, 2100, 0, "stream"),
+        (8, 3, 256, 1, "axi"),
+        (4, 1, 256, 8, "wishbone"),
+        (2, 1, 256, 0, "uart"),
+    ],
 )
 def test_lint(n: int, p: int, words: int, tables: int, interface: str, tmp_path: Path) -> None:
     geometry = Geometry(n=n, p=p, weight_words=words, bank_words=64, tables=tables)
     file = tmp_path / "secateur.v"
-    text = to_verilog(geometry, family="asic", interface=interface)
+    divisor = 8 if interface == "uart" else None
+    text = to_verilog(geometry, family="asic", interface=interface, divisor=divisor)
     assert INITIAL.search(text) is None
     file.write_text(text)
     found = lint(file)

@@ -43,10 +43,22 @@ def test_the_engine_with_a_bus_is_clean(interface: str, n: int, rom: bool, tmp_p
     assert (found.returncode, found.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("interface", ["stream", "axi", "wishbone"])
+@pytest.mark.parametrize(("n", "rom", "divisor"), [(2, False, 4), (8, True, 217)])
+def test_the_engine_with_a_uart_is_clean(n: int, rom: bool, divisor: int, tmp_path: Path) -> None:
+    geometry = Geometry(n=n, p=1, weight_words=256, bank_words=64)
+    words = list(range(geometry.header_words + 8)) if rom else None
+    file = tmp_path / "secateur.v"
+    text = to_verilog(geometry, words, interface="uart", divisor=divisor)
+    file.write_text(text)
+    found = lint(file)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("interface", ["stream", "axi", "wishbone", "uart"])
 def test_registers_have_names_in_waveforms(interface: str) -> None:
     geometry = Geometry(n=8, p=2, weight_words=5000, bank_words=64)
-    text = to_verilog(geometry, family="ecp5", interface=interface)
+    divisor = 8 if interface == "uart" else None
+    text = to_verilog(geometry, family="ecp5", interface=interface, divisor=divisor)
     assert re.findall(r"^ *reg .*signal.*", text, re.MULTILINE) == []
 
 

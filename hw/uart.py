@@ -1,0 +1,126 @@
+"""A UART: 8 data bits, no parity, one stop bit."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+#: Least cycles of a bit: the middle of a bit must be told from its edges.
+MIN_DIVISOR = 4
+#: Share by which a bit may be longer or shorter than the baud rate says; half of what is left of
+#: the 5 % at which the stop bit is missed, for the other side's own error.
+TOLERANCE = 0.02
+
+
+def divisor_for(clock_hz: float, baud: float) -> int:
+    """Cycles of a bit at ``baud``; ValueError if the clock does not give that rate."""
+    divisor = round(clock_hz / baud)
+    if divisor < MIN_DIVISOR:
+        raise ValueError(f"baud must be at most clock_hz / {MIN_DIVISOR}, not {baud!r}")
+    if abs(clock_hz / baud / divisor - 1) > TOLERANCE:
+        raise ValueError(
+            f"baud must be within {TOLERANCE:.0%} of clock_hz divided by a whole number, "
+            f"not {baud!r}; the nearest is {clock_hz / divisor:.0f}"
+        )
+    return divisor
+
+
+def _check(divisor: int) -> int:
+    if divisor < MIN_DIVISOR:
+        raise ValueError(f"divisor must be at least {MIN_DIVISOR} cycles, not {divisor!r}")
+    return divisor
+
+
+class UartReceiver(wiring.Component):
+    """Bytes from a line; there is no back-pressure.
+
+    The line passes two flip-flops. A bit is sampled in its middle, the start bit, too: a pulse of
+    less than half a bit begins no byte. After a missing stop bit the line must be high again before
+    the next start bit is looked for.
+
+    Parameters
+    ----------
+    divisor : cycles of a bit, at least MIN_DIVISOR
+
+    Members
+    -------
+    rx : In, the line, high at rest; asynchronous
+    data : Out; valid : Out, for one cycle, half a bit into the stop bit: ``data`` is a byte
+    error : Out, with ``valid``: the stop bit is missing
+    """
+
+    def __init__(self, *, divisor: int):
+        self.divisor = _check(divisor)
+        super().__init__({"rx": In(1), "data": Out(8), "valid": Out(1), "error": Out(1)})
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        first = Signal(init=1)
+        line = Signal(init=1)
+        m.d.sync += [first.eq(self.rx), line.eq(first)]
+
+        wait = Signal(range(self.divisor))
+        left = Signal(range(11))  # bits still to be sampled; 0: none, or the line is not yet high
+        resting = Signal()
+        bits = Signal(8, reset_less=True)
+        sample = Signal()
+        m.d.comb += [sample.eq((left != 0) & (wait == 0)), self.data.eq(bits)]
+        m.d.sync += [self.valid.eq(0), self.error.eq(0)]
+        with m.If(left == 0):
+            m.d.sync += resting.eq(line)
+            with m.If(resting & ~line):
+                m.d.sync += [left.eq(10), wait.eq((self.divisor - 1) // 2), resting.eq(0)]
+        with m.Elif(~sample):
+            m.d.sync += wait.eq(wait - 1)
+        with m.Else():
+            m.d.sync += [wait.eq(self.divisor - 1), left.eq(left - 1)]
+            with m.If((left == 10) & line):
+                m.d.sync += left.eq(0)  # no start bit, a glitch
+            with m.Elif(left == 1):
+                m.d.sync += [self.valid.eq(1), self.error.eq(~line)]
+            with m.Else():
+                m.d.sync += bits.eq(Cat(bits[1:], line))
+        return m
+
+
+class UartTransmitter(wiring.Component):
+    """Bytes to a line.
+
+    Parameters
+    ----------
+    divisor : cycles of a bit, at least MIN_DIVISOR
+
+    Members
+    -------
+    bytes : In, stream; a byte is taken as soon as the one before it has left with its stop bit,
+        which is 10 * ``divisor`` cycles after that was taken
+    tx : Out, the line, high at rest
+    """
+
+    def __init__(self, *, divisor: int):
+        self.divisor = _check(divisor)
+        super().__init__({"bytes": In(stream.Signature(8)), "tx": Out(1, init=1)})
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        wait = Signal(range(self.divisor))
+        left = Signal(range(10))  # bits after the one on the line
+        bits = Signal(8, reset_less=True)
+        last = Signal()
+        m.d.comb += [last.eq(wait == 0), self.bytes.ready.eq((left == 0) & last)]
+        m.d.sync += wait.eq(Mux(last, 0, wait - 1))
+        with m.If(last & (left != 0)):
+            m.d.sync += [
+                Cat(self.tx, bits).eq(Cat(bits, 1)),
+                left.eq(left - 1),
+                wait.eq(self.divisor - 1),
+            ]
+        with m.Elif(self.bytes.valid & last):
+            m.d.sync += [
+                self.tx.eq(0),
+                bits.eq(self.bytes.payload),
+                left.eq(9),
+                wait.eq(self.divisor - 1),
+            ]
+        return m

@@ -1,0 +1,57 @@
+"""The engine behind a UART: all that a board needs but its pins and its clock."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from . import spec
+from .engine import Engine
+from .link import Link
+from .soc import add_registers
+from .spec import Status
+
+
+class UartEngine(wiring.Component):
+    """An ``Engine`` with the registers of ``docs/registers.md``, reached as ``docs/link.md`` says.
+
+    Tensors pass through the registers INPUT and RESULT; MODE.REGISTERS must be set for that.
+
+    Parameters
+    ----------
+    geometry, init, family, bels : of the engine
+    divisor : cycles of a bit on the line, ``uart.divisor_for(clock_hz, baud)``
+
+    Members
+    -------
+    rx : In, tx : Out, the lines, high at rest; ``rx`` is asynchronous
+    running : Out, an inference runs; error : Out, the engine has stopped for an error; for LEDs
+    """
+
+    def __init__(
+        self, geometry: spec.Geometry, *, divisor: int, init=None, family="generic", bels=None
+    ):
+        self.engine = Engine(geometry, init=init, family=family, bels=bels)
+        self.link = Link(divisor=divisor, family=family)
+        super().__init__({"rx": In(1), "tx": Out(1, init=1), "running": Out(1), "error": Out(1)})
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        engine, link = self.engine, self.link
+        registers, outlet = add_registers(m, engine)
+        m.submodules.link = link
+        wiring.connect(m, link.request, registers.request)
+        wiring.connect(m, registers.response, link.response)
+        m.d.comb += [
+            engine.input.valid.eq(registers.word.valid),
+            engine.input.payload.eq(registers.word.payload),
+            registers.word.ready.eq(engine.input.ready),
+            outlet.by_register.eq(1),
+            outlet.ready.eq(1),
+            link.rx.eq(self.rx),
+            self.tx.eq(link.tx),
+            self.running.eq(engine.status.state == Status.RUNNING),
+            self.error.eq(engine.status.state == Status.ERROR),
+        ]
+        return m
