@@ -23,6 +23,8 @@ STATUS = wiring.Signature(
         "error": Out(Error),
         "cycles": Out(32),
         "inferences": Out(16),
+        "upset": Out(1),
+        "scrubs": Out(16),
     }
 )
 #: More than the array is long, and as many parts as there are.
@@ -60,7 +62,9 @@ class Engine(wiring.Component):
     input : In, stream of input words: N bytes, lane 0 in the low bits
     result : Out, stream of pixels of N bytes
     status : Out; ``cycles`` of the last inference, ``inferences`` that have ended modulo 2**16.
-        Cycles in which the engine waits for the host are not counted.
+        Cycles in which the engine waits for the host are not counted. ``upset``: the weight memory
+        has changed since the image was accepted; ``scrubs``: how often it has been read since then,
+        from first to last word, modulo 2**16
     control : In, ``reset``: forget everything; load, and check, the image anew. ``restart``: keep
         the image, forget all else: the inference that runs, results on their way, all tensors,
         those that live from one inference to the next among them
@@ -129,6 +133,8 @@ class Engine(wiring.Component):
             self.status.error.eq(Mux(loader.error != Error.NONE, loader.error, issue.error)),
             self.status.cycles.eq(issue.cycles),
             self.status.inferences.eq(issue.inferences),
+            self.status.upset.eq(loader.upset),
+            self.status.scrubs.eq(loader.scrubs),
         ]
         with m.If(self.status.error != Error.NONE):
             m.d.comb += self.status.state.eq(Status.ERROR)
@@ -178,7 +184,8 @@ class Engine(wiring.Component):
             memory.write_en.eq(loader.write_en),
             memory.write_addr.eq(loader.write_addr),
             memory.write_data.eq(loader.write_data),
-            memory.read_addr.eq(Mux(enable, fetcher.mem_addr, loader.read_addr)),
+            memory.read_addr.eq(Mux(fetcher.mem_read, fetcher.mem_addr, loader.read_addr)),
+            loader.busy.eq(fetcher.mem_read),
             loader.read_data.eq(memory.read_data),
             fetcher.mem_data.eq(memory.read_data),
             fetcher.enable.eq(enable),

@@ -91,7 +91,7 @@ class Fetcher(wiring.Component):
     -------
     enable : In, static; the walk begins
     last : In, static; address of the program's last word
-    mem_addr : Out; ``mem_data`` : In, ``latency`` cycles later
+    mem_addr : Out; ``mem_data`` : In, ``latency`` cycles later; mem_read : Out, it is wanted
     output : Out, stream of ``word_layout(n)``
     """
 
@@ -109,6 +109,7 @@ class Fetcher(wiring.Component):
                 "last": In(address),
                 "mem_addr": Out(address),
                 "mem_data": In(geometry.word_bits),
+                "mem_read": Out(1),
                 "output": Out(stream.Signature(self.layout)),
             }
         )
@@ -164,6 +165,7 @@ class Fetcher(wiring.Component):
         loop = side.match & ~final_row
         m.d.comb += [
             self.mem_addr.eq(address),
+            self.mem_read.eq(side.go),
             tags.valid.eq(side.go),
             tags.pas.eq(side.match),
             tags.group.eq(side.match & final["z"]),

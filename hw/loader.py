@@ -1,4 +1,4 @@
-"""Image loader and checker."""
+"""Image loader, checker and scrubber."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from . import spec
+from .memory import delay
 from .spec import Error
 
 CRC_POLYNOMIAL = 0xEDB88320  # IEEE 802.3, reflected
@@ -43,7 +44,8 @@ class Loader(wiring.Component):
 
     A header that the engine cannot take is refused while it arrives, at its first wrong field, so
     nothing is ever written outside the memory and a wrong length never keeps the host waiting. The
-    walk verifies everything, byte by byte, the CRC last.
+    walk verifies everything, byte by byte, the CRC last. Once an image is accepted the walk begins
+    anew and goes on for good, in cycles in which nobody else reads.
 
     Parameters
     ----------
@@ -55,8 +57,11 @@ class Loader(wiring.Component):
     -------
     image : In, stream of bytes
     write_en, write_addr, write_data : Out; read_addr : Out; read_data : In, of the weight memory
+    busy : In, another address is read in this cycle
     loading, checking, accepted : Out; error : Out, spec.Error, not NONE: refused
     last : Out, address of the last word; limit : Out, the header's cycles; both once accepted
+    upset : Out, the memory is no longer what was accepted; scrubs : Out, walks since then that have
+        ended, modulo 2**16
     """
 
     def __init__(self, *, geometry: spec.Geometry, latency: int, rom: bool = False):
@@ -72,12 +77,15 @@ class Loader(wiring.Component):
                 "write_data": Out(geometry.word_bits),
                 "read_addr": Out(address),
                 "read_data": In(geometry.word_bits),
+                "busy": In(1),
                 "loading": Out(1),
                 "checking": Out(1),
                 "accepted": Out(1),
                 "error": Out(Error),
                 "last": Out(address),
                 "limit": Out(32),
+                "upset": Out(1),
+                "scrubs": Out(16),
             }
         )
 
@@ -101,6 +109,7 @@ class Loader(wiring.Component):
         period = max(size, self.latency) + _PARSE_LATENCY + 1
         tick = Signal(range(period))
         walked = Signal()  # the word register holds a word of the memory
+        arrived = ~delay(m, self.busy, self.latency, "busy")
         m.d.comb += [
             self.loading.eq(phase == Phase.LOAD),
             self.checking.eq(phase == Phase.CHECK),
@@ -132,20 +141,27 @@ class Loader(wiring.Component):
                         with m.If(at_last):
                             m.d.sync += phase.eq(Phase.CHECK)
                             m.d.sync += restart.eq(1)
-            with m.Case(Phase.CHECK):
-                m.d.sync += tick.eq(Mux(tick == period - 1, 0, tick + 1))
+            with m.Case(Phase.CHECK, Phase.ACCEPTED):
                 m.d.sync += [byte.eq(word), valid.eq(walked & (tick < size)), word.eq(word >> 8)]
-                with m.If(tick == period - 1):
+                with m.If(tick != period - 1):
+                    m.d.sync += tick.eq(tick + 1)
+                with m.Elif(arrived):
                     m.d.sync += [
+                        tick.eq(0),
                         word.eq(self.read_data),
                         walked.eq(1),
                         seen.eq(seen + 1),
                         self.read_addr.eq(self.read_addr + 1),
                     ]
                     with m.If(at_end & walked):
-                        m.d.sync += phase.eq(Mux(crc_good, Phase.ACCEPTED, Phase.REFUSED))
-                        with m.If(~crc_good):
-                            m.d.sync += self.error.eq(Error.CRC)
+                        m.d.sync += [restart.eq(1), walked.eq(0), self.read_addr.eq(0)]
+                        with m.If(self.accepted):
+                            m.d.sync += self.upset.eq(self.upset | ~crc_good)
+                            m.d.sync += self.scrubs.eq(self.scrubs + 1)
+                        with m.Elif(crc_good):
+                            m.d.sync += phase.eq(Phase.ACCEPTED)
+                        with m.Else():
+                            m.d.sync += [phase.eq(Phase.REFUSED), self.error.eq(Error.CRC)]
         with m.If(restart):
             m.d.sync += [seen.eq(0), valid.eq(0)]
         with m.If((error != Error.NONE) & (self.loading | self.checking)):
@@ -155,7 +171,8 @@ class Loader(wiring.Component):
     def _parse(self, m: Module, byte, valid, restart):
         """The header, a byte at a time, and the CRC of everything.
 
-        ``at`` is one-hot: the position in the header; its last bit: after it.
+        ``at`` is one-hot: the position in the header; its last bit: after it. Once an image is
+        accepted what its header says stands, but for the CRC: an upset must not change it.
         """
         geometry, size = self.geometry, spec.HEADER.size
         at = Signal(size + 1, init=1, reset_less=True)
@@ -195,7 +212,7 @@ class Loader(wiring.Component):
             captures = {_WORDS_AT: words, _BANK_AT: bank_words, _CYCLES_AT: self.limit}
             captures[_CRC_AT] = expected
             for position, register in captures.items():
-                with m.If(at[position + 3]):
+                with m.If(at[position + 3] & (~self.accepted | (position == _CRC_AT))):
                     m.d.sync += register.eq(next_field)
         # At most one byte is judged in a cycle; its verdict becomes the error a cycle later.
         for position, (condition, code) in wrong.items():

@@ -94,6 +94,7 @@ class RegisterFile(wiring.Component):
             "INPUT_READY": input_ready,
             "RESULT_VALID": result_valid,
             "STREAM_VALID": self.stalled,
+            "UPSET": self.status.upset,
         })  # fmt: skip
         m.d.comb += [
             self.by_register.eq(values["MODE"]),
@@ -153,6 +154,7 @@ class RegisterFile(wiring.Component):
             "BANK_WORDS": geometry.bank_words,
             "CYCLES": self.status.cycles,
             "INFERENCES": self.status.inferences,
+            "SCRUBS": self.status.scrubs,
         }
 
     @staticmethod
@@ -176,11 +178,20 @@ class RegisterFile(wiring.Component):
         """Sticky events; an event that comes while it is cleared is kept."""
         ended = Signal(16)
         stopped = Signal()
+        upset = Signal()
         now_stopped = self.status.state == Status.ERROR
-        happened = Cat((self.status.inferences != ended) & ~self.quiet, now_stopped & ~stopped)
-        m.d.sync += [ended.eq(self.status.inferences), stopped.eq(now_stopped & ~self.quiet)]
-        pending = Signal(2)
-        cleared = Mux(execute & request.write & request.strobe[0], request.data[:2], 0)
+        happened = Cat(
+            (self.status.inferences != ended) & ~self.quiet,
+            now_stopped & ~stopped,
+            self.status.upset & ~upset,
+        )
+        m.d.sync += [
+            ended.eq(self.status.inferences),
+            stopped.eq(now_stopped & ~self.quiet),
+            upset.eq(self.status.upset),
+        ]
+        pending = Signal(len(happened))
+        cleared = Mux(execute & request.write & request.strobe[0], request.data[: len(happened)], 0)
         m.d.sync += pending.eq(pending & ~cleared | happened)
         return pending
 

@@ -120,6 +120,7 @@ REGISTERS = (
             Field("INPUT_READY", 8, 1, "INPUT takes a write"),
             Field("RESULT_VALID", 9, 1, "RESULT gives a value"),
             Field("STREAM_VALID", 10, 1, "a beat of the result stream waits to be taken"),
+            Field("UPSET", 11, 1, "the weight memory has changed since the image was accepted"),
         ),
     ),
     Register(
@@ -140,7 +141,11 @@ REGISTERS = (
         0x2C,
         "rw",
         "`irq` is high while an event that is enabled here is in IRQ_PENDING",
-        (Field("DONE", 0, 1, "as below"), Field("STOPPED", 1, 1, "as below")),
+        (
+            Field("DONE", 0, 1, "as below"),
+            Field("STOPPED", 1, 1, "as below"),
+            Field("UPSET", 2, 1, "as below"),
+        ),
     ),
     Register(
         "IRQ_PENDING",
@@ -150,7 +155,15 @@ REGISTERS = (
         (
             Field("DONE", 0, 1, "an inference has ended"),
             Field("STOPPED", 1, 1, "the engine has stopped for an error"),
+            Field("UPSET", 2, 1, "an upset of the weight memory has been found"),
         ),
+    ),
+    Register(
+        "SCRUBS",
+        0x34,
+        "r",
+        "walks over the weight memory that have ended since the image was accepted",
+        (Field("COUNT", 0, 16, "modulo 2^16"),),
     ),
     Register(
         "IMAGE",

@@ -198,3 +198,11 @@ secateur_result secateur_state(secateur *device, uint32_t *state, uint32_t *erro
     *error = FIELD(status, STATUS_ERROR);
     return result;
 }
+
+secateur_result secateur_upset(secateur *device, int *upset, uint32_t *scrubs)
+{
+    uint32_t status = 0;
+    secateur_result result = get(device, SECATEUR_STATUS, &status);
+    *upset = (status & SECATEUR_STATUS_UPSET) != 0;
+    return result == SECATEUR_OK ? get(device, SECATEUR_SCRUBS, scrubs) : result;
+}

@@ -73,4 +73,8 @@ secateur_result secateur_cycles(secateur *device, uint32_t *cycles);
 secateur_result secateur_inferences(secateur *device, uint32_t *count);
 secateur_result secateur_state(secateur *device, uint32_t *state, uint32_t *error);
 
+/* Whether the weight memory has changed since the image was accepted (1), or not that the engine
+ * knows of (0); walks over it that have ended since then, modulo 2^16. After an upset: secateur_load(). */
+secateur_result secateur_upset(secateur *device, int *upset, uint32_t *scrubs);
+
 #endif

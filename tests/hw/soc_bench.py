@@ -266,5 +266,12 @@ async def check_driver(bus: Bus, case: Case) -> None:
             assert cycles.value == case.cycles
             assert driver.secateur_restart(this) == OK
         assert driver.secateur_use_registers(this, 0) == OK
+        upset, scrubs = ctypes.c_int(-1), number()
+        for _ in range(POLLS):
+            assert driver.secateur_upset(this, ctypes.byref(upset), ctypes.byref(scrubs)) == OK
+            if scrubs.value:
+                break
+        assert scrubs.value
+        assert upset.value == 0
 
     await bridge(program)()
