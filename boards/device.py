@@ -131,10 +131,16 @@ class Device:
             raise DeviceError(f"the device does not let its register {name} be written")
 
     def info(self) -> dict[str, dict[str, int]]:
-        """Every register that can be read without an effect, by field, or as VALUE."""
-        names = [r.name for r in registers.REGISTERS if "r" in r.access and r.name != "RESULT"]
-        words = {name: self.register(name) for name in names}
-        return {name: values(name, word) or {"VALUE": word} for name, word in words.items()}
+        """Every register that can be read without an effect, by field, or as VALUE.
+
+        One that the device does not have, because it is older, is left out.
+        """
+        found = {}
+        for register in registers.REGISTERS:
+            if "r" in register.access and register.name != "RESULT":
+                for word in self.link.read(register.offset):
+                    found[register.name] = values(register.name, word) or {"VALUE": word}
+        return found
 
     def state(self) -> Status:
         """What the engine does; DeviceError if it has stopped for an error."""
@@ -191,6 +197,8 @@ class Device:
         ``inputs`` is the packed input tensor. A DeviceError leaves the inference unfinished:
         ``restart`` before the next.
         """
+        if self.state() == Status.LOADING:
+            raise DeviceError("the device holds no image; load one first")
         size = min(4, self.identity.n)
         before = self.register("INFERENCES")
         words, sent = _words(inputs, size), 0
@@ -210,27 +218,45 @@ class Device:
             return len(got) == wanted
 
         self._wait(send, "take the input", lambda: sent)
-        self._wait(receive, "give the result", lambda: len(got))
+        self._wait(receive, "give the result", lambda: len(got), runs=True)
         self._wait(lambda: self.state() == Status.WAITING, "end the inference")
+        cycles = self.register("CYCLES")
         ended = (self.register("INFERENCES") - before) % 65536
-        if ended != 1 or values("STATUS", self.register("STATUS"))["RESULT_VALID"]:
+        status = values("STATUS", self.register("STATUS"))
+        if status["UPSET"]:
+            raise DeviceError(
+                "the device's weight memory has changed by itself since the image was accepted, so "
+                "its results mean nothing; load the image again"
+            )
+        if ended != 1 or status["RESULT_VALID"]:
             raise DeviceError(
                 f"{ended} inferences have ended instead of one, or results are left over: the "
                 f"device was reset, or holds another image; load the image again"
             )
         result = b"".join(word.to_bytes(4, "little")[:size] for word in got)
-        return result, self.register("CYCLES")
+        return result, cycles
 
     def _wait(
-        self, done: Callable[[], bool], what: str, progress: Callable[[], int] = lambda: 0
+        self,
+        done: Callable[[], bool],
+        what: str,
+        progress: Callable[[], int] = lambda: 0,
+        *,
+        runs: bool = False,
     ) -> None:
-        """Until ``done``; DeviceError if the engine stops or nothing moves for long."""
-        last, since = progress(), time.monotonic()
+        """Until ``done``; DeviceError if the engine stops or nothing moves for long, and with
+        ``runs`` if it has gone back to wait for an input."""
+        last, since, idle = progress(), time.monotonic(), 0
         while not done():
             if progress() != last:
-                last, since = progress(), time.monotonic()
+                last, since, idle = progress(), time.monotonic(), 0
                 continue
-            self.state()
+            idle = idle + 1 if self.state() == Status.WAITING else 0
+            if runs and idle > 2:
+                raise DeviceError(
+                    f"the engine does not {what} but waits for more input: the device holds "
+                    f"another image; load the image again"
+                )
             if time.monotonic() - since > self.patience:
                 raise DeviceError(f"the engine does not {what} within {self.patience:g} s")
 

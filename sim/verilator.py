@@ -144,11 +144,13 @@ def execute(
     *,
     waves: Path | None = None,
     power_up: int | None = None,
+    files: tuple[int, ...] = (),
 ) -> None:
     """Run ``program`` in ``folder`` with the cocotb tests of ``module``; raises SimulationError.
 
     With ``power_up`` registers and memories without an initial value begin with values drawn by
-    this seed (from 1 on), not with zeros.
+    this seed (from 1 on), not with zeros. ``files`` are descriptors that the program is to have; it
+    then hears no Ctrl-C, but must end by what comes over them.
     """
     results = folder / "results.xml"
     library = find_libpython.find_libpython()
@@ -174,6 +176,8 @@ def execute(
         capture_output=True,
         text=True,
         check=False,
+        pass_fds=files,
+        start_new_session=bool(files),
     )
     log = (done.stdout + done.stderr)[-4000:]
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
 
-__all__ = ["Outputs", "Simulation", "compile", "layer_codes", "load", "run", "simulate", "verilog"]
+__all__ = [
+    "Outputs",
+    "Simulation",
+    "compile",
+    "layer_codes",
+    "load",
+    "run",
+    "run_on",
+    "simulate",
+    "verilog",
+]
 
 Array = npt.NDArray[Any]
 
@@ -52,6 +62,16 @@ class Simulation:
     mismatches: list[str]
     layers_compared: int
     images: int
+
+
+class Runner(Protocol):
+    """Hardware that holds an image."""
+
+    def restart(self) -> None:
+        """Forget all but the image."""
+
+    def run(self, inputs: bytes, beats: int) -> tuple[bytes, int]:
+        """Result words and cycles of one inference."""
 
 
 def load(path: Path | str, key: Path | str | None = None) -> Image:
@@ -106,6 +126,7 @@ def verilog(
     image: Image | None = None,
     family: str = "generic",
     interface: str = "stream",
+    divisor: int | None = None,
 ) -> str:
     """The engine as Verilog.
 
@@ -115,14 +136,16 @@ def verilog(
     image : initial contents of the weight memory, then a ROM; without it a RAM that is loaded
     family : ``generic``, ``ecp5`` or ``asic``; for the last, no image
     interface : ``stream``: the engine's own ports; ``axi`` or ``wishbone``: with registers on that
-        bus, ``docs/soc.md``
+        bus, ``docs/soc.md``; ``uart``: with registers behind a UART, ``docs/link.md``
+    divisor : of the UART, clock cycles of a bit
     """
     from secateur.hw.verilog import to_verilog
 
     words = None
     if image is not None:
         words = [int.from_bytes(word.tobytes(), "little") for word in image.words]
-    return str(to_verilog(geometry, words, family=family, interface=interface))
+    text = to_verilog(geometry, words, family=family, interface=interface, divisor=divisor)
+    return str(text)
 
 
 def _program(image: Image) -> Any:
@@ -186,6 +209,35 @@ def run(
         if progress is not None:
             progress(done)
     return _outputs(image, np.concatenate(parts), steps, cycles)
+
+
+def run_on(
+    image: Image, x: Array, device: Runner, progress: Callable[[int], None] | None = None
+) -> tuple[Outputs, list[int]]:
+    """Run inputs on hardware that holds the image; outputs, and the cycles of every inference.
+
+    Parameters
+    ----------
+    image, x, progress : as for ``run``
+    device : a ``secateur.boards.device.Device``, or what does the same
+
+    Raises
+    ------
+    SecateurError : the inputs do not fit the model
+    """
+    packed, steps = _packed(image, x)
+    beats = len(image.metadata["output"]["m"])
+    words, cycles = list[bytes](), list[int]()
+    for index, inputs in enumerate(packed):
+        if index == 0 or (image.metadata.get("states") and index % steps == 0):
+            device.restart()
+        result, count = device.run(inputs.tobytes(), beats)
+        words.append(result)
+        cycles.append(count)
+        if progress is not None:
+            progress((index + 1) // steps)
+    results = np.frombuffer(b"".join(words), np.uint8).reshape(len(packed), beats, image.n)
+    return _outputs(image, results, steps, max(cycles)), cycles
 
 
 def layer_codes(image: Image, x: Array) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:

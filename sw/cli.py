@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 
+from secateur.cli_device import device
+from secateur.cli_parts import (
+    ImageFile,
+    Json,
+    Key,
+    arrays,
+    bar,
+    of_file,
+    progress_console,
+    save_outputs,
+)
 from secateur.cli_updates import updates
 from secateur.errors import SecateurError, SecateurWarning
 from secateur.report import emit
@@ -26,14 +35,8 @@ app = typer.Typer(
     help="Prune, quantise and compile PyTorch models for a sparse MAC array, and run them on it.",
 )
 app.add_typer(updates)
-progress_console = Console(stderr=True)
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+app.add_typer(device, name="device")
 Out = Annotated[Path, typer.Option("-o", "--output-file", help="File to write.")]
-Key = Annotated[
-    Path | None, typer.Option(help="Public key (PEM): refuse an image that it did not sign.")
-]
-ImageFile = Annotated[Path, typer.Argument(help="Image made by `secateur compile`.")]
 TargetName = Annotated[
     str, typer.Option("--target", help="Preset (`secateur targets`) or TOML file.")
 ]
@@ -57,58 +60,6 @@ def main() -> None:
             raise
         print("secateur: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
-
-
-def bar() -> Progress:
-    """Progress on stderr, so that stdout stays clean for results."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(
-        *columns,
-        TimeElapsedColumn(),
-        console=progress_console,
-        transient=True,
-        disable=not progress_console.is_terminal,
-    )
-
-
-@contextlib.contextmanager
-def of_file(path: Path) -> Iterator[None]:
-    """Put the file's name before messages on what is in it."""
-    try:
-        yield
-    except SecateurError as error:
-        raise SecateurError(f"{path}: {error}") from None
-
-
-def arrays(path: Path, key: str = "x", limit: int | None = None) -> Any:
-    """Array ``key`` of an .npz file, its first ``limit`` entries."""
-    import zipfile
-    import zlib
-
-    import numpy as np
-
-    names, values = None, None
-    try:
-        file = np.load(path, allow_pickle=False)
-        if isinstance(file, np.lib.npyio.NpzFile):
-            with file:
-                names = file.files
-                values = file[key] if key in names else None
-    except OSError as error:
-        raise SecateurError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, AttributeError):
-        names = None
-    if names is None:
-        raise SecateurError(f"{path}: not an .npz file of arrays; write one by np.savez(file, x=x)")
-    if values is None:
-        found = ", ".join(names) or "none"
-        raise SecateurError(f"{path}: no array {key!r}; it has {found}")
-    values = values if limit is None else values[:limit]
-    if values.ndim < 2 or len(values) == 0:
-        raise SecateurError(
-            f"{path}: {key!r} has shape {values.shape}; expected samples first, at least one"
-        )
-    return values.astype(np.float32) if values.dtype.kind == "f" else values
 
 
 @app.command(
@@ -183,19 +134,6 @@ def run(
     emit(data, as_json, show_run)
 
 
-def save_outputs(path: Path, outputs: Any) -> None:
-    """Codes and values as .npz, atomically."""
-    import io
-
-    import numpy as np
-
-    from secateur.image import write_atomically
-
-    buffer = io.BytesIO()
-    np.savez(buffer, codes=outputs.codes, values=outputs.values)
-    write_atomically(path, buffer.getvalue())
-
-
 @app.command(epilog="Example: secateur simulate model.sec --input x.npz --limit 4 --stalls 0.2")
 def simulate(
     image: ImageFile,
@@ -241,15 +179,22 @@ def verilog(
         str | None, typer.Option(help="Primitives: generic, ecp5 or asic; else the target's.")
     ] = None,
     interface: Annotated[
-        str, typer.Option(help="Ports: stream, or registers on axi or wishbone (docs/soc.md).")
+        str,
+        typer.Option(
+            help="Ports: stream; registers on axi, wishbone (docs/soc.md) or uart (docs/link.md)."
+        ),
     ] = "stream",
+    divisor: Annotated[
+        int | None, typer.Option(min=4, help="Of a uart: clock cycles of a bit.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write the engine as Verilog, and the image as memory files for other tools."""
     from secateur.files import write_verilog
     from secateur.report import show_files
 
-    emit(write_verilog(target, output, image, family, interface), as_json, show_files)
+    data = write_verilog(target, output, image, family, interface, divisor)
+    emit(data, as_json, show_files)
 
 
 @app.command(epilog="Example: secateur inspect model.sec")

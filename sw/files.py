@@ -12,7 +12,9 @@ from secateur.errors import SecateurError
 from secateur.image import Image, write_atomically
 from secateur.target import Target, check_family
 
-INTERFACES = ("stream", "axi", "wishbone")
+INTERFACES = ("stream", "axi", "wishbone", "uart")
+#: Those with registers on a bus, for which there is a driver in C.
+BUSES = ("axi", "wishbone")
 DRIVER = ("secateur.h", "secateur.c", "secateur_registers.h")
 
 _CORE = """\
@@ -43,6 +45,7 @@ _PORTS = {
     "stream": "valid/ready streams",
     "axi": "AXI4-Lite and AXI4-Stream",
     "wishbone": "Wishbone and AXI4-Stream",
+    "uart": "a UART",
 }
 
 
@@ -86,11 +89,12 @@ def write_verilog(
     image_path: Path | None,
     family: str | None = None,
     interface: str = "stream",
+    divisor: int | None = None,
 ) -> dict[str, Any]:
     """Write ``secateur.v`` and ``secateur.core``, with an image the weight memory in every format,
-    and with the interfaces that have registers the C driver.
+    and for a bus the C driver.
 
-    ``family`` is the target's if None. Returns the list of files.
+    ``family`` is the target's if None; ``divisor`` is for a uart alone. Returns the list of files.
 
     Raises
     ------
@@ -98,6 +102,10 @@ def write_verilog(
     """
     if interface not in INTERFACES:
         raise SecateurError(f"interface {interface!r} is not one of {', '.join(INTERFACES)}")
+    if (divisor is not None) != (interface == "uart"):
+        raise SecateurError(
+            "the interface uart, and no other, takes a divisor: clock cycles of a bit, clock / baud"
+        )
     if family is not None:
         check_family(family)
     target = Target.load(target_name)
@@ -111,13 +119,13 @@ def write_verilog(
     if image_path is not None:
         image = images.load(image_path)
         check_fit(image, target, str(image_path))
-    text = verilog(target.geometry, image, family, interface)
+    text = verilog(target.geometry, image, family, interface, divisor)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SecateurError(f"{folder}: cannot be made: {error.strerror}") from None
     contents = {"secateur.v": text, "secateur.core": core(target, interface)}
-    if interface != "stream":
+    if interface in BUSES:
         sources = resources.files("secateur.boards") / "c"
         contents |= {name: (sources / name).read_text() for name in DRIVER}
     written = [folder / name for name in contents]

@@ -50,6 +50,11 @@ class Image:
         return int(spec.HEADER.unpack_from(self.stream)[6])
 
     @property
+    def cycles(self) -> int:
+        """Cycles of an inference, as the compiler has counted them."""
+        return int(spec.HEADER.unpack_from(self.stream)[7])
+
+    @property
     def geometry(self) -> spec.Geometry:
         """The geometry that the image was compiled for, or else the smallest that runs it."""
         banks = 16

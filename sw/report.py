@@ -109,6 +109,30 @@ def show_simulation(data: Data) -> None:
         console.print(f"  {difference}", markup=False)
 
 
+def show_info(data: Data) -> None:
+    """Registers of a device."""
+    table = _table(f"{data['port']}: Secateur {data['n']}x{data['p']}", "register", "field", "")
+    for name, fields in data["registers"].items():
+        for part, value in fields.items():
+            shown = data["names"].get(f"{name}.{part}", f"{value:,}")
+            table.add_row(name, "" if part == "VALUE" else part, shown)
+    console.print(table)
+
+
+def show_loaded(data: Data) -> None:
+    """An image that a device has accepted."""
+    console.print(
+        f"{data['port']}: {data['image']}, {data['bytes']:,} bytes, accepted", markup=False
+    )
+
+
+def show_device_run(data: Data) -> None:
+    """Results of a device, and its own count beside the compiler's."""
+    show_run(data)
+    predicted = f"{data['predicted_cycles']:,}"
+    console.print(f"cycles predicted: {predicted}; requests repeated: {data['repeated']}")
+
+
 def show_files(data: Data) -> None:
     """Files written."""
     for name in data["files"]:

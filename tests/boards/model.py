@@ -15,7 +15,7 @@ from dataclasses import dataclass
 N, P, WEIGHT_WORDS, BANK_WORDS, TABLES = 8, 3, 512, 256, 4
 INPUT_WORDS, BEATS = 20, 12
 HEADER = struct.Struct("<4sBBBBIIII")
-LOADING, WAITING, ERROR = 0, 2, 4
+LOADING, WAITING, RUNNING, ERROR = 0, 2, 3, 4
 
 
 def make_image(seed: int, words: int = 40, **fields: int) -> bytes:
@@ -58,7 +58,7 @@ class Model:
         self.line, self.out = bytearray(), bytearray()
         self.last: tuple[int, bytes] | None = None
         self.requests = 0
-        self.mode = 0
+        self.mode = self.upset = 0
         self.reset()
 
     # the port
@@ -185,7 +185,8 @@ class Model:
         return True
 
     def get(self, offset: int) -> bytes | None:
-        status = self.state | self.error << 4 | bool(self.results) << 9
+        state = RUNNING if self.results else self.state
+        status = state | self.error << 4 | bool(self.results) << 9 | self.upset << 11
         constant = {
             0x00: int.from_bytes(b"SECT", "little"),
             0x04: 1 | 1 << 8,

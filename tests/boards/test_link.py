@@ -99,7 +99,7 @@ def test_a_cable_that_is_cut_in_the_middle_of_a_frame() -> None:
         with pytest.raises(LinkError, match="no answer from the device; check the cable"):
             device.run(bytes(INPUT_WORDS * N), BEATS)
         model.noisy = whole
-        with pytest.raises(DeviceError, match=r"does not (take the in|give the res)|have ended"):
+        with pytest.raises(DeviceError, match=r"does not (take the in|give the res|end the)"):
             # what is left of the interrupted inference is not taken for a result
             device.run(b"\1" * (INPUT_WORDS * N + 4), BEATS)
         device.restart()
@@ -182,7 +182,10 @@ def test_an_image_that_does_not_fit_is_not_sent(fields: dict, message: str) -> N
 
 def test_refusals_of_the_engine_have_reasons() -> None:
     image = bytearray(make_image(0))
-    device = Device(Link(Model()), patience=0.05)
+    model = Model()
+    device = Device(Link(model), patience=0.05)
+    with pytest.raises(DeviceError, match="the device holds no image; load one first"):
+        device.run(bytes(INPUT_WORDS * N), BEATS)
     with pytest.raises(DeviceError, match="the image has 10 bytes, fewer than its header"):
         device.load(image[:10])
     with pytest.raises(DeviceError, match=r"version is not the engine's \(VERSION\)"):
@@ -197,13 +200,16 @@ def test_refusals_of_the_engine_have_reasons() -> None:
         device.load(bytes(image[:-8]))
     device.load(bytes(image))
     device.restart()
-    with pytest.raises(DeviceError, match=r"the engine does not give the result within 0.05 s"):
+    with pytest.raises(DeviceError, match=r"does not give the result but waits for more input"):
         device.run(bytes(INPUT_WORDS * N - 4), BEATS)
     device.restart()
-    with pytest.raises(DeviceError, match=r"0 inferences have ended instead of one, or results"):
+    with pytest.raises(DeviceError, match=r"does not end the inference within 0.05 s"):
         device.run(bytes(INPUT_WORDS * N), BEATS - 1)
     device.restart()
     assert device.run(bytes(INPUT_WORDS * N), BEATS) == expected(bytes(image), bytes(160))
+    model.upset = 1
+    with pytest.raises(DeviceError, match="weight memory has changed by itself since the image"):
+        device.run(bytes(INPUT_WORDS * N), BEATS)
 
 
 def test_other_devices() -> None:
@@ -240,4 +246,5 @@ def test_a_rom_needs_no_loading() -> None:
     assert info["STATUS"]["STATE"] == 2
     assert info["WEIGHT_WORDS"] == {"VALUE": WEIGHT_WORDS}
     assert "RESULT" not in info
+    assert "SCRUBS" not in info  # the model is older
     assert "IMAGE" not in info

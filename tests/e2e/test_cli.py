@@ -185,7 +185,19 @@ def test_verilog_for_a_soc(interface: str, port: str, secateur, folder: Path) ->
     assert f"_{interface}:" in core
 
 
+def test_verilog_behind_a_uart(secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    status, out, err = secateur("verilog --target t.toml --interface uart --divisor 25 -o u --json")
+    assert status == 0, err
+    assert {Path(name).name for name in json.loads(out)["files"]} == {
+        "secateur.v", "secateur.core",
+    }  # fmt: skip
+    assert "(clk, rst, tx, running, error, rx);" in (folder / "u/secateur.v").read_text()
+    assert "_uart:" in (folder / "u/secateur.core").read_text()
+
+
 BAD = [
+    ("verilog --target t.toml --interface uart -o u", "a divisor", "clock / baud"),
+    ("verilog --target t.toml --interface axi --divisor 9 -o u", "uart, and no other", "divisor"),
     ("inspect none.sec", "none.sec", "No such file"),
     ("inspect text.sec", "text.sec", "not a Secateur image"),
     ("inspect cut.sec", "cut.sec", "cut short"),
@@ -280,7 +292,7 @@ def test_interrupt_leaves_nothing(image: Path, secateur, folder: Path, monkeypat
     "command",
     [
         "", "compile", "run", "simulate", "verilog", "inspect", "targets", "demo", "prune", "study",
-        "energy",
+        "energy", "device info", "device load", "device run", "device serve",
     ],
 )  # fmt: skip
 def test_help_has_an_example(command: str, secateur) -> None:  # type: ignore[no-untyped-def]

@@ -1,0 +1,237 @@
+"""The whole path without a board: command line, driver, serial port, UART, engine, and back.
+
+The board is simulated by Verilator behind a pseudo-terminal; one for all tests of this file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import serial
+import torch
+from programs import random_program
+from torch import nn
+
+from secateur import api
+from secateur.boards.device import Device, DeviceError, open_port
+from secateur.boards.link import Link, LinkError, encode
+from secateur.cli import main
+from secateur.hw.spec import Geometry
+from secateur.sim import pty
+from secateur.sim.golden import parse, run
+
+GEOMETRY = Geometry(n=2, p=1, weight_words=512, bank_words=128, tables=0)
+TOML = "n = 2\np = 1\nweight_words = 512\nbank_words = 128\ntables = 0\n"
+#: In the simulation all rates are alike; this one keeps the driver's time-outs short.
+BAUD = 1_000_000
+
+
+class Tiny(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(torch.relu(self.conv(x)).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("device")
+    torch.manual_seed(0)
+    x = torch.randn(6, 1, 5, 6)
+    (where / "t.toml").write_text(TOML)
+    (where / "other.toml").write_text(TOML.replace("p = 1", "p = 2"))
+    np.savez(where / "x.npz", x=x.numpy())
+    np.savez(where / "shape.npz", x=x.numpy()[:, :, 1:])
+    for name in ("t", "other"):
+        target = str(where / f"{name}.toml")
+        api.compile(Tiny().eval(), target=target, calibration=x).save(where / f"{name}.sec")
+    return where
+
+
+@pytest.fixture(scope="module")
+def board() -> Iterator[str]:
+    with pty.serve(GEOMETRY) as served:
+        yield served.path
+
+
+@pytest.fixture
+def secateur(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    """Runs a command in the folder; (exit status, stdout, stderr)."""
+    monkeypatch.chdir(folder)
+
+    def call(line: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["secateur", *line.split()])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return call
+
+
+def test_run_equals_the_golden_interpreter(board: str, secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    status, out, err = secateur(f"device run t.sec --input x.npz --port {board} -o y.npz --json")
+    assert status == 0, err
+    found = json.loads(out)
+    golden = json.loads(secateur("run t.sec --input x.npz --json")[1])
+    for key in ("codes", "outputs", "cycles", "images"):
+        assert found[key] == golden[key]
+    assert found["predicted_cycles"] == golden["cycles"]
+    with np.load(folder / "y.npz") as saved:
+        assert saved["codes"].tolist() == golden["codes"]
+    status, out, err = secateur(f"device run t.sec --input x.npz --limit 2 --loaded --port {board}")
+    assert status == 0, err
+    assert f"cycles predicted: {golden['cycles']:,}" in out
+
+
+def test_info_and_load(board: str, secateur) -> None:  # type: ignore[no-untyped-def]
+    assert secateur(f"device load t.sec --port {board}")[0] == 0
+    status, out, err = secateur(f"device info --port {board} --json")
+    assert status == 0, err
+    data = json.loads(out)
+    assert (data["n"], data["p"]) == (2, 1)
+    assert data["registers"]["GEOMETRY"] == {"N": 2, "P": 1, "TABLES": 0, "ROM": 0}
+    assert data["registers"]["WEIGHT_WORDS"] == {"VALUE": 512}
+    assert data["names"] == {"STATUS.STATE": "2 waiting", "STATUS.ERROR": "0 none"}
+    status, out, _ = secateur(f"device info --port {board}")
+    assert "2 waiting" in out
+    assert "Secateur 2x1" in out
+
+
+def test_random_programs_give_the_golden_results_and_cycles(board: str) -> None:
+    with open_port(board, BAUD) as link:
+        device = Device(link)
+        for seed in range(4):
+            sample = random_program(500 + seed, GEOMETRY, layers=2)
+            inputs = sample.inputs(3)
+            golden = run(parse(sample.image, GEOMETRY), inputs, sequential=True)
+            device.load(sample.image)
+            device.restart()
+            for row, result in zip(inputs, golden.results, strict=True):
+                assert device.run(row.tobytes(), len(result)) == (result.tobytes(), golden.cycles)
+
+
+class BadLine:
+    """A serial port that damages one byte in a hundred, on both ways."""
+
+    def __init__(self, port: serial.Serial, seed: int) -> None:
+        self.port, self.rng, self.damaged = port, random.Random(seed), 0
+
+    def noisy(self, line: bytes) -> bytes:
+        found = bytearray()
+        for byte in line:
+            kind = self.rng.choice("lfd") if self.rng.random() < 0.01 else ""
+            self.damaged += bool(kind)
+            byte ^= self.rng.randrange(1, 256) if kind == "f" else 0
+            found += bytes([byte]) * {"l": 0, "d": 2}.get(kind, 1)
+        return bytes(found)
+
+    @property
+    def in_waiting(self) -> int:
+        return self.port.in_waiting
+
+    def read(self, size: int) -> bytes:
+        return self.noisy(self.port.read(size))
+
+    def write(self, line: bytes) -> int:
+        return self.port.write(self.noisy(line))
+
+    def reset_input_buffer(self) -> None:
+        self.port.reset_input_buffer()
+
+
+def test_a_bad_line_to_the_hardware_is_never_wrong(board: str) -> None:
+    sample = random_program(510, GEOMETRY, layers=2)
+    inputs = sample.inputs(1)
+    golden = run(parse(sample.image, GEOMETRY), inputs)
+    right = damaged = 0
+    with serial.Serial(board, timeout=0.005) as port:
+        for seed in range(5):
+            line = BadLine(port, seed)
+            with contextlib.suppress(LinkError, DeviceError):
+                device = Device(Link(line), patience=1)
+                device.load(sample.image)
+                device.restart()
+                result = device.run(inputs[0].tobytes(), golden.results.shape[1])
+                assert result == (golden.results.tobytes(), golden.cycles)
+                right += 1
+            damaged += line.damaged
+    assert right >= 4
+    assert damaged > 30
+
+
+def test_a_cable_that_was_cut_in_the_middle_of_a_frame(board: str, folder: Path) -> None:
+    """Half a frame, and half an input, and the next program finds the device in order."""
+    image = api.load(folder / "t.sec")
+    x = np.load(folder / "x.npz")["x"][:2]
+    golden = api.run(image, x)
+    for at in (1, 5, 30):
+        with open_port(board, BAUD) as link:
+            device = Device(link)
+            device.load(image.stream)
+            device.restart()
+            link.write(0x44, [1] * 5)
+            link.port.write(encode(bytes([1, 0x91, 16]) + bytes(64))[:at])
+        with open_port(board, BAUD) as link:
+            outputs, cycles = api.run_on(image, x, Device(link))
+        assert np.array_equal(outputs.codes, golden.codes)
+        assert cycles == [golden.cycles] * 2
+
+
+def test_an_engine_that_refuses_says_why(board: str, folder: Path) -> None:
+    stream = bytearray(api.load(folder / "t.sec").stream)
+    stream[-1] ^= 1
+    with open_port(board, BAUD) as link:
+        device = Device(link)
+        with pytest.raises(DeviceError, match=r"its CRC-32 is wrong: it was altered \(CRC\)"):
+            device.load(bytes(stream))
+        stream[4] = 99
+        with pytest.raises(DeviceError, match=r"its version is not the engine's \(VERSION\)"):
+            device.load(bytes(stream))
+
+
+def test_bad_input_is_one_line(board: str, secateur, folder: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    (folder / "text.sec").write_text("hello")
+    master, slave = os.openpty()  # a port at which nobody answers
+    secateur("keygen --private k.pem --public p.pem")
+    cases = [
+        ("info --port /dev/ttyNONE", "/dev/ttyNONE: the port cannot be opened: "),
+        ("info --port t.toml", "t.toml: the port cannot be opened: "),
+        (f"info --port {os.ttyname(slave)}", ": no answer from the device; check the cable"),
+        (f"load other.sec --port {board}", "other.sec: the image was compiled for 2x2, the device"),
+        (f"load text.sec --port {board}", "text.sec: not a Secateur image"),
+        (f"load t.sec --key p.pem --port {board}", "t.sec: unsigned (no t.sec.sig)"),
+        (f"run t.sec --input shape.npz --port {board}", "shape.npz: input 'x' has shape"),
+        (f"run t.sec --input x.npz -o no/y.npz --port {board}", "no/y.npz: cannot be written"),
+        ("serve", "give either --target or --image"),
+        ("serve --target 8x8 --rom", "--rom needs --image"),
+    ]
+    monkeypatch.setattr("secateur.boards.device.SILENCE", 0.02)
+    for line, message in cases:
+        status, out, err = secateur(f"device {line}")
+        assert (status, out) == (1, ""), line
+        assert err.startswith("secateur: ")
+        assert err.count("\n") == 1, err
+        assert message in err
+    for number in (master, slave):
+        os.close(number)
+
+
+def test_an_image_other_than_the_loaded_one_is_noticed(board: str, secateur) -> None:  # type: ignore[no-untyped-def]
+    sample = random_program(511, GEOMETRY, layers=1)
+    with open_port(board, BAUD) as link:
+        Device(link).load(sample.image)
+    status, _, err = secateur(f"device run t.sec --input x.npz --loaded --port {board}")
+    assert status == 1
+    assert "the device holds another image; load the image again" in err
