@@ -41,6 +41,7 @@ class AddressGenerator(wiring.Component):
     Parameters
     ----------
     geometry : of the engine
+    output : build the output register; without it, all comes a cycle earlier
 
     Members
     -------
@@ -52,8 +53,8 @@ class AddressGenerator(wiring.Component):
     access : Out, with ``address``
     """
 
-    def __init__(self, *, geometry: spec.Geometry):
-        self.geometry = geometry
+    def __init__(self, *, geometry: spec.Geometry, output: bool = True):
+        self.geometry, self.output = geometry, output
         self.width = ceil_log2(geometry.bank_words * geometry.n)
         super().__init__(
             {
@@ -132,7 +133,8 @@ class AddressGenerator(wiring.Component):
                 m.d.sync += next_row.eq(row_base3)
             with m.Elif(add_row3):
                 m.d.sync += next_row.eq(next_row + row_step3)
-        m.d.sync += self.address.eq(current)
+        domain = m.d.sync if self.output else m.d.comb
+        domain += self.address.eq(current)
 
         access3 = Signal(ACCESS)
         gates = Signal()
@@ -147,7 +149,7 @@ class AddressGenerator(wiring.Component):
             access3.latch.eq(gates & ~source2),
             access3.gated.eq(gates & source2 & valid2),
         ]
-        m.d.comb += self.access.eq(delay(m, access3, ADDRESS_LATENCY - 2, "access"))
+        m.d.comb += self.access.eq(delay(m, access3, ADDRESS_LATENCY - 3 + self.output, "access"))
         return m
 
     def _origin(self, m: Module, source: str, ends, row_flag: int):

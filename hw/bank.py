@@ -9,12 +9,13 @@ from amaranth.utils import ceil_log2
 
 from .memory import Ram, check_family, delay
 
-#: Cycles by which the data of a write follow its address: difference, comparison.
+#: Cycles by which the data of a write follow its address: difference, comparison. A compact bank
+#: takes them together.
 DATA_DELAY = 2
 
 
 def write_layout(n: int) -> data.StructLayout:
-    """The write bus. ``data`` come DATA_DELAY cycles after the rest."""
+    """The write bus. ``data`` come DATA_DELAY cycles after the rest, to a compact bank with it."""
     return data.StructLayout(
         {
             "valid": 1,
@@ -35,21 +36,23 @@ class Bank(wiring.Component):
     ----------
     n : bytes of a word
     depth : words, a power of two
-    family : "generic", "ecp5" or "asic"
+    family : one of FAMILIES
+    compact : no registers but the RAM's and the offset
 
     Members
     -------
-    address : In; ``word`` : Out, RAM_LATENCY cycles later
+    address : In; ``word`` : Out, RAM_LATENCY cycles later, of a compact bank one cycle
     address_next : Out, the address one cycle later, for the next bank
     write, write_next : In, Out one cycle later, for the next bank
     window, size : In, static
     shift, offset_in, offset : offsets move from the last bank to the first while ``shift``
     """
 
-    def __init__(self, *, n: int, depth: int, family: str = "generic"):
+    def __init__(self, *, n: int, depth: int, family: str = "generic", compact: bool = False):
         if depth < 16 or depth & (depth - 1):
             raise ValueError(f"depth must be a power of two from 16 on, not {depth!r}")
         self.n, self.depth, self.family = n, depth, check_family(family)
+        self.compact = compact
         address = ceil_log2(depth)
         super().__init__(
             {
@@ -68,7 +71,9 @@ class Bank(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        m.submodules.ram = ram = Ram(width=8 * self.n, depth=self.depth, family=self.family)
+        m.submodules.ram = ram = Ram(
+            width=8 * self.n, depth=self.depth, family=self.family, output=not self.compact
+        )
         write = self.write
         fields = ("local", "m", "data")
         m.d.sync += self.write_next.valid.eq(write.valid)
@@ -82,7 +87,8 @@ class Bank(wiring.Component):
         valid2 = Signal()
         distance = Signal(17, reset_less=True)
         local = Signal(ceil_log2(self.depth), reset_less=True)
-        m.d.sync += [
+        domain = m.d.comb if self.compact else m.d.sync
+        domain += [
             valid1.eq(write.valid),
             distance.eq(write.m - Mux(write.local, 0, self.offset)),
             valid2.eq(valid1 & ~distance[16] & (distance[:16] < self.size)),

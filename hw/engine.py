@@ -15,7 +15,10 @@ from .fetch import Fetcher
 from .issue import Issue
 from .loader import Loader
 from .memory import WeightMemory, check_family
+from .serial_array import SerialArray, check_compact
+from .serial_drain import SERIAL_RESULTS, SerialDrain
 from .spec import Error, Reg, Status
+from .spram import SpramMemory
 
 STATUS = wiring.Signature(
     {
@@ -53,8 +56,10 @@ class Engine(wiring.Component):
     geometry : sizes
     init : image without metadata, as a list of stream words: the weight memory is a ROM;
         None: it is a RAM that takes an image from ``image``
-    family : "generic", "ecp5" or "asic"
+    family : one of memory.FAMILIES; "ice40" is iCE40 UltraPlus, always compact and without a ROM
     bels : sites of the multipliers, lane after lane, or None
+    compact : few cells instead of a high clock, see ``serial_array``; as many cycles.
+        None: for ice40
 
     Members
     -------
@@ -71,7 +76,9 @@ class Engine(wiring.Component):
     trace : Out, what goes over the write bus and into results; layer 0 is the input
     """
 
-    def __init__(self, geometry: spec.Geometry, *, init=None, family="generic", bels=None):
+    def __init__(
+        self, geometry: spec.Geometry, *, init=None, family="generic", bels=None, compact=None
+    ):
         if not isinstance(geometry, spec.Geometry):
             raise ValueError(f"geometry must be a Geometry, not {geometry!r}")
         if init is not None and not geometry.header_words < len(init) <= geometry.weight_words:
@@ -81,6 +88,17 @@ class Engine(wiring.Component):
             )
         self.geometry, self.init = geometry, init
         self.family, self.bels = check_family(family), bels
+        self.compact = family == "ice40" if compact is None else compact
+        if self.compact:
+            check_compact(geometry)
+            if family not in ("generic", "ice40"):
+                raise ValueError(f"compact is for generic and ice40, not {family}")
+            if bels is not None:
+                raise ValueError("bels must be None in a compact engine")
+        elif family == "ice40":
+            raise ValueError("compact must not be False on ice40")
+        if family == "ice40" and init is not None:
+            raise ValueError("init must be None on ice40: its weight memory is no ROM")
         n = geometry.n
         super().__init__(
             {
@@ -96,22 +114,21 @@ class Engine(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         geometry = self.geometry
-        memory = WeightMemory(
-            width=geometry.word_bits,
-            depth=geometry.weight_words,
-            init=self.init,
-            family=self.family,
-        )
-        m.submodules.memory = memory
-        array = Array(geometry=geometry, family=self.family, bels=self.bels)
+        m.submodules.memory = memory = self._memory()
+        latency, compact = memory.latency, self.compact
         parts = {
-            "loader": Loader(geometry=geometry, latency=memory.latency, rom=self.init is not None),
-            "fetcher": Fetcher(geometry=geometry, latency=memory.latency),
-            "issue": Issue(geometry=geometry),
-            "address": AddressGenerator(geometry=geometry),
-            "offsets": OffsetGenerator(p=geometry.p),
-            "drain": Drain(geometry=geometry, family=self.family),
+            "loader": Loader(geometry=geometry, latency=latency, rom=self.init is not None),
+            "fetcher": Fetcher(geometry=geometry, latency=latency, block=compact),
+            "issue": Issue(geometry=geometry, results=SERIAL_RESULTS if compact else None),
+            "address": AddressGenerator(geometry=geometry, output=not compact),
         }
+        if compact:
+            array = SerialArray(geometry=geometry, family=self.family)
+            parts["drain"] = SerialDrain(geometry=geometry, family=self.family)
+        else:
+            array = Array(geometry=geometry, family=self.family, bels=self.bels)
+            parts["offsets"] = OffsetGenerator(p=geometry.p)
+            parts["drain"] = Drain(geometry=geometry, family=self.family)
         loader, fetcher, issue = parts["loader"], parts["fetcher"], parts["issue"]
         reset, resets = self._resets(m, len(parts))
         for name, part in parts.items():
@@ -147,6 +164,12 @@ class Engine(wiring.Component):
         with m.Else():
             m.d.comb += self.status.state.eq(Status.WAITING)
         return m
+
+    def _memory(self):
+        width, depth = self.geometry.word_bits, self.geometry.weight_words
+        if self.family == "ice40":
+            return SpramMemory(width=width, depth=depth)
+        return WeightMemory(width=width, depth=depth, init=self.init, family=self.family)
 
     def _resets(self, m: Module, count: int):
         """Resets from flip-flops of their own, on a way from part to part, one cycle each.
@@ -195,7 +218,6 @@ class Engine(wiring.Component):
     @staticmethod
     def _connect_array(m: Module, array: Array, parts: dict) -> None:
         issue, address, drain = parts["issue"], parts["address"], parts["drain"]
-        offsets = parts["offsets"]
         registers = issue.registers
         wiring.connect(m, parts["fetcher"].output, issue.fetched)
         for part in (address, drain):
@@ -209,11 +231,17 @@ class Engine(wiring.Component):
             drain.layer.eq(issue.layer),
             drain.host.eq(issue.host),
             drain.entry.eq(issue.entry),
-            drain.sums.eq(array.sums),
             array.address.eq(address.address),
             array.access.eq(address.access),
-            array.lanes.eq(registers[Reg.LANES]),
             array.write.eq(drain.write),
+        ]
+        if "offsets" not in parts:
+            m.d.comb += [array.registers.eq(registers), drain.sum.eq(array.sum)]
+            return
+        offsets = parts["offsets"]
+        m.d.comb += [
+            drain.sums.eq(array.sums),
+            array.lanes.eq(registers[Reg.LANES]),
             array.window.eq(registers[Reg.OUT_W]),
             array.size.eq(registers[Reg.OUT_S]),
             array.shift.eq(offsets.shift),

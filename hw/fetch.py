@@ -86,6 +86,7 @@ class Fetcher(wiring.Component):
     ----------
     geometry : of the engine
     latency : of the weight memory, in cycles
+    block : the queue is in block RAM
 
     Members
     -------
@@ -95,12 +96,12 @@ class Fetcher(wiring.Component):
     output : Out, stream of ``word_layout(n)``
     """
 
-    def __init__(self, *, geometry: spec.Geometry, latency: int):
+    def __init__(self, *, geometry: spec.Geometry, latency: int, block: bool = False):
         if latency + 3 > spec.MIN_ROW_WORDS:
             raise ValueError(
                 f"latency must be at most {spec.MIN_ROW_WORDS - 3} cycles, not {latency!r}"
             )
-        self.geometry, self.latency = geometry, latency
+        self.geometry, self.latency, self.block = geometry, latency, block
         self.layout = word_layout(geometry.n)
         address = ceil_log2(geometry.weight_words)
         super().__init__(
@@ -146,7 +147,7 @@ class Fetcher(wiring.Component):
         m.d.sync += pass_ends.eq(side.go & side.match)
         self._passes(m, pass_ends, arm, side.left, side.final, copies)
 
-        m.submodules.fifo = fifo = CreditFifo(shape=self.layout, depth=FIFO_DEPTH)
+        m.submodules.fifo = fifo = CreditFifo(shape=self.layout, depth=FIFO_DEPTH, block=self.block)
         m.d.comb += [fifo.write_en.eq(turned_valid), fifo.write_data.eq(turned)]
         wiring.connect(m, fifo.output, wiring.flipped(self.output))
         pop = Signal()

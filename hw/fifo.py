@@ -1,4 +1,4 @@
-"""A small first-in first-out queue in LUT RAM, with an output register."""
+"""A small first-in first-out queue in LUT RAM, or in block RAM, with an output register."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class CreditFifo(wiring.Component):
     ----------
     shape : payload
     depth : payloads that fit, at least 2
+    block : in block RAM, whose own register is that of the output; all else is the same
 
     Members
     -------
@@ -26,10 +27,10 @@ class CreditFifo(wiring.Component):
     output : Out, stream of ``shape``; a word leaves with ``valid & ready``
     """
 
-    def __init__(self, *, shape, depth: int):
+    def __init__(self, *, shape, depth: int, block: bool = False):
         if depth < 2:
             raise ValueError(f"depth must be at least 2, not {depth!r}")
-        self.shape, self.depth = shape, depth
+        self.shape, self.depth, self.block = shape, depth, block
         super().__init__(
             {
                 "write_en": In(1),
@@ -41,10 +42,12 @@ class CreditFifo(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         width = Shape.cast(self.shape).width
+        attributes = {"no_rw_check": 1} if self.block else {"ram_style": "distributed"}
         m.submodules.mem = mem = memory.Memory(
-            shape=width, depth=self.depth, init=[], attrs={"ram_style": "distributed"}
+            shape=width, depth=self.depth, init=[], attrs=attributes
         )
-        write, read = mem.write_port(), mem.read_port(domain="comb")
+        write = mem.write_port()
+        read = mem.read_port(domain="sync" if self.block else "comb")
         level = Signal(range(self.depth + 1))
         filled = Signal()
         valid = Signal()
@@ -57,8 +60,13 @@ class CreditFifo(wiring.Component):
             self.output.valid.eq(valid),
             self.output.payload.eq(payload),
         ]
+        if self.block:
+            m.d.comb += [read.en.eq(take), payload.eq(read.data)]
+        else:
+            with m.If(take):
+                m.d.sync += payload.eq(read.data)
         with m.If(take):
-            m.d.sync += [payload.eq(read.data), valid.eq(1)]
+            m.d.sync += valid.eq(1)
         with m.Elif(self.output.ready):
             m.d.sync += valid.eq(0)
         for port, advance in ((write, self.write_en), (read, take)):

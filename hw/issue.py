@@ -72,6 +72,7 @@ class Issue(wiring.Component):
     Parameters
     ----------
     geometry : of the engine
+    results : results that may be on their way; None: as many as ``Drain`` takes
 
     Members
     -------
@@ -90,8 +91,9 @@ class Issue(wiring.Component):
     inferences : Out, inferences that have ended, modulo 2**16
     """
 
-    def __init__(self, *, geometry: spec.Geometry):
+    def __init__(self, *, geometry: spec.Geometry, results: int | None = None):
         self.geometry = geometry
+        self.results = result_depth(geometry.p) if results is None else results
         n = geometry.n
         super().__init__(
             {
@@ -267,7 +269,7 @@ class Issue(wiring.Component):
         group = issue & self.fetched.payload.group_last
         regs = self.registers
         lanes = regs[Reg.LANES]
-        depth = result_depth(self.geometry.p)
+        depth = self.results
         is_result = regs[Reg.FLAGS][spec.FLAG_RESULT]
         gate = Signal(init=1)
         room = Signal(init=1)

@@ -2,7 +2,8 @@
 
 The output register of a block RAM is never inferred and is worth a third of the clock, so the
 ECP5 version instantiates ``DP16KD``. The generic version has the same latency in every size; so
-has that of an ASIC, where the array is a module of its own (``macro``).
+has that of an ASIC, where the array is a module of its own (``macro``). Those of iCE40 are inferred
+from the generic version.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from amaranth.utils import ceil_log2
 
 from . import macro
 
-FAMILIES = ("generic", "ecp5", "asic")
+FAMILIES = ("generic", "ecp5", "asic", "ice40")
 #: Cycles from the address at a RAM's pins to the data after its output register.
 RAM_LATENCY = 2
 #: Words of the largest slice of a weight memory: 2048 x 9 bits in one block RAM.
@@ -57,15 +58,21 @@ class Ram(wiring.Component):
     init : contents from word 0 on; zeros after them; none on asic
     writable : build the write port
     family : one of FAMILIES
+    output : build the output register; there is one on ecp5 and asic
 
     Members
     -------
-    read_addr : In; ``read_data`` : Out, RAM_LATENCY cycles later
+    read_addr : In; ``read_data`` : Out, RAM_LATENCY cycles later, without output register one
     write_en, write_addr, write_data : In
     """
 
-    def __init__(self, *, width: int, depth: int, init=None, writable=True, family="generic"):
+    def __init__(
+        self, *, width: int, depth: int, init=None, writable=True, family="generic", output=True
+    ):
         _check_depth(depth, init)
+        if not output and family in ("ecp5", "asic"):
+            raise ValueError(f"output must be True on {family}, not {output!r}")
+        self.output = output
         self.width, self.depth, self.writable = width, depth, writable
         self.init = list(init or [])
         self.family = check_family(family)
@@ -104,7 +111,8 @@ class Ram(wiring.Component):
         )
         read = mem.read_port()
         m.d.comb += [read.addr.eq(self.read_addr), self.read_data.eq(output)]
-        m.d.sync += output.eq(read.data)
+        domain = m.d.sync if self.output else m.d.comb
+        domain += output.eq(read.data)
         if self.writable:
             write = mem.write_port()
             m.d.comb += [

@@ -13,8 +13,10 @@ FRACTION = spec.BIAS_FRACTION
 SHIFT_BITS = 6  # 0 .. 31 + 7
 #: Shift by 16s, by 4s, by 1s; bias; decide; round or saturate; compare with bounds; clamp.
 REQUANTISE_LATENCY = 8
+#: A compact requantiser takes two steps in a cycle.
+COMPACT_LATENCY = REQUANTISE_LATENCY // 2
 #: The bias is added in the fourth step; ``load`` is one cycle ahead of the first.
-_BIAS_DELAY = 3
+_BIAS_STEP = 3
 
 
 class Requantiser(wiring.Component):
@@ -26,18 +28,19 @@ class Requantiser(wiring.Component):
     Parameters
     ----------
     n : channels
+    compact : two steps a cycle
 
     Members
     -------
     sums : In
-    codes : Out, REQUANTISE_LATENCY cycles later
+    codes : Out, REQUANTISE_LATENCY, or COMPACT_LATENCY, cycles later
     load : In, the cycle before the first sums of a row
-    bias, delta : In, of this row; held for 4 cycles from ``load`` on
+    bias, delta : In, of this row; delta is taken with ``load``, bias 3 cycles later, compact 1
     shift_base, clip, signed : In, static from N + 3 cycles before the first codes' bounds on
     """
 
-    def __init__(self, *, n: int):
-        self.n = n
+    def __init__(self, *, n: int, compact: bool = False):
+        self.n, self.steps = n, 2 if compact else 1  # in a cycle
         super().__init__(
             {
                 "sums": In(data.ArrayLayout(signed(spec.ACC_BITS), n)),
@@ -59,7 +62,7 @@ class Requantiser(wiring.Component):
             m.d.sync += bound.eq(Mux(self.signed, byte.as_signed(), byte))
         floor = Signal(8)  # the upper bound wins should the lower one be higher
         m.d.sync += floor.eq(Mux(low > high, high, low))
-        load_bias = delay(m, self.load, _BIAS_DELAY, "load", reset_less=False)
+        load_bias = delay(m, self.load, _BIAS_STEP // self.steps, "load", reset_less=False)
         for channel in range(self.n):
             shift = Signal(SHIFT_BITS, name=f"shift{channel}", reset_less=True)
             bias = Signal(signed(spec.BIAS_BITS), name=f"bias{channel}", reset_less=True)
@@ -69,7 +72,7 @@ class Requantiser(wiring.Component):
                 m.d.sync += bias.eq(self.bias[channel])
             # Channels stand all over the device: each has bounds of its own, from its neighbour.
             low, high, floor = (
-                delay(m, bound, 1, f"{name}{channel}")
+                delay(m, bound, int(self.n > 1), f"{name}{channel}")
                 for name, bound in (("low", low), ("high", high), ("floor", floor))
             )
             code = self._channel(m, channel, shift, bias, low, high, floor)
@@ -82,22 +85,29 @@ class Requantiser(wiring.Component):
         def register(shape, name):
             return Signal(shape, name=f"{name}{channel}", reset_less=True)
 
+        def domain(step):  # what a step assigns: registers, or without one
+            return m.d.comb if (step + 1) % self.steps else m.d.sync
+
+        def late(value, step, name):  # what a step needs beside the value
+            return delay(m, value, step // self.steps, f"{name}_{channel}")
+
         # Three steps of the shifter: 0, 16 or everything; 0, 4, 8, 12; 0, 1, 2, 3.
         value = self.sums[channel].as_signed() << FRACTION
         sticky = Const(0)
         for step, (unit, select) in enumerate(
             (
                 (16, shift[4:]),
-                (4, delay(m, shift[2:4], 1, f"shift4_{channel}")),
-                (1, delay(m, shift[:2], 2, f"shift1_{channel}")),
+                (4, late(shift[2:4], 1, "shift4")),
+                (1, late(shift[:2], 2, "shift1")),
             )
         ):
             shifted = register(signed(width), f"shifted{step}_")
             lost = register(1, f"lost{step}_")
+            assign = domain(step)
             with m.Switch(select):
                 for amount in range(4):
                     with m.Case(amount):
-                        m.d.sync += [
+                        assign += [
                             shifted.eq(value >> (unit * amount)),
                             lost.eq(sticky | value[: min(unit * amount, width)].any()),
                         ]
@@ -105,7 +115,8 @@ class Requantiser(wiring.Component):
 
         total = register(signed(width + 1), "total")
         total_sticky = register(1, "total_sticky")
-        m.d.sync += [total.eq(value + bias), total_sticky.eq(sticky)]
+        assign = domain(_BIAS_STEP)
+        assign += [total.eq(value + bias), total_sticky.eq(sticky)]
 
         # Ten bits hold every code and one more on either side.
         quotient = total >> FRACTION
@@ -115,7 +126,8 @@ class Requantiser(wiring.Component):
         up, saturated = register(1, "up"), register(1, "saturated")
         limit = register(signed(10), "limit")
         half = 1 << (FRACTION - 1)
-        m.d.sync += [
+        assign = domain(4)
+        assign += [
             narrow.eq(quotient),
             saturated.eq(~fits),
             limit.eq(Mux(total[-1], -512, 511)),
@@ -128,11 +140,8 @@ class Requantiser(wiring.Component):
             register(1, "above"),
         )
         code = register(8, "code")
-        m.d.sync += [
-            rounded.eq(Mux(saturated, limit, narrow + up)),
-            compared.eq(rounded),
-            below.eq(rounded < low),
-            above.eq(rounded > high),
-            code.eq(Mux(above, high, Mux(below, floor, compared))),
-        ]
+        rounding, comparing, clamping = (domain(step) for step in (5, 6, 7))
+        rounding += rounded.eq(Mux(saturated, limit, narrow + up))
+        comparing += [compared.eq(rounded), below.eq(rounded < low), above.eq(rounded > high)]
+        clamping += code.eq(Mux(above, high, Mux(below, floor, compared)))
         return code

@@ -23,6 +23,7 @@ def to_verilog(
     *,
     family="generic",
     bels=None,
+    compact=None,
     name="secateur",
     interface="stream",
     divisor=None,
@@ -32,12 +33,12 @@ def to_verilog(
 
     Ports of an engine's nested interfaces are named with two underscores (``image__valid``); clock
     and reset are ``clk`` and ``rst``, with "axi" ``aclk`` and ``aresetn``. For family "asic"
-    nothing has a value at power-up.
+    nothing has a value at power-up; "ice40" is for interface "stream" only.
     """
     if (divisor is not None) != (interface == "uart"):
         raise ValueError(f"divisor must be given for interface 'uart' alone, not {divisor!r}")
     if interface == "stream":
-        top = Engine(geometry, init=init, family=family, bels=bels)
+        top = Engine(geometry, init=init, family=family, bels=bels, compact=compact)
     elif interface in BUSES:
         top = Soc(geometry, bus=interface, init=init, family=family)
     elif interface == "uart":

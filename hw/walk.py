@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -46,18 +46,25 @@ class _Left:
 
 
 class Walk(wiring.Component):
-    """Nested counters, one pixel a cycle, without a multiplier.
+    """Nested counters, one pixel in ``pace`` cycles, without a multiplier.
+
+    Parameters
+    ----------
+    pace : cycles from one step of a group to the next
 
     Members
     -------
     registers : In, the configuration
     init : In, strobe when the registers hold a new layer, at least 4 cycles before ``group``
-    group : In, strobe: LANES steps follow; groups are LANES, and MIN_ROW_WORDS, cycles apart
+    group : In, strobe: LANES steps follow; groups are LANES * pace, and MIN_ROW_WORDS, cycles apart
     line_last, row_last : In, of this group, with ``group``
     step, m, exists : Out, a drained pixel; the first one WALK_LATENCY cycles after ``group``
     """
 
-    def __init__(self):
+    def __init__(self, *, pace: int = 1):
+        if pace < 1:
+            raise ValueError(f"pace must be at least 1 cycle, not {pace!r}")
+        self.pace = pace
         super().__init__(
             {
                 "registers": In(REGISTERS),
@@ -112,10 +119,16 @@ class Walk(wiring.Component):
         # Within a group, or in the linear walk within a row.
         pixel = Signal()
         lanes_left = Signal(range(_MOST_LANES + 1))
+        more = lanes_left != 1
         with m.If(group):
             m.d.sync += [pixel.eq(1), lanes_left.eq(regs[Reg.LANES])]
         with m.Elif(pixel):
-            m.d.sync += [lanes_left.eq(lanes_left - 1), pixel.eq(lanes_left != 1)]
+            m.d.sync += [lanes_left.eq(lanes_left - 1), pixel.eq(more if self.pace == 1 else 0)]
+        if self.pace > 1:
+            wait = Signal(self.pace - 1)
+            m.d.sync += wait.eq(Cat(pixel & more, wait))
+            with m.If(wait[-1]):
+                m.d.sync += pixel.eq(1)
 
         begin = Signal()
         begins = Signal()

@@ -13,9 +13,10 @@ from secateur.hw.fifo import FIFO_LATENCY, CreditFifo
 
 @pytest.mark.parametrize("depth", [2, 16, 48])
 @pytest.mark.parametrize("stall", [0.0, 0.5])
-def test_order(depth: int, stall: float) -> None:
+@pytest.mark.parametrize("block", [False, True])
+def test_order(depth: int, stall: float, block: bool) -> None:
     rng = random.Random(depth)
-    dut = CreditFifo(shape=8, depth=depth)
+    dut = CreditFifo(shape=8, depth=depth, block=block)
     sent, got = [], []
 
     async def write(ctx) -> None:
@@ -46,9 +47,10 @@ def test_order(depth: int, stall: float) -> None:
     assert got == sent
 
 
-def test_full_depth_and_latency() -> None:
+@pytest.mark.parametrize("block", [False, True])
+def test_full_depth_and_latency(block: bool) -> None:
     """Everything is held while the reader is away, and leaves without a bubble."""
-    dut = CreditFifo(shape=8, depth=16)
+    dut = CreditFifo(shape=8, depth=16, block=block)
 
     async def bench(ctx) -> None:
         ctx.set(dut.write_en, 1)

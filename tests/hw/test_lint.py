@@ -32,6 +32,15 @@ def test_the_engine_is_clean(n: int, p: int, tables: int, rom: bool, tmp_path: P
     assert (found.returncode, found.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(("n", "p", "tables"), [(4, 2, 2), (8, 1, 0)])
+def test_the_compact_engine_is_clean(n: int, p: int, tables: int, tmp_path: Path) -> None:
+    geometry = Geometry(n=n, p=p, weight_words=256, bank_words=64, tables=tables)
+    file = tmp_path / "secateur.v"
+    file.write_text(to_verilog(geometry, compact=True))
+    found = lint(file)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("interface", ["axi", "wishbone"])
 @pytest.mark.parametrize(("n", "rom"), [(2, False), (16, True)])
 def test_the_engine_with_a_bus_is_clean(interface: str, n: int, rom: bool, tmp_path: Path) -> None:

@@ -14,9 +14,13 @@ from secateur.hw.lane import Lane
 from secateur.hw.loader import Loader
 from secateur.hw.memory import RAM_LATENCY, Ram, WeightMemory, _initval
 from secateur.hw.multiply import MULTIPLY_LATENCY, Multiplier
+from secateur.hw.serial_array import SerialArray
+from secateur.hw.serial_drain import SerialDrain
 from secateur.hw.spec import Geometry
+from secateur.hw.spram import SpramMemory
 
 GEOMETRY = Geometry(n=4, p=2, weight_words=64, bank_words=16)
+WIDE = Geometry(n=4, p=3, weight_words=64, bank_words=16)
 
 
 @pytest.mark.parametrize(("depth", "latency"), [(64, 3), (2048, 3), (2049, 5), (10240, 5)])
@@ -88,13 +92,23 @@ def test_initval(bits: int, words: int) -> None:
     [
         (lambda: Ram(width=8, depth=1), "depth must be at least 2 words, not 1"),
         (lambda: Ram(width=8, depth=4, init=[0] * 5), "init must hold at most 4 words, not 5"),
-        (lambda: Ram(width=8, depth=4, family="x"), "generic, ecp5, asic, not 'x'"),
+        (lambda: Ram(width=8, depth=4, family="x"), "generic, ecp5, asic, ice40, not 'x'"),
         (lambda: Bank(n=4, depth=24), "depth must be a power of two from 16 on, not 24"),
         (lambda: Lane(n=4, bels=["X0/Y0/A"]), "bels must name 4 sites, not 1"),
         (lambda: Loader(geometry=GEOMETRY, latency=0), "latency must be at least 1 cycle, not 0"),
         (lambda: Engine(GEOMETRY, init=[0] * 5), "init must hold 6 to 64 words, not 5"),
         (lambda: Engine(None), "geometry must be a Geometry, not None"),
         (lambda: Engine(GEOMETRY, family="x"), "not 'x'"),
+        (lambda: Ram(width=8, depth=4, family="ecp5", output=False), "output must be True on ecp5"),
+        (lambda: SpramMemory(width=65, depth=64), "width must be 1 to 64 bits, not 65"),
+        (lambda: SpramMemory(width=8, depth=16385), "depth must be 2 to 16384 words, not 16385"),
+        (lambda: Engine(WIDE, compact=True), "8 multipliers and 2 lanes of pixels, not n 4, p 3"),
+        (lambda: SerialArray(geometry=WIDE), "not n 4, p 3"),
+        (lambda: SerialDrain(geometry=WIDE), "not n 4, p 3"),
+        (lambda: Engine(GEOMETRY, family="asic", compact=True), "generic and ice40, not asic"),
+        (lambda: Engine(GEOMETRY, bels=["X"] * 8, compact=True), "bels must be None"),
+        (lambda: Engine(GEOMETRY, family="ice40", compact=False), "compact must not be False"),
+        (lambda: Engine(GEOMETRY, init=[0] * 8, family="ice40"), "init must be None on ice40"),
     ],
 )
 def test_parameters_are_checked(make, message: str) -> None:

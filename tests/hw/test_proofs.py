@@ -32,15 +32,15 @@ class FifoTop(Elaboratable):
 
     DEPTH = 4
 
-    def __init__(self, fault: bool) -> None:
-        self.fault = fault
+    def __init__(self, fault: bool, block: bool) -> None:
+        self.fault, self.block = fault, block
         self.write, self.ready = Signal(), Signal()
         self.value = Signal()
         self.inputs = [self.write, self.ready, self.value]
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.fifo = fifo = CreditFifo(shape=1, depth=self.DEPTH)
+        m.submodules.fifo = fifo = CreditFifo(shape=1, depth=self.DEPTH, block=self.block)
         words = Array(Signal(name=f"word{i}") for i in range(self.DEPTH + 1))
         count = Signal(range(self.DEPTH + 2))
         pop = fifo.output.valid & self.ready
@@ -71,10 +71,11 @@ class FifoTop(Elaboratable):
         return m
 
 
+@pytest.mark.parametrize("block", [False, True])
 @pytest.mark.parametrize("fault", [False, True])
-def test_fifo_keeps_order_and_never_withdraws(fault: bool, tmp_path: Path) -> None:
+def test_fifo_keeps_order_and_never_withdraws(fault: bool, block: bool, tmp_path: Path) -> None:
     """Bounded: every run of 16 cycles from reset, more than three times round the memory."""
-    top = FifoTop(fault)
+    top = FifoTop(fault, block)
     passed, log = prove(top, top.inputs, tmp_path, mode="bmc", depth=16)
     assert passed == (not fault), log[-2000:]
 

