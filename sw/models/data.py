@@ -165,6 +165,16 @@ def blended(batch: Tensor, generator: torch.Generator) -> Tensor:
     start = torch.randint(0, 9, (count,), generator=generator)
     rows = start[:, None] + torch.arange(frames)
     moved_ = padded[torch.arange(count)[:, None], 0, rows][:, None]
-    other = moved_[torch.randperm(count, generator=generator)]
+    return _blend(moved_, generator)
+
+
+def moved_flipped_and_blended(batch: Tensor, generator: torch.Generator) -> Tensor:
+    """`moved_and_flipped`, and blended as in `blended`, for distillation alone."""
+    return _blend(moved_and_flipped(batch, generator), generator)
+
+
+def _blend(batch: Tensor, generator: torch.Generator) -> Tensor:
+    count = len(batch)
+    other = batch[torch.randperm(count, generator=generator)]
     share = torch.rand(count, 1, 1, 1, generator=generator) / 2
-    return moved_ * (1 - share) + other * share
+    return batch * (1 - share) + other * share

@@ -61,12 +61,14 @@ class Training:
 class Phase:
     """One training stage: a tenth of it warms up, then the rate falls to 0 on a cosine.
     ``distil``: share of the loss that asks for the outputs of the dense float model, 0 to 1.
-    ``lasso``: strength of a group lasso on the N:1 blocks, by proximal steps; 0: none."""
+    ``lasso``: strength of a group lasso on the N:1 blocks, by proximal steps; 0: none.
+    ``augment``: in place of that of the data."""
 
     epochs: int = 0
     learning_rate: float = 1e-3
     distil: float = 0.0
     lasso: float = 0.0
+    augment: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +141,8 @@ class Verify:
     samples: int = 500
 
 
+#: The tables of stages that train.
+PHASES = ("train", "channels", "prune", "recover", "qat")
 #: What the stages before the first cut read.
 DENSE_KEYS = {"model", "data", "target", "seed", "training", "train", "qat", "quantise"}
 
@@ -233,7 +237,7 @@ def parse_recipe(table: dict[str, Any], path: Path | str, folder: Path) -> Recip
         ("verify.low", verify.low < verify.high, "below verify.high"),
         *(
             (f"{name}.distil", 0 <= getattr(recipe, name).distil <= 1, "a share, 0 to 1")
-            for name in ("train", "channels", "prune", "recover", "qat")
+            for name in PHASES
         ),
     ):
         if not fine:

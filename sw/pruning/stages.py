@@ -22,10 +22,10 @@ from secateur.pruning.channels import ChannelReport
 from secateur.pruning.check import check_masks
 from secateur.pruning.costing import CostModel
 from secateur.pruning.cutting import BlockCuts, criterion_for, narrow
-from secateur.pruning.recipe import Phase, Recipe, Training
+from secateur.pruning.recipe import PHASES, Phase, Recipe, Training
 from secateur.pruning.saliency import block_saliency
 from secateur.pruning.search import Budgets
-from secateur.pruning.training import Split, Trainer
+from secateur.pruning.training import Augment, Split, Trainer
 from secateur.pruning.verify import image_logits, logits, score
 from secateur.quantise import finalise, prepare
 from secateur.recurrent import decompose
@@ -55,8 +55,10 @@ class Stages:
         self.target = Target.load(recipe.target)
         where = f"data.load = {recipe.data.load!r}"
         self.split = Split.of(imported("data.load", recipe.data.load)(recipe.seed), where)
-        augment = recipe.data.augment
-        self.augment = None if augment is None else imported("data.augment", augment)
+        for name in ("data", *PHASES):  # wrong ones are refused at once, not when they are needed
+            augment = getattr(recipe, name).augment
+            if augment is not None:
+                imported(f"{name}.augment", augment)
         self.loss = imported("training.loss", recipe.training.loss)
         self.results: dict[str, Any] = {}
         self.stage = 0
@@ -140,7 +142,7 @@ class Stages:
         recipe = self.recipe
         trainer = Trainer(
             name, model, self.split, phase, recipe.training, seed=recipe.seed, loss=self.loss,
-            augment=self.augment, before_batch=before_batch, n=self.target.geometry.n,
+            augment=self._augment(phase), before_batch=before_batch, n=self.target.geometry.n,
             teacher=self.build("float") if phase.distil else None,
         )  # fmt: skip
         if self._partial is not None:
@@ -152,6 +154,11 @@ class Stages:
                 checkpoint.write(self.folder / "early.json", checkpoint.model_state(model), {})
             self._save(*trainer.state())
             self.progress(name, trainer.epoch, phase.epochs, f"loss {loss:.4f}")
+
+    def _augment(self, phase: Phase) -> Augment | None:
+        chosen = phase.augment or self.recipe.data.augment
+        found: Augment | None = None if chosen is None else imported("augment", chosen)
+        return found
 
     def _train(self) -> None:
         model = self.build()

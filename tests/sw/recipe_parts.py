@@ -57,4 +57,13 @@ def brightened(x: Tensor, generator: torch.Generator) -> Tensor:
     return (x * (0.9 + 0.2 * torch.rand(len(x), 1, 1, 1, generator=generator))).clamp(0, 1)
 
 
+COUNTED: list[int] = []
+
+
+def counted(x: Tensor, generator: torch.Generator) -> Tensor:
+    """No augmentation; notes the sizes of batches."""
+    COUNTED.append(len(x))
+    return x
+
+
 not_callable = 3

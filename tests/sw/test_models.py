@@ -226,3 +226,19 @@ def test_reference_accuracy() -> None:
         with torch.no_grad():
             right = model.eval()(samples).argmax(1) == labels
         assert right.double().mean().item() > floor
+
+
+def test_images_are_moved_mirrored_and_blended() -> None:
+    """Constant images: only the border changes by moving; the middle is between two of them."""
+    x = torch.tensor([10.0, 20.0, 20.0, 20.0]).reshape(4, 1, 1, 1).expand(4, 3, 32, 32)
+    generator = torch.Generator().manual_seed(0)
+    shares = []
+    for _ in range(20):
+        middle = data.moved_flipped_and_blended(x, generator)[:, :, 8:24, 8:24]
+        assert torch.equal(middle, middle[:, :1, :1, :1].expand_as(middle))
+        shares.append(middle[:, 0, 0, 0] / 10 - 1)
+    first, others = torch.stack(shares)[:, 0], torch.stack(shares)[:, 1:]
+    assert 0 <= first.min() < 0.1
+    assert 0.4 < first.max() <= 0.5
+    assert 0.5 <= others.min() < 0.7
+    assert others.max() < 1 + 1e-6

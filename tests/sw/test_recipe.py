@@ -159,6 +159,7 @@ def test_a_budget_out_of_reach_is_refused_before_training(tmp_path: Path) -> Non
         ("recipe_parts:data", "recipe_parts:large_labels", "class numbers below 4"),
         ("recipe_parts:data", "recipe_parts:other_size", "samples of .* to train, of"),
         ("recipe_parts:model", "recipe_parts:no", "model.build = 'recipe_parts:no'"),
+        ("[qat]", '[qat]\naugment = "recipe_parts:no"', "qat.augment = 'recipe_parts:no'"),
         ("recipe_parts:model", "recipe_parts:not_callable", "is not callable"),
         ("recipe_parts:data", "recipe_parts:model", "train_x must be a tensor"),
     ],
@@ -170,6 +171,17 @@ def test_refused_recipes(tmp_path: Path, old: str, new: str, message: str) -> No
     file.write_text(text.replace(old, new))
     with pytest.raises(SecateurError, match=message):
         run_recipe(load_recipe(file), tmp_path / "out")
+
+
+def test_a_stage_has_its_own_augmentation(tmp_path: Path, monkeypatch) -> None:
+    file = tmp_path / "recipe.toml"
+    own = '[recover]\naugment = "recipe_parts:counted"'
+    file.write_text(TINY.read_text().replace("[recover]", own))
+    recipe = load_recipe(file)
+    monkeypatch.setattr(recipe_parts, "COUNTED", [])
+    run_recipe(recipe, tmp_path / "out")
+    images = len(recipe_parts.data(recipe.seed)["train_y"])
+    assert sum(recipe_parts.COUNTED) == recipe.recover.epochs * images > 0
 
 
 def test_rewinding_goes_back_to_early_weights(tmp_path: Path) -> None:
