@@ -9,6 +9,8 @@ import contextlib
 import json
 import os
 import random
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,9 +62,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def board() -> Iterator[str]:
-    with pty.serve(GEOMETRY) as served:
-        yield served.path
+def board(folder: Path) -> Iterator[str]:
+    """The port that `secateur device serve` prints, until Ctrl-C ends it."""
+    command = [sys.executable, "-c", "from secateur.cli import main; main()", "device", "serve"]
+    with subprocess.Popen(
+        [*command, "--target", str(folder / "t.toml")], stdout=subprocess.PIPE, text=True
+    ) as served:
+        assert served.stdout is not None
+        yield served.stdout.readline().strip()
+        served.send_signal(signal.SIGINT)
+        assert served.wait(timeout=60) == 130
 
 
 @pytest.fixture
@@ -107,6 +116,47 @@ def test_info_and_load(board: str, secateur) -> None:  # type: ignore[no-untyped
     status, out, _ = secateur(f"device info --port {board}")
     assert "2 waiting" in out
     assert "Secateur 2x1" in out
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.RNN(3, 4, nonlinearity="relu", batch_first=True)
+        self.linear = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.rnn(x)[0][:, -1])  # type: ignore[no-any-return]
+
+
+def test_sequences_of_a_recurrent_network(board: str, folder: Path) -> None:
+    torch.manual_seed(1)
+    x = torch.randn(5, 4, 3)
+    image = api.compile(Recurrent().eval(), target=str(folder / "t.toml"), calibration=x)
+    golden = api.run(image, x.numpy())
+    seen: list[int] = []
+    with open_port(board, BAUD) as link:
+        device = Device(link)
+        device.load(image.stream)
+        outputs, cycles = api.run_on(image, x.numpy(), device, seen.append)
+    assert np.array_equal(outputs.codes, golden.codes)
+    assert cycles == [golden.cycles] * 20
+    assert seen[-1] == 5
+
+
+@pytest.mark.long
+def test_an_image_in_rom(folder: Path) -> None:
+    image = api.load(folder / "t.sec")
+    x = np.load(folder / "x.npz")["x"]
+    golden = api.run(image, x)
+    with pty.serve(image.geometry, rom=image.stream) as served:
+        with open_port(served.path, BAUD) as link:
+            device = Device(link)
+            assert device.identity.rom
+            for _ in range(2):
+                device.load(image.stream)
+                outputs, cycles = api.run_on(image, x, device)
+                assert np.array_equal(outputs.codes, golden.codes)
+                assert cycles == [golden.cycles] * len(x)
 
 
 def test_random_programs_give_the_golden_results_and_cycles(board: str) -> None:
