@@ -321,7 +321,7 @@ def test_refusals() -> None:
     geometry = Geometry(n=2, p=1, weight_words=256, bank_words=64)
     with pytest.raises(ValueError, match="divisor must be at least 4 cycles, not 3"):
         UartEngine(geometry, divisor=3)
-    with pytest.raises(ValueError, match="family must be one of generic, ecp5, asic, not 'ice'"):
+    with pytest.raises(ValueError, match=r"family must be one of generic, .*, not 'ice'"):
         Link(divisor=4, family="ice")
     with pytest.raises(ValueError, match="divisor must be given for interface 'uart' alone, not 8"):
         to_verilog(geometry, interface="axi", divisor=8)
