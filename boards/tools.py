@@ -69,7 +69,7 @@ def run(
     """
     program = locate(command[0])
     log = log or f"{command[0]}.log"
-    late = threading.Event()
+    late, said = threading.Event(), ""
     with (folder / log).open("w") as file:
         with subprocess.Popen(
             [program, *command[1:]], cwd=folder, text=True, errors="replace",
@@ -82,6 +82,8 @@ def run(
                 for text in process.stdout:
                     file.write(text)
                     file.flush()
+                    if text.upper().startswith("ERROR:"):
+                        said = f" ({text[6:].strip().rstrip('.')})"
                     if line:
                         line(text.rstrip())
                 status = process.wait()
@@ -91,7 +93,7 @@ def run(
     if late.is_set():
         raise ToolError(f"{command[0]} took more than {timeout:g} seconds; see {folder / log}")
     if status:
-        raise ToolError(f"{command[0]} failed; see {folder / log}")
+        raise ToolError(f"{command[0]} failed{said}; see {folder / log}")
 
 
 def versions() -> dict[str, str]:

@@ -71,14 +71,15 @@ class RegisterFile(wiring.Component):
         request = Signal(REQUEST, reset_less=True)
         response = Signal(RESPONSE, reset_less=True)
         settle = Signal(range(SETTLE_CYCLES + 1))
+        settling = Signal()  # settle != 0, from a flip-flop
         m.d.comb += [
             self.request.ready.eq(phase == Phase.IDLE),
             self.response.valid.eq(phase == Phase.RESPOND),
             self.response.payload.eq(response),
-            self.quiet.eq(settle != 0),
+            self.quiet.eq(settling),
         ]
-        with m.If(settle != 0):
-            m.d.sync += settle.eq(settle - 1)
+        with m.If(settling):
+            m.d.sync += [settle.eq(settle - 1), settling.eq(settle != 1)]
 
         execute = {name: Signal(name=f"at_{name.lower()}") for name in registers.BY_NAME}
         values = self._values()
@@ -128,7 +129,7 @@ class RegisterFile(wiring.Component):
                                     with m.If(~request.write):
                                         m.d.sync += response.data.eq(values[name])
                 with m.If(command.any()):
-                    m.d.sync += [phase.eq(Phase.SETTLE), settle.eq(SETTLE_CYCLES)]
+                    m.d.sync += [phase.eq(Phase.SETTLE), settle.eq(SETTLE_CYCLES), settling.eq(1)]
                 with m.If(execute["IMAGE"] & image_busy):
                     m.d.sync += phase.eq(Phase.EXECUTE)
             with m.Case(Phase.SETTLE):

@@ -11,6 +11,7 @@ from .axi_lite import AXI_LITE_PORTS, AxiLite
 from .engine import Engine
 from .outlet import Outlet
 from .regfile import RegisterFile
+from .stage import Stage
 from .wishbone import WISHBONE_PORTS, Wishbone
 
 #: Prefix, ports and bridge of a bus by its name.
@@ -34,8 +35,13 @@ def stream_ports(n: int) -> dict:
     }
 
 
-def add_registers(m: Module, engine: Engine) -> tuple[RegisterFile, Outlet]:
+def add_registers(
+    m: Module, engine: Engine, *, staged: bool = False
+) -> tuple[RegisterFile, Outlet]:
     """Make the engine, its registers and its outlet parts of ``m``, connected with each other.
+
+    With ``staged`` the words written to INPUT, and the results, come through a ``Stage``, which
+    keeps the paths short and halves the rate; then the input is connected, too.
 
     Left open are the registers' ``request`` and ``response``, the ways of the input (``word``) and
     of the results (``by_register``, and ``data`` to ``ready`` of the outlet), and ``irq``.
@@ -50,7 +56,17 @@ def add_registers(m: Module, engine: Engine) -> tuple[RegisterFile, Outlet]:
     wiring.connect(m, registers.control, engine.control)
     wiring.connect(m, engine.status, registers.status)
     wiring.connect(m, registers.image, engine.image)
-    wiring.connect(m, engine.result, outlet.result)
+    if staged:
+        for name, source, sink in (
+            ("input", registers.word, engine.input),
+            ("result", engine.result, outlet.result),
+        ):
+            m.submodules[f"{name}_stage"] = stage = Stage(width=8 * engine.geometry.n)
+            wiring.connect(m, source, stage.input)
+            wiring.connect(m, stage.output, sink)
+            m.d.comb += stage.clear.eq(registers.quiet)
+    else:
+        wiring.connect(m, engine.result, outlet.result)
     wiring.connect(m, outlet.beat, registers.beat)
     m.d.comb += [
         outlet.quiet.eq(registers.quiet),

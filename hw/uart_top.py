@@ -39,14 +39,11 @@ class UartEngine(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         engine, link = self.engine, self.link
-        registers, outlet = add_registers(m, engine)
+        registers, outlet = add_registers(m, engine, staged=True)
         m.submodules.link = link
         wiring.connect(m, link.request, registers.request)
         wiring.connect(m, registers.response, link.response)
         m.d.comb += [
-            engine.input.valid.eq(registers.word.valid),
-            engine.input.payload.eq(registers.word.payload),
-            registers.word.ready.eq(engine.input.ready),
             outlet.by_register.eq(1),
             outlet.ready.eq(1),
             link.rx.eq(self.rx),

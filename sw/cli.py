@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
+from secateur.cli_boards import boards
 from secateur.cli_device import device
 from secateur.cli_parts import (
     ImageFile,
@@ -34,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Prune, quantise and compile PyTorch models for a sparse MAC array, and run them on it.",
 )
+app.add_typer(boards)
 app.add_typer(updates)
 app.add_typer(device, name="device")
 Out = Annotated[Path, typer.Option("-o", "--output-file", help="File to write.")]

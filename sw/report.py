@@ -177,6 +177,22 @@ def show_targets(data: Data) -> None:
     console.print(table)
 
 
+def show_boards(data: Data) -> None:
+    """The boards."""
+    table = _table("Boards", "name", "part", "N x P", "weight words", "bank words", "MHz", "baud")
+    for board in data["boards"]:
+        table.add_row(
+            board["name"],
+            board["device"] + ("" if board["built_here"] else " (vendor's tools)"),
+            f"{board['n']} x {board['p']}",
+            f"{board['weight_words']:,}",
+            f"{board['bank_words']:,}",
+            f"{board['clock_mhz']:g}",
+            f"{board['baud']:,}",
+        )
+    console.print(table)
+
+
 def show_demo(data: Data) -> None:
     """Summary of the demo."""
     table = _table("MNIST-5k on 8x8", "", "dense", "pruned")

@@ -60,6 +60,12 @@ def test_failure_names_the_log(path: Path, tmp_path: Path) -> None:
     assert (tmp_path / "ecppack.log").read_text() == "sorry\n"
 
 
+def test_failure_says_what_the_tool_says(path: Path, tmp_path: Path) -> None:
+    program(path, "yowasp-ecppack", "echo 'ERROR: no BELs remaining.'; exit 1")
+    with pytest.raises(tools.ToolError, match=r"ecppack failed \(no BELs remaining\); see "):
+        tools.run(["ecppack"], tmp_path)
+
+
 def test_a_tool_that_takes_too_long_is_stopped(path: Path, tmp_path: Path) -> None:
     program(path, "yowasp-ecppack", "echo begun; exec sleep 60")
     begin = time.monotonic()

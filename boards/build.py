@@ -1,0 +1,205 @@
+"""From a board and an image to a bitstream, with tables of what it takes and how fast it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from secateur.hw.spec import HEADER, Geometry
+
+from . import tools
+from .board import Board, BoardError
+from .contents import find_blocks, placeholder, replace_blocks
+from .design import Design, Placed, place
+from .report import to_text
+from .route import GRADE, Progress, silent
+
+BITSTREAM = "secateur.bit"
+#: What swaps need: the placed design with the placeholder in its weight memory, and which is which.
+ROUTED, DESIGN = "routed.config", "design.json"
+REPORT, TEXT = "report.json", "report.txt"
+
+
+def build(
+    design: Design,
+    stream: bytes,
+    name: str,
+    folder: Path,
+    *,
+    progress: Progress = silent,
+    timeout: float | None = None,
+) -> dict[str, object]:
+    """Build a bitstream with an image in ROM; returns what is in ``report.json``.
+
+    Parameters
+    ----------
+    design : what to place
+    stream : bytes of the image, without metadata
+    name : of the image, for messages and reports
+    folder : for all files; a bitstream of an earlier build is removed first
+    progress : called with a stage and a note
+    timeout : seconds that each tool may take
+
+    Raises
+    ------
+    BoardError : the image does not fit, or the clock is missed; then there is a report, but no
+        bitstream
+    ToolError : a tool is missing, fails or takes too long
+    """
+    words = image_words(stream, design.geometry, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in (BITSTREAM, DESIGN, REPORT, TEXT):
+        (folder / old).unlink(missing_ok=True)
+    placed = place(design, placeholder(design.geometry), folder, progress=progress, timeout=timeout)
+    report = _report(design, placed)
+    if not placed.passed:
+        _write_report(folder, report)
+        raise BoardError(
+            f"{design.board.name}: {placed.fmax_mhz} MHz after routing with seed {design.seed}, "
+            f"the clock is {design.clock / 1e6:g} MHz; try another --seed or a lower --clock"
+        )
+    where = find_blocks(design.geometry, placed.config.read_text())
+    about = {
+        "board": design.board.name,
+        "device": design.board.device,
+        "geometry": asdict(design.geometry),
+        "blocks": {str(wid): list(block) for wid, block in sorted(where.items())},
+        "sha256": _sha256(placed.config.read_bytes()),
+    }
+    write_atomically(folder / DESIGN, json.dumps(about, indent=1) + "\n")
+    return pack(folder, about, report, words, stream, name, progress)
+
+
+def swap(folder: Path, stream: bytes, name: str, *, progress: Progress = silent) -> dict:
+    """Put another image into the design that ``build`` has left in a folder.
+
+    Place and route are those of the build; only what the weight memory holds is replaced. Returns
+    what is in ``report.json``.
+
+    Raises
+    ------
+    BoardError : there is no build, its files were changed, or the image does not fit it
+    ToolError : the packer is missing or fails
+    """
+    about, report = load_design(folder)
+    words = image_words(stream, Geometry(**about["geometry"]), name)
+    return pack(folder, about, report, words, stream, name, progress)
+
+
+def load_design(folder: Path) -> tuple[dict, dict]:
+    """What ``build`` noted on a design, and its report."""
+    try:
+        about = json.loads((folder / DESIGN).read_text())
+        report = json.loads((folder / REPORT).read_text())
+        same = _sha256((folder / ROUTED).read_bytes()) == about["sha256"]
+    except OSError as error:
+        raise BoardError(
+            f"{folder}: no finished build ({Path(str(error.filename)).name}: {error.strerror}); "
+            f"run `secateur build` first"
+        ) from None
+    except (ValueError, KeyError):
+        raise BoardError(f"{folder}: {DESIGN} or {REPORT} is damaged; build again") from None
+    if not same:
+        raise BoardError(f"{folder}: {ROUTED} is not the one that was built; build again")
+    return about, report
+
+
+def pack(
+    folder: Path,
+    about: dict,
+    report: dict[str, object],
+    words: list[int],
+    stream: bytes,
+    name: str,
+    progress: Progress,
+) -> dict[str, object]:
+    """Fill the placed design with an image, pack it, and write the report."""
+    progress("packing", "")
+    config = (folder / ROUTED).read_text()
+    where = {int(wid): tuple(block) for wid, block in about["blocks"].items()}
+    config = replace_blocks(config, Geometry(**about["geometry"]), where, words)
+    # The same die under the name that its identification has.
+    first, rest = config.split("\n", 1)
+    if not first.startswith(".device "):
+        raise BoardError(f"{folder / ROUTED}: no device in its first line; build again")
+    filled, packed = folder / "filled.config.part", folder / f"{BITSTREAM}.part"
+    try:
+        filled.write_text(f".device {about['device']}\n{rest}")
+        tools.run(["ecppack", "--compress", filled.name, packed.name], folder)
+        os.replace(packed, folder / BITSTREAM)
+    finally:
+        filled.unlink(missing_ok=True)
+        packed.unlink(missing_ok=True)
+    report["image"] = {"name": name, "words": len(words), "sha256": _sha256(stream)}
+    report["bitstream"] = {
+        "name": BITSTREAM,
+        "sha256": _sha256((folder / BITSTREAM).read_bytes()),
+    }
+    _write_report(folder, report)
+    return report
+
+
+def image_words(stream: bytes, geometry: Geometry, name: str) -> list[int]:
+    """The words of an image for an engine.
+
+    Raises
+    ------
+    BoardError : the engine would refuse it
+    """
+    if len(stream) < HEADER.size:
+        raise BoardError(f"{name}: not an image: {len(stream)} bytes")
+    _, _, n, p, tables, words, bank_words, _, _ = HEADER.unpack_from(stream)
+    if (n, p) != (geometry.n, geometry.p):
+        raise BoardError(
+            f"{name}: compiled for {n}x{p}, the engine is {geometry.n}x{geometry.p}; compile the "
+            f"model for it"
+        )
+    for what, needed, there in (
+        ("words of weight memory", words, geometry.weight_words),
+        ("words of banks", bank_words, geometry.bank_words),
+        ("activation tables", tables, geometry.tables),
+    ):
+        if needed > there:
+            raise BoardError(f"{name}: needs {needed} {what}, the engine has {there}")
+    size = geometry.word_bytes
+    return [int.from_bytes(stream[at : at + size], "little") for at in range(0, words * size, size)]
+
+
+def _report(design: Design, placed: Placed) -> dict[str, object]:
+    board: Board = design.board
+    return {
+        "board": board.name,
+        "title": board.title,
+        "device": board.device,
+        "die": board.die,
+        "grade": GRADE,
+        "seed": design.seed,
+        "clock_mhz": design.clock / 1e6,
+        "fmax_mhz": placed.fmax_mhz,
+        "passed": placed.passed,
+        "baud": board.baud,
+        "program": board.program,
+        "geometry": asdict(design.geometry),
+        "resources": placed.resources,
+        "slowest_path": placed.path,
+        "tools": tools.versions(),
+    }
+
+
+def _write_report(folder: Path, report: dict[str, object]) -> None:
+    write_atomically(folder / REPORT, json.dumps(report, indent=1) + "\n")
+    write_atomically(folder / TEXT, to_text(report))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write beside ``path`` and rename: all or nothing."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

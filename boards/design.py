@@ -1,0 +1,117 @@
+"""Synthesis, place and route of a board's design, with what they say about themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from secateur.hw.spec import Geometry
+
+from .board import Board, BoardError
+from .route import Progress, route, silent, synthesise
+from .sites import PACKAGES, multipliers
+from .top import clocking, to_lpf, to_verilog
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """What is placed: a board, an engine, its clock in Hz (None: the board's), nextpnr's seed.
+
+    Raises
+    ------
+    BoardError : the engine is larger than the board's part, or there is no such clock
+    """
+
+    board: Board
+    geometry: Geometry | None = None
+    clock: int | None = None
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.geometry is None:
+            object.__setattr__(self, "geometry", self.board.geometry)
+        if self.clock is None:
+            object.__setattr__(self, "clock", self.board.clock)
+        if self.board.die and self.geometry.multipliers > multipliers(self.board.die):
+            raise BoardError(
+                f"{self.geometry.n} x {self.geometry.p} needs {self.geometry.multipliers} "
+                f"multipliers, the {self.board.name} has {multipliers(self.board.die)}"
+            )
+        try:
+            clocking(self.board, self.clock)
+        except ValueError as error:
+            raise BoardError(f"{self.board.name}: {error}") from None
+
+    def verilog(self, init: list[int]) -> str:
+        """The top with these words in its weight memory."""
+        return to_verilog(self.board, self.geometry, init=init, clock=self.clock)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What came out: the textual configuration, MHz of the engine's clock after routing, whether
+    all clocks are met, ``used`` and ``available`` of each resource, and the slowest path."""
+
+    config: Path
+    fmax_mhz: float
+    passed: bool
+    resources: dict[str, dict[str, int]]
+    path: list[dict[str, object]]
+
+
+def place(
+    design: Design,
+    init: list[int],
+    folder: Path,
+    *,
+    progress: Progress = silent,
+    timeout: float | None = None,
+) -> Placed:
+    """Place and route a design; ``timeout`` is the seconds that each tool may take.
+
+    Raises
+    ------
+    ToolError : a tool is missing, fails or takes too long
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "top.v").write_text(design.verilog(init))
+    (folder / "top.lpf").write_text(to_lpf(design.board, design.clock))
+    synthesise(folder, "top", progress, timeout)
+    report = route(
+        folder,
+        "top",
+        design.board.die,
+        package=PACKAGES[design.board.package],
+        seed=design.seed,
+        options=["--lpf", "top.lpf", "--textcfg", "routed.config"],
+        progress=progress,
+        timeout=timeout,
+    )
+    return summarise(report, design.clock, folder / "routed.config")
+
+
+def summarise(report: dict, clock: int, config: Path) -> Placed:
+    """nextpnr's report in short; the engine's clock is the one that the oscillator's pin is not."""
+    engine = {name: entry for name, entry in report["fmax"].items() if "TRELLIS_IO_IN" not in name}
+    others = [entry for name, entry in report["fmax"].items() if name not in engine]
+    ((name, entry),) = engine.items()
+    fmax = entry["achieved"]
+    passed = fmax >= clock / 1e6 and all(o["achieved"] >= o["constraint"] for o in others)
+    slowest: list[dict[str, object]] = []
+    for path in report["critical_paths"]:
+        if path["from"] == path["to"] == f"posedge {name}":
+            slowest = [
+                {
+                    "type": step["type"],
+                    "ns": round(step["delay"], 2),
+                    "from": step["from"]["cell"],
+                    "to": step["to"]["cell"],
+                }
+                for step in path["path"]
+            ]
+    used = {
+        name: {"used": entry["used"], "available": entry["available"]}
+        for name, entry in sorted(report["utilization"].items())
+        if entry["used"]
+    }
+    return Placed(config, round(fmax, 1), passed, used, slowest)

@@ -1,0 +1,46 @@
+"""The report of a build as text."""
+
+from __future__ import annotations
+
+#: What users call nextpnr's resources.
+NAMES = {
+    "TRELLIS_COMB": "LUT4 (with those of carries and RAM)",
+    "TRELLIS_FF": "flip-flops",
+    "DP16KD": "block RAM, 18 kbit",
+    "MULT18X18D": "multipliers, 18 x 18",
+    "TRELLIS_RAMW": "distributed RAM, blocks",
+    "TRELLIS_IO": "pins",
+    "DCCA": "global clocks",
+    "EHXPLLL": "PLL",
+}
+
+
+def to_text(report: dict) -> str:
+    """Resources, clock and slowest path of a build."""
+    size = report["geometry"]
+    lines = [
+        f"{report['title']}: {size['n']} x {size['p']}, {size['weight_words']:,} words of weights, "
+        f"banks of {size['bank_words']:,} words, {size['tables']} tables",
+        "",
+    ]
+    if "image" in report:
+        image = report["image"]
+        lines += [f"image      {image['name']}, {image['words']:,} words, {image['sha256']}"]
+    lines += [
+        f"clock      {report['clock_mhz']:g} MHz; {report['fmax_mhz']} MHz after routing "
+        f"({report['die']}, speed grade {report['grade']}, seed {report['seed']}): "
+        f"{'met' if report['passed'] else 'missed'}",
+        f"UART       {report['baud']:,} baud, 8 bits, no parity, one stop bit",
+        f"program    {report['program']}",
+        "tools      " + ", ".join(f"{name} {text}" for name, text in report["tools"].items()),
+        "",
+        f"{'resource':40} {'used':>7} {'of':>7}",
+    ]
+    for name, entry in report["resources"].items():
+        lines.append(f"{NAMES.get(name, name):40} {entry['used']:7,} {entry['available']:7,}")
+    lines += ["", f"{'slowest path':16} {'ns':>6} {'sum':>6}  at"]
+    total = 0.0
+    for step in report["slowest_path"]:
+        total += step["ns"]
+        lines.append(f"{step['type']:16} {step['ns']:6.2f} {total:6.2f}  {step['to']}")
+    return "\n".join(lines) + "\n"

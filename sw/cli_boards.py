@@ -1,0 +1,146 @@
+"""The commands for boards: list them, build a bitstream, put another model into it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from secateur.cli_parts import Json, progress_console
+from secateur.errors import SecateurError
+from secateur.report import Data, emit, show_boards, show_files
+
+boards = typer.Typer()
+
+ImageOption = Annotated[Path, typer.Option(help="Image made by `secateur compile`.")]
+
+
+@boards.command("boards", epilog="Example: secateur boards")
+def list_boards(as_json: Json = False) -> None:
+    """List the boards and the engines that they carry."""
+    from secateur.boards.catalogue import BOARDS
+
+    listed = [
+        {
+            "name": board.name,
+            "title": board.title,
+            "device": board.device,
+            "n": board.geometry.n,
+            "p": board.geometry.p,
+            "weight_words": board.geometry.weight_words,
+            "bank_words": board.geometry.bank_words,
+            "clock_mhz": board.clock / 1e6,
+            "baud": board.baud,
+            "built_here": board.flow == "ecp5",
+        }
+        for board in BOARDS.values()
+    ]
+    emit({"boards": listed}, as_json, show_boards)
+
+
+@boards.command(epilog="Example: secateur build --board ulx3s-25f --image model.sec -o build")
+def build(
+    board: Annotated[str, typer.Option(help="Board, see `secateur boards`.")],
+    image: ImageOption,
+    output: Annotated[Path, typer.Option("-o", "--output-dir", help="Folder to write to.")],
+    target: Annotated[
+        str | None, typer.Option(help="Preset or TOML file of another engine than the board's.")
+    ] = None,
+    clock: Annotated[
+        float | None, typer.Option(help="MHz of the engine, if not the board's.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of place and route.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Build a bitstream of the engine with an image in ROM; fails if the clock is missed."""
+    from secateur.boards.build import build as make
+    from secateur.boards.catalogue import find
+    from secateur.boards.design import Design
+    from secateur.boards.vendor import write_sources
+    from secateur.target import Target
+
+    stream = load(image)
+    geometry = None if target is None else Target.load(target).geometry
+    with messages(), shown() as progress:
+        design = Design(
+            board=find(board),
+            geometry=geometry,
+            clock=None if clock is None else round(clock * 1e6),
+            seed=seed,
+        )
+        if design.board.flow == "vivado":
+            data, show = write_sources(design, stream, str(image), output), show_sources
+        else:
+            data = make(design, stream, str(image), output, progress=progress)
+            show = show_build
+    emit(data | {"folder": str(output)}, as_json, show)
+
+
+@boards.command(epilog="Example: secateur swap build --image retrained.sec")
+def swap(
+    folder: Annotated[Path, typer.Argument(help="Folder that `secateur build` has written.")],
+    image: ImageOption,
+    as_json: Json = False,
+) -> None:
+    """Put another image into a bitstream that was built, without a new place and route."""
+    from secateur.boards.build import swap as make
+
+    stream = load(image)
+    with messages(), shown() as progress:
+        data = make(folder, stream, str(image), progress=progress)
+    emit(data | {"folder": str(folder)}, as_json, show_build)
+
+
+def load(path: Path) -> bytes:
+    """The bytes of an image that the hardware loads."""
+    from secateur import image
+
+    return image.load(path).stream
+
+
+@contextlib.contextmanager
+def messages() -> Iterator[None]:
+    """What the boards refuse, as SecateurError."""
+    from secateur.boards.board import BoardError
+    from secateur.boards.tools import ToolError
+
+    try:
+        yield
+    except (BoardError, ToolError) as error:
+        raise SecateurError(str(error)) from None
+    except OSError as error:
+        raise SecateurError(f"{error.filename}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def shown() -> Iterator[Callable[[str, str], None]]:
+    """Progress on stderr: on a terminal one line that changes, else a line a stage."""
+    seen: set[str] = set()
+
+    def line(stage: str, note: str) -> None:
+        if stage not in seen:
+            seen.add(stage)
+            progress_console.print(stage, markup=False)
+
+    if not progress_console.is_terminal:
+        yield line
+        return
+    with progress_console.status("") as status:
+        yield lambda stage, note: status.update(f"{stage} {note}".rstrip())
+
+
+def show_build(data: Data) -> None:
+    """The report's text."""
+    from secateur.boards.report import to_text
+
+    print(to_text(data), end="")
+    print(f"\n{Path(data['folder']) / data['bitstream']['name']}")
+
+
+def show_sources(data: Data) -> None:
+    """What was written for a vendor's tool, and that it is still to be run."""
+    show_files(data)
+    print(f"No bitstream: the tools of this board are the vendor's. Run\n    {data['next']}")

@@ -1,0 +1,82 @@
+"""yosys, nextpnr-ecp5 and ecppack that only carry the memories' contents through.
+
+The netlist is the Verilog itself; nextpnr numbers the block RAMs in an order that its seed draws,
+reads each INITVAL as 16 fields of 20 bits and writes them as pairs of 9 bits; ecppack copies.
+FAKE_FMAX is the clock that nextpnr reports.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import re
+import shutil
+import stat
+import sys
+from pathlib import Path
+
+VERSIONS = {
+    "yosys": "Yosys 9.1 (git sha1 0)",
+    "nextpnr-ecp5": '"nextpnr-ecp5" -- Next Generation Place and Route (Version nextpnr-9.2)',
+    "ecppack": "Project Trellis ecppack Version 9.3",
+}
+
+
+def install(folder: Path) -> None:
+    """Write the three programs."""
+    folder.mkdir()
+    for name in VERSIONS:
+        file = folder / name
+        file.write_text(f'#!/bin/sh\nexec {sys.executable} {__file__} {name} "$@"\n')
+        file.chmod(file.stat().st_mode | stat.S_IXUSR)
+
+
+def main(name: str, arguments: list[str]) -> None:
+    if arguments == ["--version"]:
+        print(VERSIONS[name])
+    elif name == "yosys":
+        print("1.2.3. Executing OPT pass.")
+        shutil.copy("top.v", "top.json")
+    elif name == "ecppack":
+        shutil.copy(*arguments[-2:])
+    else:
+        options = dict(itertools.pairwise(arguments))
+        route(int(options["--seed"]), options)
+
+
+def route(seed: int, options: dict[str, str]) -> None:
+    print("Info:     at iteration #1, type ALL: wirelen solved = 1")
+    print("Info:       1000 |       39        960 |   39   960 |      5555|       0.10       0.10|")
+    blocks = re.findall(r"DP16KD #\((.*?)\) ", Path("top.json").read_text(), re.DOTALL)
+    random.Random(seed).shuffle(blocks)
+    text = [".device LFE5U-25F\n\n.tile R1C1:X\narc: A B\n"]
+    for wid, block in enumerate(blocks, 3):
+        values = dict(re.findall(r"\.INITVAL_(..)\(320'h([0-9a-f]+)\)", block))
+        fields = [
+            int(values[f"{row:02X}"], 16) >> 20 * field & 0x3FFFF
+            for row in range(64)
+            for field in range(16)
+        ]
+        numbers = [f"{half:03x}" for field in fields for half in (field & 0x1FF, field >> 9)]
+        rows = [" ".join(numbers[at : at + 8]) for at in range(0, 2048, 8)]
+        text.append(f".bram_init {wid}\n" + "\n".join(rows) + "\n")
+    Path(options["--textcfg"]).write_text("\n".join(text))
+    step = {"type": "routing", "delay": 6.0, "from": {"cell": "a"}, "to": {"cell": "b"}}
+    report = {
+        "fmax": {
+            "$glbnet$clk$TRELLIS_IO_IN": {"achieved": 300.0, "constraint": 25.0},
+            "link.clk": {"achieved": float(os.environ["FAKE_FMAX"]), "constraint": 187.5},
+        },
+        "critical_paths": [{"from": "posedge link.clk", "to": "posedge link.clk", "path": [step]}],
+        "utilization": {
+            "DP16KD": {"used": len(blocks), "available": 56},
+            "ALU54B": {"used": 0, "available": 14},
+        },
+    }
+    Path(options["--report"]).write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
