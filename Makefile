@@ -1,5 +1,5 @@
-# make demo | make test | make test-long | make lint. Needs Python 3.11 or later, gcc, g++, make,
-# perl and git; everything else goes into .venv.
+# make demo | make test | make test-long | make lint | make boards (hours). Needs Python 3.11 or
+# later, gcc, g++, make, perl and git; everything else goes into .venv.
 
 PYTHON ?= $(shell python3.11 -c "" 2>/dev/null && echo python3.11 || echo python3)
 VENV := .venv
@@ -11,7 +11,7 @@ TREE := build/tree
 # packages of which the examples read data and weights, and nothing else
 CARRIERS := aeon facenet-pytorch scikit-image
 
-.PHONY: demo test test-long lint tree
+.PHONY: demo test test-long lint boards tree
 
 demo: $(STAMP)
 	$(BIN)/secateur demo
@@ -28,6 +28,9 @@ lint: $(STAMP) tree
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	PYTHONPATH=$(TREE) $(BIN)/lint-imports
+
+boards: $(STAMP)
+	$(BIN)/python -m secateur.boards.measure -o build/boards --document docs/boards.md
 
 $(STAMP): pyproject.toml constraints.txt
 	rm -rf $(VENV)

@@ -77,6 +77,13 @@ def place(
     (folder / "top.v").write_text(design.verilog(init))
     (folder / "top.lpf").write_text(to_lpf(design.board, design.clock))
     synthesise(folder, "top", progress, timeout)
+    return place_again(design, folder, progress=progress, timeout=timeout)
+
+
+def place_again(
+    design: Design, folder: Path, *, progress: Progress = silent, timeout: float | None = None
+) -> Placed:
+    """As ``place``, with the netlist that it has left in the folder: for another seed."""
     report = route(
         folder,
         "top",

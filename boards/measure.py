@@ -1,0 +1,121 @@
+"""All boards with several seeds: what they take and how fast they are, as a table of the docs.
+
+    python -m secateur.boards.measure -o build/boards                  # hours
+    python -m secateur.boards.measure -o build/boards --boards ecpix5-45f --seeds 1
+
+What was measured before with the same Verilog and tools is kept. The memories' contents do not
+matter for place and route, so no image is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from . import tools
+from .build import write_atomically
+from .catalogue import BOARDS
+from .contents import placeholder
+from .design import Design, place, place_again
+from .tools import ToolError
+
+BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
+RESULTS = "results.json"
+_COLUMNS = ("TRELLIS_COMB", "TRELLIS_FF", "DP16KD", "MULT18X18D")
+
+
+def measure(names: list[str], seeds: list[int], folder: Path, timeout: float) -> list[dict]:
+    """Results of all boards and seeds, old ones of other boards included, as in RESULTS."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / RESULTS
+    results = json.loads(file.read_text()) if file.is_file() else []
+    versions = tools.versions()
+    for name in names:
+        design = Design(board=BOARDS[name])
+        text = design.verilog(placeholder(design.geometry))
+        same = {
+            "board": name,
+            "verilog": hashlib.sha256(text.encode()).hexdigest(),
+            "tools": versions,
+        }
+        results = [r for r in results if r["board"] != name or same.items() <= r.items()]
+        synthesised = False
+        for seed in seeds:
+            if any(r["board"] == name and r["seed"] == seed for r in results):
+                continue
+            at, one = folder / name, replace(design, seed=seed)
+            try:
+                if synthesised:
+                    placed = place_again(one, at, timeout=timeout)
+                else:
+                    placed = place(one, placeholder(one.geometry), at, timeout=timeout)
+                    synthesised = True
+                used = {key: placed.resources[key]["used"] for key in _COLUMNS}
+                found = {"fmax_mhz": placed.fmax_mhz, "passed": placed.passed, "used": used}
+            except ToolError as error:
+                found = {"fmax_mhz": None, "passed": False, "error": str(error)}
+            results.append(same | {"seed": seed} | found)
+            write_atomically(file, json.dumps(results, indent=1) + "\n")
+            print(json.dumps({"board": name, "seed": seed, **found}), flush=True)
+    return results
+
+
+def table(results: list[dict]) -> str:
+    """The results as a table of Markdown, a board a line."""
+    lines = [
+        "| board | die | N x P | LUT4 | flip-flops | block RAM | multipliers | clock, MHz "
+        "| after routing, MHz (seed) |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, board in BOARDS.items():
+        mine = sorted((r for r in results if r["board"] == name), key=lambda r: r["seed"])
+        if not mine:
+            continue
+        used = next((r["used"] for r in mine if "used" in r), dict.fromkeys(_COLUMNS, 0))
+        clocks = ", ".join(
+            f"{'none' if r['fmax_mhz'] is None else r['fmax_mhz']} ({r['seed']})" for r in mine
+        )
+        size = board.geometry
+        counts = " | ".join(f"{used[key]:,}" for key in _COLUMNS)
+        lines.append(
+            f"| `{name}` | {board.die} | {size.n} x {size.p} | {counts} | {board.clock / 1e6:g} | "
+            f"{clocks} |"
+        )
+    versions = {", ".join(f"{k} {v}" for k, v in r["tools"].items()) for r in results}
+    return "\n".join([*lines, "", *(f"Tools: {text}." for text in sorted(versions))]) + "\n"
+
+
+def insert(document: Path, text: str) -> None:
+    """Replace what is between the marks of a document; ValueError if they are not there."""
+    before, begin, rest = document.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{document} must have the lines {BEGIN.strip()} and {END.strip()}")
+    write_atomically(document, before + begin + text + end + after)
+
+
+def main() -> None:
+    """Command line: see the module's head."""
+    built = [name for name, board in BOARDS.items() if board.die]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--boards", nargs="+", choices=built, default=built)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--timeout", type=float, default=3600, help="seconds that a tool may take")
+    parser.add_argument("--document", type=Path, help="write the table between its marks")
+    parser.add_argument("-o", type=Path, default=Path("build/boards"))
+    args = parser.parse_args()
+    results = measure(args.boards, args.seeds, args.o, args.timeout)
+    text = table(results)
+    print(text, end="")
+    if args.document:
+        insert(args.document, text)
+    wanted = [r for r in results if r["board"] in args.boards and r["seed"] in args.seeds]
+    sys.exit(0 if all(r["passed"] for r in wanted) else 1)
+
+
+if __name__ == "__main__":
+    main()
