@@ -101,7 +101,7 @@ class FrameReceiver(wiring.Component):
             words.eq(Mux(header.write, header.count, 0)),
             fits.eq(position == HEADER_BYTES + CRC_BYTES + WORD_BYTES * words),
             crc.data.eq(self.byte),
-            crc.valid.eq(self.byte_valid & ~held),
+            crc.valid.eq(self.byte_valid),
             crc.clear.eq(self.end),
             self.write_en.eq(
                 self.byte_valid

@@ -230,14 +230,40 @@ def test_a_cut_cable_in_the_middle_of_a_frame() -> None:
     session.run(bench)
 
 
-def test_a_frame_that_comes_too_early_is_lost_and_harms_nothing() -> None:
+def test_frames_that_come_too_early_are_lost_and_harm_nothing() -> None:
     session = Session()
+    first, second = list(range(20, 36)), list(range(50, 66))
 
     async def bench(ctx) -> None:
-        line = request(1, 0x48, 16) + request(2, 0x40, 16, list(range(50, 66)))
+        line = request(1, 0x48, 16) + request(2, 0x40, 16, second)
         assert await session.exchange(ctx, line) == [b"\x01\x12\x90" + words(range(1000, 1016))]
-        assert await session.exchange(ctx, request(3, 0x40, 1, [7])) == [b"\x03\x90\x81"]
+        # the words of a frame that is being obeyed are not those of the next
+        session.log.clear()
+        line = request(3, 0x40, 16, first) + request(4, 0x40, 16, second)
+        assert await session.exchange(ctx, line) == [b"\x03\x90\x90"]
+        assert session.log == [(1, 0x40, word) for word in first]
+        assert await session.exchange(ctx, request(5, 0x40, 1, [7])) == [b"\x05\x90\x81"]
         assert session.log[16:] == [(1, 0x40, 7)]
+
+    session.run(bench)
+
+
+def test_an_escape_alone_and_a_missing_stop_bit_spoil_a_frame() -> None:
+    session = Session()
+    line = request(1, 0x40, 1, [7])
+
+    async def bench(ctx) -> None:
+        for bad in (line[:-1] + b"\xdb\xc0", b"\xc0\xdb\x01" + line[2:]):
+            assert await session.exchange(ctx, bad, bits=60) == []
+            assert session.log == []
+            assert len(await session.exchange(ctx, request(2, 0, 1, first=True), bits=60)) == 1
+            session.log.clear()
+        # as does a byte without a stop bit, even one too many
+        await session.send(ctx, line[:5])
+        await send_byte(ctx, session.dut.rx, 0, DIVISOR, stop=0)
+        await ctx.delay(9 * DIVISOR * CYCLE)
+        assert await session.exchange(ctx, line[5:], bits=60) == []
+        assert session.log == []
 
     session.run(bench)
 
