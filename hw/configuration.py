@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Const, Module, Signal
+from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -13,7 +13,8 @@ from .spec import Reg
 
 
 class Configuration(wiring.Component):
-    """The 16-bit registers of ``spec.Reg``, written two cycles after a configuration word issues.
+    """The 16-bit registers of ``spec.Reg``, written two cycles after a configuration word issues,
+    compact ones the cycle after.
 
     Tests of whole registers stand in flip-flops, one cycle after the registers they are of: sixteen
     bits are too many for a path that does something else as well.
@@ -21,6 +22,7 @@ class Configuration(wiring.Component):
     Parameters
     ----------
     geometry : of the engine
+    compact : without registers between word and file
 
     Members
     -------
@@ -31,11 +33,11 @@ class Configuration(wiring.Component):
     registers : Out
     clear_some, clear_one : Out, the window is to be cleared; it has one word
     input_one : Out, a LOAD takes one word
-    bad : Out, a count is 0, or LANES exceeds P
+    bad : Out, a count is 0, LANES exceeds P, or the lanes do not have a source's mode
     """
 
-    def __init__(self, *, geometry: spec.Geometry):
-        self.geometry = geometry
+    def __init__(self, *, geometry: spec.Geometry, compact: bool = False):
+        self.geometry, self.compact = geometry, compact
         first = [0] * spec.REGISTERS
         first[Reg.OUT_S] = geometry.bank_words
         super().__init__(
@@ -71,7 +73,7 @@ class Configuration(wiring.Component):
             self.clear_some.eq((size != 0) & flags[spec.FLAG_CLEAR]),
             self.clear_one.eq(size == 1),
             self.input_one.eq(registers[Reg.GX] == 1),
-            self.bad.eq(zero | (self._too_many_lanes() & ~self.loading)),
+            self.bad.eq(zero | ((self._too_many_lanes() | self._no_mode()) & ~self.loading)),
         ]
         return m
 
@@ -80,8 +82,9 @@ class Configuration(wiring.Component):
         n = self.geometry.n
         lanes = Signal(8 * n, reset_less=True)
         zeros = Signal(n // 2, reset_less=True)
-        m.d.sync += lanes.eq(self.word.lanes)
-        m.d.sync += [
+        domain = m.d.comb if self.compact else m.d.sync
+        domain += lanes.eq(self.word.lanes)
+        domain += [
             zeros[lane].eq(self.word.lanes.as_value().word_select(lane, 16) == 0)
             for lane in range(n // 2)
         ]
@@ -92,13 +95,20 @@ class Configuration(wiring.Component):
         config = self.valid & (self.word.kind == Kind.CONFIG)
         for register in Reg:
             enable = Signal(name=f"write_{register.name}")
-            m.d.sync += enable.eq(config & writes_register(self.word.common, register, n))
+            domain += enable.eq(config & writes_register(self.word.common, register, n))
             with m.If(enable):
                 lane = register % (n // 2)
                 m.d.sync += self.registers[register].eq(lanes.word_select(lane, 16))
                 if register in is_zero:
                     m.d.sync += is_zero[register].eq(zeros[lane])
         return is_zero
+
+    def _no_mode(self):
+        """Whether a source has a mode that the lanes have not: MAXIMUM or GATE."""
+        if self.geometry.extended:
+            return 0
+        modes = (spec.FLAG_A_MODE, spec.FLAG_B_MODE)
+        return Cat(self.registers[Reg.FLAGS][mode + 1] for mode in modes).any()
 
     def _too_many_lanes(self):
         """LANES against P, by a table: a comparison of 16 bits is a carry as long."""

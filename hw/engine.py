@@ -117,9 +117,13 @@ class Engine(wiring.Component):
         m.submodules.memory = memory = self._memory()
         latency, compact = memory.latency, self.compact
         parts = {
-            "loader": Loader(geometry=geometry, latency=latency, rom=self.init is not None),
-            "fetcher": Fetcher(geometry=geometry, latency=latency, block=compact),
-            "issue": Issue(geometry=geometry, results=SERIAL_RESULTS if compact else None),
+            "loader": Loader(
+                geometry=geometry, latency=latency, rom=self.init is not None, compact=compact
+            ),
+            "fetcher": Fetcher(geometry=geometry, latency=latency, compact=compact),
+            "issue": Issue(
+                geometry=geometry, results=SERIAL_RESULTS if compact else None, compact=compact
+            ),
             "address": AddressGenerator(geometry=geometry, output=not compact),
         }
         if compact:

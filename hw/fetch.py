@@ -28,8 +28,7 @@ END_TAGS = ("pass_last", "group_last", "line_last", "row_last", "layer_last")
 
 
 def word_layout(n: int) -> data.StructLayout:
-    """A fetched word. The tags from ``first`` on are those of body words (``first`` excepted, they
-    are 0 in others), ``bad`` that of HEAD_B.
+    """A fetched word. The tags from ``pass_last`` on are those of body words, 0 in others.
 
     ``lanes`` of a configuration word are rotated so that register k stands at k mod N/2.
     """
@@ -38,13 +37,12 @@ def word_layout(n: int) -> data.StructLayout:
             "lanes": data.ArrayLayout(8, n),
             "common": 8,
             "kind": Kind,
-            "first": 1,  # of a pass
+            "first": 1,  # BODY: of a pass; HEAD_B: the row is shorter than MIN_ROW_WORDS
             "pass_last": 1,
             "group_last": 1,
             "line_last": 1,  # last group along x, last pass, last word
             "row_last": 1,
             "layer_last": 1,
-            "bad": 1,  # the row is shorter than MIN_ROW_WORDS
         }
     )
 
@@ -86,7 +84,7 @@ class Fetcher(wiring.Component):
     ----------
     geometry : of the engine
     latency : of the weight memory, in cycles
-    block : the queue is in block RAM
+    compact : few registers, and the queue in block RAM; words come a cycle earlier
 
     Members
     -------
@@ -96,12 +94,12 @@ class Fetcher(wiring.Component):
     output : Out, stream of ``word_layout(n)``
     """
 
-    def __init__(self, *, geometry: spec.Geometry, latency: int, block: bool = False):
+    def __init__(self, *, geometry: spec.Geometry, latency: int, compact: bool = False):
         if latency + 3 > spec.MIN_ROW_WORDS:
             raise ValueError(
                 f"latency must be at most {spec.MIN_ROW_WORDS - 3} cycles, not {latency!r}"
             )
-        self.geometry, self.latency, self.block = geometry, latency, block
+        self.geometry, self.latency, self.compact = geometry, latency, compact
         self.layout = word_layout(geometry.n)
         address = ceil_log2(geometry.weight_words)
         super().__init__(
@@ -147,7 +145,9 @@ class Fetcher(wiring.Component):
         m.d.sync += pass_ends.eq(side.go & side.match)
         self._passes(m, pass_ends, arm, side.left, side.final, copies)
 
-        m.submodules.fifo = fifo = CreditFifo(shape=self.layout, depth=FIFO_DEPTH, block=self.block)
+        m.submodules.fifo = fifo = CreditFifo(
+            shape=self.layout, depth=FIFO_DEPTH, block=self.compact
+        )
         m.d.comb += [fifo.write_en.eq(turned_valid), fifo.write_data.eq(turned)]
         wiring.connect(m, fifo.output, wiring.flipped(self.output))
         pop = Signal()
@@ -197,17 +197,17 @@ class Fetcher(wiring.Component):
         first = Signal()
         row_final = Signal()
         arm = Signal()
+        short = Cat(count_low, common[:7]) < spec.MIN_ROW_WORDS
         m.d.comb += [
             raw.lanes.eq(self.mem_data),
             raw.common.eq(common),
             raw.kind.eq(expect),
-            raw.first.eq(first),
+            raw.first.eq(Mux(expect == Kind.HEAD_B, short, first)),
             raw.pass_last.eq(seen.pas),
             raw.group_last.eq(seen.group),
             raw.line_last.eq(seen.line),
             raw.row_last.eq(seen.row),
             raw.layer_last.eq(seen.row & row_final),
-            raw.bad.eq(Cat(count_low, common[:7]) < spec.MIN_ROW_WORDS),
         ]
         m.d.sync += arm.eq(0)
         with m.If(seen.valid):
@@ -229,16 +229,20 @@ class Fetcher(wiring.Component):
         return raw, arm
 
     def _rotate(self, m: Module, raw, valid):
-        """Two registers; between them, a configuration word is rotated. Returns both."""
+        """Two registers; between them, a configuration word is rotated. Returns both.
+
+        The first is none in a compact fetcher.
+        """
         lanes16 = self.geometry.n // 2
         select = Signal(range(max(lanes16, 2)))
         held = Signal(self.layout, reset_less=True)
         turned = Signal(self.layout, reset_less=True)
         held_valid = Signal()
         turned_valid = Signal()
-        m.d.sync += [held.eq(raw), held_valid.eq(valid)]
+        domain = m.d.comb if self.compact else m.d.sync
+        domain += [held.eq(raw), held_valid.eq(valid)]
         m.d.sync += [turned.eq(held), turned_valid.eq(held_valid)]
-        m.d.sync += select.eq(Mux(raw.kind == Kind.CONFIG, raw.common, 0))
+        domain += select.eq(Mux(raw.kind == Kind.CONFIG, raw.common, 0))
         if lanes16 > 1:
             lanes = held.lanes.as_value()
             with m.Switch(select):

@@ -73,6 +73,7 @@ class Issue(wiring.Component):
     ----------
     geometry : of the engine
     results : results that may be on their way; None: as many as ``Drain`` takes
+    compact : few registers: words come in the cycle in which they issue, ``host`` with its input
 
     Members
     -------
@@ -81,7 +82,8 @@ class Issue(wiring.Component):
     fetched : In, stream of words
     input : In, stream of input words (N bytes)
     released : In, results that have left, see Drain
-    valid, word : Out, the word that issued in the cycle before; END_TAGS are 0 if none did
+    valid, word : Out, the word that issued in the cycle before, compact in this
+        one; END_TAGS are 0 if none did
     registers : Out, the configuration
     init : Out, strobe: a layer's registers are settled; offsets : Out, the same for LOAD, too
     host : Out, writes of LOAD and CLEAR, and of zeros everywhere after a reset
@@ -91,8 +93,10 @@ class Issue(wiring.Component):
     inferences : Out, inferences that have ended, modulo 2**16
     """
 
-    def __init__(self, *, geometry: spec.Geometry, results: int | None = None):
-        self.geometry = geometry
+    def __init__(
+        self, *, geometry: spec.Geometry, results: int | None = None, compact: bool = False
+    ):
+        self.geometry, self.compact = geometry, compact
         self.results = result_depth(geometry.p) if results is None else results
         n = geometry.n
         super().__init__(
@@ -120,7 +124,9 @@ class Issue(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         word = self.fetched.payload
-        m.submodules.configuration = configuration = Configuration(geometry=self.geometry)
+        m.submodules.configuration = configuration = Configuration(
+            geometry=self.geometry, compact=self.compact
+        )
         m.submodules.stopwatch = stopwatch = Stopwatch()
         is_config = word.kind == Kind.CONFIG
         index = word.common & spec.COMMON_REGISTER
@@ -146,8 +152,9 @@ class Issue(wiring.Component):
             self.cycles.eq(stopwatch.cycles),
             self.inferences.eq(stopwatch.inferences),
         ]
-        m.d.sync += [self.valid.eq(issue), self.word.eq(word)]
-        m.d.sync += [self.word[tag].eq(word[tag] & issue) for tag in END_TAGS]
+        domain = m.d.comb if self.compact else m.d.sync
+        domain += [self.valid.eq(issue), self.word.eq(word)]
+        domain += [self.word[tag].eq(word[tag] & issue) for tag in END_TAGS]
         self._walk_states(m, flow, configuration, issue, fills_table, accepted, wiped)
 
         checked = (flow.state == State.SETUP) & flow.last
@@ -186,7 +193,7 @@ class Issue(wiring.Component):
         entries = spec.TABLE_ENTRIES * self.geometry.tables
         past_tables = self.entry.address >= entries if entries else Const(1)
         m.d.sync += wrong.eq(
-            (issue & (word.kind == Kind.HEAD_B) & word.bad)
+            (issue & (word.kind == Kind.HEAD_B) & word.first)
             | (checked & configuration.bad)
             | (self.entry.valid & past_tables)
         )
@@ -294,7 +301,8 @@ class Issue(wiring.Component):
         host, flags = self.host, self.registers[Reg.FLAGS]
         index = Signal(16)
         fill = Mux(flags[spec.FLAG_FILL], 0x80, 0).replicate(self.geometry.n)
-        m.d.sync += [
+        domain = m.d.comb if self.compact else m.d.sync
+        domain += [
             host.valid.eq(accepted | clearing),
             host.local.eq(clearing),
             host.m.eq(index),

@@ -52,6 +52,7 @@ class Loader(wiring.Component):
     geometry : of the engine
     latency : of the weight memory
     rom : the memory has its contents: begin with the walk
+    compact : no walks after the first: ``upset`` and ``scrubs`` stay 0
 
     Members
     -------
@@ -64,10 +65,13 @@ class Loader(wiring.Component):
         ended, modulo 2**16
     """
 
-    def __init__(self, *, geometry: spec.Geometry, latency: int, rom: bool = False):
+    def __init__(
+        self, *, geometry: spec.Geometry, latency: int, rom: bool = False, compact: bool = False
+    ):
         if latency < 1:
             raise ValueError(f"latency must be at least 1 cycle, not {latency!r}")
         self.geometry, self.latency, self.rom = geometry, latency, rom
+        self.compact = compact
         address = ceil_log2(geometry.weight_words)
         super().__init__(
             {
@@ -141,7 +145,7 @@ class Loader(wiring.Component):
                         with m.If(at_last):
                             m.d.sync += phase.eq(Phase.CHECK)
                             m.d.sync += restart.eq(1)
-            with m.Case(Phase.CHECK, Phase.ACCEPTED):
+            with m.Case(*((Phase.CHECK,) if self.compact else (Phase.CHECK, Phase.ACCEPTED))):
                 m.d.sync += [byte.eq(word), valid.eq(walked & (tick < size)), word.eq(word >> 8)]
                 with m.If(tick != period - 1):
                     m.d.sync += tick.eq(tick + 1)
@@ -177,9 +181,10 @@ class Loader(wiring.Component):
         geometry, size = self.geometry, spec.HEADER.size
         at = Signal(size + 1, init=1, reset_less=True)
         field = Signal(32, reset_less=True)
-        words = Signal(32)
+        words = Signal(len(self.last) + 1 if self.compact else 32)
         bank_words = Signal(32)
-        expected = Signal(32)
+        # A compact loader judges a field where it arrives, and leaves the last one, the CRC, there.
+        expected = field if self.compact else Signal(32, name="expected")
         crc = Signal(32, init=0xFFFFFFFF, reset_less=True)
         crc_byte = Signal(8, reset_less=True)
         crc_valid = Signal(reset_less=True)
@@ -192,8 +197,6 @@ class Loader(wiring.Component):
         m.d.sync += [
             crc_good.eq(same.all()),
             *(same[i].eq(~crc[8 * i :][:8] == expected[8 * i :][:8]) for i in range(4)),
-            wrong_length.eq((words > geometry.weight_words) | (words <= geometry.header_words)),
-            wrong_bank.eq(bank_words > geometry.bank_words),
             crc_valid.eq(valid),
             crc_byte.eq(Mux(at[_CRC_AT:size].any(), 0, byte)),
         ]
@@ -204,13 +207,23 @@ class Loader(wiring.Component):
         wrong[5] = (byte != geometry.n, Error.GEOMETRY)
         wrong[6] = (byte != geometry.p, Error.GEOMETRY)
         wrong[7] = (byte > geometry.tables, Error.GEOMETRY)
-        # A captured field is judged two bytes later: one cycle to compare, and one more.
-        wrong[_WORDS_AT + 5] = (wrong_length, Error.LENGTH)
-        wrong[_BANK_AT + 5] = (wrong_bank, Error.BANK)
+        # A captured field is judged two bytes later: one cycle to compare, and one more. A field
+        # that is judged where it arrives is complete one byte later.
+        length, bank, after = (field, field, 4) if self.compact else (words, bank_words, 5)
+        domain = m.d.comb if self.compact else m.d.sync
+        domain += [
+            wrong_length.eq((length > geometry.weight_words) | (length <= geometry.header_words)),
+            wrong_bank.eq(bank > geometry.bank_words),
+        ]
+        wrong[_WORDS_AT + after] = (wrong_length, Error.LENGTH)
+        wrong[_BANK_AT + after] = (wrong_bank, Error.BANK)
+        captures = {_WORDS_AT: words, _CYCLES_AT: self.limit}
+        if not self.compact:
+            captures |= {_BANK_AT: bank_words, _CRC_AT: expected}
         with m.If(valid):
-            m.d.sync += [field.eq(next_field), at.eq(Cat(0, at[:-1]) | (at & (1 << size)))]
-            captures = {_WORDS_AT: words, _BANK_AT: bank_words, _CYCLES_AT: self.limit}
-            captures[_CRC_AT] = expected
+            m.d.sync += at.eq(Cat(0, at[:-1]) | (at & (1 << size)))
+            with m.If(~at[size] if self.compact else 1):
+                m.d.sync += field.eq(next_field)
             for position, register in captures.items():
                 with m.If(at[position + 3] & (~self.accepted | (position == _CRC_AT))):
                     m.d.sync += register.eq(next_field)

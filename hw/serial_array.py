@@ -114,33 +114,46 @@ class SerialArray(wiring.Component):
         return m
 
     def _weights(self, m: Module, wshift) -> list:
-        """The weights when their operands come; zeros where there is no body word."""
-        body = self.valid & (self.word.kind == Kind.BODY)
-        first = Signal(8 * self.geometry.n, reset_less=True, name="weights_0")
-        m.d.sync += first.eq(Mux(body, self.word.lanes, 0))
-        lanes = delay(m, first, ADDRESS_LATENCY + AT_OPERAND - 1, "weights")
+        """The weights when their operands come; zeros where there is no body word.
+
+        They go round in a block RAM: what is written at ``now`` is read ``age`` cycles later.
+        """
+        n, age = self.geometry.n, ADDRESS_LATENCY + AT_OPERAND
+        m.submodules.weights = late = memory.Memory(
+            shape=8 * n, depth=1 << ceil_log2(age), init=[], attrs={"no_rw_check": 1}
+        )
+        read, write = late.read_port(), late.write_port()
+        now = Signal(ceil_log2(age))
+        m.d.sync += now.eq(now + 1)
+        m.d.comb += [
+            write.en.eq(1),
+            write.addr.eq(now),
+            write.data.eq(self.word.lanes),
+            read.addr.eq(now - (age - 1)),
+        ]
+        body = delay(m, self.valid & (self.word.kind == Kind.BODY), age, "body", reset_less=False)
         weights = []
-        for channel in range(self.geometry.n):
+        for channel in range(n):
             weight = Signal(signed(WEIGHT_BITS), name=f"weight{channel}")
-            byte = lanes[8 * channel :][:8].as_signed()
-            m.d.comb += weight.eq(Mux(wshift, byte << spec.WSHIFT, byte))
+            byte = read.data[8 * channel :][:8].as_signed()
+            m.d.comb += weight.eq(Mux(body, Mux(wshift, byte << spec.WSHIFT, byte), 0))
             weights.append(weight)
         return weights
 
     def _channel(self, m: Module, name: str, value, weight, access, late_access):
         """Operand and accumulator of a channel of a lane; returns the total."""
         operand = Signal(signed(OPERAND_BITS), name=f"operand{name}", reset_less=True)
-        gate = Signal(signed(OPERAND_BITS), name=f"gate{name}", reset_less=True)
-        with m.If(~(access.maximum & ~access.first & (operand > value))):
+        if self.geometry.extended:
+            gate = Signal(signed(OPERAND_BITS), name=f"gate{name}", reset_less=True)
+            with m.If(~(access.maximum & ~access.first & (operand > value))):
+                m.d.sync += operand.eq(value)
+            with m.If(late_access.latch):
+                m.d.sync += gate.eq(operand)
+            weight = Mux(late_access.gated, gate, weight)
+        else:
             m.d.sync += operand.eq(value)
-        with m.If(late_access.latch):
-            m.d.sync += gate.eq(operand)
         m.submodules[f"mac{name}"] = mac = Mac(family=self.family)
-        m.d.comb += [
-            mac.operand.eq(operand),
-            mac.weight.eq(Mux(late_access.gated, gate, weight)),
-            mac.clear.eq(self.clear),
-        ]
+        m.d.comb += [mac.operand.eq(operand), mac.weight.eq(weight), mac.clear.eq(self.clear)]
         return mac.total
 
     def _differences(self, m: Module, totals: list, last):

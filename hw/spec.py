@@ -174,6 +174,7 @@ class Geometry:
     weight_words : depth of the weight memory, in words of N + 1 bytes
     bank_words : depth of each activation bank, in words of N bytes; a power of two
     tables : tables of 256 codes for activation functions, 0 to 8
+    extended : whether the lanes have the modes MAXIMUM and GATE
 
     Raises
     ------
@@ -185,6 +186,7 @@ class Geometry:
     weight_words: int
     bank_words: int
     tables: int = MAX_TABLES
+    extended: bool = True
 
     def __post_init__(self) -> None:
         if self.n not in (2, 4, 8, 16):

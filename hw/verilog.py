@@ -33,7 +33,7 @@ def to_verilog(
 
     Ports of an engine's nested interfaces are named with two underscores (``image__valid``); clock
     and reset are ``clk`` and ``rst``, with "axi" ``aclk`` and ``aresetn``. For family "asic"
-    nothing has a value at power-up; "ice40" is for interface "stream" only.
+    nothing has a value at power-up.
     """
     if (divisor is not None) != (interface == "uart"):
         raise ValueError(f"divisor must be given for interface 'uart' alone, not {divisor!r}")

@@ -255,6 +255,9 @@ class _Decoder:
                 raise ImageError(Error.ROW, f"word {at - 1}: linear walk with GY {reg[Reg.GY]}")
         elif reg[Reg.PR] * reg[Reg.PC] != lanes:
             raise ImageError(Error.ROW, f"word {at - 1}: PR * PC differ from LANES")
+        modes = {spec.Mode(flags >> bit & 3) for bit in (spec.FLAG_A_MODE, spec.FLAG_B_MODE)}
+        if not self._geometry.extended and modes & {spec.Mode.MAXIMUM, spec.Mode.GATE}:
+            raise ImageError(Error.ROW, f"word {at - 1}: a mode that the lanes do not have")
         if flags >> spec.FLAG_B_MODE & 3 == spec.Mode.GATE:
             raise ImageError(Error.ROW, f"word {at - 1}: source B has mode GATE")
         if not flags >> spec.FLAG_RESULT & 1:

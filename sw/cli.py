@@ -178,7 +178,8 @@ def verilog(
     output: Annotated[Path, typer.Option("-o", "--output-dir", help="Folder to write to.")],
     image: Annotated[Path | None, typer.Option(help="Image for the initial memory.")] = None,
     family: Annotated[
-        str | None, typer.Option(help="Primitives: generic, ecp5 or asic; else the target's.")
+        str | None,
+        typer.Option(help="Primitives: generic, ecp5, asic or ice40; else the target's."),
     ] = None,
     interface: Annotated[
         str,

@@ -153,6 +153,20 @@ def tables_of(plan: Plan) -> list[bytes]:
     return list(found)
 
 
+def _check_modes(plan: Plan) -> None:
+    """Refuse layers with modes that the target's lanes do not have."""
+    if plan.geometry.extended:
+        return
+    for layer in plan.network.layers:
+        modes = {source.mode for source in layer.sources} & {"maximum", "gate"}
+        if modes:
+            what = "maximum pooling" if "maximum" in modes else "a product of two tensors"
+            raise SecateurError(
+                f"layer {layer.name!r} is {what}, which the target's lanes do not do: choose a "
+                f"target with them (extended), or another layer"
+            )
+
+
 class _Writer:
     """Collects words; knows what the registers hold.
 
@@ -250,6 +264,7 @@ def encode(plan: Plan, check_depth: bool = True) -> Encoded:
     SecateurError : a number does not fit its field, or the image does not fit the weight memory
     """
     geometry, network = plan.geometry, plan.network
+    _check_modes(plan)
     writer, tables = _Writer(geometry.n), tables_of(plan)
     writer.tables(tables)
     read = plan.layouts[network.input]

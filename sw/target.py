@@ -9,8 +9,9 @@ from secateur.errors import SecateurError
 from secateur.hw.spec import Geometry
 from secateur.toml import read_toml
 
-#: Primitives of the Verilog: none, those of ECP5, or none and RAMs as modules of their own.
-FAMILIES = ("generic", "ecp5", "asic")
+#: Primitives of the Verilog: none, those of ECP5, none and RAMs as modules of their own, or those
+#: of iCE40 UltraPlus.
+FAMILIES = ("generic", "ecp5", "asic", "ice40")
 #: 18-kbit block RAMs and 18x18 multipliers of the ECP5 parts.
 ECP5 = {"LFE5U-25F": (56, 28), "LFE5U-45F": (108, 72), "LFE5U-85F": (208, 156)}
 
@@ -33,8 +34,8 @@ class Target:
     def load(cls, name: str) -> Target:
         """The preset ``name``, or the target in the TOML file of that path.
 
-        A file has the keys n, p, weight_words, bank_words and, optionally, tables, device
-        and family.
+        A file has the keys n, p, weight_words, bank_words and, optionally, tables, extended,
+        device and family.
         """
         if name in PRESETS:
             return PRESETS[name]
@@ -46,17 +47,21 @@ class Target:
         table = read_toml(path)
         device = table.pop("device", None)
         family = table.pop("family", "generic")
+        extended = table.pop("extended", True)
         wanted = {"n", "p", "weight_words", "bank_words"}
         if set(table) - {"tables"} != wanted:
+            found = ", ".join(sorted(table)) or "none"
             raise SecateurError(
-                f"{path}: a target has the integer keys {', '.join(sorted(wanted))} and, if you "
-                f"like, tables, device and family; found {', '.join(sorted(table)) or 'none'}"
+                f"{path}: a target has the integer keys {', '.join(sorted(wanted))} and, if "
+                f"you like, tables, extended, device, family; found {found}"
             )
         for key, value in table.items():
             if type(value) is not int:
                 raise SecateurError(f"{path}: {key} must be an integer, not {value!r}")
         if device is not None and not isinstance(device, str):
             raise SecateurError(f"{path}: device must be a name, not {device!r}")
+        if type(extended) is not bool:
+            raise SecateurError(f"{path}: extended must be true or false, not {extended!r}")
         check_family(family, str(path))
         if device in ECP5 and table["n"] * table["p"] > ECP5[device][1]:
             raise SecateurError(
@@ -64,9 +69,12 @@ class Target:
                 f"{ECP5[device][1]}"
             )
         try:
-            return cls(name=path.stem, geometry=Geometry(**table), device=device, family=family)
+            geometry = Geometry(**table, extended=extended)
         except ValueError as error:
             raise SecateurError(f"{path}: {error}") from None
+        if family == "ice40":
+            check_ice40(geometry, str(path))
+        return cls(name=path.stem, geometry=geometry, device=device, family=family)
 
 
 def check_family(family: object, where: str | None = None) -> str:
@@ -80,6 +88,15 @@ def check_family(family: object, where: str | None = None) -> str:
         before = "" if where is None else f"{where}: "
         raise SecateurError(f"{before}family {family!r} is not one of {', '.join(FAMILIES)}")
     return family
+
+
+def check_ice40(geometry: Geometry, where: str) -> None:
+    """Raises SecateurError, which names ``where``, if no iCE40 UltraPlus takes the geometry."""
+    if geometry.n > 4 or geometry.p > 2 or geometry.weight_words > 16384:
+        raise SecateurError(
+            f"{where}: on ice40 n is 2 or 4, p 1 or 2, and weight_words at most 16384, not "
+            f"{geometry.n}, {geometry.p} and {geometry.weight_words}"
+        )
 
 
 def _preset(p: int, device: str, bank_words: int) -> Target:
@@ -107,6 +124,15 @@ PRESETS = {
             name="asic",
             geometry=Geometry(n=8, p=8, weight_words=8192, bank_words=2048),
             family="asic",
+        ),
+        # Three of four SPRAMs side by side hold words of 40 bits; the banks take 16 of 30 RAMs.
+        Target(
+            name="up5k",
+            geometry=Geometry(
+                n=4, p=2, weight_words=16384, bank_words=1024, tables=0, extended=False
+            ),
+            device="iCE40UP5K",
+            family="ice40",
         ),
     )
 }

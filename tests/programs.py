@@ -190,6 +190,7 @@ class _Maker:
     def layer(self, *, result: bool) -> bool:
         rng, geometry = self.rng, self.geometry
         linear, a_mode = rng.random() < 0.3, rng.choice([0, 0, 1, 1, 2, 3])
+        a_mode = a_mode if geometry.extended else a_mode & 1
         b_mode = rng.choice([0, 1, 2] if a_mode == Mode.MAXIMUM else [0, 1])
         with_b = rng.random() < (0.9 if a_mode == Mode.GATE else 0.5)
         bits = rng.getrandbits(16) & ~(0xF | 1 << spec.FLAG_LINEAR | 1 << spec.FLAG_RESULT)

@@ -61,6 +61,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (where / "broken.toml").write_text("n = 4\n")
     (where / "float.toml").write_text(TOML.replace("p = 3", "p = 3.0"))
     (where / "family.toml").write_text(TOML + 'family = "lattice"\n')
+    ice40 = TOML.replace("p = 3", "p = 2").replace("n = 4", "n = 8") + 'family = "ice40"\n'
+    (where / "wide.toml").write_text(ice40)
+    (where / "modes.toml").write_text(TOML + "extended = 1\n")
+    pooled = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 2), torch.nn.MaxPool2d(2)).eval()
+    torch.export.save(torch.export.export(pooled, (x,)), where / "max.pt2")
     large = TOML.replace("n = 4", "n = 16") + 'device = "LFE5U-25F"\n'
     (where / "large.toml").write_text(large)
     (where / "text.sec").write_text("hello")
@@ -224,6 +229,11 @@ BAD = [
     ("verilog --target 8x8 --family lattice -o v2", "'lattice'", "ecp5"),
     ("verilog --target 8x8 --interface ahb -o v2", "'ahb'", "wishbone"),
     ("verilog --target asic --image m.sec -o v2", "m.sec", "hold nothing at power-up"),
+    ("verilog --target up5k --image m.sec -o v2", "m.sec", "holds nothing at power-up"),
+    ("verilog --target 8x8 --family ice40 -o v2", "target '8x8'", "p 1 or 2"),
+    ("compile m.pt2 --calibrate x.npz --target wide.toml -o o.sec", "wide.toml", "16384, not 8"),
+    ("compile m.pt2 --calibrate x.npz --target modes.toml -o o.sec", "modes.toml", "not 1"),
+    ("compile max.pt2 --calibrate x.npz --target up5k -o o.sec", "maximum pooling", "extended"),
     ("verilog --target family.toml -o v2", "family.toml: family 'lattice'", "asic"),
     ("inspect metadata.sec", "metadata.sec", "CRC-32 of its metadata"),
     ("inspect shorter.sec", "shorter.sec", "CRC-32 of its metadata"),
@@ -310,4 +320,5 @@ def test_targets(secateur) -> None:  # type: ignore[no-untyped-def]
         "8x8": 64,
         "8x16": 128,
         "asic": 64,
+        "up5k": 8,
     }

@@ -14,8 +14,8 @@ from programs import UNLIMITED, Assembler, Sample, assemble, random_program, wit
 from secateur.hw import spec
 from secateur.hw.drain import result_depth
 from secateur.hw.engine import Engine
-from secateur.hw.spec import Error, Geometry, Reg, Status
-from secateur.sim.golden import parse, run
+from secateur.hw.spec import Error, Geometry, Mode, Reg, Status
+from secateur.sim.golden import ImageError, parse, run
 
 SMALL = Geometry(n=2, p=2, weight_words=1024, bank_words=64)
 GEOMETRIES = [
@@ -275,3 +275,21 @@ def test_refused_image() -> None:
     outcome = run_engine(SMALL, bytes(image), limit=1500, rom=True)
     assert (outcome.state, outcome.error) == (Status.ERROR, Error.CRC)
     assert run_engine(SMALL, with_crc(bytes(image)), limit=1500).error == Error.NONE
+
+
+@pytest.mark.parametrize("mode", [Mode.MAXIMUM, Mode.GATE])
+@pytest.mark.parametrize("extended", [False, True])
+def test_modes_of_a_geometry(mode: Mode, extended: bool) -> None:
+    """Lanes without MAXIMUM and GATE stop at a layer that has them, and golden refuses it."""
+    sample = next(
+        sample
+        for sample in (random_program(seed, SMALL, layers=1) for seed in range(100))
+        if any(layer.reg[Reg.FLAGS] & 3 == mode for layer in parse(sample.image, SMALL).layers)
+    )
+    geometry = replace(SMALL, extended=extended)
+    outcome = run_engine(geometry, sample.image, sample.inputs(1))
+    assert outcome.error == (Error.NONE if extended else Error.ROW)
+    if not extended:
+        with pytest.raises(ImageError, match="a mode that the lanes do not have") as refused:
+            parse(sample.image, geometry)
+        assert refused.value.code == Error.ROW

@@ -146,7 +146,7 @@ def test_short_row_is_marked() -> None:
             while not bad:
                 _, _, valid, payload = await ctx.tick().sample(dut.output.valid, dut.output.payload)
                 if valid and Kind(payload.kind) == Kind.HEAD_B:
-                    bad.append(payload.bad)
+                    bad.append(payload.first)
 
         simulator = Simulator(dut)
         simulator.add_clock(1e-6)

@@ -19,7 +19,7 @@ from secateur.sim.golden import parse, run
 from secateur.sim.simulate import compare, simulate
 
 GEOMETRIES = [
-    Geometry(n=4, p=2, weight_words=1024, bank_words=128),
+    Geometry(n=4, p=2, weight_words=1024, bank_words=128, extended=False),
     Geometry(n=8, p=1, weight_words=512, bank_words=64),
 ]
 PRIMITIVES = ("SB_MAC16", "SB_SPRAM256KA")
@@ -43,7 +43,10 @@ def engine(geometry: Geometry, family: str) -> str:
 @pytest.mark.parametrize("seed", range(300, 304))
 @pytest.mark.parametrize(
     ("geometry", "family"),
-    [(GEOMETRIES[0], "ice40"), (GEOMETRIES[1], "generic")],
+    [
+        (GEOMETRIES[0], "ice40"),
+        pytest.param(GEOMETRIES[1], "generic", marks=pytest.mark.long),
+    ],
     ids=lambda value: value if isinstance(value, str) else f"{value.n}x{value.p}",
 )
 def test_random_programs(geometry: Geometry, family: str, seed: int, stalls: float) -> None:
