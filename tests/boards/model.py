@@ -205,6 +205,6 @@ class Model:
             if not self.results or self.rng.random() < 0.05:
                 return None
             word, self.results = self.results[:4], self.results[4:]
-            self.inferences += not self.results
+            self.inferences = (self.inferences + (not self.results)) % 65536
             return bytes(word)
         return constant[offset].to_bytes(4, "little") if offset in constant else None

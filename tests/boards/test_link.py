@@ -111,7 +111,9 @@ def test_old_answers_are_not_taken_for_new_ones() -> None:
     model = Model()
     link = Link(model, first=9)
     model.answer(bytes([9, 0x40, 0x81]) + b"old!")  # before the session: thrown away
+    model.out += bytes(10_000)
     assert link.read(0) == [int.from_bytes(b"SECT", "little")]
+    assert link.repeated == 0
     for content in (
         bytes([10, 0x03, 0x81]) + b"old!",  # the number before
         bytes([11, 0x02, 0x81]) + b"old!",  # another register
@@ -230,6 +232,25 @@ def test_other_devices() -> None:
         Link(Model(), tries=0)
     with pytest.raises(ValueError, match="count must be 0 to 16, not 17"):
         Link(Model()).read(0, 17)
+
+
+def test_an_inference_of_someone_else_is_noticed() -> None:
+    model = Model()
+    device = Device(Link(model))
+    device.load(make_image(0))
+    device.restart()
+    model.cycles = model.inferences = 65535
+    device.run(bytes(INPUT_WORDS * N), BEATS)
+
+    class Twice(Model):
+        def get(self, offset: int) -> bytes | None:
+            return bytes([2 * self.inferences, 0, 0, 0]) if offset == 0x28 else super().get(offset)
+
+    device = Device(Link(Twice()))
+    device.load(make_image(0))
+    device.restart()
+    with pytest.raises(DeviceError, match="2 inferences have ended instead of one, or results"):
+        device.run(bytes(INPUT_WORDS * N), BEATS)
 
 
 def test_a_rom_needs_no_loading() -> None:

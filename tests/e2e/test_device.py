@@ -201,13 +201,14 @@ class BadLine:
         self.port.reset_input_buffer()
 
 
-def test_a_bad_line_to_the_hardware_is_never_wrong(board: str) -> None:
+def noisy_sessions(board: str, seeds: range) -> tuple[int, int]:
+    """Sessions that ended with a result, all of which are right, and bytes that were damaged."""
     sample = random_program(510, GEOMETRY, layers=2)
     inputs = sample.inputs(1)
     golden = run(parse(sample.image, GEOMETRY), inputs)
     right = damaged = 0
     with serial.Serial(board, timeout=0.005) as port:
-        for seed in range(5):
+        for seed in seeds:
             line = BadLine(port, seed)
             with contextlib.suppress(LinkError, DeviceError):
                 device = Device(Link(line), patience=1)
@@ -217,8 +218,20 @@ def test_a_bad_line_to_the_hardware_is_never_wrong(board: str) -> None:
                 assert result == (golden.results.tobytes(), golden.cycles)
                 right += 1
             damaged += line.damaged
+    return right, damaged
+
+
+def test_a_bad_line_to_the_hardware_is_never_wrong(board: str) -> None:
+    right, damaged = noisy_sessions(board, range(5))
     assert right >= 4
     assert damaged > 30
+
+
+@pytest.mark.long
+def test_many_sessions_on_a_bad_line_to_the_hardware_are_never_wrong(board: str) -> None:
+    right, damaged = noisy_sessions(board, range(1000, 1200))
+    assert right > 180
+    assert damaged > 1200
 
 
 def test_a_cable_that_was_cut_in_the_middle_of_a_frame(board: str, folder: Path) -> None:
