@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux
+from amaranth.hdl import Module
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -72,19 +72,21 @@ class Link(wiring.Component):
         wiring.connect(m, accesses.request, wiring.flipped(self.request))
         wiring.connect(m, wiring.flipped(self.response), accesses.response)
 
-        # Words that come in the lower half, those that go out in the upper. A word is never read
-        # while it is written: a frame comes, is obeyed and is answered one after the other.
+        # The words of a frame, and those of its answer. None is read while it is written: a frame
+        # comes, is obeyed and is answered one after the other.
         attrs = {"no_rw_check": 1} | ({"ram_style": "distributed"} if self.family == "ecp5" else {})
-        m.submodules.words = words = memory.Memory(shape=8, depth=2 * CHUNK, init=[], attrs=attrs)
-        write = words.write_port()
-        read = words.read_port()
-        storing, answering = accesses.write_en, accesses.answer.valid
-        m.d.comb += [
-            write.en.eq(frames_in.write_en | storing),
-            write.addr.eq(Cat(Mux(storing, accesses.write_addr, frames_in.write_addr), storing)),
-            write.data.eq(Mux(storing, accesses.write_data, frames_in.write_data)),
-            read.addr.eq(Cat(Mux(answering, frames_out.read_addr, accesses.read_addr), answering)),
-            accesses.read_data.eq(read.data),
-            frames_out.read_data.eq(read.data),
-        ]
+        for name, writer, reader in (
+            ("received", frames_in, accesses),
+            ("answered", accesses, frames_out),
+        ):
+            words = memory.Memory(shape=8, depth=CHUNK, init=[], attrs=attrs)
+            m.submodules[name] = words
+            write, read = words.write_port(), words.read_port()
+            m.d.comb += [
+                write.en.eq(writer.write_en),
+                write.addr.eq(writer.write_addr),
+                write.data.eq(writer.write_data),
+                read.addr.eq(reader.read_addr),
+                reader.read_data.eq(read.data),
+            ]
         return m

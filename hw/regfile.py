@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -110,24 +110,25 @@ class RegisterFile(wiring.Component):
         ]
         full = request.strobe[: self.geometry.n].all()
         possible = {"RESULT": result_valid, "INPUT": input_ready & full}
+        # Which register is meant, and may be read or written, is known before it is done.
+        chosen = Signal(len(execute))
+        done = Cat(chosen[i] & possible.get(name, 1) for i, name in enumerate(execute))
 
         with m.Switch(phase):
             with m.Case(Phase.IDLE):
                 m.d.sync += [request.eq(self.request.payload), response.eq(0)]
+                m.d.sync += chosen.eq(self._choose(self.request.payload))
                 with m.If(self.request.valid):
                     m.d.sync += phase.eq(Phase.EXECUTE)
             with m.Case(Phase.EXECUTE):
-                m.d.sync += [phase.eq(Phase.RESPOND), response.error.eq(1)]
+                m.d.sync += [phase.eq(Phase.RESPOND), response.error.eq(~done.any())]
+                m.d.comb += [execute[name].eq(done[i]) for i, name in enumerate(execute)]
                 with m.Switch(request.address):
                     for name, register in registers.BY_NAME.items():
-                        with m.Case(register.offset >> 2):
-                            allowed = {"r": ~request.write, "w": request.write, "rw": 1}
-                            with m.If(allowed[register.access] & possible.get(name, 1)):
-                                m.d.comb += execute[name].eq(1)
-                                m.d.sync += response.error.eq(0)
-                                if "r" in register.access:
-                                    with m.If(~request.write):
-                                        m.d.sync += response.data.eq(values[name])
+                        if "r" in register.access:
+                            with m.Case(register.offset >> 2):
+                                with m.If(~request.write & possible.get(name, 1)):
+                                    m.d.sync += response.data.eq(values[name])
                 with m.If(command.any()):
                     m.d.sync += [phase.eq(Phase.SETTLE), settle.eq(SETTLE_CYCLES), settling.eq(1)]
                 with m.If(execute["IMAGE"] & image_busy):
@@ -139,6 +140,15 @@ class RegisterFile(wiring.Component):
                 with m.If(self.response.ready):
                     m.d.sync += phase.eq(Phase.IDLE)
         return m
+
+    @staticmethod
+    def _choose(request):
+        """A bit for each register: the request is for it, and one that it allows."""
+        allowed = {"r": ~request.write, "w": request.write, "rw": 1}
+        return Cat(
+            (request.address == register.offset >> 2) & allowed[register.access]
+            for register in registers.BY_NAME.values()
+        )
 
     def _values(self) -> dict:
         geometry = self.geometry
@@ -197,7 +207,9 @@ class RegisterFile(wiring.Component):
         return pending
 
     def _image(self, m: Module, execute, request):
-        """Bytes on their way to the loader; what it does not want is dropped."""
+        """Bytes on their way to the loader; what it does not want, all if in ROM, is dropped."""
+        if self.rom:
+            return Const(0)
         data = Signal(32, reset_less=True)
         mask = Signal(4)
         loading = (self.status.state == Status.LOADING) & ~self.quiet

@@ -248,12 +248,13 @@ def test_a_configuration_without_the_placeholder_is_refused() -> None:
 def test_real_tools(tmp_path: Path) -> None:
     """In bitstreams: a swap is a full rebuild, in seconds. Unpacked by Project Trellis."""
     stream = image(2)
-    build(DESIGN, image(1), "a.sec", tmp_path / "swapped", timeout=900)
+    design = Design(board=DESIGN.board, geometry=GEOMETRY, clock=100_000_000)
+    build(design, image(1), "a.sec", tmp_path / "swapped", timeout=900)
     begin = time.monotonic()
     swap(tmp_path / "swapped", stream, "b.sec")
     assert time.monotonic() - begin < 20
     words = [int.from_bytes(stream[at : at + 3], "little") for at in range(0, len(stream), 3)]
-    config = place(DESIGN, words, tmp_path / "rebuilt", timeout=900).config
+    config = place(design, words, tmp_path / "rebuilt", timeout=900).config
     tools.run(["ecppack", config.name, "secateur.bit"], tmp_path / "rebuilt")
     found = []
     for name in ("swapped", "rebuilt"):
