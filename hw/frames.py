@@ -93,13 +93,14 @@ class FrameReceiver(wiring.Component):
         position = Signal(range(longest + 2))  # bytes of this frame; one more than fit: too long
         bad = Signal(init=1)  # the first frame counts from its first END on
         held = Signal()
-        fits = Signal()
+        # Both follow the header by a cycle; it is whole at least CRC_BYTES bytes before they count.
+        expected = Signal(range(longest + 2))
+        plain = Signal()
         words = Signal(6)
         m.d.comb += [
             self.frame.valid.eq(held),
             self.frame.payload.eq(header),
             words.eq(Mux(header.write, header.count, 0)),
-            fits.eq(position == HEADER_BYTES + CRC_BYTES + WORD_BYTES * words),
             crc.data.eq(self.byte),
             crc.valid.eq(self.byte_valid),
             crc.clear.eq(self.end),
@@ -111,6 +112,11 @@ class FrameReceiver(wiring.Component):
             ),
             self.write_addr.eq(position - HEADER_BYTES),
             self.write_data.eq(self.byte),
+        ]
+        few = header.count <= MAX_ACCESSES
+        m.d.sync += [
+            expected.eq(HEADER_BYTES + CRC_BYTES + WORD_BYTES * words),
+            plain.eq(~header.answer & ~header.refused & few),
         ]
         with m.If(held & self.frame.ready):
             m.d.sync += held.eq(0)
@@ -124,7 +130,7 @@ class FrameReceiver(wiring.Component):
         with m.If(self.end):
             m.d.sync += [position.eq(0), bad.eq(0)]
             right = crc.crc == RESIDUE
-            plain = ~header.answer & ~header.refused & (header.count <= MAX_ACCESSES)
+            fits = position == expected
             with m.If(right & fits & plain & ~bad & ~self.broken & ~held):
                 m.d.sync += held.eq(1)
         return m
