@@ -8,12 +8,13 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-from secateur.hw.spec import HEADER, Geometry
+from secateur.hw.spec import Geometry
 
 from . import tools
 from .board import Board, BoardError
 from .contents import find_blocks, placeholder, replace_blocks
 from .design import Design, Placed, place
+from .image import Image
 from .report import to_text
 from .route import GRADE, Progress, silent
 
@@ -25,19 +26,20 @@ REPORT, TEXT = "report.json", "report.txt"
 
 def build(
     design: Design,
-    stream: bytes,
+    stream: bytes | None,
     name: str,
     folder: Path,
     *,
     progress: Progress = silent,
     timeout: float | None = None,
 ) -> dict[str, object]:
-    """Build a bitstream with an image in ROM; returns what is in ``report.json``.
+    """Build a bitstream with an image in ROM, or with RAM; returns what is in ``report.json``.
 
     Parameters
     ----------
     design : what to place
-    stream : bytes of the image, without metadata
+    stream : bytes of the image, without metadata; None: the weight memory is a RAM that takes
+        images over the link, and there is nothing to swap
     name : of the image, for messages and reports
     folder : for all files; a bitstream of an earlier build is removed first
     progress : called with a stage and a note
@@ -49,11 +51,12 @@ def build(
         bitstream
     ToolError : a tool is missing, fails or takes too long
     """
-    words = image_words(stream, design.geometry, name)
+    image = None if stream is None else Image.of(stream, design.geometry, name)
     folder.mkdir(parents=True, exist_ok=True)
     for old in (BITSTREAM, DESIGN, REPORT, TEXT):
         (folder / old).unlink(missing_ok=True)
-    placed = place(design, placeholder(design.geometry), folder, progress=progress, timeout=timeout)
+    init = None if image is None else placeholder(design.geometry)
+    placed = place(design, init, folder, progress=progress, timeout=timeout)
     report = _report(design, placed)
     if not placed.passed:
         _write_report(folder, report)
@@ -61,7 +64,8 @@ def build(
             f"{design.board.name}: {placed.fmax_mhz} MHz after routing with seed {design.seed}, "
             f"the clock is {design.clock / 1e6:g} MHz; try another --seed or a lower --clock"
         )
-    where = find_blocks(design.geometry, placed.config.read_text())
+    config = placed.config.read_text()
+    where = {} if image is None else find_blocks(design.geometry, config)
     about = {
         "board": design.board.name,
         "device": design.board.device,
@@ -70,7 +74,7 @@ def build(
         "sha256": _sha256(placed.config.read_bytes()),
     }
     write_atomically(folder / DESIGN, json.dumps(about, indent=1) + "\n")
-    return pack(folder, about, report, words, stream, name, progress)
+    return pack(folder, about, report, image, progress)
 
 
 def swap(folder: Path, stream: bytes, name: str, *, progress: Progress = silent) -> dict:
@@ -81,12 +85,18 @@ def swap(folder: Path, stream: bytes, name: str, *, progress: Progress = silent)
 
     Raises
     ------
-    BoardError : there is no build, its files were changed, or the image does not fit it
+    BoardError : there is no build, or one without an image, its files were changed, or the image
+        does not fit it
     ToolError : the packer is missing or fails
     """
     about, report = load_design(folder)
-    words = image_words(stream, Geometry(**about["geometry"]), name)
-    return pack(folder, about, report, words, stream, name, progress)
+    if not about["blocks"]:
+        raise BoardError(
+            f"{folder}: was built without an image; load {name} with `secateur device load`, or "
+            f"build with --image"
+        )
+    image = Image.of(stream, Geometry(**about["geometry"]), name)
+    return pack(folder, about, report, image, progress)
 
 
 def load_design(folder: Path) -> tuple[dict, dict]:
@@ -111,16 +121,21 @@ def pack(
     folder: Path,
     about: dict,
     report: dict[str, object],
-    words: list[int],
-    stream: bytes,
-    name: str,
+    image: Image | None,
     progress: Progress,
 ) -> dict[str, object]:
     """Fill the placed design with an image, pack it, and write the report."""
     progress("packing", "")
     config = (folder / ROUTED).read_text()
-    where = {int(wid): tuple(block) for wid, block in about["blocks"].items()}
-    config = replace_blocks(config, Geometry(**about["geometry"]), where, words)
+    report["image"] = None
+    if image is not None:
+        where = {int(wid): tuple(block) for wid, block in about["blocks"].items()}
+        config = replace_blocks(config, Geometry(**about["geometry"]), where, image.words)
+        report["image"] = {
+            "name": image.name,
+            "words": len(image.words),
+            "sha256": _sha256(image.stream),
+        }
     # The same die under the name that its identification has.
     first, rest = config.split("\n", 1)
     if not first.startswith(".device "):
@@ -133,39 +148,12 @@ def pack(
     finally:
         filled.unlink(missing_ok=True)
         packed.unlink(missing_ok=True)
-    report["image"] = {"name": name, "words": len(words), "sha256": _sha256(stream)}
     report["bitstream"] = {
         "name": BITSTREAM,
         "sha256": _sha256((folder / BITSTREAM).read_bytes()),
     }
     _write_report(folder, report)
     return report
-
-
-def image_words(stream: bytes, geometry: Geometry, name: str) -> list[int]:
-    """The words of an image for an engine.
-
-    Raises
-    ------
-    BoardError : the engine would refuse it
-    """
-    if len(stream) < HEADER.size:
-        raise BoardError(f"{name}: not an image: {len(stream)} bytes")
-    _, _, n, p, tables, words, bank_words, _, _ = HEADER.unpack_from(stream)
-    if (n, p) != (geometry.n, geometry.p):
-        raise BoardError(
-            f"{name}: compiled for {n}x{p}, the engine is {geometry.n}x{geometry.p}; compile the "
-            f"model for it"
-        )
-    for what, needed, there in (
-        ("words of weight memory", words, geometry.weight_words),
-        ("words of banks", bank_words, geometry.bank_words),
-        ("activation tables", tables, geometry.tables),
-    ):
-        if needed > there:
-            raise BoardError(f"{name}: needs {needed} {what}, the engine has {there}")
-    size = geometry.word_bytes
-    return [int.from_bytes(stream[at : at + size], "little") for at in range(0, words * size, size)]
 
 
 def _report(design: Design, placed: Placed) -> dict[str, object]:

@@ -42,8 +42,8 @@ class Design:
         except ValueError as error:
             raise BoardError(f"{self.board.name}: {error}") from None
 
-    def verilog(self, init: list[int]) -> str:
-        """The top with these words in its weight memory."""
+    def verilog(self, init: list[int] | None) -> str:
+        """The top with these words in its weight memory; None: it is a RAM."""
         return to_verilog(self.board, self.geometry, init=init, clock=self.clock)
 
 
@@ -61,7 +61,7 @@ class Placed:
 
 def place(
     design: Design,
-    init: list[int],
+    init: list[int] | None,
     folder: Path,
     *,
     progress: Progress = silent,

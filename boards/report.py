@@ -23,9 +23,11 @@ def to_text(report: dict) -> str:
         f"banks of {size['bank_words']:,} words, {size['tables']} tables",
         "",
     ]
-    if "image" in report:
-        image = report["image"]
+    image = report.get("image")
+    if image is not None:
         lines += [f"image      {image['name']}, {image['words']:,} words, {image['sha256']}"]
+    elif "bitstream" in report:
+        lines += ["image      none: `secateur device load` loads one over the UART"]
     lines += [
         f"clock      {report['clock_mhz']:g} MHz; {report['fmax_mhz']} MHz after routing "
         f"({report['die']}, speed grade {report['grade']}, seed {report['seed']}): "

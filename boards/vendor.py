@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .build import image_words, write_atomically
+from .build import write_atomically
 from .design import Design
+from .image import Image
 
 _SCRIPT = """\
 # vivado -mode batch -source build.tcl
@@ -30,18 +31,21 @@ write_bitstream -force secateur.bit
 """
 
 
-def write_sources(design: Design, stream: bytes, name: str, folder: Path) -> dict[str, object]:
-    """Write ``top.v``, ``top.xdc`` and ``build.tcl`` with an image in ROM; returns their list.
+def write_sources(
+    design: Design, stream: bytes | None, name: str, folder: Path
+) -> dict[str, object]:
+    """Write ``top.v``, ``top.xdc`` and ``build.tcl`` with an image in ROM, or None for a RAM;
+    returns their list.
 
     Raises
     ------
     BoardError : the image does not fit
     """
     board = design.board
-    words = image_words(stream, design.geometry, name)
+    image = None if stream is None else Image.of(stream, design.geometry, name)
     folder.mkdir(parents=True, exist_ok=True)
     contents = {
-        "top.v": design.verilog(words),
+        "top.v": design.verilog(None if image is None else image.words),
         "top.xdc": to_xdc(design),
         "build.tcl": _SCRIPT.format(part=f"{board.device}{board.package}", clock=board.clock / 1e6),
     }
@@ -49,7 +53,7 @@ def write_sources(design: Design, stream: bytes, name: str, folder: Path) -> dic
         write_atomically(folder / file, text)
     return {
         "board": board.name,
-        "image": {"name": name, "words": len(words)},
+        "image": None if image is None else {"name": image.name, "words": len(image.words)},
         "files": [str(folder / file) for file in contents],
         "next": f"cd {folder} && vivado -mode batch -source build.tcl",
     }

@@ -44,8 +44,11 @@ def list_boards(as_json: Json = False) -> None:
 @boards.command(epilog="Example: secateur build --board ulx3s-25f --image model.sec -o build")
 def build(
     board: Annotated[str, typer.Option(help="Board, see `secateur boards`.")],
-    image: ImageOption,
     output: Annotated[Path, typer.Option("-o", "--output-dir", help="Folder to write to.")],
+    image: Annotated[
+        Path | None,
+        typer.Option(help="Image made by `secateur compile`; without it: see device load."),
+    ] = None,
     target: Annotated[
         str | None, typer.Option(help="Preset or TOML file of another engine than the board's.")
     ] = None,
@@ -55,14 +58,17 @@ def build(
     seed: Annotated[int, typer.Option(min=0, help="Seed of place and route.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Build a bitstream of the engine with an image in ROM; fails if the clock is missed."""
+    """Build a bitstream of the engine with an image in ROM; fails if the clock is missed.
+
+    Without an image the weight memory is a RAM, and `secateur device load` loads one.
+    """
     from secateur.boards.build import build as make
     from secateur.boards.catalogue import find
     from secateur.boards.design import Design
     from secateur.boards.vendor import write_sources
     from secateur.target import Target
 
-    stream = load(image)
+    stream = None if image is None else load(image)
     geometry = None if target is None else Target.load(target).geometry
     with messages(), shown() as progress:
         design = Design(

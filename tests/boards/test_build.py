@@ -146,6 +146,20 @@ def test_reports(secateur, folder: Path) -> None:  # type: ignore[no-untyped-def
     assert json.loads(out)["image"]["words"] == 308
 
 
+def test_without_an_image_there_is_a_ram(secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    status, out, err = secateur("build --board ulx3s-25f --target t.toml -o out")
+    assert status == 0, err
+    assert "image      none: `secateur device load` loads one over the UART\n" in out
+    blocks = read_blocks((folder / "out" / "secateur.bit").read_text())
+    assert len(blocks) == 6
+    assert not any(number for numbers in blocks.values() for number in numbers)
+    assert json.loads((folder / "out" / "report.json").read_text())["image"] is None
+    status, out, err = secateur("swap out --image a.sec")
+    assert (status, out) == (1, "")
+    assert "out: was built without an image; load a.sec with `secateur device load`" in err
+    assert secateur("build --board arty-a7-100t --target t.toml -o arty")[0] == 0
+
+
 def test_a_missed_clock_is_no_bitstream(  # type: ignore[no-untyped-def]
     secateur, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
