@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -11,6 +13,7 @@ from .address import REGISTERS
 from .configuration import Configuration
 from .drain import host_layout, result_depth
 from .fetch import END_TAGS, Kind, word_layout
+from .memory import exceeds
 from .spec import Error, Reg
 from .stopwatch import Stopwatch
 from .table import table_write_layout
@@ -261,8 +264,9 @@ class Issue(wiring.Component):
         wiping = Signal()
         ends = Signal()
         wiped = Signal()
+        above = exceeds if self.compact else operator.gt
         m.d.sync += [
-            wiping.eq((left > landing) & (left <= landing + banks)),
+            wiping.eq(above(left, landing) & ~above(left, landing + banks)),
             ends.eq(left == 1),
         ]
         with m.If(left != 0):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module
+from amaranth.hdl import Cat, Module, Mux
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -74,6 +74,9 @@ class Link(wiring.Component):
 
         # The words of a frame, and those of its answer. None is read while it is written: a frame
         # comes, is obeyed and is answered one after the other.
+        if self.family == "ice40":
+            self._one_memory(m, frames_in, accesses, frames_out)
+            return m
         attrs = {"no_rw_check": 1} | ({"ram_style": "distributed"} if self.family == "ecp5" else {})
         for name, writer, reader in (
             ("received", frames_in, accesses),
@@ -90,3 +93,19 @@ class Link(wiring.Component):
                 reader.read_data.eq(read.data),
             ]
         return m
+
+    @staticmethod
+    def _one_memory(m: Module, frames_in, accesses, frames_out) -> None:
+        """Both kinds of words in one block RAM: those that come in its lower half."""
+        attrs = {"no_rw_check": 1}
+        m.submodules.words = words = memory.Memory(shape=8, depth=2 * CHUNK, init=[], attrs=attrs)
+        write, read = words.write_port(), words.read_port()
+        storing, answering = accesses.write_en, accesses.answer.valid
+        m.d.comb += [
+            write.en.eq(frames_in.write_en | storing),
+            write.addr.eq(Cat(Mux(storing, accesses.write_addr, frames_in.write_addr), storing)),
+            write.data.eq(Mux(storing, accesses.write_data, frames_in.write_data)),
+            read.addr.eq(Cat(Mux(answering, frames_out.read_addr, accesses.read_addr), answering)),
+            accesses.read_data.eq(read.data),
+            frames_out.read_data.eq(read.data),
+        ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import operator
+
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from . import spec
-from .memory import delay
+from .memory import delay, exceeds
 from .spec import Error
 
 CRC_POLYNOMIAL = 0xEDB88320  # IEEE 802.3, reflected
@@ -159,7 +161,7 @@ class Loader(wiring.Component):
                     ]
                     with m.If(at_end & walked):
                         m.d.sync += [restart.eq(1), walked.eq(0), self.read_addr.eq(0)]
-                        with m.If(self.accepted):
+                        with m.If(0 if self.compact else self.accepted):
                             m.d.sync += self.upset.eq(self.upset | ~crc_good)
                             m.d.sync += self.scrubs.eq(self.scrubs + 1)
                         with m.Elif(crc_good):
@@ -210,10 +212,12 @@ class Loader(wiring.Component):
         # A captured field is judged two bytes later: one cycle to compare, and one more. A field
         # that is judged where it arrives is complete one byte later.
         length, bank, after = (field, field, 4) if self.compact else (words, bank_words, 5)
-        domain = m.d.comb if self.compact else m.d.sync
+        domain, above = (m.d.comb, exceeds) if self.compact else (m.d.sync, operator.gt)
         domain += [
-            wrong_length.eq((length > geometry.weight_words) | (length <= geometry.header_words)),
-            wrong_bank.eq(bank > geometry.bank_words),
+            wrong_length.eq(
+                above(length, geometry.weight_words) | ~above(length, geometry.header_words)
+            ),
+            wrong_bank.eq(above(bank, geometry.bank_words)),
         ]
         wrong[_WORDS_AT + after] = (wrong_length, Error.LENGTH)
         wrong[_BANK_AT + after] = (wrong_bank, Error.BANK)

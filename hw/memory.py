@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Array, ClockSignal, Instance, Module, Signal
+from amaranth.hdl import Array, ClockSignal, Const, Instance, Module, Signal
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -45,6 +45,14 @@ def delay(m: Module, value, cycles: int, name: str, *, reset_less: bool = True):
         m.d.sync += stage.eq(value)
         value = stage
     return value
+
+
+def exceeds(value, limit: int):
+    """Whether ``value`` is more than a constant, in gates: ``>`` is a carry as long as it is."""
+    result = Const(0)
+    for index in range(len(value)):
+        result = value[index] & result if limit >> index & 1 else value[index] | result
+    return Const(0) if limit >> len(value) else result
 
 
 class Ram(wiring.Component):
@@ -268,8 +276,6 @@ def block_fields(init: Sequence[int], bits: int, column: int, mask: int) -> list
 
 def _initval(init: Sequence[int], bits: int, column: int, mask: int) -> list:
     """The 64 INITVAL parameters: each has 16 fields of 20 bits, the low 18 of which are used."""
-    from amaranth.hdl import Const
-
     fields = block_fields(init, bits, column, mask)
     return [
         Const(sum(f << (20 * i) for i, f in enumerate(fields[row * 16 : row * 16 + 16])), 320)

@@ -75,9 +75,8 @@ class SerialDrain(wiring.Component):
         ]
         to_first = SUM_LATENCY - 2
         to_walk = SUM_LATENCY + CODE_LATENCY + n - 1 - WALK_LATENCY
-        early = delay(m, group, to_first, "group", reset_less=False)
-        late = delay(m, early, to_walk - to_first, "group_late", reset_less=False)
-        early, late = (data.View(group.shape(), value) for value in (early, late))
+        early = self._later(m, group, to_first, "group")
+        late = self._later(m, early, to_walk - to_first, "group_late")
 
         bias, delta = self._parameters(m, early)
         m.d.comb += [
@@ -96,6 +95,25 @@ class SerialDrain(wiring.Component):
         ]
         self._deliver(m, walk, self._look_up(m, requantiser.codes[0]))
         return m
+
+    @staticmethod
+    def _later(m: Module, group, cycles: int, name: str):
+        """``group`` some cycles later, by counting: groups are MIN_ROW_WORDS cycles apart."""
+        while cycles > spec.MIN_ROW_WORDS:
+            group = data.View(group.shape(), delay(m, group, 1, name, reset_less=False))
+            cycles -= 1
+        left = Signal(range(cycles + 1), name=f"{name}_left")
+        kept = Signal(group.shape(), name=f"{name}_kept")
+        later = Signal(group.shape(), name=f"{name}_later")
+        with m.If(group.valid):
+            m.d.sync += [kept.eq(group), left.eq(cycles - 1)]
+        with m.Elif(left != 0):
+            m.d.sync += left.eq(left - 1)
+        m.d.comb += later.eq(kept)
+        m.d.comb += later.valid.eq(kept.valid & (left == 0))
+        with m.If(later.valid & ~group.valid):
+            m.d.sync += kept.valid.eq(0)
+        return later
 
     def _parameters(self, m: Module, first):
         """Shift and bias as the requantiser takes them: one and no cycles before the sum."""
@@ -121,8 +139,8 @@ class SerialDrain(wiring.Component):
         bias_channel = delay(m, channel, 1, "channel")
         m.d.sync += channel.eq(Mux(first.valid, 0, channel + 1))
         # The row's last channel takes its bias `count` cycles after the choice of its first shift.
-        done = delay(m, first.valid & first.row_last, count, "row_done", reset_less=False)
-        with m.If(done):
+        done = self._later(m, first, count, "row_done")
+        with m.If(done.valid & done.row_last):
             m.d.sync += tail.eq(tail + 1)
         low, high = reads
         split = spec.BIAS_BITS - 8

@@ -39,7 +39,9 @@ class UartEngine(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         engine, link = self.engine, self.link
-        registers, outlet = add_registers(m, engine, staged=True)
+        registers, outlet = add_registers(m, engine, staged=not engine.compact)
+        if engine.compact:
+            wiring.connect(m, registers.word, engine.input)
         m.submodules.link = link
         wiring.connect(m, link.request, registers.request)
         wiring.connect(m, registers.response, link.response)

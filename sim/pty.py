@@ -87,28 +87,40 @@ class Board:
             raise self._failures[0]
 
 
-def build(geometry: Geometry, *, rom: bytes | None = None, divisor: int = DIVISOR) -> Path:
-    """The simulator's executable, from the cache or made now."""
+def build(
+    geometry: Geometry,
+    *,
+    rom: bytes | None = None,
+    divisor: int = DIVISOR,
+    verilog: str | None = None,
+) -> Path:
+    """The simulator's executable, from the cache or made now.
+
+    ``verilog`` is a module ``secateur`` with the ports of ``bench``'s, and what it needs; None: the
+    engine behind its link.
+    """
     from secateur.hw.verilog import to_verilog
 
     size, words = geometry.word_bytes, None
     if rom is not None:
         words = [int.from_bytes(rom[at : at + size], "little") for at in range(0, len(rom), size)]
-    engine = to_verilog(geometry, init=words, interface="uart", divisor=divisor)
+    engine = verilog or to_verilog(geometry, init=words, interface="uart", divisor=divisor)
     public = [f'public_flat_rw -module "bench" -var "{name}"' for name in PUBLIC]
     control = "\n".join(["`verilator_config", *public, ""])
     return verilator.build(engine + _BENCH.format(divisor=divisor), control)
 
 
 @contextlib.contextmanager
-def serve(geometry: Geometry, *, rom: bytes | None = None) -> Iterator[Board]:
-    """A simulated board, until the context ends; with ``rom`` it holds this image.
+def serve(
+    geometry: Geometry, *, rom: bytes | None = None, verilog: str | None = None
+) -> Iterator[Board]:
+    """A simulated board, until the context ends; ``rom`` and ``verilog`` as for ``build``.
 
     Raises
     ------
     SimulationError : a tool or the simulation fails
     """
-    program = build(geometry, rom=rom)
+    program = build(geometry, rom=rom, verilog=verilog)
     master, slave = pty.openpty()
     stop, stopper = os.pipe()
     tty.setraw(slave)

