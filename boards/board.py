@@ -31,8 +31,8 @@ class Board:
     name, title : as on the command line, and in prose
     flow : ``ecp5``: built here; ``vivado``: sources for the vendor's tool
     device, package : the part as it is soldered, by Lattice's or the vendor's names
-    die : of ``sites.DIES``: what is placed and routed, always for speed grade 6, the slowest; ""
-        where it is not done here
+    die : of ``sites.DIES``: what is placed and routed, for its slowest speed grade whatever is
+        soldered; "" where it is not done here
     oscillator, clock : Hz of the oscillator and of the engine
     baud : of the UART
     geometry : the engine

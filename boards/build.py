@@ -16,7 +16,8 @@ from .contents import find_blocks, placeholder, replace_blocks
 from .design import Design, Placed, place
 from .image import Image
 from .report import to_text
-from .route import GRADE, Progress, silent
+from .route import Progress, silent
+from .sites import DIES
 
 BITSTREAM = "secateur.bit"
 #: What swaps need: the placed design with the placeholder in its weight memory, and which is which.
@@ -68,7 +69,6 @@ def build(
     where = {} if image is None else find_blocks(design.geometry, config)
     about = {
         "board": design.board.name,
-        "device": design.board.device,
         "geometry": asdict(design.geometry),
         "blocks": {str(wid): list(block) for wid, block in sorted(where.items())},
         "sha256": _sha256(placed.config.read_bytes()),
@@ -136,13 +136,9 @@ def pack(
             "words": len(image.words),
             "sha256": _sha256(image.stream),
         }
-    # The same die under the name that its identification has.
-    first, rest = config.split("\n", 1)
-    if not first.startswith(".device "):
-        raise BoardError(f"{folder / ROUTED}: no device in its first line; build again")
     filled, packed = folder / "filled.config.part", folder / f"{BITSTREAM}.part"
     try:
-        filled.write_text(f".device {about['device']}\n{rest}")
+        filled.write_text(config)
         tools.run(["ecppack", "--compress", filled.name, packed.name], folder)
         os.replace(packed, folder / BITSTREAM)
     finally:
@@ -163,7 +159,7 @@ def _report(design: Design, placed: Placed) -> dict[str, object]:
         "title": board.title,
         "device": board.device,
         "die": board.die,
-        "grade": GRADE,
+        "grade": DIES[board.die][1],
         "seed": design.seed,
         "clock_mhz": design.clock / 1e6,
         "fmax_mhz": placed.fmax_mhz,

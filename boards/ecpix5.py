@@ -1,8 +1,4 @@
-"""ECPIX-5 of LambdaConcept: LFE5UM5G, 100 MHz, USB serial port of an FTDI chip.
-
-The parts are LFE5UM5G of speed grade 8. The engine is placed, routed and timed as on the LFE5U of
-grade 6, the same die at its slowest, and packed for the LFE5UM5G.
-"""
+"""ECPIX-5 of LambdaConcept: LFE5UM5G, 100 MHz, USB serial port of an FTDI chip."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ ECPIX5_45F = Board(
     flow="ecp5",
     device="LFE5UM5G-45F",
     package="BG554",
-    die="LFE5U-45F",
+    die="LFE5UM5G-45F",
     oscillator=100_000_000,
     clock=140_000_000,
     baud=1_000_000,
@@ -35,7 +31,7 @@ ECPIX5_85F = Board(
     flow="ecp5",
     device="LFE5UM5G-85F",
     package="BG554",
-    die="LFE5U-85F",
+    die="LFE5UM5G-85F",
     oscillator=100_000_000,
     clock=120_000_000,
     baud=1_000_000,

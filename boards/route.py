@@ -10,8 +10,6 @@ from pathlib import Path
 from . import tools
 from .sites import DIES
 
-#: All is timed for the slowest grade, whatever is soldered to the board.
-GRADE = 6
 #: Called with a stage and what it is at.
 Progress = Callable[[str, str], None]
 
@@ -61,7 +59,8 @@ def route(
 
     progress("placement", "")
     report = folder / f"report-{seed}.json"
-    command = ["nextpnr-ecp5", DIES[die], "--package", package, "--speed", str(GRADE)]
+    switch, grade = DIES[die]
+    command = ["nextpnr-ecp5", switch, "--package", package, "--speed", str(grade)]
     command += ["--json", f"{top}.json", "--seed", str(seed), "--report", report.name]
     command += ["--timing-allow-fail", *options]
     tools.run(command, folder, log=f"nextpnr-{seed}.log", timeout=timeout, line=line)

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-#: nextpnr's switch by die.
-DIES = {"LFE5U-25F": "--25k", "LFE5U-45F": "--45k", "LFE5U-85F": "--85k"}
+#: nextpnr's switch and the speed grade by part: the slowest that there is.
+DIES = {
+    "LFE5U-25F": ("--25k", 6),
+    "LFE5U-45F": ("--45k", 6),
+    "LFE5U-85F": ("--85k", 6),
+    "LFE5UM5G-45F": ("--um5g-45k", 8),
+    "LFE5UM5G-85F": ("--um5g-85k", 8),
+}
 #: nextpnr's packages by Lattice's short names, those of amaranth-boards.
 PACKAGES = {"BG381": "CABGA381", "BG554": "CABGA554", "MG285": "CSFBGA285"}
 
 #: Columns and rows of the blocks that hold four MULT18X18D each.
 _COLUMNS = {
-    "LFE5U-25F": (4, 13, 22, 33, 42, 51, 60),
-    "LFE5U-45F": (4, 13, 22, 31, 42, 51, 60, 69, 78),
-    "LFE5U-85F": (4, 13, 22, 31, 40, 49, 58, 69, 78, 87, 96, 105, 114),
+    "25F": (4, 13, 22, 33, 42, 51, 60),
+    "45F": (4, 13, 22, 31, 42, 51, 60, 69, 78),
+    "85F": (4, 13, 22, 31, 40, 49, 58, 69, 78, 87, 96, 105, 114),
 }
-_ROWS = {"LFE5U-25F": (13,), "LFE5U-45F": (22, 46), "LFE5U-85F": (10, 34, 58)}
+_ROWS = {"25F": (13,), "45F": (22, 46), "85F": (10, 34, 58)}
 
 
 def multipliers(die: str) -> int:
     """Multipliers of a die."""
-    return 4 * len(_COLUMNS[die]) * len(_ROWS[die])
+    size = die.split("-")[1]
+    return 4 * len(_COLUMNS[size]) * len(_ROWS[size])
 
 
 def multiplier_sites(die: str, count: int) -> list[str]:
@@ -31,8 +38,9 @@ def multiplier_sites(die: str, count: int) -> list[str]:
         raise ValueError(f"die must be one of {', '.join(DIES)}, not {die!r}")
     if not 1 <= count <= multipliers(die):
         raise ValueError(f"count must be 1 to {multipliers(die)} on the {die}, not {count!r}")
-    across = [(base + offset, offset) for base in _COLUMNS[die] for offset in (0, 1, 4, 5)]
-    rows = _ROWS[die]
+    size = die.split("-")[1]
+    across = [(base + offset, offset) for base in _COLUMNS[size] for offset in (0, 1, 4, 5)]
+    rows = _ROWS[size]
     each = -(-count // len(rows))
     skip = (len(across) - each) // 2
     row = across[skip : skip + each]

@@ -43,6 +43,7 @@ def main(name: str, arguments: list[str]) -> None:
     elif name == "ecppack":
         shutil.copy(*arguments[-2:])
     else:
+        print(*arguments)
         options = dict(itertools.pairwise(arguments))
         route(int(options["--seed"]), options)
 

@@ -120,10 +120,12 @@ def test_swap_is_a_full_rebuild(folder: Path) -> None:
     assert rebuilt == (folder / "swapped" / "secateur.bit").read_text()
 
 
-def test_the_part_is_named_as_on_the_board(folder: Path) -> None:
-    design = Design(board=BOARDS["ecpix5-45f"], geometry=GEOMETRY)
-    build(design, image(1), "a.sec", folder)
-    assert (folder / "secateur.bit").read_text().startswith(".device LFE5UM5G-45F\n\n.tile ")
+def test_the_part_is_that_of_the_board(folder: Path) -> None:
+    for name, switch, grade in (("ulx3s-25f", "--25k", "6"), ("ecpix5-45f", "--um5g-45k", "8")):
+        build(Design(board=BOARDS[name], geometry=GEOMETRY), image(1), "a.sec", folder / name)
+        options = (folder / name / "nextpnr-1.log").read_text().splitlines()[0].split()
+        assert options[0] == switch
+        assert options[options.index("--speed") + 1] == grade
 
 
 def test_reports(secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
