@@ -59,11 +59,14 @@ class Link(wiring.Component):
             unstuffer.data.eq(receiver.data),
             unstuffer.valid.eq(receiver.valid),
             unstuffer.error.eq(receiver.error),
+            self.tx.eq(transmitter.tx),
+        ]
+        # Registers, for a short path; a byte of the line takes many cycles.
+        m.d.sync += [
             frames_in.byte.eq(unstuffer.byte),
             frames_in.byte_valid.eq(unstuffer.byte_valid),
             frames_in.end.eq(unstuffer.end),
             frames_in.broken.eq(unstuffer.broken),
-            self.tx.eq(transmitter.tx),
         ]
         wiring.connect(m, frames_in.frame, accesses.frame)
         wiring.connect(m, accesses.answer, frames_out.answer)
