@@ -179,7 +179,7 @@ def show_targets(data: Data) -> None:
 
 def show_boards(data: Data) -> None:
     """The boards."""
-    table = _table("Boards", "name", "part", "N x P", "weight words", "bank words", "MHz", "baud")
+    table = _table("Boards", "name", "part", "N x P", "weight words", "bank words", "MHz")
     for board in data["boards"]:
         table.add_row(
             board["name"],
@@ -188,7 +188,6 @@ def show_boards(data: Data) -> None:
             f"{board['weight_words']:,}",
             f"{board['bank_words']:,}",
             f"{board['clock_mhz']:g}",
-            f"{board['baud']:,}",
         )
     console.print(table)
 
