@@ -114,6 +114,8 @@ class Loader(wiring.Component):
         lane = Signal(range(size))
         period = max(size, self.latency) + _PARSE_LATENCY + 1
         tick = Signal(range(period))
+        last_tick = Signal()
+        ended = Signal()  # a walk, a cycle ago; its CRC is not lost yet
         walked = Signal()  # the word register holds a word of the memory
         arrived = ~delay(m, self.busy, self.latency, "busy")
         m.d.comb += [
@@ -130,6 +132,7 @@ class Loader(wiring.Component):
             at_end.eq(seen == words[: len(seen)]),
             valid.eq(0),
             restart.eq(0),
+            ended.eq(0),
         ]
         with m.Switch(phase):
             with m.Case(Phase.LOAD):
@@ -149,11 +152,12 @@ class Loader(wiring.Component):
                             m.d.sync += restart.eq(1)
             with m.Case(*((Phase.CHECK,) if self.compact else (Phase.CHECK, Phase.ACCEPTED))):
                 m.d.sync += [byte.eq(word), valid.eq(walked & (tick < size)), word.eq(word >> 8)]
-                with m.If(tick != period - 1):
-                    m.d.sync += tick.eq(tick + 1)
+                with m.If(~last_tick):
+                    m.d.sync += [tick.eq(tick + 1), last_tick.eq(tick == period - 2)]
                 with m.Elif(arrived):
                     m.d.sync += [
                         tick.eq(0),
+                        last_tick.eq(0),
                         word.eq(self.read_data),
                         walked.eq(1),
                         seen.eq(seen + 1),
@@ -161,15 +165,17 @@ class Loader(wiring.Component):
                     ]
                     with m.If(at_end & walked):
                         m.d.sync += [restart.eq(1), walked.eq(0), self.read_addr.eq(0)]
-                        with m.If(0 if self.compact else self.accepted):
-                            m.d.sync += self.upset.eq(self.upset | ~crc_good)
-                            m.d.sync += self.scrubs.eq(self.scrubs + 1)
-                        with m.Elif(crc_good):
-                            m.d.sync += phase.eq(Phase.ACCEPTED)
-                        with m.Else():
-                            m.d.sync += [phase.eq(Phase.REFUSED), self.error.eq(Error.CRC)]
+                        m.d.sync += ended.eq(1)
         with m.If(restart):
             m.d.sync += [seen.eq(0), valid.eq(0)]
+        with m.If(ended & self.checking):
+            m.d.sync += phase.eq(Mux(crc_good, Phase.ACCEPTED, Phase.REFUSED))
+            with m.If(~crc_good):
+                m.d.sync += self.error.eq(Error.CRC)
+        if not self.compact:
+            with m.If(ended & self.accepted):
+                m.d.sync += self.upset.eq(self.upset | ~crc_good)
+                m.d.sync += self.scrubs.eq(self.scrubs + 1)
         with m.If((error != Error.NONE) & (self.loading | self.checking)):
             m.d.sync += [phase.eq(Phase.REFUSED), self.error.eq(error)]
         return m
