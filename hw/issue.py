@@ -146,7 +146,8 @@ class Issue(wiring.Component):
             self.fetched.ready.eq(flow.run & ~held),
             self.input.ready.eq(flow.takes),
             accepted.eq(flow.takes & self.input.valid),
-            configuration.valid.eq(self.valid),
+            # Only body words are held: what a compact file is written with need not wait for that.
+            configuration.valid.eq(flow.run & self.fetched.valid if self.compact else self.valid),
             configuration.word.eq(self.word),
             configuration.loading.eq(flow.loading),
             configuration.wiped.eq(wiped),
