@@ -29,14 +29,14 @@ class Board:
     Parameters
     ----------
     name, title : as on the command line, and in prose
-    flow : ``ecp5``: built here; ``vivado``: sources for the vendor's tool
+    flow : ``ecp5``, ``ice40``: built here; ``vivado``: sources for the vendor's tool
     device, package : the part as it is soldered, by Lattice's or the vendor's names
-    die : of ``sites.DIES``: what is placed and routed, for its slowest speed grade whatever is
-        soldered; "" where it is not done here
+    die : what is placed and routed, for its slowest speed grade whatever is soldered: with flow
+        ``ecp5`` of ``sites.DIES``; "" where it is not done here
     oscillator, clock : Hz of the oscillator and of the engine
     baud : of the UART
     geometry : the engine
-    pins : by the ports of ``top.Top``: clk, rx, tx, running, error
+    pins : by the ports of the flow's ``Top``: clk, rx, tx, running, error
     program : the command that puts a bitstream on the board
     """
 

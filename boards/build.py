@@ -13,15 +13,17 @@ from secateur.hw.spec import Geometry
 from . import tools
 from .board import Board, BoardError
 from .contents import find_blocks, placeholder, replace_blocks
-from .design import Design, Placed, place
+from .design import ROUTED, Design, Placed, place
 from .image import Image
 from .report import to_text
 from .route import Progress, silent
 from .sites import DIES
 
 BITSTREAM = "secateur.bit"
-#: What swaps need: the placed design with the placeholder in its weight memory, and which is which.
-ROUTED, DESIGN = "routed.config", "design.json"
+#: Which of the block RAMs of ROUTED, which holds the placeholder, is what: for swaps.
+DESIGN = "design.json"
+#: What makes a bitstream of a textual configuration, by flow.
+PACKERS = {"ecp5": ["ecppack", "--compress"], "ice40": ["icepack"]}
 REPORT, TEXT = "report.json", "report.txt"
 
 
@@ -53,6 +55,11 @@ def build(
     ToolError : a tool is missing, fails or takes too long
     """
     image = None if stream is None else Image.of(stream, design.geometry, name)
+    if image is not None and design.board.flow == "ice40":
+        raise BoardError(
+            f"{design.board.name}: its SPRAM holds nothing at power-up; build without --image, and "
+            f"load {name} with `secateur device load`"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for old in (BITSTREAM, DESIGN, REPORT, TEXT):
         (folder / old).unlink(missing_ok=True)
@@ -74,7 +81,7 @@ def build(
         "sha256": _sha256(placed.config.read_bytes()),
     }
     write_atomically(folder / DESIGN, json.dumps(about, indent=1) + "\n")
-    return pack(folder, about, report, image, progress)
+    return pack(folder, about, report, image, progress, PACKERS[design.board.flow])
 
 
 def swap(folder: Path, stream: bytes, name: str, *, progress: Progress = silent) -> dict:
@@ -123,6 +130,7 @@ def pack(
     report: dict[str, object],
     image: Image | None,
     progress: Progress,
+    packer: list[str] = PACKERS["ecp5"],
 ) -> dict[str, object]:
     """Fill the placed design with an image, pack it, and write the report."""
     progress("packing", "")
@@ -139,7 +147,7 @@ def pack(
     filled, packed = folder / "filled.config.part", folder / f"{BITSTREAM}.part"
     try:
         filled.write_text(config)
-        tools.run(["ecppack", "--compress", filled.name, packed.name], folder)
+        tools.run([*packer, filled.name, packed.name], folder)
         os.replace(packed, folder / BITSTREAM)
     finally:
         filled.unlink(missing_ok=True)
@@ -159,7 +167,7 @@ def _report(design: Design, placed: Placed) -> dict[str, object]:
         "title": board.title,
         "device": board.device,
         "die": board.die,
-        "grade": DIES[board.die][1],
+        "grade": DIES[board.die][1] if board.flow == "ecp5" else None,
         "seed": design.seed,
         "clock_mhz": design.clock / 1e6,
         "fmax_mhz": placed.fmax_mhz,
@@ -169,7 +177,7 @@ def _report(design: Design, placed: Placed) -> dict[str, object]:
         "geometry": asdict(design.geometry),
         "resources": placed.resources,
         "slowest_path": placed.path,
-        "tools": tools.versions(),
+        "tools": tools.versions(board.flow),
     }
 
 

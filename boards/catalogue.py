@@ -5,6 +5,7 @@ from __future__ import annotations
 from .arty import ARTY_A7_100T
 from .board import Board, BoardError
 from .ecpix5 import ECPIX5_45F, ECPIX5_85F
+from .icebreaker import ICEBREAKER
 from .orangecrab import ORANGECRAB_25F, ORANGECRAB_85F
 from .ulx3s import ULX3S_25F, ULX3S_85F
 
@@ -17,6 +18,7 @@ BOARDS = {
         ORANGECRAB_85F,
         ECPIX5_45F,
         ECPIX5_85F,
+        ICEBREAKER,
         ARTY_A7_100T,
     )
 }

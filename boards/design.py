@@ -7,10 +7,14 @@ from pathlib import Path
 
 from secateur.hw.spec import Geometry
 
+from . import ice40
 from .board import Board, BoardError
 from .route import Progress, route, silent, synthesise
 from .sites import PACKAGES, multipliers
 from .top import clocking, to_lpf, to_verilog
+
+#: The textual configuration of a placed design, for the flow's packer.
+ROUTED = "routed.config"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,18 +36,29 @@ class Design:
             object.__setattr__(self, "geometry", self.board.geometry)
         if self.clock is None:
             object.__setattr__(self, "clock", self.board.clock)
-        if self.board.die and self.geometry.multipliers > multipliers(self.board.die):
+        ecp5 = self.board.flow == "ecp5"
+        if ecp5 and self.geometry.multipliers > multipliers(self.board.die):
             raise BoardError(
                 f"{self.geometry.n} x {self.geometry.p} needs {self.geometry.multipliers} "
                 f"multipliers, the {self.board.name} has {multipliers(self.board.die)}"
             )
         try:
-            clocking(self.board, self.clock)
+            if self.board.flow == "ice40":
+                ice40.check(self.geometry)
+                ice40.Pll40.reach(self.board.oscillator, self.clock)
+            else:
+                clocking(self.board, self.clock)
         except ValueError as error:
             raise BoardError(f"{self.board.name}: {error}") from None
 
     def verilog(self, init: list[int] | None) -> str:
-        """The top with these words in its weight memory; None: it is a RAM."""
+        """The top with these words in its weight memory; None: it is a RAM.
+
+        With flow ``ice40`` it always is: ``init`` must be None.
+        """
+        if self.board.flow == "ice40":
+            assert init is None
+            return ice40.to_verilog(self.board, self.geometry, clock=self.clock)
         return to_verilog(self.board, self.geometry, init=init, clock=self.clock)
 
 
@@ -75,8 +90,12 @@ def place(
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "top.v").write_text(design.verilog(init))
-    (folder / "top.lpf").write_text(to_lpf(design.board, design.clock))
-    synthesise(folder, "top", progress, timeout)
+    if design.board.flow == "ice40":
+        (folder / "top.pcf").write_text(ice40.to_pcf(design.board))
+        ice40.synthesise(folder, progress, timeout)
+    else:
+        (folder / "top.lpf").write_text(to_lpf(design.board, design.clock))
+        synthesise(folder, "top", progress, timeout)
     return place_again(design, folder, progress=progress, timeout=timeout)
 
 
@@ -84,25 +103,22 @@ def place_again(
     design: Design, folder: Path, *, progress: Progress = silent, timeout: float | None = None
 ) -> Placed:
     """As ``place``, with the netlist that it has left in the folder: for another seed."""
-    report = route(
-        folder,
-        "top",
-        design.board.die,
-        package=PACKAGES[design.board.package],
-        seed=design.seed,
-        options=["--lpf", "top.lpf", "--textcfg", "routed.config"],
-        progress=progress,
-        timeout=timeout,
-    )
-    return summarise(report, design.clock, folder / "routed.config")
+    board, common = design.board, {"seed": design.seed, "progress": progress, "timeout": timeout}
+    if board.flow == "ice40":
+        report = ice40.route(folder, board, design.clock, **common)
+    else:
+        options = ["--lpf", "top.lpf", "--textcfg", ROUTED]
+        package = PACKAGES[board.package]
+        report = route(folder, "top", board.die, package=package, options=options, **common)
+    return summarise(report, design.clock, folder / ROUTED)
 
 
 def summarise(report: dict, clock: int, config: Path) -> Placed:
-    """nextpnr's report in short; the engine's clock is the one that the oscillator's pin is not."""
+    """nextpnr's report in short; the engine's clock is the slowest that is not the oscillator's."""
     engine = {name: entry for name, entry in report["fmax"].items() if "TRELLIS_IO_IN" not in name}
     others = [entry for name, entry in report["fmax"].items() if name not in engine]
-    ((name, entry),) = engine.items()
-    fmax = entry["achieved"]
+    name = min(engine, key=lambda name: engine[name]["achieved"])
+    fmax = engine[name]["achieved"]
     passed = fmax >= clock / 1e6 and all(o["achieved"] >= o["constraint"] for o in others)
     slowest: list[dict[str, object]] = []
     for path in report["critical_paths"]:

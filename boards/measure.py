@@ -26,7 +26,11 @@ from .tools import ToolError
 
 BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
 RESULTS = "results.json"
-_COLUMNS = ("TRELLIS_COMB", "TRELLIS_FF", "DP16KD", "MULT18X18D")
+#: LUTs, flip-flops (those of an iCE40 are in its logic cells), block RAM, multipliers.
+_COLUMNS = {
+    "ecp5": ("TRELLIS_COMB", "TRELLIS_FF", "DP16KD", "MULT18X18D"),
+    "ice40": ("ICESTORM_LC", "", "ICESTORM_RAM", "ICESTORM_DSP"),
+}
 
 
 def measure(names: list[str], seeds: list[int], folder: Path, timeout: float) -> list[dict]:
@@ -34,14 +38,15 @@ def measure(names: list[str], seeds: list[int], folder: Path, timeout: float) ->
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / RESULTS
     results = json.loads(file.read_text()) if file.is_file() else []
-    versions = tools.versions()
     for name in names:
         design = Design(board=slowest(BOARDS[name]))
-        text = design.verilog(placeholder(design.geometry))
+        flow = design.board.flow
+        init = placeholder(design.geometry) if flow == "ecp5" else None
+        text = design.verilog(init)
         same = {
             "board": name,
             "verilog": hashlib.sha256(text.encode()).hexdigest(),
-            "tools": versions,
+            "tools": tools.versions(flow),
         }
         results = [r for r in results if r["board"] != name or same.items() <= r.items()]
         synthesised = False
@@ -53,9 +58,9 @@ def measure(names: list[str], seeds: list[int], folder: Path, timeout: float) ->
                 if synthesised:
                     placed = place_again(one, at, timeout=timeout)
                 else:
-                    placed = place(one, placeholder(one.geometry), at, timeout=timeout)
+                    placed = place(one, init, at, timeout=timeout)
                     synthesised = True
-                used = {key: placed.resources[key]["used"] for key in _COLUMNS}
+                used = {key: placed.resources[key]["used"] for key in _COLUMNS[flow] if key}
                 found = {"fmax_mhz": placed.fmax_mhz, "passed": placed.passed, "used": used}
             except ToolError as error:
                 found = {"fmax_mhz": None, "passed": False, "error": str(error)}
@@ -81,12 +86,12 @@ def table(results: list[dict]) -> str:
         mine = sorted((r for r in results if r["board"] == name), key=lambda r: r["seed"])
         if not mine:
             continue
-        used = next((r["used"] for r in mine if "used" in r), dict.fromkeys(_COLUMNS, 0))
+        used = next((r["used"] for r in mine if "used" in r), {})
         clocks = ", ".join(
             f"{'none' if r['fmax_mhz'] is None else r['fmax_mhz']} ({r['seed']})" for r in mine
         )
         size = board.geometry
-        counts = " | ".join(f"{used[key]:,}" for key in _COLUMNS)
+        counts = " | ".join(f"{used[k]:,}" if k in used else "-" for k in _COLUMNS[board.flow])
         engine = f"{slowest(board).die} | {size.n} x {size.p}"
         lines.append(f"| `{name}` | {engine} | {counts} | {board.clock / 1e6:g} | {clocks} |")
     versions = {", ".join(f"{k} {v}" for k, v in r["tools"].items()) for r in results}

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 #: What users call nextpnr's resources.
 NAMES = {
+    "ICESTORM_LC": "logic cells",
+    "ICESTORM_RAM": "block RAM, 4 kbit",
+    "ICESTORM_SPRAM": "single-port RAM, 256 kbit",
+    "ICESTORM_DSP": "multipliers, 16 x 16",
+    "ICESTORM_PLL": "PLL",
+    "SB_GB": "global clocks",
+    "SB_IO": "pins",
     "TRELLIS_COMB": "LUT4 (with those of carries and RAM)",
     "TRELLIS_FF": "flip-flops",
     "DP16KD": "block RAM, 18 kbit",
@@ -23,6 +30,7 @@ def to_text(report: dict) -> str:
         f"banks of {size['bank_words']:,} words, {size['tables']} tables",
         "",
     ]
+    grade = "" if report["grade"] is None else f"speed grade {report['grade']}, "
     image = report.get("image")
     if image is not None:
         lines += [f"image      {image['name']}, {image['words']:,} words, {image['sha256']}"]
@@ -30,7 +38,7 @@ def to_text(report: dict) -> str:
         lines += ["image      none: `secateur device load` loads one over the UART"]
     lines += [
         f"clock      {report['clock_mhz']:g} MHz; {report['fmax_mhz']} MHz after routing "
-        f"({report['die']}, speed grade {report['grade']}, seed {report['seed']}): "
+        f"({report['die']}, {grade}seed {report['seed']}): "
         f"{'met' if report['passed'] else 'missed'}",
         f"UART       {report['baud']:,} baud, 8 bits, no parity, one stop bit",
         f"program    {report['program']}",

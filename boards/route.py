@@ -22,19 +22,28 @@ def silent(stage: str, note: str) -> None:
     """Shows nothing."""
 
 
+def note_progress(progress: Progress) -> Callable[[str], None]:
+    """What takes a tool's lines and passes on how far it is."""
+
+    def line(text: str) -> None:
+        found, placer, router = _PASS.match(text), _PLACER.search(text), _ROUTER.match(text)
+        if found:
+            progress("synthesis", found.group(1).lower())
+        elif placer:
+            progress("placement", f"iteration {placer.group(1) or placer.group(2)}")
+        elif router:
+            progress("routing", f"{int(router.group(1)):,} connections left")
+
+    return line
+
+
 def synthesise(
     folder: Path, top: str, progress: Progress = silent, timeout: float | None = None
 ) -> None:
     """``top``.v to the netlist ``top``.json."""
-
-    def line(text: str) -> None:
-        found = _PASS.match(text)
-        if found:
-            progress("synthesis", found.group(1).lower())
-
     progress("synthesis", "")
     script = f"read_verilog {top}.v; synth_ecp5 -top {top} -json {top}.json"
-    tools.run(["yosys", "-p", script], folder, timeout=timeout, line=line)
+    tools.run(["yosys", "-p", script], folder, timeout=timeout, line=note_progress(progress))
 
 
 def route(
@@ -49,19 +58,12 @@ def route(
     timeout: float | None = None,
 ) -> dict:
     """Place and route a netlist; nextpnr's report. Missed clocks are no failure here."""
-
-    def line(text: str) -> None:
-        placer, router = _PLACER.search(text), _ROUTER.match(text)
-        if placer:
-            progress("placement", f"iteration {placer.group(1) or placer.group(2)}")
-        elif router:
-            progress("routing", f"{int(router.group(1)):,} connections left")
-
     progress("placement", "")
     report = folder / f"report-{seed}.json"
     switch, grade = DIES[die]
     command = ["nextpnr-ecp5", switch, "--package", package, "--speed", str(grade)]
     command += ["--json", f"{top}.json", "--seed", str(seed), "--report", report.name]
     command += ["--timing-allow-fail", *options]
+    line = note_progress(progress)
     tools.run(command, folder, log=f"nextpnr-{seed}.log", timeout=timeout, line=line)
     return json.loads(report.read_text())

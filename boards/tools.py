@@ -10,18 +10,22 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-#: What a build needs. Place and route and packing must come from one release, so that native tools
-#: are taken only if all are there.
-ECP5_TOOLS = ("yosys", "nextpnr-ecp5", "ecppack")
+#: What a build needs, by flow. Place and route and packing must come from one release, so that
+#: native tools are taken only if all are there.
+TOOLS = {
+    "ecp5": ("yosys", "nextpnr-ecp5", "ecppack"),
+    "ice40": ("yosys", "nextpnr-ice40", "icepack"),
+}
 
 
 class ToolError(Exception):
     """A tool is missing, failed, or took too long: one line on which, and where its log is."""
 
 
-def use_native() -> bool:
-    """Whether all tools are on PATH under their own names."""
-    return all(shutil.which(name) for name in ECP5_TOOLS)
+def use_native(name: str) -> bool:
+    """Whether all tools of a flow with this one are on PATH under their own names."""
+    flows = [names for names in TOOLS.values() if name in names]
+    return any(all(map(shutil.which, names)) for names in flows) or not flows
 
 
 def locate(name: str) -> str:
@@ -32,15 +36,15 @@ def locate(name: str) -> str:
     ToolError : neither is there
     """
     native = shutil.which(name)
-    if native and (use_native() or name not in ECP5_TOOLS):
+    if native and use_native(name):
         return native
     wheel = f"yowasp-{name.removeprefix('yowasp-')}"
     beside = Path(sys.executable).parent / wheel
     found = str(beside) if beside.is_file() else shutil.which(wheel)
     if found is None:
         raise ToolError(
-            f"{name} is not here; install the wheels (pip install 'secateur[fpga]') or put yosys, "
-            f"nextpnr-ecp5 and ecppack on PATH"
+            f"{name} is not here; install the wheels (pip install 'secateur[fpga]') or put all "
+            f"tools of the flow on PATH"
         )
     return found
 
@@ -96,9 +100,9 @@ def run(
         raise ToolError(f"{command[0]} failed{said}; see {folder / log}")
 
 
-def versions() -> dict[str, str]:
-    """What each tool says that it is, by name."""
-    return {name: _version(name) for name in ECP5_TOOLS}
+def versions(flow: str) -> dict[str, str]:
+    """What each tool of a flow says that it is, by name."""
+    return {name: _version(name) for name in TOOLS[flow]}
 
 
 def _version(name: str) -> str:

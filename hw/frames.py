@@ -198,15 +198,16 @@ class FrameTransmitter(wiring.Component):
             crc.data.eq(Mux(section == Section.CRC, crc.crc[:8], item.data)),
             empty.eq(header.write | (header.count == 0)),
         ]
+        # Known a cycle after the index, and wanted in DIGEST, three cycles after it or more.
         with m.Switch(section):
             with m.Case(Section.HEADER):
-                m.d.comb += last.eq(index == HEADER_BYTES - 1)
+                m.d.sync += last.eq(index == HEADER_BYTES - 1)
             with m.Case(Section.WORDS):
-                m.d.comb += last.eq(index + 1 == WORD_BYTES * header.count)
+                m.d.sync += last.eq(index + 1 == WORD_BYTES * header.count)
             with m.Case(Section.CRC):
-                m.d.comb += last.eq(index == CRC_BYTES - 1)
+                m.d.sync += last.eq(index == CRC_BYTES - 1)
             with m.Default():
-                m.d.comb += last.eq(1)
+                m.d.sync += last.eq(1)
         with m.Switch(step):
             with m.Case(Step.IDLE):
                 m.d.sync += [section.eq(Section.BEGIN), index.eq(0)]

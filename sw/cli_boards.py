@@ -34,7 +34,7 @@ def list_boards(as_json: Json = False) -> None:
             "bank_words": board.geometry.bank_words,
             "clock_mhz": board.clock / 1e6,
             "baud": board.baud,
-            "built_here": board.flow == "ecp5",
+            "built_here": board.die != "",
         }
         for board in BOARDS.values()
     ]

@@ -20,6 +20,7 @@ SCHEMATICS = {
     "ulx3s": ("G2 M1 L4 B2 C2", False),
     "orangecrab": ("A9 N17 M18 M3 K4", True),
     "ecpix5": ("K23 R26 R24 R21 T23", True),
+    "icebreaker": ("35 6 9 37 11", True),
     "arty": ("E3 A9 D10 H5 J5", False),
 }
 LEAST_MULTIPLIERS = {"25F": 24, "45F": 64, "85F": 128}
@@ -33,11 +34,12 @@ def test_pins(name: str) -> None:
     assert list(board.pins) == ["clk", "rx", "tx", "running", "error"]
     assert [board.pins[port].inverted for port in ("running", "error")] == [inverted] * 2
     assert not any(board.pins[port].inverted for port in ("clk", "rx", "tx"))
-    standard = {"ecp5": "IO_TYPE", "vivado": "IOSTANDARD"}[board.flow]
-    assert all(pin.attributes[standard] == "LVCMOS33" for pin in board.pins.values())
+    standard = {"ecp5": "IO_TYPE", "vivado": "IOSTANDARD", "ice40": "IO_STANDARD"}[board.flow]
+    wanted = {"SB_LVCMOS", "SB_LVTTL"} if board.flow == "ice40" else {"LVCMOS33"}
+    assert {pin.attributes[standard] for pin in board.pins.values()} == wanted
 
 
-@pytest.mark.parametrize("name", [name for name, board in BOARDS.items() if board.die])
+@pytest.mark.parametrize("name", [n for n, board in BOARDS.items() if board.flow == "ecp5"])
 def test_engines_are_the_presets_and_fit(name: str) -> None:
     board = BOARDS[name]
     geometry = board.geometry

