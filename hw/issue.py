@@ -223,16 +223,17 @@ class Issue(wiring.Component):
                 with m.If(self.enable & wiped):
                     m.d.sync += flow.go(State.RUN)
             with m.Case(State.RUN):
-                with m.If(issue):
+                # Configuration is never held, and does not wait for what holds body words.
+                with m.If(self.fetched.valid & is_config):
                     m.d.sync += flow.loading.eq(loads)
                     with m.If(starts | loads):
                         m.d.sync += flow.enter(State.SETUP, SETUP_CYCLES, SETUP_CYCLES == 1)
                     with m.If(fills_table):
                         m.d.sync += flow.enter(State.LANDING, self.geometry.n, 0)
                         m.d.sync += flow.fills.eq(1)
-                    with m.If(word.layer_last):
-                        m.d.sync += flow.enter(State.LANDING, spec.tail_cycles(p) - 1, 0)
-                        m.d.sync += flow.ending.eq(registers[Reg.FLAGS][spec.FLAG_RESULT])
+                with m.If(issue & word.layer_last):
+                    m.d.sync += flow.enter(State.LANDING, spec.tail_cycles(p) - 1, 0)
+                    m.d.sync += flow.ending.eq(registers[Reg.FLAGS][spec.FLAG_RESULT])
             with m.Case(State.SETUP):
                 with m.If(flow.last):
                     with m.If(flow.loading):

@@ -108,15 +108,20 @@ class UartTransmitter(wiring.Component):
         left = Signal(range(10))  # bits after the one on the line
         bits = Signal(8, reset_less=True)
         last = Signal()
-        m.d.comb += [last.eq(wait == 0), self.bytes.ready.eq((left == 0) & last)]
+        free = Signal(init=1)  # nothing is left, in the last cycle of the stop bit and from then on
+        m.d.comb += [last.eq(wait == 0), self.bytes.ready.eq(free)]
         m.d.sync += wait.eq(Mux(last, 0, wait - 1))
+        with m.If((left == 0) & (wait == 1)):
+            m.d.sync += free.eq(1)
+        with m.Elif(self.bytes.valid & free):
+            m.d.sync += free.eq(0)
         with m.If(last & (left != 0)):
             m.d.sync += [
                 Cat(self.tx, bits).eq(Cat(bits, 1)),
                 left.eq(left - 1),
                 wait.eq(self.divisor - 1),
             ]
-        with m.Elif(self.bytes.valid & last):
+        with m.Elif(self.bytes.valid & free):
             m.d.sync += [
                 self.tx.eq(0),
                 bits.eq(self.bytes.payload),

@@ -64,14 +64,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def board(folder: Path) -> Iterator[str]:
     """The port that `secateur device serve` prints, until Ctrl-C ends it."""
-    command = [sys.executable, "-c", "from secateur.cli import main; main()", "device", "serve"]
+    # Where the tests run in the background of a shell, Ctrl-C is ignored, and children inherit it.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from secateur.cli import main; main()"
+    )
+    command = [sys.executable, "-c", program, "device", "serve"]
     with subprocess.Popen(
         [*command, "--target", str(folder / "t.toml")], stdout=subprocess.PIPE, text=True
     ) as served:
-        assert served.stdout is not None
-        yield served.stdout.readline().strip()
-        served.send_signal(signal.SIGINT)
-        assert served.wait(timeout=60) == 130
+        try:
+            assert served.stdout is not None
+            yield served.stdout.readline().strip()
+            served.send_signal(signal.SIGINT)
+            assert served.wait(timeout=60) == 130
+        finally:
+            served.kill()
 
 
 @pytest.fixture
