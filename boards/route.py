@@ -9,6 +9,7 @@ from pathlib import Path
 
 from . import tools
 from .sites import DIES
+from .tools import ToolError
 
 #: Called with a stage and what it is at.
 Progress = Callable[[str, str], None]
@@ -42,8 +43,16 @@ def synthesise(
 ) -> None:
     """``top``.v to the netlist ``top``.json."""
     progress("synthesis", "")
-    script = f"read_verilog {top}.v; synth_ecp5 -top {top} -json {top}.json"
-    tools.run(["yosys", "-p", script], folder, timeout=timeout, line=note_progress(progress))
+    line = note_progress(progress)
+    begin, end = f"read_verilog {top}.v; synth_ecp5 -top {top}", f"-json {top}.json"
+    try:
+        tools.run(["yosys", "-p", f"{begin} {end}"], folder, timeout=timeout, line=line)
+    except ToolError:
+        # ABC9 of yosys 0.70 dies on some netlists, without a word; the older ABC maps them.
+        progress("synthesis", "once more, with ABC")
+        luts = f"{begin} -run :map_luts; abc -dress -lut 4:7; clean"
+        rest = f"synth_ecp5 -top {top} -run map_cells: {end}"
+        tools.run(["yosys", "-p", f"{luts}; {rest}"], folder, timeout=timeout, line=line)
 
 
 def route(

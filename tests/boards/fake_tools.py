@@ -41,6 +41,8 @@ def main(name: str, arguments: list[str]) -> None:
         print(VERSIONS[name])
     elif name == "yosys":
         print("1.2.3. Executing OPT pass.")
+        if os.environ.get("FAKE_ABC9") == "dies" and "abc -dress" not in arguments[-1]:
+            sys.exit(1)
         shutil.copy("top.v", "top.json")
     elif name in ("ecppack", "icepack"):
         shutil.copy(*arguments[-2:])
