@@ -28,7 +28,7 @@ class Box(wiring.Component):
     """An engine's ports and nothing behind them."""
 
     def __init__(self, engine: Engine) -> None:
-        self.geometry, self.init = engine.geometry, engine.init
+        self.geometry, self.init, self.compact = engine.geometry, engine.init, engine.compact
         engine._MustUse__silence = True  # it is not built
         super().__init__(engine.signature)
 
