@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import tools
+from .packing import yield_to_loops
 from .sites import DIES
-from .tools import ToolError
 
 #: Called with a stage and what it is at.
 Progress = Callable[[str, str], None]
@@ -43,16 +43,17 @@ def synthesise(
 ) -> None:
     """``top``.v to the netlist ``top``.json."""
     progress("synthesis", "")
-    line = note_progress(progress)
-    begin, end = f"read_verilog {top}.v; synth_ecp5 -top {top}", f"-json {top}.json"
-    try:
-        tools.run(["yosys", "-p", f"{begin} {end}"], folder, timeout=timeout, line=line)
-    except ToolError:
-        # ABC9 of yosys 0.70 dies on some netlists, without a word; the older ABC maps them.
-        progress("synthesis", "once more, with ABC")
-        luts = f"{begin} -run :map_luts; abc -dress -lut 4:7; clean"
-        rest = f"synth_ecp5 -top {top} -run map_cells: {end}"
-        tools.run(["yosys", "-p", f"{luts}; {rest}"], folder, timeout=timeout, line=line)
+    # Names with brackets, of elements of arrays, are taken for bits of others after ABC9, and
+    # yosys 0.70 stops there.
+    steps = [
+        f"read_verilog {top}.v",
+        f"synth_ecp5 -top {top} -run begin:coarse",
+        "proc; flatten; rename -hide w:*[[]*",
+        f"synth_ecp5 -top {top} -run coarse: -json {top}.json",
+    ]
+    command = ["yosys", "-p", "; ".join(steps)]
+    tools.run(command, folder, timeout=timeout, line=note_progress(progress))
+    yield_to_loops(folder / f"{top}.json")
 
 
 def route(

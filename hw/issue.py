@@ -56,7 +56,7 @@ class _Flow:
         self.last = Signal()
 
     def go(self, state: State) -> list:
-        """Assignments that enter ``state``, which has no last cycle of its own."""
+        """Assignments that enter ``state``; ``left`` and ``last`` are set elsewhere, if at all."""
         return [
             self.state.eq(state),
             self.run.eq(state is State.RUN),
@@ -137,9 +137,9 @@ class Issue(wiring.Component):
 
         # What much depends on has flip-flops of its own beside the state.
         flow = _Flow()
-        gate, room = self._gate(m, flow.run & self.fetched.valid & self.fetched.ready)
-        held = word.group_last & ~(gate & room)
         issue = self.fetched.valid & self.fetched.ready
+        gate, room = self._gate(m, issue & word.group_last)
+        held = word.group_last & ~(gate & room)
         accepted = Signal()
         wiping, wiped = self._wipe(m)
         m.d.comb += [
@@ -223,16 +223,19 @@ class Issue(wiring.Component):
                 with m.If(self.enable & wiped):
                     m.d.sync += flow.go(State.RUN)
             with m.Case(State.RUN):
+                # How long the next state lasts does not wait for whether the word issues.
+                setup = Mux(fills_table, self.geometry.n, SETUP_CYCLES)
+                m.d.sync += flow.left.eq(Mux(is_config, setup, spec.tail_cycles(p) - 1))
+                m.d.sync += flow.last.eq(0)
                 # Configuration is never held, and does not wait for what holds body words.
                 with m.If(self.fetched.valid & is_config):
                     m.d.sync += flow.loading.eq(loads)
                     with m.If(starts | loads):
-                        m.d.sync += flow.enter(State.SETUP, SETUP_CYCLES, SETUP_CYCLES == 1)
+                        m.d.sync += flow.go(State.SETUP)
                     with m.If(fills_table):
-                        m.d.sync += flow.enter(State.LANDING, self.geometry.n, 0)
-                        m.d.sync += flow.fills.eq(1)
+                        m.d.sync += [*flow.go(State.LANDING), flow.fills.eq(1)]
                 with m.If(issue & word.layer_last):
-                    m.d.sync += flow.enter(State.LANDING, spec.tail_cycles(p) - 1, 0)
+                    m.d.sync += flow.go(State.LANDING)
                     m.d.sync += flow.ending.eq(registers[Reg.FLAGS][spec.FLAG_RESULT])
             with m.Case(State.SETUP):
                 with m.If(flow.last):
@@ -277,28 +280,34 @@ class Issue(wiring.Component):
             m.d.sync += wiped.eq(1)
         return wiping, wiped
 
-    def _gate(self, m: Module, issue):
-        """Whether the last word of a group may issue: the drain is free, and the result queue."""
-        group = issue & self.fetched.payload.group_last
+    def _gate(self, m: Module, issues):
+        """Whether the last word of a group may issue: the drain is free, and the result queue.
+
+        That of the next group comes MIN_ROW_WORDS cycles or more after this one, so that both may
+        learn late what has issued.
+        """
         regs = self.registers
-        lanes = regs[Reg.LANES]
+        lanes = regs[Reg.LANES][: self.geometry.p.bit_length()]
         depth = self.results
-        is_result = regs[Reg.FLAGS][spec.FLAG_RESULT]
+        group = Signal()
+        few = Signal()  # so few lanes that the drain is free before any other group ends
+        less = Signal.like(lanes)
         gate = Signal(init=1)
-        room = Signal(init=1)
-        left = Signal(range(self.geometry.p + 1))
-        single = Signal()
-        m.d.sync += single.eq(lanes == 1)
+        left = Signal.like(lanes)
+        is_result = regs[Reg.FLAGS][spec.FLAG_RESULT]
+        m.d.sync += [group.eq(issues), few.eq(lanes <= 2), less.eq(lanes - 2)]
         with m.If(group):
-            m.d.sync += [gate.eq(single), left.eq(lanes - 1)]
+            m.d.sync += [gate.eq(few), left.eq(less)]
         with m.Elif(~gate):
             m.d.sync += [gate.eq(left == 1), left.eq(left - 1)]
         reserved = Signal(range(depth + 1))
         most = Signal(range(depth + 1))
-        take = Mux(group & is_result, lanes[: len(left)], 0)
+        room = Signal(init=1)
+        take = Signal.like(lanes)
         m.d.sync += [
+            take.eq(Mux(issues & is_result, lanes, 0)),
             reserved.eq(reserved + take - self.released),
-            most.eq(depth - lanes[: len(left)]),
+            most.eq(depth - lanes),
             room.eq(~is_result | (reserved <= most)),
         ]
         return gate, room

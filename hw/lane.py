@@ -19,10 +19,10 @@ AT_SELECT = RAM_LATENCY
 AT_CHOICE = AT_SELECT + SELECT_LATENCY
 AT_FIRST = AT_CHOICE + CHOICE_LATENCY
 AT_WEIGHTS = AT_FIRST + MAXIMUM_LATENCY
-#: The product has a fabric register on either side.
-AT_LAST = AT_WEIGHTS + MULTIPLY_LATENCY + 1
-#: Sums are in ``shadow`` one cycle after ``last``.
-AT_SHADOW = AT_LAST + 1
+#: The product has a fabric register on either side, and ``last`` one in every lane.
+AT_LAST = AT_WEIGHTS + MULTIPLY_LATENCY
+#: Sums are in ``shadow`` two cycles after ``last``.
+AT_SHADOW = AT_LAST + 2
 
 
 def control_layout(n: int) -> data.StructLayout:
@@ -36,7 +36,7 @@ def control_layout(n: int) -> data.StructLayout:
             "weights": data.ArrayLayout(signed(WEIGHT_BITS), n),  # AT_WEIGHTS; 0: no word
             "latch": 1,  # AT_WEIGHTS: operands become gates
             "gated": 1,  # AT_WEIGHTS: gates are the weights
-            "last": 1,  # AT_LAST: hand over and clear
+            "last": 1,  # AT_LAST: hand over and clear in the cycle after
         }
     )
 
@@ -80,8 +80,9 @@ class Lane(wiring.Component):
         m.d.comb += self.control_next.eq(control_next)
         byte = self._select(m)
         word = data.View(self.word.shape(), delay(m, self.word, SELECT_LATENCY, "word"))
-        hand_over = Signal()
-        m.d.comb += hand_over.eq(control.last & self.enable)
+        last = Signal(reset_less=True)
+        idle = Signal(reset_less=True)  # nothing is handed over
+        m.d.sync += [last.eq(control.last), idle.eq(~(control.last & self.enable))]
         for lane in range(self.n):
             value = Signal(OPERAND_BITS, name=f"value{lane}", reset_less=True)
             chosen = Mux(control.broadcast, byte, word[lane])
@@ -112,9 +113,9 @@ class Lane(wiring.Component):
             shadow = Signal(signed(spec.ACC_BITS), name=f"shadow{lane}", reset_less=True)
             m.d.comb += [total.eq(accumulator + product), self.shadow[lane].eq(shadow)]
             m.d.sync += [accumulator.eq(total), shadow.eq(total)]
-            with m.If(control.last):
+            with m.If(last):
                 m.d.sync += accumulator.eq(0)
-            with m.If(~hand_over):
+            with m.If(idle):
                 m.d.sync += shadow.eq(0)
         return m
 

@@ -1,6 +1,6 @@
 """yosys, nextpnr and packers that only carry the memories' contents through.
 
-The netlist is the Verilog itself; nextpnr numbers the block RAMs in an order that its seed draws,
+The netlist is the Verilog itself, in JSON; nextpnr numbers block RAMs in an order of its seed,
 reads each INITVAL as 16 fields of 20 bits and writes them as pairs of 9 bits; ecppack copies.
 FAKE_FMAX is the clock that nextpnr reports.
 """
@@ -41,9 +41,8 @@ def main(name: str, arguments: list[str]) -> None:
         print(VERSIONS[name])
     elif name == "yosys":
         print("1.2.3. Executing OPT pass.")
-        if os.environ.get("FAKE_ABC9") == "dies" and "abc -dress" not in arguments[-1]:
-            sys.exit(1)
-        shutil.copy("top.v", "top.json")
+        netlist = {"modules": {}, "verilog": Path("top.v").read_text()}
+        Path("top.json").write_text(json.dumps(netlist))
     elif name in ("ecppack", "icepack"):
         shutil.copy(*arguments[-2:])
     else:
@@ -55,7 +54,8 @@ def main(name: str, arguments: list[str]) -> None:
 def route(seed: int, options: dict[str, str]) -> None:
     print("Info:     at iteration #1, type ALL: wirelen solved = 1")
     print("Info:       1000 |       39        960 |   39   960 |      5555|       0.10       0.10|")
-    blocks = re.findall(r"DP16KD #\((.*?)\) ", Path("top.json").read_text(), re.DOTALL)
+    verilog = json.loads(Path("top.json").read_text())["verilog"]
+    blocks = re.findall(r"DP16KD #\((.*?)\) ", verilog, re.DOTALL)
     random.Random(seed).shuffle(blocks)
     text = [".device LFE5U-25F\n\n.tile R1C1:X\narc: A B\n"]
     for wid, block in enumerate(blocks, 3):

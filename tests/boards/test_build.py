@@ -162,15 +162,6 @@ def test_without_an_image_there_is_a_ram(secateur, folder: Path) -> None:  # typ
     assert secateur("build --board arty-a7-100t --target t.toml -o arty")[0] == 0
 
 
-def test_a_netlist_that_kills_abc9_is_mapped_by_abc(  # type: ignore[no-untyped-def]
-    secateur, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FAKE_ABC9", "dies")
-    status, out, err = secateur("build --board ulx3s-25f --target t.toml --image a.sec -o out")
-    assert status == 0, err
-    assert "151.2 MHz after routing" in out
-
-
 def test_a_missed_clock_is_no_bitstream(  # type: ignore[no-untyped-def]
     secateur, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
