@@ -153,7 +153,8 @@ class Step(enum.Enum):
     ADDRESS = 1
     FETCH = 2
     SEND = 3
-    DIGEST = 4
+    FEED = 4  # the CRC, with what has been sent
+    DIGEST = 5
 
 
 class FrameTransmitter(wiring.Component):
@@ -193,7 +194,7 @@ class FrameTransmitter(wiring.Component):
             self.items.payload.eq(item),
             self.answer.ready.eq((step == Step.DIGEST) & (section == Section.END)),
             crc.clear.eq(section == Section.BEGIN),
-            crc.valid.eq(self.items.valid & self.items.ready),
+            crc.valid.eq(step == Step.FEED),
             # What it is fed with of its own value, it forgets: the next byte comes to the front.
             crc.data.eq(Mux(section == Section.CRC, crc.crc[:8], item.data)),
             empty.eq(header.write | (header.count == 0)),
@@ -228,7 +229,9 @@ class FrameTransmitter(wiring.Component):
                         m.d.sync += item.end.eq(1)
             with m.Case(Step.SEND):
                 with m.If(self.items.ready):
-                    m.d.sync += step.eq(Step.DIGEST)
+                    m.d.sync += step.eq(Step.FEED)
+            with m.Case(Step.FEED):
+                m.d.sync += step.eq(Step.DIGEST)
             with m.Case(Step.DIGEST):
                 with m.If(section == Section.END):
                     m.d.sync += step.eq(Step.IDLE)
