@@ -12,6 +12,7 @@ from secateur.hw.protocol import MAX_ACCESSES
 from secateur.hw.registers import BY_NAME, field
 from secateur.hw.spec import Error, Status
 
+from .fit import misfit
 from .link import QUIET_READS, SILENCE, Link, LinkError
 
 #: Seconds without progress after which an engine that answers is given up all the same.
@@ -157,7 +158,9 @@ class Device:
 
         With a ROM nothing is loaded; the engine checks what it has.
         """
-        self._check_fit(image)
+        problem = misfit(image, self.identity, "device")
+        if problem is not None:
+            raise DeviceError(f"the image does not fit: {problem}")
         self.write("CONTROL", field("CONTROL", "RESET").mask)
         words = [] if self.identity.rom else _words(image, 4)
         for at in range(0, len(words), MAX_ACCESSES):
@@ -167,24 +170,6 @@ class Device:
             if progress is not None:
                 progress(min(4 * (at + len(part)), len(image)))
         self._wait(lambda: self.state() not in (Status.LOADING, Status.CHECKING), "check the image")
-
-    def _check_fit(self, image: bytes) -> None:
-        has = self.identity
-        if len(image) < spec.HEADER.size:
-            raise DeviceError(f"the image has {len(image)} bytes, fewer than its header")
-        _, _, n, p, tables, words, bank_words, _, _ = spec.HEADER.unpack_from(image)
-        if (n, p) != (has.n, has.p):
-            raise DeviceError(
-                f"the image was compiled for {n}x{p}, the device is {has.n}x{has.p}; compile the "
-                f"model for it"
-            )
-        for what, needed, there in (
-            ("words of weight memory", words, has.weight_words),
-            ("words a bank", bank_words, has.bank_words),
-            ("activation tables", tables, has.tables),
-        ):
-            if needed > there:
-                raise DeviceError(f"the image needs {needed} {what}, the device has {there}")
 
     def restart(self) -> None:
         """Keep the image, forget all else: a new sequence begins."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from secateur.hw.spec import HEADER, Geometry
 
 from .board import BoardError
+from .fit import misfit
 
 
 @dataclass(frozen=True)
@@ -25,21 +26,10 @@ class Image:
         ------
         BoardError : the engine would refuse it
         """
-        if len(stream) < HEADER.size:
-            raise BoardError(f"{name}: not an image: {len(stream)} bytes")
-        _, _, n, p, tables, words, bank_words, _, _ = HEADER.unpack_from(stream)
-        if (n, p) != (geometry.n, geometry.p):
-            raise BoardError(
-                f"{name}: compiled for {n}x{p}, the engine is {geometry.n}x{geometry.p}; compile "
-                f"the model for it"
-            )
-        for what, needed, there in (
-            ("words of weight memory", words, geometry.weight_words),
-            ("words of banks", bank_words, geometry.bank_words),
-            ("activation tables", tables, geometry.tables),
-        ):
-            if needed > there:
-                raise BoardError(f"{name}: needs {needed} {what}, the engine has {there}")
+        problem = misfit(stream, geometry, "engine")
+        if problem is not None:
+            raise BoardError(f"{name}: {problem}")
+        words = HEADER.unpack_from(stream)[5]
         size = geometry.word_bytes
         found = [stream[at : at + size] for at in range(0, words * size, size)]
         return cls(name, stream, [int.from_bytes(word, "little") for word in found])

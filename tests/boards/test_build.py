@@ -222,7 +222,7 @@ def test_bad_input_is_one_line(line: str, says: str, secateur, folder: Path) -> 
 def test_banks_and_tables_must_suffice(folder: Path) -> None:
     stream = bytearray(image(1))
     stream[12:16] = (32).to_bytes(4, "little")
-    with pytest.raises(BoardError, match=r"a: needs 32 words of banks, the engine has 16"):
+    with pytest.raises(BoardError, match=r"a: needs 32 words a bank, the engine has 16"):
         build(DESIGN, bytes(stream), "a", folder)
     stream = bytearray(image(1))
     stream[7] = 1

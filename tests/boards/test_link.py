@@ -188,7 +188,7 @@ def test_refusals_of_the_engine_have_reasons() -> None:
     device = Device(Link(model), patience=0.05)
     with pytest.raises(DeviceError, match="the device holds no image; load one first"):
         device.run(bytes(INPUT_WORDS * N), BEATS)
-    with pytest.raises(DeviceError, match="the image has 10 bytes, fewer than its header"):
+    with pytest.raises(DeviceError, match="10 bytes are no image, its header has 24"):
         device.load(image[:10])
     with pytest.raises(DeviceError, match=r"version is not the engine's \(VERSION\)"):
         device.load(make_image(0, version=9))

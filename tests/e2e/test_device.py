@@ -280,7 +280,10 @@ def test_bad_input_is_one_line(board: str, secateur, folder: Path, monkeypatch) 
         ("info --port /dev/ttyNONE", "/dev/ttyNONE: the port cannot be opened: "),
         ("info --port t.toml", "t.toml: the port cannot be opened: "),
         (f"info --port {os.ttyname(slave)}", ": no answer from the device; check the cable"),
-        (f"load other.sec --port {board}", "other.sec: the image was compiled for 2x2, the device"),
+        (
+            f"load other.sec --port {board}",
+            "other.sec: the image does not fit: compiled for 2x2",
+        ),
         (f"load text.sec --port {board}", "text.sec: not a Secateur image"),
         (f"load t.sec --key p.pem --port {board}", "t.sec: unsigned (no t.sec.sig)"),
         (f"run t.sec --input shape.npz --port {board}", "shape.npz: input 'x' has shape"),
