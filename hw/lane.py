@@ -120,9 +120,9 @@ class Lane(wiring.Component):
         return m
 
     def _select(self, m: Module):
-        """One byte of the word, by halves of the select's bits."""
+        """One byte of the word, in two steps; the first, behind the RAM, is the smaller."""
         bits = ceil_log2(self.n)
-        low_bits = -(-bits // 2)
+        low_bits = max(bits // 2, 1)
         low = self.control.select[:low_bits]
         if bits > low_bits:
             high = delay(m, self.control.select[low_bits:], 1, "select_high")
