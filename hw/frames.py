@@ -93,7 +93,11 @@ class FrameReceiver(wiring.Component):
         position = Signal(range(longest + 2))  # bytes of this frame; one more than fit: too long
         bad = Signal(init=1)  # the first frame counts from its first END on
         held = Signal()
-        # Both follow the header by a cycle; it is whole at least CRC_BYTES bytes before they count.
+        # All of these are a cycle late: bytes come BYTE_CYCLES after each other.
+        inside = Signal()
+        over = Signal()
+        right = Signal()
+        fits = Signal()
         expected = Signal(range(longest + 2))
         plain = Signal()
         words = Signal(6)
@@ -104,12 +108,7 @@ class FrameReceiver(wiring.Component):
             crc.data.eq(self.byte),
             crc.valid.eq(self.byte_valid),
             crc.clear.eq(self.end),
-            self.write_en.eq(
-                self.byte_valid
-                & ~held
-                & (position >= HEADER_BYTES)
-                & (position < HEADER_BYTES + CHUNK)
-            ),
+            self.write_en.eq(self.byte_valid & ~held & inside),
             self.write_addr.eq(position - HEADER_BYTES),
             self.write_data.eq(self.byte),
         ]
@@ -117,20 +116,22 @@ class FrameReceiver(wiring.Component):
         m.d.sync += [
             expected.eq(HEADER_BYTES + CRC_BYTES + WORD_BYTES * words),
             plain.eq(~header.answer & ~header.refused & few),
+            inside.eq((position >= HEADER_BYTES) & (position < HEADER_BYTES + CHUNK)),
+            over.eq(position == longest + 1),
+            right.eq(crc.crc == RESIDUE),
+            fits.eq(position == expected),
         ]
         with m.If(held & self.frame.ready):
             m.d.sync += held.eq(0)
         with m.If(self.byte_valid & held | self.broken):
             m.d.sync += bad.eq(1)
-        with m.If(self.byte_valid & ~held & (position != longest + 1)):
+        with m.If(self.byte_valid & ~held & ~over):
             m.d.sync += position.eq(position + 1)
             with m.If(position < HEADER_BYTES):
                 raw = header.as_value()
                 m.d.sync += raw.eq(Cat(raw[8:], self.byte))
         with m.If(self.end):
             m.d.sync += [position.eq(0), bad.eq(0)]
-            right = crc.crc == RESIDUE
-            fits = position == expected
             with m.If(right & fits & plain & ~bad & ~self.broken & ~held):
                 m.d.sync += held.eq(1)
         return m

@@ -11,7 +11,8 @@ class Outlet(wiring.Component):
     """One beat of the results, for the stream or for the register, whichever was wanted.
 
     A beat that is valid on the stream stays, unchanged, until it is taken, whatever the engine and
-    ``quiet`` do meanwhile. No path leads from ``ready`` to ``valid`` of the stream.
+    ``quiet`` do meanwhile. No path leads from ``ready`` to ``valid`` of the stream, nor from
+    ``beat.ready`` to the engine: the register takes a beat every other cycle.
 
     Parameters
     ----------
@@ -59,7 +60,7 @@ class Outlet(wiring.Component):
             m.d.sync += self.valid.eq(0)
         with m.If(self.beat.ready | self.quiet):
             m.d.sync += for_register.eq(0)
-        free = ~(self.valid & ~self.ready) & ~(for_register & ~self.beat.ready)
+        free = ~(self.valid & ~self.ready) & ~for_register
         m.d.comb += self.result.ready.eq(free & ~self.quiet)
         with m.If(self.result.valid & self.result.ready):
             m.d.sync += [
