@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from secateur.boards.build import build, swap
 from secateur.boards.catalogue import BOARDS
 from secateur.boards.contents import find_blocks, placeholder, read_blocks
 from secateur.boards.design import Design, place
-from secateur.cli import main
 from secateur.hw.spec import Geometry
 from tests.boards import fake_tools
 from tests.sw.image_files import image_file, random_words
@@ -48,20 +46,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "b.sec").write_bytes(image(2, words=300))
     (tmp_path / "t.toml").write_text(TOML)
     return tmp_path
-
-
-@pytest.fixture
-def secateur(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """Runs a command in the folder; (exit status, stdout, stderr)."""
-
-    def call(line: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["secateur", *line.split()])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
-
-    return call
 
 
 def weights(config: str, blocks: dict[str, list[int]]) -> np.ndarray:

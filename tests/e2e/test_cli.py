@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import zipfile
 from pathlib import Path
 
@@ -12,8 +11,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-
-from secateur.cli import main
 
 
 class Small(nn.Module):
@@ -84,21 +81,6 @@ def damage(archive: Path, to: Path) -> None:
         member = max(opened.infolist(), key=lambda info: info.file_size)
     data[member.header_offset + 100 + len(member.filename) + member.file_size // 2] ^= 16
     to.write_bytes(data)
-
-
-@pytest.fixture
-def secateur(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """Runs a command in the folder; (exit status, stdout, stderr)."""
-    monkeypatch.chdir(folder)
-
-    def call(line: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["secateur", *line.split()])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
-
-    return call
 
 
 @pytest.fixture

@@ -25,7 +25,6 @@ from torch import nn
 from secateur import api
 from secateur.boards.device import Device, DeviceError, open_port
 from secateur.boards.link import Link, LinkError, encode
-from secateur.cli import main
 from secateur.hw.spec import Geometry
 from secateur.sim import pty
 from secateur.sim.golden import parse, run
@@ -80,21 +79,6 @@ def board(folder: Path) -> Iterator[str]:
             assert served.wait(timeout=60) == 130
         finally:
             served.kill()
-
-
-@pytest.fixture
-def secateur(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """Runs a command in the folder; (exit status, stdout, stderr)."""
-    monkeypatch.chdir(folder)
-
-    def call(line: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["secateur", *line.split()])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
-
-    return call
 
 
 def test_run_equals_the_golden_interpreter(board: str, secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]

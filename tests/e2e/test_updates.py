@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 from torch import nn
 
 from secateur import api
-from secateur.cli import main
 from secateur.target import Target
 
 TOML = "n = 4\np = 2\nweight_words = 1024\nbank_words = 512\n"
@@ -33,21 +31,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for weight in model.parameters():
             weight.data += 0.004 * torch.randn_like(weight)
     return where
-
-
-@pytest.fixture
-def secateur(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """Runs a command in the folder; (exit status, stdout, stderr)."""
-    monkeypatch.chdir(folder)
-
-    def call(line: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["secateur", *line.split()])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
-
-    return call
 
 
 def test_an_update_from_signature_to_inference(secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
