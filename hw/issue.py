@@ -195,11 +195,13 @@ class Issue(wiring.Component):
         # writes nothing outside the windows of the banks.
         wrong = Signal()
         entries = spec.TABLE_ENTRIES * self.geometry.tables
-        past_tables = self.entry.address >= entries if entries else Const(1)
+        past_tables = Signal()
+        past = self.entry.address >= entries if entries else Const(1)
+        m.d.sync += past_tables.eq(self.entry.valid & past)
         m.d.sync += wrong.eq(
             (issue & (word.kind == Kind.HEAD_B) & word.first)
             | (checked & configuration.bad)
-            | (self.entry.valid & past_tables)
+            | past_tables
         )
         with m.If((wrong | stopwatch.over) & (flow.state != State.ERROR)):
             m.d.sync += flow.go(State.ERROR)
