@@ -140,14 +140,15 @@ class Issue(wiring.Component):
         issue = self.fetched.valid & self.fetched.ready
         gate, room = self._gate(m, issue & word.group_last)
         held = word.group_last & ~(gate & room)
+        # Only body words are held: what is done with others need not wait for that.
+        configures = flow.run & self.fetched.valid
         accepted = Signal()
         wiping, wiped = self._wipe(m)
         m.d.comb += [
             self.fetched.ready.eq(flow.run & ~held),
             self.input.ready.eq(flow.takes),
             accepted.eq(flow.takes & self.input.valid),
-            # Only body words are held: what a compact file is written with need not wait for that.
-            configuration.valid.eq(flow.run & self.fetched.valid if self.compact else self.valid),
+            configuration.valid.eq(configures if self.compact else self.valid),
             configuration.word.eq(self.word),
             configuration.loading.eq(flow.loading),
             configuration.wiped.eq(wiped),
@@ -167,7 +168,7 @@ class Issue(wiring.Component):
         with m.If(settled):
             m.d.sync += self.layer.eq(Mux(flow.loading, 0, self.layer + 1))
         self._host_writes(m, accepted, flow.clears | wiping, settled)
-        self._table_writes(m, issue & fills_table, flow.fills)
+        self._table_writes(m, configures & fills_table, flow.fills)
 
         # An inference ends in the first cycle in which the next word may issue.
         # The tables at the start of a program take no time of an inference, whichever it is.
@@ -199,7 +200,7 @@ class Issue(wiring.Component):
         past = self.entry.address >= entries if entries else Const(1)
         m.d.sync += past_tables.eq(self.entry.valid & past)
         m.d.sync += wrong.eq(
-            (issue & (word.kind == Kind.HEAD_B) & word.first)
+            (configures & (word.kind == Kind.HEAD_B) & word.first)
             | (checked & configuration.bad)
             | past_tables
         )
@@ -229,7 +230,6 @@ class Issue(wiring.Component):
                 setup = Mux(fills_table, self.geometry.n, SETUP_CYCLES)
                 m.d.sync += flow.left.eq(Mux(is_config, setup, spec.tail_cycles(p) - 1))
                 m.d.sync += flow.last.eq(0)
-                # Configuration is never held, and does not wait for what holds body words.
                 with m.If(self.fetched.valid & is_config):
                     m.d.sync += flow.loading.eq(loads)
                     with m.If(starts | loads):
@@ -307,7 +307,7 @@ class Issue(wiring.Component):
         room = Signal(init=1)
         take = Signal.like(lanes)
         m.d.sync += [
-            take.eq(Mux(issues & is_result, lanes, 0)),
+            take.eq(Mux(group & is_result, lanes, 0)),
             reserved.eq(reserved + take - self.released),
             most.eq(depth - lanes),
             room.eq(~is_result | (reserved <= most)),
