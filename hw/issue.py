@@ -168,7 +168,7 @@ class Issue(wiring.Component):
         with m.If(settled):
             m.d.sync += self.layer.eq(Mux(flow.loading, 0, self.layer + 1))
         self._host_writes(m, accepted, flow.clears | wiping, settled)
-        self._table_writes(m, configures & fills_table, flow.fills)
+        self._table_writes(m, flow.fills)
 
         # An inference ends in the first cycle in which the next word may issue.
         # The tables at the start of a program take no time of an inference, whichever it is.
@@ -330,8 +330,11 @@ class Issue(wiring.Component):
         with m.Elif(accepted | clearing):
             m.d.sync += index.eq(index + 1)
 
-    def _table_writes(self, m: Module, begin, writing) -> None:
-        """The entries of a word, a cycle late: the register before it has been written by then."""
+    def _table_writes(self, m: Module, writing) -> None:
+        """The entries of a word, a cycle late: the register before it has been written by then.
+
+        Every word comes in: what it is takes longer to say than what the state is.
+        """
         entries = Signal(8 * self.geometry.n, reset_less=True)
         late = Signal()
         m.d.sync += late.eq(writing)
@@ -340,7 +343,7 @@ class Issue(wiring.Component):
             self.entry.address.eq(self.registers[Reg.TABLE]),
             self.entry.data.eq(entries[:8]),
         ]
-        with m.If(begin):
+        with m.If(~writing):
             m.d.sync += entries.eq(self.fetched.payload.lanes)
         with m.Elif(late):
             m.d.sync += entries.eq(entries >> 8)

@@ -134,38 +134,39 @@ class Loader(wiring.Component):
             restart.eq(0),
             ended.eq(0),
         ]
-        with m.Switch(phase):
-            with m.Case(Phase.LOAD):
-                m.d.comb += self.image.ready.eq(~restart)
-                m.d.sync += [byte.eq(self.image.payload), valid.eq(self.image.valid)]
-                with m.If(self.image.valid & ~restart):
-                    m.d.sync += [word.eq(Cat(word[8:], self.image.payload)), lane.eq(lane + 1)]
-                    with m.If(lane == size - 1):
-                        m.d.sync += [
-                            lane.eq(0),
-                            self.write_en.eq(1),
-                            self.write_addr.eq(seen),
-                            seen.eq(seen + 1),
-                        ]
-                        with m.If(at_last):
-                            m.d.sync += phase.eq(Phase.CHECK)
-                            m.d.sync += restart.eq(1)
-            with m.Case(*((Phase.CHECK,) if self.compact else (Phase.CHECK, Phase.ACCEPTED))):
-                m.d.sync += [byte.eq(word), valid.eq(walked & (tick < size)), word.eq(word >> 8)]
-                with m.If(~last_tick):
-                    m.d.sync += [tick.eq(tick + 1), last_tick.eq(tick == period - 2)]
-                with m.Elif(arrived):
+        walking = Signal()  # a cycle late
+        m.d.sync += walking.eq(self.checking if self.compact else self.checking | self.accepted)
+        with m.If(self.loading):
+            m.d.comb += self.image.ready.eq(~restart)
+            m.d.sync += [byte.eq(self.image.payload), valid.eq(self.image.valid)]
+            with m.If(self.image.valid & ~restart):
+                m.d.sync += [word.eq(Cat(word[8:], self.image.payload)), lane.eq(lane + 1)]
+                with m.If(lane == size - 1):
                     m.d.sync += [
-                        tick.eq(0),
-                        last_tick.eq(0),
-                        word.eq(self.read_data),
-                        walked.eq(1),
+                        lane.eq(0),
+                        self.write_en.eq(1),
+                        self.write_addr.eq(seen),
                         seen.eq(seen + 1),
-                        self.read_addr.eq(self.read_addr + 1),
                     ]
-                    with m.If(at_end & walked):
-                        m.d.sync += [restart.eq(1), walked.eq(0), self.read_addr.eq(0)]
-                        m.d.sync += ended.eq(1)
+                    with m.If(at_last):
+                        m.d.sync += phase.eq(Phase.CHECK)
+                        m.d.sync += restart.eq(1)
+        with m.If(walking):
+            m.d.sync += [byte.eq(word), valid.eq(walked & (tick < size)), word.eq(word >> 8)]
+            with m.If(~last_tick):
+                m.d.sync += [tick.eq(tick + 1), last_tick.eq(tick == period - 2)]
+            with m.Elif(arrived):
+                m.d.sync += [
+                    tick.eq(0),
+                    last_tick.eq(0),
+                    word.eq(self.read_data),
+                    walked.eq(1),
+                    seen.eq(seen + 1),
+                    self.read_addr.eq(self.read_addr + 1),
+                ]
+                with m.If(at_end & walked):
+                    m.d.sync += [restart.eq(1), walked.eq(0), self.read_addr.eq(0)]
+                    m.d.sync += ended.eq(1)
         with m.If(restart):
             m.d.sync += [seen.eq(0), valid.eq(0)]
         with m.If(ended & self.checking):
