@@ -15,6 +15,8 @@ from .top import clocking, to_lpf, to_verilog
 
 #: The textual configuration of a placed design, for the flow's packer.
 ROUTED = "routed.config"
+#: nextpnr's placer weighs time twice as much as by default: the array spreads its lanes too far.
+PLACER = ("--placer-heap-timingweight", "20")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +109,7 @@ def place_again(
     if board.flow == "ice40":
         report = ice40.route(folder, board, design.clock, **common)
     else:
-        options = ["--lpf", "top.lpf", "--textcfg", ROUTED]
+        options = ["--lpf", "top.lpf", "--textcfg", ROUTED, *PLACER]
         package = PACKAGES[board.package]
         report = route(folder, "top", board.die, package=package, options=options, **common)
     return summarise(report, design.clock, folder / ROUTED)
