@@ -7,6 +7,7 @@ from pathlib import Path
 
 #: Sorts before every name that yosys makes.
 FIRST = "$0"
+_ADDENDS = ("A0", "B0", "C0", "D0", "A1", "B1", "C1", "D1")
 
 
 def yield_to_loops(file: Path) -> int:
@@ -51,6 +52,3 @@ def yield_to_loops(file: Path) -> int:
         renamed += len(aside)
     file.write_text(json.dumps(netlist))
     return renamed
-
-
-_ADDENDS = ("A0", "B0", "C0", "D0", "A1", "B1", "C1", "D1")

@@ -152,27 +152,6 @@ def moved_and_flipped(batch: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(flip[:, None, None, None], shifted.flip(3), shifted)
 
 
-def zoomed_and_lit(batch: Tensor, generator: torch.Generator) -> Tensor:
-    """Augmentation: of each image (batch, C, H, W), values from 0, a window of 70 to 100 % of its
-    height and width, anywhere up to slightly over the edge, enlarged to the whole; every other
-    mirrored; all of it, and each channel, brighter or darker by up to 15 %.
-    """
-    count, channels = batch.shape[:2]
-
-    def draw(low: float, high: float, *shape: int) -> Tensor:
-        return torch.rand(count, *shape, generator=generator) * (high - low) + low
-
-    size = draw(0.7, 1.0)
-    mirror = torch.where(draw(0.0, 1.0) < 0.5, -1.0, 1.0)
-    window = torch.zeros(count, 2, 3)
-    window[:, 0, 0], window[:, 1, 1] = size * mirror, size
-    window[:, :, 2] = (1 - size)[:, None] * draw(-1.3, 1.3, 2)
-    grid = F.affine_grid(window, list(batch.shape), align_corners=False)
-    seen = F.grid_sample(batch, grid, padding_mode="reflection", align_corners=False)
-    light = draw(0.85, 1.15, 1, 1, 1) * draw(0.85, 1.15, channels, 1, 1)
-    return (seen * light).clamp(max=float(batch.max()))
-
-
 def blended(batch: Tensor, generator: torch.Generator) -> Tensor:
     """Augmentation for distillation: MFCC (batch, 1, frames, C) moved in time by up to four frames
     each, and blended with another of the batch, up to half and half.
