@@ -107,15 +107,13 @@ class UartTransmitter(wiring.Component):
         wait = Signal(range(self.divisor))
         left = Signal(range(10))  # bits after the one on the line
         bits = Signal(8, reset_less=True)
-        last = Signal()
+        shift = Signal()  # the next bit is due
         free = Signal(init=1)  # nothing is left, in the last cycle of the stop bit and from then on
-        m.d.comb += [last.eq(wait == 0), self.bytes.ready.eq(free)]
-        m.d.sync += wait.eq(Mux(last, 0, wait - 1))
-        with m.If((left == 0) & (wait == 1)):
-            m.d.sync += free.eq(1)
-        with m.Elif(self.bytes.valid & free):
-            m.d.sync += free.eq(0)
-        with m.If(last & (left != 0)):
+        m.d.comb += self.bytes.ready.eq(free)
+        m.d.sync += [wait.eq(Mux(wait == 0, 0, wait - 1)), shift.eq(0)]
+        with m.If(wait == 1):  # both a cycle ahead: a short path to the line's bits
+            m.d.sync += [shift.eq(left != 0), free.eq(left == 0)]
+        with m.If(shift):
             m.d.sync += [
                 Cat(self.tx, bits).eq(Cat(bits, 1)),
                 left.eq(left - 1),
@@ -127,5 +125,6 @@ class UartTransmitter(wiring.Component):
                 bits.eq(self.bytes.payload),
                 left.eq(9),
                 wait.eq(self.divisor - 1),
+                free.eq(0),
             ]
         return m
