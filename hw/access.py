@@ -102,13 +102,16 @@ class Accesses(wiring.Component):
                 with m.If(self.request.ready):
                     m.d.sync += phase.eq(Phase.RESPONSE)
             with m.Case(Phase.RESPONSE):
+                # What comes before the response is overwritten by it: a shorter path.
+                m.d.sync += [
+                    data.eq(self.response.payload.data),
+                    answer.refused.eq(self.response.payload.error),
+                ]
                 with m.If(self.response.valid):
-                    m.d.sync += [data.eq(self.response.payload.data), phase.eq(Phase.NEXT)]
-                    with m.If(self.response.payload.error):
-                        m.d.sync += answer.refused.eq(1)
-                    with m.Elif(answer.write):
+                    m.d.sync += phase.eq(Phase.NEXT)
+                    with m.If(~self.response.payload.error & answer.write):
                         m.d.sync += done.eq(done + 1)
-                    with m.Else():
+                    with m.Elif(~self.response.payload.error):
                         m.d.sync += phase.eq(Phase.STORE)
             with m.Case(Phase.STORE):
                 m.d.sync += [lane.eq(lane + 1), data.eq(data >> 8)]

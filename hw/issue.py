@@ -170,43 +170,8 @@ class Issue(wiring.Component):
         self._host_writes(m, accepted, flow.clears | wiping, settled)
         self._table_writes(m, flow.fills)
 
-        # An inference ends in the first cycle in which the next word may issue.
-        # The tables at the start of a program take no time of an inference, whichever it is.
-        begun = Signal()
-        taken = Signal()
-        ended = flow.ending & flow.run
-        waits = flow.takes | (flow.run & self.fetched.valid & held & gate & ~room)
-        m.d.comb += [
-            taken.eq(accepted & flow.last),
-            stopwatch.limit.eq(self.limit),
-            stopwatch.begin.eq(taken),
-            stopwatch.end.eq(ended),
-            stopwatch.waits.eq(waits | ~begun),
-        ]
-        with m.If(issue & ~fills_table):
-            m.d.sync += begun.eq(1)
-        with m.Elif(ended):
-            m.d.sync += begun.eq(0)
-        with m.If(self.init | taken):
-            m.d.sync += self.running.eq(1)
-        with m.Elif(ended):
-            m.d.sync += self.running.eq(0)
-
-        # A wrong row is found in one cycle and stops the engine in the next: what issues in between
-        # writes nothing outside the windows of the banks.
-        wrong = Signal()
-        entries = spec.TABLE_ENTRIES * self.geometry.tables
-        past_tables = Signal()
-        past = self.entry.address >= entries if entries else Const(1)
-        m.d.sync += past_tables.eq(self.entry.valid & past)
-        m.d.sync += wrong.eq(
-            (configures & (word.kind == Kind.HEAD_B) & word.first)
-            | (checked & configuration.bad)
-            | past_tables
-        )
-        with m.If((wrong | stopwatch.over) & (flow.state != State.ERROR)):
-            m.d.sync += flow.go(State.ERROR)
-            m.d.sync += self.error.eq(Mux(wrong, Error.ROW, Error.WATCHDOG))
+        self._inference(m, flow, stopwatch, issue & ~fills_table, accepted, held & gate & ~room)
+        self._stop(m, flow, configures, checked & configuration.bad, stopwatch.over)
         return m
 
     def _walk_states(
@@ -261,6 +226,53 @@ class Issue(wiring.Component):
             with m.Case(State.CLEAR, State.LANDING):
                 with m.If(flow.last):
                     m.d.sync += [*flow.go(State.RUN), flow.fills.eq(0)]
+
+    def _inference(
+        self, m: Module, flow: _Flow, stopwatch: Stopwatch, begins, accepted, full
+    ) -> None:
+        """When an inference begins and ends, and which of its cycles are the host's.
+
+        It ends in the first cycle in which the next word may issue. The tables at the start of a
+        program take no time of an inference, whichever it is.
+        """
+        begun = Signal()
+        taken = Signal()
+        ended = flow.ending & flow.run
+        waits = flow.takes | (flow.run & self.fetched.valid & full)
+        m.d.comb += [
+            taken.eq(accepted & flow.last),
+            stopwatch.limit.eq(self.limit),
+            stopwatch.begin.eq(taken),
+            stopwatch.end.eq(ended),
+            stopwatch.waits.eq(waits | ~begun),
+        ]
+        with m.If(begins):
+            m.d.sync += begun.eq(1)
+        with m.Elif(ended):
+            m.d.sync += begun.eq(0)
+        with m.If(self.init | taken):
+            m.d.sync += self.running.eq(1)
+        with m.Elif(ended):
+            m.d.sync += self.running.eq(0)
+
+    def _stop(self, m: Module, flow: _Flow, configures, refused, over) -> None:
+        """The transition to ERROR.
+
+        A wrong row is found in one cycle and stops the engine in the next: what issues in between
+        writes nothing outside the windows of the banks.
+        """
+        word = self.fetched.payload
+        wrong = Signal()
+        entries = spec.TABLE_ENTRIES * self.geometry.tables
+        past_tables = Signal()
+        past = self.entry.address >= entries if entries else Const(1)
+        m.d.sync += past_tables.eq(self.entry.valid & past)
+        m.d.sync += wrong.eq(
+            (configures & (word.kind == Kind.HEAD_B) & word.first) | refused | past_tables
+        )
+        with m.If((wrong | over) & (flow.state != State.ERROR)):
+            m.d.sync += flow.go(State.ERROR)
+            m.d.sync += self.error.eq(Mux(wrong, Error.ROW, Error.WATCHDOG))
 
     def _wipe(self, m: Module):
         """Zeros into all banks after a reset, once it has reached all parts. Returns whether that

@@ -41,6 +41,21 @@ def crc_step(crc, byte):
     return Cat(*bits)
 
 
+class _Bytes:
+    """What loading and walking share: the bytes of the image, one by one, and the word they make.
+
+    Only ``valid`` has a reset: after one of a single cycle, a byte from before it would be judged.
+    What ``restart`` clears has none: that is also set while the loader is in reset.
+    """
+
+    def __init__(self, geometry: spec.Geometry, words: int):
+        self.restart = Signal(init=1)
+        self.byte = Signal(8, reset_less=True)
+        self.valid = Signal()
+        self.word = Signal(geometry.word_bits, reset_less=True)
+        self.seen = Signal(words, reset_less=True)  # words loaded, or walked over
+
+
 class Loader(wiring.Component):
     """Writes an image into the weight memory, then walks the memory and verifies the image.
 
@@ -97,78 +112,32 @@ class Loader(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        size = self.geometry.word_bytes
         phase = Signal(Phase, init=Phase.CHECK if self.rom else Phase.LOAD)
-        # What `restart` clears has no other reset: it is also set while the loader is in reset.
-        restart = Signal(init=1)
-        # `valid` excepted: after a reset of one cycle, a byte from before it would be judged.
-        byte = Signal(8, reset_less=True)
-        valid = Signal()
-        error, words, crc_good = self._parse(m, byte, valid, restart)
-        seen = Signal(len(self.last) + 1, reset_less=True)  # words loaded, or walked over
+        part = _Bytes(self.geometry, len(self.last) + 1)
+        error, words, crc_good = self._parse(m, part)
         at_last = Signal()
         at_end = Signal()
         known = Signal()
-
-        word = Signal(self.geometry.word_bits, reset_less=True)
-        lane = Signal(range(size))
-        period = max(size, self.latency) + _PARSE_LATENCY + 1
-        tick = Signal(range(period))
-        last_tick = Signal()
-        ended = Signal()  # a walk, a cycle ago; its CRC is not lost yet
-        walked = Signal()  # the word register holds a word of the memory
-        arrived = ~delay(m, self.busy, self.latency, "busy")
         m.d.comb += [
             self.loading.eq(phase == Phase.LOAD),
             self.checking.eq(phase == Phase.CHECK),
             self.accepted.eq(phase == Phase.ACCEPTED),
-            self.write_data.eq(word),
+            self.write_data.eq(part.word),
         ]
         m.d.sync += [
             self.last.eq(words - 1),
-            self.write_en.eq(0),
             known.eq(words != 0),
-            at_last.eq((seen == self.last) & known),
-            at_end.eq(seen == words[: len(seen)]),
-            valid.eq(0),
-            restart.eq(0),
-            ended.eq(0),
+            at_last.eq((part.seen == self.last) & known),
+            at_end.eq(part.seen == words[: len(part.seen)]),
+            part.valid.eq(0),
+            part.restart.eq(0),
         ]
-        walking = Signal()  # a cycle late
-        m.d.sync += walking.eq(self.checking if self.compact else self.checking | self.accepted)
-        with m.If(self.loading):
-            m.d.comb += self.image.ready.eq(~restart)
-            m.d.sync += [byte.eq(self.image.payload), valid.eq(self.image.valid)]
-            with m.If(self.image.valid & ~restart):
-                m.d.sync += [word.eq(Cat(word[8:], self.image.payload)), lane.eq(lane + 1)]
-                with m.If(lane == size - 1):
-                    m.d.sync += [
-                        lane.eq(0),
-                        self.write_en.eq(1),
-                        self.write_addr.eq(seen),
-                        seen.eq(seen + 1),
-                    ]
-                    with m.If(at_last):
-                        m.d.sync += phase.eq(Phase.CHECK)
-                        m.d.sync += restart.eq(1)
-        with m.If(walking):
-            m.d.sync += [byte.eq(word), valid.eq(walked & (tick < size)), word.eq(word >> 8)]
-            with m.If(~last_tick):
-                m.d.sync += [tick.eq(tick + 1), last_tick.eq(tick == period - 2)]
-            with m.Elif(arrived):
-                m.d.sync += [
-                    tick.eq(0),
-                    last_tick.eq(0),
-                    word.eq(self.read_data),
-                    walked.eq(1),
-                    seen.eq(seen + 1),
-                    self.read_addr.eq(self.read_addr + 1),
-                ]
-                with m.If(at_end & walked):
-                    m.d.sync += [restart.eq(1), walked.eq(0), self.read_addr.eq(0)]
-                    m.d.sync += ended.eq(1)
-        with m.If(restart):
-            m.d.sync += [seen.eq(0), valid.eq(0)]
+        full = self._load(m, part, at_last)
+        ended = self._walk(m, part, at_end)
+        with m.If(part.restart):
+            m.d.sync += [part.seen.eq(0), part.valid.eq(0)]
+        with m.If(full):
+            m.d.sync += phase.eq(Phase.CHECK)
         with m.If(ended & self.checking):
             m.d.sync += phase.eq(Mux(crc_good, Phase.ACCEPTED, Phase.REFUSED))
             with m.If(~crc_good):
@@ -181,13 +150,74 @@ class Loader(wiring.Component):
             m.d.sync += [phase.eq(Phase.REFUSED), self.error.eq(error)]
         return m
 
-    def _parse(self, m: Module, byte, valid, restart):
+    def _load(self, m: Module, part: _Bytes, at_last) -> Signal:
+        """Bytes of the host into words of the memory. Returns a strobe: the last word is there."""
+        size = self.geometry.word_bytes
+        lane = Signal(range(size))
+        full = Signal()
+        m.d.sync += self.write_en.eq(0)
+        with m.If(self.loading):
+            m.d.comb += self.image.ready.eq(~part.restart)
+            m.d.sync += [part.byte.eq(self.image.payload), part.valid.eq(self.image.valid)]
+            with m.If(self.image.valid & ~part.restart):
+                m.d.sync += [
+                    part.word.eq(Cat(part.word[8:], self.image.payload)),
+                    lane.eq(lane + 1),
+                ]
+                with m.If(lane == size - 1):
+                    m.d.comb += full.eq(at_last)
+                    m.d.sync += [
+                        lane.eq(0),
+                        self.write_en.eq(1),
+                        self.write_addr.eq(part.seen),
+                        part.seen.eq(part.seen + 1),
+                        part.restart.eq(at_last),
+                    ]
+        return full
+
+    def _walk(self, m: Module, part: _Bytes, at_end) -> Signal:
+        """Words of the memory into bytes. Returns a strobe: a walk ended in the cycle before; its
+        CRC is not lost yet."""
+        size = self.geometry.word_bytes
+        period = max(size, self.latency) + _PARSE_LATENCY + 1
+        tick = Signal(range(period))
+        last_tick = Signal()
+        ended = Signal()
+        walked = Signal()  # the word register holds a word of the memory
+        arrived = ~delay(m, self.busy, self.latency, "busy")
+        walking = Signal()  # a cycle late
+        m.d.sync += walking.eq(self.checking if self.compact else self.checking | self.accepted)
+        m.d.sync += ended.eq(0)
+        with m.If(walking):
+            m.d.sync += [
+                part.byte.eq(part.word),
+                part.valid.eq(walked & (tick < size)),
+                part.word.eq(part.word >> 8),
+            ]
+            with m.If(~last_tick):
+                m.d.sync += [tick.eq(tick + 1), last_tick.eq(tick == period - 2)]
+            with m.Elif(arrived):
+                m.d.sync += [
+                    tick.eq(0),
+                    last_tick.eq(0),
+                    part.word.eq(self.read_data),
+                    walked.eq(1),
+                    part.seen.eq(part.seen + 1),
+                    self.read_addr.eq(self.read_addr + 1),
+                ]
+                with m.If(at_end & walked):
+                    m.d.sync += [part.restart.eq(1), walked.eq(0), self.read_addr.eq(0)]
+                    m.d.sync += ended.eq(1)
+        return ended
+
+    def _parse(self, m: Module, part: _Bytes):
         """The header, a byte at a time, and the CRC of everything.
 
         ``at`` is one-hot: the position in the header; its last bit: after it. Once an image is
         accepted what its header says stands, but for the CRC: an upset must not change it.
         """
         geometry, size = self.geometry, spec.HEADER.size
+        byte, valid = part.byte, part.valid
         at = Signal(size + 1, init=1, reset_less=True)
         field = Signal(32, reset_less=True)
         words = Signal(len(self.last) + 1 if self.compact else 32)
@@ -244,6 +274,6 @@ class Loader(wiring.Component):
             m.d.sync += found.eq(valid & at[position] & condition)
             with m.If(found):
                 m.d.sync += error.eq(code)
-        with m.If(restart):
+        with m.If(part.restart):
             m.d.sync += [at.eq(1), crc.eq(crc.init), crc_valid.eq(0)]
         return error, words, crc_good
