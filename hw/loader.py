@@ -146,7 +146,7 @@ class Loader(wiring.Component):
             with m.If(ended & self.accepted):
                 m.d.sync += self.upset.eq(self.upset | ~crc_good)
                 m.d.sync += self.scrubs.eq(self.scrubs + 1)
-        with m.If((error != Error.NONE) & (self.loading | self.checking)):
+        with m.If(error != Error.NONE):
             m.d.sync += [phase.eq(Phase.REFUSED), self.error.eq(error)]
         return m
 
@@ -214,7 +214,8 @@ class Loader(wiring.Component):
         """The header, a byte at a time, and the CRC of everything.
 
         ``at`` is one-hot: the position in the header; its last bit: after it. Once an image is
-        accepted what its header says stands, but for the CRC: an upset must not change it.
+        accepted what its header says stands, and is not judged again, but for the CRC: an upset
+        must not change it.
         """
         geometry, size = self.geometry, spec.HEADER.size
         byte, valid = part.byte, part.valid
@@ -271,7 +272,7 @@ class Loader(wiring.Component):
         # At most one byte is judged in a cycle; its verdict becomes the error a cycle later.
         for position, (condition, code) in wrong.items():
             found = Signal(name=f"wrong{position}")
-            m.d.sync += found.eq(valid & at[position] & condition)
+            m.d.sync += found.eq(valid & at[position] & condition & ~self.accepted)
             with m.If(found):
                 m.d.sync += error.eq(code)
         with m.If(part.restart):
