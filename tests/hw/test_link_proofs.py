@@ -115,8 +115,8 @@ class FreeCrc(wiring.Component):
         return m
 
 
-#: Cycles from a byte to the next in the proof of the receiver: it compares its counts in three.
-GAP = 4
+#: Cycles from a byte to the next in the proof of the receiver: its counts are compared two later.
+GAP = 3
 
 
 class ReceiverTop(Elaboratable):
