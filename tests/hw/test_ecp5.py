@@ -28,7 +28,7 @@ def vector(name: str, width: int) -> str:
 def dp16kd() -> str:
     ports = [*scalars("DIA DIB", 18), *scalars("ADA ADB", 14), *scalars("CSA CSB", 3)]
     ports += [f"{pin}{side}" for side in "AB" for pin in ("CE", "OCE", "CLK", "WE", "RST")]
-    outputs = scalars("DOB", 18)
+    outputs = scalars("DOA DOB", 18)
     init = "\n".join(f"parameter [319:0] INITVAL_{i:02X} = 320'h0;" for i in range(64))
     fill = "\n".join(
         f"for (i = 0; i < 16; i = i + 1) mem[{16 * i} + i] = INITVAL_{i:02X}[20 * i +: 18];"
@@ -49,26 +49,32 @@ wire [17:0] di = {vector("DIA", 18)};
 wire [13:0] ada = {vector("ADA", 14)};
 wire [13:0] adb = {vector("ADB", 14)};
 reg [17:0] mem [0:1023];
-reg [17:0] read, out;
+reg [17:0] read_a, out_a, read_b, out_b;
 integer i;
 initial begin
 {fill}
 end
-wire known = REGMODE_B == "OUTREG" && DATA_WIDTH_A == DATA_WIDTH_B
-    && (DATA_WIDTH_A == 18 || DATA_WIDTH_A == 9) && {vector("CSB", 3)} == 0 && RSTB == 0;
-always @(posedge CLKA) if (CEA && WEA && {vector("CSA", 3)} == 0) begin
-    if (DATA_WIDTH_A == 9) mem[ada[13:4]][9 * ada[3] +: 9] <= di[8:0];
-    else begin
-        if (ada[0]) mem[ada[13:4]][8:0] <= di[8:0];
-        if (ada[1]) mem[ada[13:4]][17:9] <= di[17:9];
+wire known = DATA_WIDTH_A == DATA_WIDTH_B && (DATA_WIDTH_A == 18 || DATA_WIDTH_A == 9)
+    && {vector("CSA", 3)} == 0 && {vector("CSB", 3)} == 0 && RSTA == 0 && RSTB == 0 && WEB == 0;
+always @(posedge CLKA) begin
+    if (CEA && WEA) begin
+        if (DATA_WIDTH_A == 9) mem[ada[13:4]][9 * ada[3] +: 9] <= di[8:0];
+        else begin
+            if (ada[0]) mem[ada[13:4]][8:0] <= di[8:0];
+            if (ada[1]) mem[ada[13:4]][17:9] <= di[17:9];
+        end
     end
+    if (CEA && !WEA) read_a <= DATA_WIDTH_A == 9 ? {{9'h0, mem[ada[13:4]][9 * ada[3] +: 9]}}
+        : mem[ada[13:4]];
+    if (OCEA) out_a <= read_a;
 end
 always @(posedge CLKB) begin
-    if (CEB) read <= DATA_WIDTH_B == 9 ? {{9'h0, mem[adb[13:4]][9 * adb[3] +: 9]}}
+    if (CEB) read_b <= DATA_WIDTH_B == 9 ? {{9'h0, mem[adb[13:4]][9 * adb[3] +: 9]}}
         : mem[adb[13:4]];
-    if (OCEB) out <= read;
+    if (OCEB) out_b <= read_b;
 end
-assign {vector("DOB", 18)} = known ? out : 18'h0;
+assign {vector("DOA", 18)} = known && REGMODE_A == "OUTREG" ? out_a : 18'h0;
+assign {vector("DOB", 18)} = known && REGMODE_B == "OUTREG" ? out_b : 18'h0;
 endmodule
 """
 
