@@ -19,8 +19,9 @@ class Phase(enum.Enum):
     GATHER = 2
     REQUEST = 3
     RESPONSE = 4
-    STORE = 5
-    ANSWER = 6
+    TAKEN = 5
+    STORE = 6
+    ANSWER = 7
 
 
 class Accesses(wiring.Component):
@@ -108,11 +109,13 @@ class Accesses(wiring.Component):
                     answer.refused.eq(self.response.payload.error),
                 ]
                 with m.If(self.response.valid):
-                    m.d.sync += phase.eq(Phase.NEXT)
-                    with m.If(~self.response.payload.error & answer.write):
-                        m.d.sync += done.eq(done + 1)
-                    with m.Elif(~self.response.payload.error):
-                        m.d.sync += phase.eq(Phase.STORE)
+                    m.d.sync += phase.eq(Phase.TAKEN)
+            with m.Case(Phase.TAKEN):
+                m.d.sync += phase.eq(Phase.NEXT)
+                with m.If(~answer.refused & answer.write):
+                    m.d.sync += done.eq(done + 1)
+                with m.Elif(~answer.refused):
+                    m.d.sync += phase.eq(Phase.STORE)
             with m.Case(Phase.STORE):
                 m.d.sync += [lane.eq(lane + 1), data.eq(data >> 8)]
                 with m.If(lane == WORD_BYTES - 1):

@@ -167,7 +167,7 @@ class Issue(wiring.Component):
         m.d.sync += [self.init.eq(settled & ~flow.loading), self.offsets.eq(settled)]
         with m.If(settled):
             m.d.sync += self.layer.eq(Mux(flow.loading, 0, self.layer + 1))
-        self._host_writes(m, accepted, flow.clears | wiping, settled)
+        self._host_writes(m, accepted, flow.clears | wiping, flow.state == State.SETUP)
         self._table_writes(m, flow.fills)
 
         self._inference(m, flow, stopwatch, issue & ~fills_table, accepted, held & gate & ~room)
