@@ -199,7 +199,7 @@ def noisy_sessions(board: str, seeds: range) -> tuple[int, int]:
     inputs = sample.inputs(1)
     golden = run(parse(sample.image, GEOMETRY), inputs)
     right = damaged = 0
-    with serial.Serial(board, timeout=0.005) as port:
+    with serial.Serial(board, timeout=0.05) as port:
         for seed in seeds:
             line = BadLine(port, seed)
             with contextlib.suppress(LinkError, DeviceError):
@@ -221,9 +221,9 @@ def test_a_bad_line_to_the_hardware_is_never_wrong(board: str) -> None:
 
 @pytest.mark.long
 def test_many_sessions_on_a_bad_line_to_the_hardware_are_never_wrong(board: str) -> None:
-    right, damaged = noisy_sessions(board, range(1000, 1200))
-    assert right > 180
-    assert damaged > 1200
+    right, damaged = noisy_sessions(board, range(1000, 1100))
+    assert right > 90
+    assert damaged > 600
 
 
 def test_a_cable_that_was_cut_in_the_middle_of_a_frame(board: str, folder: Path) -> None:
