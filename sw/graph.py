@@ -23,10 +23,17 @@ PRODUCTS = (CONV, LINEAR)
 ACTIVATIONS = (RELU, HARDTANH)
 
 
+def path_of(node: Node) -> str:
+    """Path of the innermost module that the node is part of; "" where it is not known."""
+    stack = node.meta.get("nn_module_stack") or {}
+    # torch.export gives sizes of a dynamic batch a module of its own making.
+    paths = [str(path) for key, (path, _) in stack.items() if not key.startswith("_empty_nn")]
+    return next((path for path in reversed(paths) if path), "")
+
+
 def name_of(node: Node) -> str:
     """The node as a message names it: module path if known, node name and operation."""
-    stack = node.meta.get("nn_module_stack") or {}
-    path = next((p for p, _ in reversed(list(stack.values())) if p), "")
+    path = path_of(node)
     op = str(node.target).removeprefix("aten.").split(".")[0]
     return f"layer {path!r} (node {node.name}, {op})" if path else f"node {node.name} ({op})"
 

@@ -21,6 +21,7 @@ from secateur.graph import (
     active_nodes,
     is_call,
     pad_amounts,
+    path_of,
     pool_window,
     rank_of,
     refuse,
@@ -292,9 +293,7 @@ def _name(draft: DraftLayer, names: set[str]) -> str:
     An average has become a convolution, whose name would mislead.
     """
     node = next(n for n in draft.nodes if not is_call(n, PAD))
-    stack = node.meta.get("nn_module_stack") or {}
-    operation = "average" if draft.kind == "avgpool" else node.name
-    base = next((str(p) for p, _ in reversed(list(stack.values())) if p), operation)
+    base = path_of(node) or ("average" if draft.kind == "avgpool" else node.name)
     name, count = base, 1
     while name in names:
         count += 1

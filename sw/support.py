@@ -21,6 +21,7 @@ from secateur.graph import (
     Window,
     active_nodes,
     argument,
+    aten,
     conv_window,
     pad_amounts,
     pool_window,
@@ -88,6 +89,8 @@ def check_supported(gm: GraphModule) -> None:
 
 
 def unsupported(node: Node) -> Exception:
+    while node.target is aten.sym_size.int:  # the operation to blame is the one that needs a size
+        node = next(iter(node.users))
     op = str(node.target).removeprefix("aten.").split(".")[0]
     remedy = next(
         (text for name, text in _REMEDIES.items() if op == name or op.startswith(name + "_")),

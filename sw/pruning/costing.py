@@ -18,12 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.fx import Node
 
 from secateur.compiler import runnable
 from secateur.encode import encode
 from secateur.errors import SecateurError
-from secateur.graph import PRODUCTS, is_call
+from secateur.graph import PRODUCTS, is_call, path_of
 from secateur.ir import Layer, Network, Source
 from secateur.lower import lower
 from secateur.pruning.blocks import nonzero_blocks, prunable_layers, to_mask, weight_of
@@ -63,15 +62,10 @@ def module_sources(graph: Graph, network: Network) -> dict[str, list[tuple[int, 
         products = [nodes[name] for name in layer.nodes if is_call(nodes[name], *PRODUCTS)]
         # A layer's nodes stand in reverse order of its sources.
         for number, node in enumerate(reversed(products)):
-            name = _module_of(node)
+            name = re.sub(r"@\d+$", "", path_of(node))
             if name:
                 found.setdefault(name, []).append((index, number))
     return found
-
-
-def _module_of(node: Node) -> str:
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    return re.sub(r"@\d+$", "", str(stack[-1][0])) if stack else ""
 
 
 def source_weight(source: Source, like: torch.Size) -> npt.NDArray[np.int64]:

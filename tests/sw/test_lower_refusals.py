@@ -36,6 +36,12 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
     "multiplier": (nn.Conv2d(4, 8, 3, groups=4), MAPS, "groups=4", "as many outputs"),
     "upsample": (call(lambda x: F.interpolate(x, scale_factor=2.0)), MAPS, "upsample", "host"),
     "softmax": (call(lambda x: F.softmax(x.flatten(1), 1) + 0), MAPS, "softmax", "very end"),
+    "size": (
+        nn.Sequential(nn.Conv2d(4, 4, 3), nn.LocalResponseNorm(4)),
+        MAPS,
+        "layer '1' (node view",
+        "use Conv2d",
+    ),
     "sort": (call(lambda x: x.sort(1)[0]), MAPS, "sort", "use Conv2d"),
     "permute": (call(lambda x: x.permute(0, 2, 3, 1)), MAPS, "permute", "use Conv2d"),
     "product": (call(lambda x: x * x.mean((2, 3), True).flip(1)), MAPS, "flip", "use Conv2d"),
