@@ -70,7 +70,6 @@ class AddressGenerator(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         regs = self.registers
-        flags = regs[Reg.FLAGS]
         body = self.valid & (self.word.kind == Kind.BODY)
         # Origin A is used by the first word of a pass only, but B by any word, even the last: B
         # must move one cycle later, and its sum with KR is made where it is used.
@@ -103,8 +102,8 @@ class AddressGenerator(wiring.Component):
         # Second step: bases and the access. Third: the addresses.
         bytewise = Signal(2)
         m.d.sync += [
-            bytewise[0].eq(flags[spec.FLAG_A_MODE :][:2] == spec.Mode.BROADCAST),
-            bytewise[1].eq(flags[spec.FLAG_B_MODE :][:2] == spec.Mode.BROADCAST),
+            bytewise[0].eq(self._mode("A") == spec.Mode.BROADCAST),
+            bytewise[1].eq(self._mode("B") == spec.Mode.BROADCAST),
         ]
         valid3, use_base3, use_row3, add_row3 = (
             Signal(name=name) for name in ("valid3", "use_base3", "use_row3", "add_row3")
@@ -136,10 +135,19 @@ class AddressGenerator(wiring.Component):
         domain = m.d.sync if self.output else m.d.comb
         domain += self.address.eq(current)
 
+        self._access(m, valid2, first2, source2, unit)
+        return m
+
+    def _mode(self, source: str):
+        return self.registers[Reg.FLAGS][getattr(spec, f"FLAG_{source}_MODE") :][:2]
+
+    def _access(self, m: Module, valid2, first2, source2, unit) -> None:
+        """``access`` of the word in the second step; ``unit``: its source is read by the byte."""
+        flags = self.registers[Reg.FLAGS]
         access3 = Signal(ACCESS)
         gates = Signal()
-        m.d.sync += gates.eq(flags[spec.FLAG_A_MODE :][:2] == spec.Mode.GATE)
-        mode = Mux(source2, flags[spec.FLAG_B_MODE :][:2], flags[spec.FLAG_A_MODE :][:2])
+        m.d.sync += gates.eq(self._mode("A") == spec.Mode.GATE)
+        mode = Mux(source2, self._mode("B"), self._mode("A"))
         m.d.sync += [
             access3.broadcast.eq(unit),
             access3.maximum.eq(mode == spec.Mode.MAXIMUM),
@@ -150,7 +158,6 @@ class AddressGenerator(wiring.Component):
             access3.gated.eq(gates & source2 & valid2),
         ]
         m.d.comb += self.access.eq(delay(m, access3, ADDRESS_LATENCY - 3 + self.output, "access"))
-        return m
 
     def _origin(self, m: Module, source: str, ends, row_flag: int):
         """The origin of a source for the next pass.

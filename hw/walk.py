@@ -82,54 +82,10 @@ class Walk(wiring.Component):
         m = Module()
         regs = self.registers
         linear = regs[Reg.FLAGS][spec.FLAG_LINEAR]
-
-        # Between groups: `base` is the first word of the coming group; the others are candidates.
-        base, base_row, line, row = (
-            Signal(16, name=name) for name in ("base", "base_row", "line", "row")
-        )
-        next_group, next_line, next_row = (
-            Signal(16, name=name) for name in ("next_group", "next_line", "next_row")
-        )
-        fresh = Signal()  # the coming group is the first of its row
-        m.d.sync += [
-            base_row.eq(base + regs[Reg.D_PR]),
-            next_group.eq(base + regs[Reg.D_GX]),
-            next_line.eq(line + regs[Reg.D_GY]),
-            next_row.eq(row + 1),
-        ]
-        group, end_line, end_row = (Signal(name=name) for name in ("now", "end_line", "end_row"))
-        row_last = Signal()
-        m.d.sync += [
-            group.eq(self.group),
-            row_last.eq(self.row_last),
-            end_line.eq(self.group & self.line_last),
-            end_row.eq(self.group & self.row_last),
-        ]
-        with m.If(self.init):
-            m.d.sync += [signal.eq(regs[Reg.OUT_BASE]) for signal in (base, line, row)]
-        with m.Elif(end_row):
-            m.d.sync += [signal.eq(next_row) for signal in (base, line, row)]
-        with m.Elif(end_line):
-            m.d.sync += [signal.eq(next_line) for signal in (base, line)]
-        with m.Elif(group):
-            m.d.sync += base.eq(next_group)
-        with m.If(self.init | group):
-            m.d.sync += fresh.eq(self.init | row_last)
+        base, base_row, fresh, group, end_line, end_row = self._between_groups(m)
+        pixel = self._pixel(m, group)
 
         # Within a group, or in the linear walk within a row.
-        pixel = Signal()
-        lanes_left = Signal(range(_MOST_LANES + 1))
-        more = lanes_left != 1
-        with m.If(group):
-            m.d.sync += [pixel.eq(1), lanes_left.eq(regs[Reg.LANES])]
-        with m.Elif(pixel):
-            m.d.sync += [lanes_left.eq(lanes_left - 1), pixel.eq(more if self.pace == 1 else 0)]
-        if self.pace > 1:
-            wait = Signal(self.pace - 1)
-            m.d.sync += wait.eq(Cat(pixel & more, wait))
-            with m.If(wait[-1]):
-                m.d.sync += pixel.eq(1)
-
         begin = Signal()
         begins = Signal()
         linear_begin = Signal()
@@ -185,3 +141,56 @@ class Walk(wiring.Component):
             ),
         ]
         return m
+
+    def _between_groups(self, m: Module):
+        """Where the coming group begins, and the events of groups, a cycle after ``group``."""
+        regs = self.registers
+        # `base` is the first word of the coming group; the others are candidates.
+        base, base_row, line, row = (
+            Signal(16, name=name) for name in ("base", "base_row", "line", "row")
+        )
+        next_group, next_line, next_row = (
+            Signal(16, name=name) for name in ("next_group", "next_line", "next_row")
+        )
+        fresh = Signal()  # the coming group is the first of its row
+        m.d.sync += [
+            base_row.eq(base + regs[Reg.D_PR]),
+            next_group.eq(base + regs[Reg.D_GX]),
+            next_line.eq(line + regs[Reg.D_GY]),
+            next_row.eq(row + 1),
+        ]
+        group, end_line, end_row = (Signal(name=name) for name in ("now", "end_line", "end_row"))
+        row_last = Signal()
+        m.d.sync += [
+            group.eq(self.group),
+            row_last.eq(self.row_last),
+            end_line.eq(self.group & self.line_last),
+            end_row.eq(self.group & self.row_last),
+        ]
+        with m.If(self.init):
+            m.d.sync += [signal.eq(regs[Reg.OUT_BASE]) for signal in (base, line, row)]
+        with m.Elif(end_row):
+            m.d.sync += [signal.eq(next_row) for signal in (base, line, row)]
+        with m.Elif(end_line):
+            m.d.sync += [signal.eq(next_line) for signal in (base, line)]
+        with m.Elif(group):
+            m.d.sync += base.eq(next_group)
+        with m.If(self.init | group):
+            m.d.sync += fresh.eq(self.init | row_last)
+        return base, base_row, fresh, group, end_line, end_row
+
+    def _pixel(self, m: Module, group):
+        """High while a pixel of the group is drained: ``LANES`` times, every ``pace`` cycles."""
+        pixel = Signal()
+        lanes_left = Signal(range(_MOST_LANES + 1))
+        more = lanes_left != 1
+        with m.If(group):
+            m.d.sync += [pixel.eq(1), lanes_left.eq(self.registers[Reg.LANES])]
+        with m.Elif(pixel):
+            m.d.sync += [lanes_left.eq(lanes_left - 1), pixel.eq(more if self.pace == 1 else 0)]
+        if self.pace > 1:
+            wait = Signal(self.pace - 1)
+            m.d.sync += wait.eq(Cat(pixel & more, wait))
+            with m.If(wait[-1]):
+                m.d.sync += pixel.eq(1)
+        return pixel
