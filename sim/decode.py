@@ -18,6 +18,10 @@ Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 
 
+#: Words of the largest map: their numbers have 16 bits. A layer writes none of them twice.
+MAP_WORDS = 1 << 16
+
+
 class ImageError(Exception):
     """An image that the array refuses, or on which it stops; ``code`` as in ``status.error``."""
 
@@ -74,7 +78,8 @@ class Program:
     """A decoded image.
 
     ``first`` are the steps of the first inference after reset, ``later`` those of all others:
-    they differ if the program reads registers that it has not written before.
+    they differ if the program reads registers that it has not written before, but take as many
+    input words and drain the same map words.
     ``cycles`` is the count of an inference, ``limit`` that of the header. ``words`` has the shape
     (words, N + 1).
     """
@@ -101,8 +106,9 @@ def parse(image: bytes, geometry: Geometry) -> Program:
     """Check and decode ``image`` (with or without metadata behind it) for ``geometry``.
 
     Raises ``ImageError`` with the first that applies of MAGIC, VERSION, GEOMETRY, LENGTH, BANK,
-    CRC; then, in program order, ROW (also for registers that contradict each other), WATCHDOG, or
-    LENGTH for a program that does not end with its one result layer.
+    CRC; then, in program order, ROW (also for what ``docs/stream.md`` calls no program, and for
+    registers that contradict each other), WATCHDOG, or LENGTH for a program that does not end with
+    its one result layer.
     """
     size, head = geometry.word_bytes, image[: spec.HEADER.size]
     if head[: len(spec.MAGIC)] != spec.MAGIC:
@@ -128,8 +134,53 @@ def parse(image: bytes, geometry: Geometry) -> Program:
     table = np.frombuffer(data, np.uint8).reshape(words, size)
     decoder = _Decoder(table, geometry, limit)
     first, cycles = decoder.inference()
+    entry = decoder.next_entry
     later, later_cycles = decoder.inference()
+    if decoder.next_entry != entry:
+        raise ImageError(
+            Error.ROW, "entries of tables go elsewhere in every inference: write TABLE"
+        )
+    for one, other in zip(first, later, strict=True):
+        _check_same(one, other)
     return Program(geometry, bank_words, limit, table, first, later, max(cycles, later_cycles))
+
+
+def walk(layer: Layer) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """Map words (groups * lanes,) of row 0, not yet modulo 2**16, and which pixels exist."""
+    reg = layer.reg
+    gx, gy = np.arange(reg[Reg.GX]), np.arange(reg[Reg.GY])
+    clast, rlast = reg[Reg.CLAST], reg[Reg.RLAST]
+    if layer.flag(spec.FLAG_LINEAR):
+        i = np.arange(reg[Reg.GX] * reg[Reg.LANES])
+        pc, pr = i % reg[Reg.PC], i // reg[Reg.PC]
+        return (
+            reg[Reg.OUT_BASE] + pr * reg[Reg.D_PR] + pc * reg[Reg.D_PC],
+            (pc < clast) & (pr < reg[Reg.PR]),
+        )
+    gy, gx, pr, pc = np.meshgrid(
+        gy, gx, np.arange(reg[Reg.PR]), np.arange(reg[Reg.PC]), indexing="ij"
+    )
+    m = reg[Reg.OUT_BASE] + gy * reg[Reg.D_GY] + gx * reg[Reg.D_GX]
+    m = m + pr * reg[Reg.D_PR] + pc * reg[Reg.D_PC]
+    missing = (pc == reg[Reg.PC] - 1) & (gx >= clast) | (pr == reg[Reg.PR] - 1) & (gy >= rlast)
+    return m.ravel(), ~missing.ravel()
+
+
+def _drained(layer: Layer) -> Ints:
+    """Map words of row 0 that the layer drains."""
+    m, exists = walk(layer)
+    return m[exists] & 0xFFFF
+
+
+def _check_same(first: Step, later: Step) -> None:
+    """Whoever sends inputs and takes results need not tell the first inference from others."""
+    if isinstance(first, Load):
+        if later.reg[Reg.GX] != first.words:
+            words = f"{first.words} words, later {later.reg[Reg.GX]}"
+            raise ImageError(Error.ROW, f"a LOAD takes {words}: write GX before it")
+    elif isinstance(later, Layer) and not np.array_equal(_drained(first), _drained(later)):
+        where = f"layer {first.index} drains other pixels in later inferences"
+        raise ImageError(Error.ROW, f"{where}: write all registers that it uses")
 
 
 class _Decoder:
@@ -139,7 +190,13 @@ class _Decoder:
         self._words, self._geometry, self._limit = words, geometry, limit
         self._reg = [0] * spec.REGISTERS
         self._entries = np.zeros(geometry.tables * spec.TABLE_ENTRIES, np.uint8)
+        self._filled = np.zeros(len(self._entries), bool)
         self._start = geometry.header_words
+
+    @property
+    def next_entry(self) -> int:
+        """The register TABLE."""
+        return self._reg[Reg.TABLE]
 
     def inference(self) -> tuple[tuple[Step, ...], int]:
         geometry, steps, layers, now = self._geometry, list[Step](), 0, 0
@@ -148,20 +205,25 @@ class _Decoder:
             if done:
                 raise ImageError(Error.LENGTH, f"word {at} comes after the result layer")
             began = now
-            at, now, command = self._configure(at, now)
+            at, now, command = self._configure(at, now, loaded=bool(steps))
             reg = tuple(self._reg)
             if command == spec.COMMON_LOAD:
+                if layers:
+                    raise ImageError(Error.ROW, f"word {at - 1}: a LOAD behind a layer")
                 self._nonzero(reg, at, Reg.GX)
                 self._check_window(reg, at)
                 steps.append(Load(reg, reg[Reg.GX]))
                 now = spec.load_tail(geometry.p)
             else:
+                if not steps:
+                    raise ImageError(Error.ROW, f"word {at - 1}: a layer before any LOAD")
                 self._check_layer(reg, at)
                 now += spec.setup_cycles(geometry.p)
                 if reg[Reg.FLAGS] >> spec.FLAG_CLEAR & 1:
                     now += spec.clear_cycles(reg[Reg.OUT_S])
                 at, now, rows = self._rows(at, now, reg)
                 layer = Layer(layers, reg, rows, now - began, self._table(reg, at))
+                self._check_pixels(layer, at)
                 steps.append(layer)
                 layers, done = layers + 1, layer.result
             self._watch(now, at)
@@ -169,7 +231,7 @@ class _Decoder:
             raise ImageError(Error.LENGTH, "the program does not end with a result layer")
         return tuple(steps), now
 
-    def _configure(self, at: int, now: int) -> tuple[int, int, int]:
+    def _configure(self, at: int, now: int, *, loaded: bool) -> tuple[int, int, int]:
         command = 0
         while not command:
             if at >= len(self._words):
@@ -181,6 +243,8 @@ class _Decoder:
                     self._reg[index + i] = int.from_bytes(word[2 * i : 2 * i + 2], "little")
             at, now = at + 1, now + 1
             if index == spec.INDEX_LOOP:
+                if loaded or command:
+                    raise ImageError(Error.ROW, f"word {at - 1}: a LOOP mark behind a LOAD")
                 self._start = at
             if index == spec.INDEX_TABLE and not command:
                 self._fill(word[:-1], at)
@@ -222,6 +286,7 @@ class _Decoder:
         if first + len(entries) > len(self._entries):
             raise ImageError(Error.ROW, f"word {at - 1}: an entry past the tables")
         self._entries[first : first + len(entries)] = list(entries)
+        self._filled[first : first + len(entries)] = True
         self._reg[Reg.TABLE] += len(entries)
 
     def _table(self, reg: tuple[int, ...], at: int) -> Bytes | None:
@@ -230,6 +295,9 @@ class _Decoder:
         first = (reg[Reg.FLAGS2] >> spec.FLAG2_TABLE & 7) * spec.TABLE_ENTRIES
         if first >= len(self._entries):
             raise ImageError(Error.ROW, f"before word {at}: a layer looks up a table of none")
+        if not self._filled[first : first + spec.TABLE_ENTRIES].all():
+            table = first // spec.TABLE_ENTRIES
+            raise ImageError(Error.ROW, f"before word {at}: table {table} is not wholly filled")
         return self._entries[first : first + spec.TABLE_ENTRIES].copy()
 
     def _watch(self, now: int, at: int) -> None:
@@ -258,7 +326,19 @@ class _Decoder:
         modes = {spec.Mode(flags >> bit & 3) for bit in (spec.FLAG_A_MODE, spec.FLAG_B_MODE)}
         if not self._geometry.extended and modes & {spec.Mode.MAXIMUM, spec.Mode.GATE}:
             raise ImageError(Error.ROW, f"word {at - 1}: a mode that the lanes do not have")
-        if flags >> spec.FLAG_B_MODE & 3 == spec.Mode.GATE:
+        a_mode, b_mode = flags >> spec.FLAG_A_MODE & 3, flags >> spec.FLAG_B_MODE & 3
+        if b_mode == spec.Mode.GATE:
             raise ImageError(Error.ROW, f"word {at - 1}: source B has mode GATE")
+        if b_mode == spec.Mode.MAXIMUM != a_mode:
+            raise ImageError(Error.ROW, f"word {at - 1}: source B has mode MAXIMUM, source A not")
+        if reg[Reg.GX] * reg[Reg.GY] > MAP_WORDS:
+            raise ImageError(Error.ROW, f"word {at - 1}: GX * GY exceed {MAP_WORDS}")
         if not flags >> spec.FLAG_RESULT & 1:
             self._check_window(reg, at)
+
+    def _check_pixels(self, layer: Layer, at: int) -> None:
+        pixels = len(layer.rows) * len(_drained(layer))
+        if pixels > MAP_WORDS:
+            raise ImageError(Error.ROW, f"before word {at}: {pixels} pixels of {MAP_WORDS} at most")
+        if layer.result and not pixels:
+            raise ImageError(Error.ROW, f"before word {at}: the result layer has no pixel")

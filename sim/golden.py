@@ -13,11 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from secateur.hw import spec
 from secateur.hw.spec import Reg
-from secateur.sim.decode import Bytes, ImageError, Ints, Layer, Load, Program, Step, parse
+from secateur.sim.decode import Bytes, ImageError, Ints, Load, Program, Step, parse, walk
 from secateur.sim.row import reads, run_row
 
 __all__ = ["ImageError", "LayerTrace", "Program", "Run", "hazards", "parse", "run"]
@@ -132,9 +131,9 @@ def _inference(
             size = min(step.reg[Reg.OUT_S], len(banks))
             local = (step.reg[Reg.OUT_W] + np.arange(size)) % len(banks)
             banks[local] = 0x80 if step.flag(spec.FLAG_FILL) else 0
-        m, exists = _walk(step)
-        rows = [run_row(program, step, r, row, banks) for r, row in enumerate(step.rows)]
-        codes = np.concatenate([row[exists] for row in rows])
+        m, exists = walk(step)
+        rows = [run_row(program, step, r, row, banks)[exists] for r, row in enumerate(step.rows)]
+        codes = np.concatenate(rows)
         m = np.concatenate([(m[exists] + r) & 0xFFFF for r in range(len(rows))])
         if not step.result:
             _write(step.reg, banks, m, codes)
@@ -150,24 +149,3 @@ def _write(reg: tuple[int, ...], banks: Bytes, m: Ints, pixels: Bytes) -> None:
         local = (reg[Reg.OUT_W] + at[hit]) % len(banks)
         local, last = np.unique(local[::-1], return_index=True)
         banks[local, :, p, :] = pixels[hit[::-1][last]]
-
-
-def _walk(layer: Layer) -> tuple[Ints, npt.NDArray[np.bool_]]:
-    """Map words (groups * lanes,) of row 0, not yet modulo 2**16, and which pixels exist."""
-    reg = layer.reg
-    gx, gy = np.arange(reg[Reg.GX]), np.arange(reg[Reg.GY])
-    clast, rlast = reg[Reg.CLAST], reg[Reg.RLAST]
-    if layer.flag(spec.FLAG_LINEAR):
-        i = np.arange(reg[Reg.GX] * reg[Reg.LANES])
-        pc, pr = i % reg[Reg.PC], i // reg[Reg.PC]
-        return (
-            reg[Reg.OUT_BASE] + pr * reg[Reg.D_PR] + pc * reg[Reg.D_PC],
-            (pc < clast) & (pr < reg[Reg.PR]),
-        )
-    gy, gx, pr, pc = np.meshgrid(
-        gy, gx, np.arange(reg[Reg.PR]), np.arange(reg[Reg.PC]), indexing="ij"
-    )
-    m = reg[Reg.OUT_BASE] + gy * reg[Reg.D_GY] + gx * reg[Reg.D_GX]
-    m = m + pr * reg[Reg.D_PR] + pc * reg[Reg.D_PC]
-    missing = (pc == reg[Reg.PC] - 1) & (gx >= clast) | (pr == reg[Reg.PR] - 1) & (gy >= rlast)
-    return m.ravel(), ~missing.ravel()

@@ -106,6 +106,7 @@ def test_hazards_are_found() -> None:
     base = dict.fromkeys(Reg, 0)
     ones = dict.fromkeys((Reg.GX, Reg.GY, Reg.GZ, Reg.PC, Reg.PR, Reg.LANES, Reg.OFF_PC), 1)
     layer = base | ones | {Reg.CLAST: 1, Reg.RLAST: 1, Reg.CLIP: 0xFF00}
+    assembler.configure(base | {Reg.GX: 1}, spec.COMMON_LOAD)
     assembler.configure(layer | {Reg.OUT_W: 4, Reg.OUT_S: 2}, spec.COMMON_START)
     assembler.row([0, 0], [0, 0], body, True)  # reads bytes 1 to 8, the words 0 to 4
     assembler.configure(layer | {Reg.OUT_W: 5, Reg.OUT_S: 251}, spec.COMMON_START)

@@ -91,9 +91,12 @@ def test_the_first_error_in_the_order_of_the_header_is_reported() -> None:
     parse(bytes(image), GEOMETRY)
 
 
-def program_of(count: int = 8, **registers: int) -> bytes:
-    """LOAD of 4 words and one result layer with these registers and one row."""
+def program_of(count: int = 8, entries: int = 0, rows: int = 1, **registers: int) -> bytes:
+    """``entries`` of tables, LOAD of 4 words, a result layer with these registers and rows."""
     assembler = Assembler(GEOMETRY, random.Random(0))
+    assembler.tables(entries)
+    if entries:
+        assembler.loop()
     assembler.configure(
         dict.fromkeys(Reg, 0) | {Reg.GX: registers.pop("LOAD", 4)}, spec.COMMON_LOAD
     )
@@ -101,8 +104,9 @@ def program_of(count: int = 8, **registers: int) -> bytes:
     layer = dict.fromkeys(one, 1) | {Reg.FLAGS: 1 << spec.FLAG_RESULT}
     layer |= {Reg[name]: value for name, value in registers.items()}
     assembler.configure(layer, spec.COMMON_START)
-    assembler.row([0] * 4, [0] * 4, [([1] * 4, 1)] * count, True)
-    return assemble(GEOMETRY, assembler.words, cycles=100_000)
+    for row in range(rows):
+        assembler.row([0] * 4, [0] * 4, [([1] * 4, 1)] * count, row == rows - 1)
+    return assemble(GEOMETRY, assembler.words, cycles=(1 << 32) - 1)
 
 
 @pytest.mark.parametrize("count", range(8))
@@ -119,18 +123,32 @@ def test_short_rows(count: int) -> None:
         {"GY": 2, "FLAGS": 1 << spec.FLAG_RESULT | 1 << spec.FLAG_LINEAR},
         {"FLAGS": 1 << spec.FLAG_RESULT | Mode.GATE << spec.FLAG_B_MODE},
         {"FLAGS": 0, "OUT_S": 1},  # OFF_PC is 0
+        {"FLAGS": 1 << spec.FLAG_RESULT | Mode.MAXIMUM << spec.FLAG_B_MODE},
+        {"FLAGS": 1 << spec.FLAG_RESULT | Mode.MAXIMUM << spec.FLAG_B_MODE | Mode.LANEWISE},
+        {"FLAGS": 1 << spec.FLAG_RESULT | Mode.MAXIMUM << spec.FLAG_B_MODE | Mode.GATE},
+        # no result
+        {"CLAST": 0},
+        {"RLAST": 0},
+        {"CLAST": 0, "FLAGS": 1 << spec.FLAG_RESULT | 1 << spec.FLAG_LINEAR},
+        # more groups or pixels than a map has words
+        {"GX": 0xFFFF, "GY": 4000, "CLAST": 0xFFFF, "RLAST": 0xFFFF},
+        {"GX": 0xFFFF, "GY": 4000},
+        {"GX": 0x8000, "CLAST": 0x8000, "rows": 3},
     ],
 )
 def test_registers_that_make_no_layer(registers: dict[str, int]) -> None:
     parse(program_of(), GEOMETRY)
+    parse(program_of(GX=0x8000, CLAST=0x8000, rows=2), GEOMETRY)
     assert refused(program_of(**registers)) == Error.ROW
 
 
 def test_tables_that_are_not_there() -> None:
     few = replace(GEOMETRY, tables=2)
     for table in range(8):
-        image = program_of(FLAGS2=1 << spec.FLAG2_LOOKUP | table << spec.FLAG2_TABLE)
+        flags2 = 1 << spec.FLAG2_LOOKUP | table << spec.FLAG2_TABLE
+        image = program_of(entries=(table + 1) * 256, FLAGS2=flags2)
         parse(image, GEOMETRY)
+        assert refused(program_of(entries=(table + 1) * 256 - 4, FLAGS2=flags2)) == Error.ROW
         if table < few.tables:
             parse(image, few)
         else:
@@ -171,6 +189,85 @@ def test_programs_with_a_wrong_end() -> None:
     both = [*words]
     both[start] = words[start][:-1] + bytes([words[start][-1] | spec.COMMON_LOAD])
     assert ends(both) == Error.ROW
+
+
+LAYER = (Reg.GX, Reg.GY, Reg.GZ, Reg.PC, Reg.PR, Reg.LANES, Reg.CLAST, Reg.RLAST, Reg.OFF_PC)
+
+
+def code_of(order: str, **late: int) -> Error:
+    """Of a program of these parts: L LOAD, M mark, l layer, R result layer, T entries of a table,
+    G the GX of a LOAD, which then does not write it.
+
+    Registers ``late`` are written for the result layer only.
+    """
+    assembler = Assembler(GEOMETRY, random.Random(0))
+    assembler.file = [0] * spec.REGISTERS
+    assembler.file[Reg.FLAGS] = assembler.file[Reg.OUT_W] = None  # written although 0
+    for part in order:
+        flags = {Reg.FLAGS: (part == "R") << spec.FLAG_RESULT, Reg.OUT_W: 8 * (part != "L")}
+        if part == "L":
+            registers = {Reg.GX: 4, Reg.OUT_S: 4, Reg.OFF_PC: 1} | flags
+        else:
+            registers = dict.fromkeys(LAYER, 1) | {Reg.OUT_S: 100, Reg.CLIP: 0xFF00} | flags
+        if part == "M":
+            assembler.loop()
+        elif part == "G":
+            assembler.configure({Reg.GX: 4}, 0)
+        elif part == "T":
+            assembler.tables(spec.TABLE_ENTRIES)
+        else:
+            if part == "R":
+                registers |= {Reg[name]: value for name, value in late.items()}
+            command = spec.COMMON_LOAD if part == "L" else spec.COMMON_START
+            assembler.configure(registers, command)
+        if part in "lR":
+            assembler.row([0] * 4, [0] * 4, [([1] * 4, 0)] * 8, True)
+    image = assemble(GEOMETRY, assembler.words, cycles=100_000)
+    try:
+        parse(image, GEOMETRY)
+    except ImageError as error:
+        return error.code
+    return Error.NONE
+
+
+@pytest.mark.parametrize("order", ["LR", "LlR", "MLR", "MMLlR", "LLlR", "TMLR"])
+def test_programs_as_the_grammar_has_them(order: str) -> None:
+    assert code_of(order) == Error.NONE
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        "R", "lR",  # no LOAD
+        "lLR", "LlLR", "LlLlR",  # a LOAD behind a layer
+        "LMR", "LlMR", "LMlR", "MLMR", "LlMLR",  # a mark behind a LOAD
+        "TLR",  # entries that go on and on
+    ],
+)  # fmt: skip
+def test_programs_that_the_grammar_does_not_have(order: str) -> None:
+    assert code_of(order) == Error.ROW
+
+
+def test_a_mark_that_is_a_command() -> None:
+    image = program_of()
+    for command in (spec.COMMON_LOAD, spec.COMMON_START):
+        words = bytearray(image)
+        size = GEOMETRY.word_bytes
+        at = next(
+            i
+            for i in range(GEOMETRY.header_words * size + size - 1, len(words), size)
+            if words[i] & command
+        )
+        words[at] = command | spec.INDEX_LOOP
+        assert refused(with_crc(bytes(words))) == Error.ROW
+
+
+def test_later_inferences_are_fed_and_read_as_the_first() -> None:
+    assert code_of("LlR", FLAGS2=5) == Error.NONE
+    assert code_of("LlR", D_PC=5) == Error.NONE  # one pixel: never used
+    assert code_of("LlR", OUT_BASE=5) == Error.ROW
+    assert code_of("GLR") == Error.NONE
+    assert code_of("GMLR") == Error.ROW  # later LOADs take the layer's GX
 
 
 damage = st.one_of(
@@ -230,8 +327,7 @@ def test_damage_under_a_right_crc_neither_hangs_nor_escapes(hows: list[tuple]) -
 
 
 def test_registers_live_on_between_inferences() -> None:
-    # OUT_BASE is written only after the first layer, so that later inferences write elsewhere and
-    # the second layer reads what the first inference has left
+    # the shift is written only after the first layer, so that it is 0 in the first inference alone
     assembler = Assembler(GEOMETRY, random.Random(0))
     assembler.file = [0] * spec.REGISTERS
     for register in (Reg.FLAGS, Reg.A_BASE, Reg.OUT_W):
@@ -241,14 +337,14 @@ def test_registers_live_on_between_inferences() -> None:
     layer = dict.fromkeys(one, 1) | {Reg.OUT_W: 8, Reg.OUT_S: 100, Reg.CLIP: 0xFF00}
     assembler.configure(layer | {Reg.FLAGS: 0, Reg.A_BASE: 0}, spec.COMMON_START)
     assembler.row([0] * 4, [0] * 4, [([1] * 4, 0)] * 8, True)
-    late = {Reg.OUT_BASE: 77, Reg.FLAGS: 1 << spec.FLAG_RESULT, Reg.A_BASE: 8 * GEOMETRY.n}
+    late = {Reg.FLAGS2: 1, Reg.FLAGS: 1 << spec.FLAG_RESULT, Reg.A_BASE: 8 * GEOMETRY.n}
     assembler.configure(late, spec.COMMON_START)
     assembler.row([0] * 4, [0] * 4, [([1] * 4, 0)] + [([0] * 4, 0)] * 7, True)
     image = assemble(GEOMETRY, assembler.words, cycles=100_000)
     program, inputs = parse(image, GEOMETRY), np.repeat(np.uint8([[1], [2], [3]]), 16, axis=1)
-    assert run(program, inputs).results[:, 0, 0].tolist() == [8, 16, 24]
-    assert run(program, inputs, sequential=True).results[:, 0, 0].tolist() == [8, 8, 8]
+    assert run(program, inputs).results[:, 0, 0].tolist() == [4, 8, 12]
+    assert run(program, inputs, sequential=True).results[:, 0, 0].tolist() == [4, 4, 6]
     machine = Machine(image, GEOMETRY)
     naive = [machine.infer(data.tobytes())[0] for data in inputs]
-    assert [layers[0][0][0] for layers in naive] == [0, 77, 77]
-    assert [layers[1][0][1][0] for layers in naive] == [8, 8, 8]
+    assert [layers[0][0][1][0] for layers in naive] == [8, 8, 12]
+    assert [layers[1][0][1][0] for layers in naive] == [4, 4, 6]
