@@ -40,7 +40,7 @@ from secateur.graph import (
     refuse,
     shape_of,
 )
-from secateur.support import check_not_recurrent, check_supported
+from secateur.support import check_layers, check_supported
 
 Op = Callable[..., Any]
 
@@ -89,7 +89,7 @@ def canonicalise(gm: GraphModule) -> GraphModule:
 
     Raises SecateurError, naming the node, for what the array cannot run.
     """
-    check_not_recurrent(gm)
+    check_layers(gm)
     _functionalise(gm)
     editor = Editor(gm)
     lift_lines(editor)

@@ -24,6 +24,7 @@ from secateur.graph import (
     refuse,
     shape_of,
 )
+from secateur.tables import elementwise
 
 _FLAT = {
     FLATTEN,
@@ -132,9 +133,8 @@ def _elementwise(editor: Editor, node: Node, lifted: dict[Node, Node]) -> Node:
         aten.clone.default,
         aten.prelu.default,
     )
-    pointwise = torch.Tag.pointwise in getattr(node.target, "tags", [])
     quantises = str(node.target).startswith("quantized_decomposed.")
-    if not (pointwise or quantises or node.target in same):
+    if not (elementwise(node.target) or quantises or node.target in same):
         raise refuse(
             node,
             "has no equivalent on signals (N, C, L)",

@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 from torchao.quantization.pt2e import allow_exported_model_train_eval  # registers the q/dq ops
 
 from secateur.errors import SecateurError, SecateurWarning
-from secateur.graph import attribute
+from secateur.graph import active_nodes, aten, attribute, is_call, refuse
 
 __all__ = [
     "allow_exported_model_train_eval",
@@ -97,7 +97,32 @@ def _callable(program: ExportedProgram) -> GraphModule:
             "backslash, a keyword of Python); rename it"
         ) from None
     assert isinstance(gm, GraphModule)
+    _drop_casts(gm)
     return gm
+
+
+_CASTS = (
+    aten._to_copy.default, aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten.to.other,
+    aten.type_as.default,
+)  # fmt: skip
+
+
+def _drop_casts(gm: GraphModule) -> None:
+    """Take casts of activations to the type that they have out of a graph.
+
+    Raises SecateurError for other casts.
+    """
+    active = active_nodes(gm)
+    for node in list(gm.graph.nodes):
+        if node.target is aten._assert_tensor_metadata.default:
+            gm.graph.erase_node(node)
+        elif node in active and is_call(node, *_CASTS):
+            before, after = (n.meta["val"].dtype for n in (node.args[0], node))
+            if before != after:
+                raise refuse(node, f"casts {before} to {after}", "compute in float32, cast nothing")
+            node.replace_all_uses_with(node.args[0])
+            gm.graph.erase_node(node)
+    gm.recompile()
 
 
 #: Operations that the host does better: of all logits at once.

@@ -31,10 +31,15 @@ def path_of(node: Node) -> str:
     return next((path for path in reversed(paths) if path), "")
 
 
+def operation_of(node: Node) -> str:
+    """Name of the node's operation, without overload."""
+    return str(node.target).removeprefix("aten.").split(".")[0]
+
+
 def name_of(node: Node) -> str:
     """The node as a message names it: module path if known, node name and operation."""
     path = path_of(node)
-    op = str(node.target).removeprefix("aten.").split(".")[0]
+    op = operation_of(node)
     return f"layer {path!r} (node {node.name}, {op})" if path else f"node {node.name} ({op})"
 
 

@@ -27,11 +27,13 @@ class Tape:
 
 
 class Stateful(nn.Module):
-    """A module whose state lives on from one time step to the next, zero at first."""
+    """A module whose state lives on from one time step to the next, zero at first. ``path`` is its
+    name in the model that is taken apart."""
 
     def __init__(self) -> None:
         super().__init__()
         self.tape = Tape()
+        self.path = ""
 
     @property
     def state_shapes(self) -> list[tuple[int, ...]]:
@@ -46,8 +48,15 @@ class Stateful(nn.Module):
 
     def leave(self, states: list[Tensor]) -> None:
         """Note the states to go on with."""
+        if self.tape.after is not None:
+            raise self.refuse("is called twice", "use a layer for each call")
         if self.tape.before is not None:
             self.tape.after = states
+
+    def refuse(self, reason: str, remedy: str) -> SecateurError:
+        """The one-line error for this layer."""
+        name = f"layer {self.path!r}" if self.path else type(self).__name__
+        return SecateurError(f"{name}: {reason}; {remedy}")
 
 
 class Cell(nn.Module):
@@ -148,12 +157,18 @@ class Recurrent(Stateful):
         self, x: Tensor, hx: object = None
     ) -> tuple[Tensor, Tensor | tuple[Tensor, Tensor]]:
         if hx is not None:
-            raise SecateurError(
-                "a recurrent layer is given a state to begin with; sequences begin with zeros: "
-                "leave it out"
+            raise self.refuse(
+                "is given a state to begin with", "leave it out: it begins with zeros"
             )
+        if not isinstance(x, Tensor) or x.dim() != 3:
+            kind = f"{tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise self.refuse(f"is given {kind}", "give a tensor (N, T, F), sequences not packed")
         time = 1 if self.batch_first else 0
         states = self.begin(x, x.shape[1 - time])
+        if states[0].shape[0] != x.shape[1 - time]:
+            raise self.refuse(
+                "takes (T, N, F), is given (N, T, F)", "make it with batch_first=True"
+            )
         outputs = []
         for step in x.unbind(time):
             value, at = step, 0

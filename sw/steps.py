@@ -14,9 +14,15 @@ from secateur.errors import SecateurError
 from secateur.export import capture, output_nodes
 from secateur.graph import CAT, LINEAR, Editor, active_nodes, aten, is_call, refuse
 from secateur.recurrent import Stateful, decompose
+from secateur.tables import elementwise
 
 #: A step may differ from the sequence by rounding only.
 TOLERANCE = 1e-3
+_SUPPORTED = (
+    "supported are recurrent layers, each called once, Linear, activations, + and * of the same "
+    "step, and the last step or every step as result, e.g. output[:, -1]; no convolution, mean or "
+    "attention over time"
+)
 _RESHAPES = {
     aten.unsqueeze.default,
     aten.squeeze.default,
@@ -50,6 +56,9 @@ class Step(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        for path, module in model.named_modules():
+            if isinstance(module, Stateful):
+                module.path = path
 
     @property
     def stateful(self) -> list[Stateful]:
@@ -136,22 +145,34 @@ def capture_step(model: nn.Module, example: Tensor) -> Sequence:
 def _check_steps(model: nn.Module, step: Step, example: Tensor) -> bool:
     """Whether the model returns all steps; raises unless steps give what the sequence gives."""
     with torch.no_grad():
-        whole = model(example)
+        whole = _ran("sequences", model, example)
         if not isinstance(whole, Tensor) or whole.dim() not in (2, 3):
             raise SecateurError("the model must return one tensor, (N, K) or (N, T, K)")
         states, outputs = step.zeros(example[:, 0]), []
         for t in range(example.shape[1]):
-            y, *states = step(example[:, t], *states)
+            y, *states = _ran("one time step", step, example[:, t], *states)
             outputs.append(y)
     steps = torch.stack(outputs, 1) if whole.dim() == 3 else outputs[-1]
     scale = float(whole.abs().max()) + 1.0
     if steps.shape != whole.shape or float((steps - whole).abs().max()) > TOLERANCE * scale:
         raise SecateurError(
-            "step by step the model gives something else than over whole sequences: it must use "
-            "no step before it comes, and return what the last step (or each of them) gives, e.g. "
-            "output[:, -1], not a mean over time"
+            f"step by step the model gives something else than over whole sequences; {_SUPPORTED}"
         )
     return whole.dim() == 3
+
+
+def _ran(what: str, model: nn.Module, *inputs: Tensor) -> Any:
+    """What the model returns; its exceptions in one line."""
+    try:
+        return model(*inputs)
+    except SecateurError:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        shape = tuple(inputs[0].shape)
+        raise SecateurError(
+            f"the model fails on {what}, {shape}: {lines[0]}; {_SUPPORTED}"
+        ) from None
 
 
 def _without_time(gm: GraphModule) -> GraphModule:
@@ -167,6 +188,7 @@ def _without_time(gm: GraphModule) -> GraphModule:
         return int(torch.Size(sizes).numel())
 
     for node in list(gm.graph.nodes):
+        node.meta["nn_module_stack"] = _unwrapped(node)
         if node.op == "placeholder" and node in active:
             if node.meta["val"].dim() != 2:
                 raise refuse(node, "a state of several dimensions", "use vectors")
@@ -214,7 +236,7 @@ def _flat_call(editor: Editor, node: Node, flat: dict[Node, Node]) -> Node:
         )
     function = cast(Callable[..., Any], node.target)
     call = editor.gm.graph.call_function(function, tuple(args), dict(node.kwargs))
-    call.meta = dict(node.meta) | {"nn_module_stack": _unwrapped(node)}
+    call.meta = dict(node.meta)
     values = map_arg(call.args, lambda n: n.meta["val"])
     with editor.mode, torch.no_grad():
         call.meta["val"] = function(*values, **node.kwargs)
@@ -232,6 +254,8 @@ def _unwrapped(node: Node) -> dict[str, tuple[str, object]]:
 
 def _pointwise(node: Node) -> bool:
     """Whether the operation works element by element."""
-    tags = getattr(node.target, "tags", [])
-    kept = (aten.dropout.default, aten.add_.Tensor, aten.mul_.Tensor, aten.relu_.default)
-    return torch.Tag.pointwise in tags or node.target in kept
+    kept = (
+        aten.dropout.default, aten.prelu.default, aten.add_.Tensor, aten.mul_.Tensor,
+        aten.relu_.default, aten.hardswish_.default,
+    )  # fmt: skip
+    return elementwise(node.target) or node.target in kept

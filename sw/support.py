@@ -6,6 +6,7 @@ from typing import cast
 
 from torch.fx import GraphModule, Node
 
+from secateur.errors import SecateurError
 from secateur.graph import (
     ADD,
     CAT,
@@ -23,6 +24,7 @@ from secateur.graph import (
     argument,
     aten,
     conv_window,
+    operation_of,
     pad_amounts,
     pool_window,
     rank_of,
@@ -49,18 +51,31 @@ _REMEDIES = {
 
 #: Recurrent layers as torch.export keeps them.
 _RECURRENT = ("gru", "lstm", "rnn_tanh", "rnn_relu")
+#: Modules and an operation that are attention.
+_ATTENTION = ("MultiheadAttention", "TransformerEncoderLayer", "TransformerDecoderLayer")
+_NO_ATTENTION = "use convolutions, Linear or recurrent layers"
+_ATTENDS = ("scaled_dot_product_attention", "_native_multi_head_attention")
 
 
-def check_not_recurrent(gm: GraphModule) -> None:
-    """Refuse recurrent layers in a graph: they are taken apart before a model is exported."""
+def check_layers(gm: GraphModule) -> None:
+    """Refuse recurrent layers, which are taken apart before a model is exported, and attention."""
     for node in gm.graph.nodes:
-        op = str(node.target).removeprefix("aten.").split(".")[0].removesuffix("_cell")
-        if node.op == "call_function" and op in _RECURRENT:
-            raise refuse(
-                node,
-                "a recurrent layer in an exported graph",
-                "compile the PyTorch module, in Python or by package.module:callable",
-            )
+        if node.op != "call_function":
+            continue
+        op = operation_of(node)
+        if op.removesuffix("_cell") in _RECURRENT:
+            cell = "put the model of one step into secateur.recurrent.Steps, docs/recurrent.md"
+            layer = "compile the PyTorch module, in Python or by package.module:callable"
+            reason = "a recurrent layer in an exported graph"
+            raise refuse(node, reason, cell if op.endswith("_cell") else layer)
+        stack = (node.meta.get("nn_module_stack") or {}).values()
+        for path, kind in stack:
+            name = getattr(kind, "__name__", str(kind).rpartition(".")[2])
+            if name in _ATTENTION:
+                where = f"layer {path!r} ({name})" if path else name
+                raise SecateurError(f"{where}: attention is not supported; {_NO_ATTENTION}")
+        if op in _ATTENDS:
+            raise refuse(node, "attention is not supported", _NO_ATTENTION)
 
 
 def check_supported(gm: GraphModule) -> None:
@@ -91,7 +106,7 @@ def check_supported(gm: GraphModule) -> None:
 def unsupported(node: Node) -> Exception:
     while node.target is aten.sym_size.int:  # the operation to blame is the one that needs a size
         node = next(iter(node.users))
-    op = str(node.target).removeprefix("aten.").split(".")[0]
+    op = operation_of(node)
     remedy = next(
         (text for name, text in _REMEDIES.items() if op == name or op.startswith(name + "_")),
         "use Conv2d, Linear, activations, add, mul, cat, pooling, BatchNorm and flatten",

@@ -42,6 +42,11 @@ UNARY = (
 )
 
 
+def elementwise(target: object) -> bool:
+    """Whether an operation works element by element; torch does not tag all that do."""
+    return target in UNARY or torch.Tag.pointwise in getattr(target, "tags", [])
+
+
 def never_negative(node: Node) -> bool:
     """Whether the function of a unary node has no negative value."""
     return node.target in _NEVER_NEGATIVE

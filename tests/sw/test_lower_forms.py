@@ -61,6 +61,10 @@ FORMS: dict[str, tuple[Callable[[Tensor], Tensor], Forms]] = {
         [("conv", [B]), ("avgpool", [L])],
     ),
     "clamp": (lambda x: CONV(x).clamp(0, 6), [("conv", [B])]),
+    "cast to what it is": (
+        lambda x: CONV(x.float()).to(torch.float32).type_as(x),
+        [("conv", [B])],
+    ),
     "clamp from 0": (lambda x: CONV(x).clamp(min=0), [("conv", [B])]),
     "two activations": (lambda x: F.relu(F.relu6(CONV(x))), [("conv", [B]), ("depthwise", [L])]),
     "three terms": (

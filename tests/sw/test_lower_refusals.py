@@ -30,6 +30,28 @@ class TwoInputs(nn.Module):
         return x + y
 
 
+class Attends(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.inner(x, x, x)[0]
+        return result
+
+
+class Loop(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(len(x), 4)
+        for t in range(x.shape[1]):
+            h = self.cell(x[:, t], h)
+        return h
+
+
 REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
     "transpose": (nn.ConvTranspose2d(4, 4, 2), MAPS, "conv_transpose2d", "resize on the host"),
     "groups": (nn.Conv2d(4, 4, 3, groups=2), MAPS, "groups=2", "groups=1"),
@@ -42,6 +64,26 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
         "layer '1' (node view",
         "use Conv2d",
     ),
+    "cast": (
+        call(lambda x: x.double() + 1),
+        MAPS,
+        "casts torch.float32 to torch.float64",
+        "float32",
+    ),
+    "attention": (Attends(), (7, 8), "layer 'inner' (MultiheadAttention)", "recurrent"),
+    "attention of a layer": (
+        nn.Sequential(nn.Conv1d(7, 7, 1), nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)),
+        (7, 8),
+        "layer '1' (TransformerEncoderLayer): attention",
+        "use convolutions",
+    ),
+    "attention function": (
+        Call(lambda x: F.scaled_dot_product_attention(x, x, x)),
+        (7, 8),
+        "attention is not supported",
+        "use convolutions",
+    ),
+    "cells in a loop": (Loop(), (7, 8), "layer 'cell' (node gru_cell, gru_cell)", "Steps, docs"),
     "sort": (call(lambda x: x.sort(1)[0]), MAPS, "sort", "use Conv2d"),
     "permute": (call(lambda x: x.permute(0, 2, 3, 1)), MAPS, "permute", "use Conv2d"),
     "product": (call(lambda x: x * x.mean((2, 3), True).flip(1)), MAPS, "flip", "use Conv2d"),
