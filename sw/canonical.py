@@ -7,6 +7,7 @@ and sums and products with constants are depthwise convolutions.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -64,9 +65,8 @@ _IN_PLACE: dict[object, Op] = {
     aten.dropout_.default: aten.dropout.default,
     aten.feature_dropout_.default: aten.feature_dropout.default,
 }
-_IDENTITIES = {
-    aten.dropout.default,
-    aten.feature_dropout.default,
+_DROPOUTS = {aten.dropout.default, aten.feature_dropout.default}
+_IDENTITIES = _DROPOUTS | {
     aten.contiguous.default,
     aten.clone.default,
     aten.alias.default,
@@ -112,27 +112,48 @@ def canonicalise(gm: GraphModule) -> GraphModule:
 
 
 def _functionalise(gm: GraphModule) -> None:
+    """Give operations in place a result of their own, which later users of the tensor take."""
     order = {n: i for i, n in enumerate(gm.graph.nodes)}
-    aliasing = _VIEWS | _IDENTITIES
     for node in gm.graph.nodes:
         if node.op != "call_function" or node.target not in _IN_PLACE:
             continue
-        mutated = node.args[0]
-        base = mutated.args[0] if is_call(mutated, *aliasing) else mutated
-        aliases = [u for u in base.users if is_call(u, *aliasing)] + [base]
-        for alias in aliases:
-            if alias is not mutated and any(
-                order[u] > order[node] and u not in aliases for u in alias.users
-            ):
+        mutated = cast(Node, node.args[0])
+        for alias in _aliases(mutated, order, order[node]):
+            later = [user for user in alias.users if order[user] > order[node]]
+            if later and _unviewed(alias) is not _unviewed(mutated):
                 raise refuse(
                     node,
                     "changes in place a tensor that is also used through a view",
                     "use the out-of-place operation",
                 )
+            for user in later:
+                user.replace_input_with(alias, node)
         node.target = _IN_PLACE[node.target]
-        for user in list(mutated.users):
-            if order[user] > order[node] and user not in aliases:
-                user.replace_input_with(mutated, node)
+
+
+def _aliases(node: Node, order: dict[Node, int], end: int) -> list[Node]:
+    """``node`` and all nodes before ``end`` that may share its memory."""
+    while _may_alias(node):
+        node = cast(Node, node.args[0])
+    found = [node]
+    for alias in found:
+        found += [u for u in alias.users if order[u] < end and _may_alias(u)]
+    return found
+
+
+def _may_alias(node: Node) -> bool:
+    """Whether the result may share memory with the first argument, by the operator's schema."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return node.target is operator.getitem
+    return is_call(node, *_DROPOUTS) or any(r.alias_info is not None for r in schema.returns)
+
+
+def _unviewed(node: Node) -> Node:
+    """The node that ``node`` is another name of."""
+    while is_call(node, *_IDENTITIES) and _may_alias(node):
+        node = cast(Node, node.args[0])
+    return node
 
 
 def _rewrite(editor: Editor, node: Node) -> Node | None:

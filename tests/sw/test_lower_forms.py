@@ -109,6 +109,18 @@ FORMS: dict[str, tuple[Callable[[Tensor], Tensor], Forms]] = {
         lambda x: CONV(x).relu_().add_(POINT(x)).clamp_(0, 4),
         [("conv", [B]), ("conv", [B, L])],
     ),
+    "in place under other names": (
+        lambda x: (lambda y: WIDE(F.dropout(y, 0.3, False).detach().relu_()) + y)(POINT(x)),
+        [("conv", [B]), ("conv", [B, L])],
+    ),
+    "in place in a copy": (
+        lambda x: (lambda y: WIDE(y.clone().relu_()) + y)(POINT(x)),
+        [("conv", [B]), ("depthwise", [L]), ("conv", [B, L])],
+    ),
+    "in place before a view": (
+        lambda x: (lambda y: (y.relu_(), y.flatten(1))[1])(CONV(x)),
+        [("conv", [B])],
+    ),
 }
 
 
