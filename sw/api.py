@@ -107,11 +107,14 @@ def compile(
     """
 
     from secateur.compiler import compile_network
-    from secateur.export import is_converted
+    from secateur.export import check_model, is_converted
     from secateur.lower import lower
     from secateur.quantise import quantize
 
+    check_model(model)
     target = Target.load(target) if isinstance(target, str) else target
+    if not isinstance(target, Target):
+        raise SecateurError(f"target must be a Target, or the name of one, not {target!r}")
     if not is_converted(model):
         if calibration is None:
             raise SecateurError(
@@ -157,8 +160,19 @@ def _program(image: Image) -> Any:
         raise SecateurError(f"the image is refused: {error}") from None
 
 
+def _check_inputs(x: object) -> None:
+    """Refuse what is no array with samples first."""
+    if not isinstance(x, np.ndarray):
+        raise SecateurError(
+            f"input 'x' must be a NumPy array, not {type(x).__name__}; give np.asarray(x)"
+        )
+    if x.ndim == 0 or len(x) == 0:
+        raise SecateurError(f"input 'x' has shape {x.shape}; give samples first, at least one")
+
+
 def _packed(image: Image, x: Array) -> tuple[npt.NDArray[np.uint8], int]:
     """Input words of all inferences, and the inferences of a sequence."""
+    _check_inputs(x)
     if "input" not in image.metadata:
         raise SecateurError("the image has no metadata, so its input layout is unknown")
     meta, steps = image.metadata["input"], 1
@@ -200,8 +214,9 @@ def run(
     """
     from secateur.sim import golden
 
+    _check_inputs(x)
     program, parts, cycles, done = _program(image), [], 0, 0
-    for begin in range(0, max(len(x), 1), batch):
+    for begin in range(0, len(x), batch):
         packed, steps = _packed(image, x[begin : begin + batch])
         result = golden.run(program, packed, trace=False, steps=steps)
         parts.append(result.results)

@@ -71,7 +71,8 @@ def compile(
     model: Annotated[
         str,
         typer.Argument(
-            help="torch.export archive (float or PT2E-converted), ONNX, package.module:callable."
+            help="torch.export archive (float or PT2E-converted), ONNX, or "
+            "package.module:callable, which is called with a seed, 0, and returns a module."
         ),
     ],
     target: TargetName,

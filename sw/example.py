@@ -14,7 +14,7 @@ from secateur.pruning.recipe import load_recipe
 from secateur.pruning.run import run_recipe
 from secateur.pruning.stages import Progress
 from secateur.pruning.training import Split
-from secateur.toml import imported
+from secateur.toml import function
 
 #: Names of the examples, and what they need from the user.
 EXAMPLES = {
@@ -44,7 +44,7 @@ def run_example(
     recipe = load_recipe(Path(__file__).parent / "examples" / f"{name}.toml")
     record = run_recipe(recipe, folder, resume=True, progress=progress)
     images = {key: load(folder / f"{key}.sec") for key in ("dense", "model")}
-    split = Split.of(imported("data.load", recipe.data.load)(recipe.seed), recipe.data.load)
+    split = Split.of(function("data.load", recipe.data.load)(recipe.seed), recipe.data.load)
     shown = split.some("test", SIMULATED, recipe.seed)[0]
     result = api.simulate(images["model"], shown.numpy())
     if result.mismatches:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import warnings
+from pathlib import Path
 
 import torch
 from torch.export import ExportedProgram
@@ -21,6 +22,16 @@ __all__ = [
     "leave_to_host",
     "module_of",
 ]
+
+
+def check_model(model: object) -> None:
+    """Raise SecateurError unless ``model`` is a module or an ExportedProgram."""
+    if not isinstance(model, torch.nn.Module | ExportedProgram):
+        given = repr(model) if isinstance(model, str | Path) else type(model).__name__
+        raise SecateurError(
+            f"the model must be a torch.nn.Module or ExportedProgram, not {given}; read files by "
+            f"torch.export.load or secateur.onnx_import.load_onnx"
+        )
 
 
 def export(model: torch.nn.Module | ExportedProgram, example: torch.Tensor) -> GraphModule:

@@ -74,11 +74,12 @@ class OnnxModel(nn.Module):
         return tensors[self._result]
 
 
-def read_onnx(path: Path) -> Any:
+def read_onnx(path: Path | str) -> Any:
     """The ``onnx.ModelProto`` of a file.
 
     Raises SecateurError if the file is no ONNX model, or the package onnx is missing.
     """
+    path = Path(path)
     try:
         import onnx
     except ImportError:
@@ -96,7 +97,7 @@ def read_onnx(path: Path) -> Any:
     return model
 
 
-def load_onnx(path: Path) -> OnnxModel:
+def load_onnx(path: Path | str) -> OnnxModel:
     """Read an ONNX file as a module in float.
 
     Raises

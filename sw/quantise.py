@@ -15,7 +15,7 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, 
 from secateur.bias import write_biases
 from secateur.canonical import canonicalise
 from secateur.errors import SecateurError
-from secateur.export import export, is_converted, leave_to_host
+from secateur.export import check_model, export, is_converted, leave_to_host
 from secateur.harmonise import harmonise
 from secateur.observe import ActivationFakeQuantize, PowerOfTwo
 from secateur.quantiser import SecateurQuantizer
@@ -68,6 +68,7 @@ def prepare(
     (TQT; the paper trains them with Adam at 0.01). The signedness of the input is that of the
     calibration data.
     """
+    check_model(model)
     batches = calibration_batches(calibration)
     if is_converted(model):
         raise SecateurError("the model is quantised already; give the float model")

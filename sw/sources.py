@@ -14,7 +14,7 @@ from secateur.errors import SecateurError
 from secateur.keep import keep_scales
 from secateur.lower import lower
 from secateur.onnx_import import convert_onnx, load_onnx, read_onnx
-from secateur.toml import imported
+from secateur.toml import function, imported
 
 
 def load_model(source: str, *, calibrated: bool = False) -> tuple[Any, list[str]]:
@@ -33,19 +33,7 @@ def load_model(source: str, *, calibrated: bool = False) -> tuple[Any, list[str]
     if path.suffix == ".onnx":
         return _load_onnx(path, calibrated)
     if not path.exists() and ":" in source:
-        torch.manual_seed(0)
-        try:
-            found = imported("model", source)(0)
-        except SecateurError:
-            raise
-        except Exception as error:
-            raise SecateurError(
-                f"{source}: fails when it is called with a seed, 0 ({error!r}); it must be a "
-                f"function of the seed that returns a module"
-            ) from None
-        if not isinstance(found, torch.nn.Module):
-            raise SecateurError(f"{source}: must return a torch.nn.Module, not {type(found)!r}")
-        return found.eval(), []
+        return build("model", source, 0).eval(), []
     if not path.is_file():
         raise SecateurError(f"{source}: no such file; save the model with torch.export.save")
     try:
@@ -64,6 +52,32 @@ def load_model(source: str, *, calibrated: bool = False) -> tuple[Any, list[str]
             f"{source}: not a torch.export archive ({type(error).__name__}); save the model with "
             f"torch.export.save"
         ) from None
+
+
+def build(where: str, name: str, seed: int) -> torch.nn.Module:
+    """The module that ``package.module:callable`` returns when it is called with ``seed``.
+
+    ``where`` is what the name was given as; torch's generator is seeded.
+
+    Raises
+    ------
+    SecateurError : no such callable, one that is no function of the seed, or returns no module
+    """
+    found, wanted = imported(where, name), "give a function of the seed that returns a module"
+    if isinstance(found, type | torch.nn.Module):
+        kind = "class" if isinstance(found, type) else "module"
+        raise SecateurError(f"{where} = {name!r} is a {kind}; {wanted}")
+    torch.manual_seed(seed)
+    try:
+        model = function(where, name)(seed)
+    except SecateurError as error:
+        raise SecateurError(f"{error}; {wanted}") from None
+    if not isinstance(model, torch.nn.Module):
+        kind = type(model).__name__
+        raise SecateurError(
+            f"{where} = {name!r} must return a torch.nn.Module, not {kind}; {wanted}"
+        )
+    return model
 
 
 def _load_onnx(path: Path, calibrated: bool) -> tuple[Any, list[str]]:

@@ -8,6 +8,7 @@ import math
 import tomllib
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +84,36 @@ def imported(where: str, name: str) -> Any:
     SecateurError : the module cannot be imported or has no such callable
     """
     module, _, attribute = name.partition(":")
+    remedy = "give package.module:callable, with the package's folder on PYTHONPATH"
+    if not module or not attribute:
+        raise SecateurError(f"{where} = {name!r} names no callable; {remedy}")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SecateurError(
-            f"{where} = {name!r}: {error}; give package.module:callable, with the package's folder "
-            f"on PYTHONPATH"
-        ) from None
+    except Exception as error:  # whatever the user's module raises
+        raise SecateurError(f"{where} = {name!r}: {_line(error)}; {remedy}") from None
     if not callable(found):
         raise SecateurError(f"{where} = {name!r} is not callable")
     return found
+
+
+def function(where: str, name: str) -> Callable[..., Any]:
+    """As ``imported``; when it is called, its exceptions become a SecateurError that names it."""
+    found = imported(where, name)
+
+    def call(*arguments: Any) -> Any:
+        try:
+            return found(*arguments)
+        except SecateurError:
+            raise
+        except Exception as error:
+            raise SecateurError(
+                f"{where} = {name!r} fails when it is called: {_line(error)}"
+            ) from error
+
+    return call
+
+
+def _line(error: Exception) -> str:
+    """An exception's kind and the first line of its text."""
+    lines = str(error).strip().splitlines()
+    return ": ".join([type(error).__name__, *lines[:1]])

@@ -55,9 +55,11 @@ def read(path: Path) -> State:
     except OSError as error:
         raise SecateurError(f"{error.filename}: cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
-        raise SecateurError(f"{path}: not a checkpoint; start again without --resume") from None
+        raise SecateurError(
+            f"{path}: not a checkpoint; delete {path.parent} and start again"
+        ) from None
     if hashlib.sha256(payload).hexdigest() != head["sha256"]:
-        raise SecateurError(f"{head['tensors']}: damaged; start again without --resume")
+        raise SecateurError(f"{head['tensors']}: damaged; delete {path.parent} and start again")
     return load(payload), head["data"]
 
 

@@ -158,7 +158,10 @@ def criterion_of(
     if name in free:
         return free[name]
     if batches is None:
-        raise SecateurError(f"criterion {name!r} needs batches of (inputs, targets)")
+        raise SecateurError(
+            f"criterion {name!r} needs data: take "
+            f"secateur.pruning.criterion_of({name!r}, batches=[(inputs, targets), ...])"
+        )
     check_batches(name, batches)
     of = nn.functional.cross_entropy if loss is None else loss
     driven: dict[str, Criterion] = {

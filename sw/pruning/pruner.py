@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from secateur.errors import SecateurError
 from secateur.pruning import select
 from secateur.pruning.blocks import PRUNABLE, prunable_layers, weight_of
-from secateur.pruning.criteria import Criterion
-from secateur.pruning.granularity import Block, Granularity, NOfM
+from secateur.pruning.criteria import Criterion, criterion_of
+from secateur.pruning.granularity import Block, Granularity, NOfM, granularity_of
 from secateur.pruning.mask import mask_of, set_mask
 from secateur.pruning.plan import Plan, Scope, check_n, make_plan
 from secateur.pruning.report import LayerDensity, PruneReport
@@ -104,8 +104,8 @@ def prune(
     scope: Scope = "layer",
     skip: Iterable[str] = (),
     overrides: Mapping[str, float] | None = None,
-    criterion: Criterion | None = None,
-    granularity: Granularity | None = None,
+    criterion: Criterion | str | None = None,
+    granularity: Granularity | str | None = None,
     threshold: float | None = None,
 ) -> PruneReport:
     """Prune a model in place: to a density, or by a threshold, the least salient units first.
@@ -119,8 +119,10 @@ def prune(
         and so many stay in total
     skip : names of layers that are left alone
     overrides : densities of single layers, by name; these are ranked by themselves
-    criterion : saliency of weights, see `secateur.pruning.criteria`; None: squares (L2 norm)
-    granularity : units, see `secateur.pruning.granularity`; None: N:1 blocks of ``n``.
+    criterion : saliency of weights, see `secateur.pruning.criteria`; None: squares (L2 norm).
+        Or the name of one that needs no data: "l1", "l2", "random"
+    granularity : units, see `secateur.pruning.granularity`, or their name as in
+        `granularity_of`; None: N:1 blocks of ``n``.
         N:M implies the density, so neither density nor threshold is given with it
     threshold : instead of a density: units whose saliencies add up to at least this stay, and the
         best one of every layer. With the default criterion it is a squared norm
@@ -137,6 +139,9 @@ def prune(
     Of units of equal saliency the one that comes first in the weight stays. The masks hold through
     any further training until `secateur.pruning.remove` bakes them in.
     """
+    criterion = criterion_of(criterion) if isinstance(criterion, str) else criterion
+    if isinstance(granularity, str):
+        granularity = granularity_of(granularity, n)
     _check_amount(density, threshold, overrides, granularity)
     plan = make_plan(
         model,

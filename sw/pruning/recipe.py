@@ -223,6 +223,7 @@ def parse_recipe(table: dict[str, Any], path: Path | str, folder: Path) -> Recip
     for key, value, allowed in (
         ("prune.method", recipe.prune.method, ("budget", "uniform", "element", "none")),
         ("prune.schedule", recipe.prune.schedule, ("gradual", "one-shot", "rewind")),
+        ("prune.normalise", recipe.prune.normalise, ("share", "none")),
         ("training.optimiser", recipe.training.optimiser, ("adamw", "sgd")),
         ("training.precision", recipe.training.precision, ("float32", "bfloat16")),
     ):
@@ -230,8 +231,13 @@ def parse_recipe(table: dict[str, Any], path: Path | str, folder: Path) -> Recip
             options = " or ".join(map(repr, allowed))
             raise SecateurError(f"{path}: {key} must be {options}, not {value!r}")
     verify, prune = recipe.verify, recipe.prune
+    kept = 1.0 if recipe.channels.density is None else recipe.channels.density
     for key, fine, wanted in (
         ("training.batch", recipe.training.batch >= 1, "at least 1"),
+        ("prune.samples", prune.samples >= 1, "at least 1"),
+        ("quantise.samples", recipe.quantise.samples >= 1, "at least 1"),
+        ("verify.samples", verify.samples >= 1, "at least 1"),
+        ("channels.density", 0 < kept <= 1, "a share above 0, to 1"),
         ("verify.sensitivity", all(0 < d <= 1 for d in verify.sensitivity), "densities to 1"),
         ("verify.corruptions", all(1 <= c <= 5 for c in verify.corruptions), "severities 1 to 5"),
         ("verify.low", verify.low < verify.high, "below verify.high"),

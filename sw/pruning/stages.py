@@ -21,16 +21,18 @@ from secateur.pruning.budget import allocate, make_budgets
 from secateur.pruning.channels import ChannelReport
 from secateur.pruning.check import check_masks
 from secateur.pruning.costing import CostModel
+from secateur.pruning.criteria import criterion_of
 from secateur.pruning.cutting import BlockCuts, criterion_for, narrow
 from secateur.pruning.recipe import PHASES, Phase, Recipe, Training
 from secateur.pruning.saliency import block_saliency
 from secateur.pruning.search import Budgets
-from secateur.pruning.training import Augment, Split, Trainer
+from secateur.pruning.training import Augment, Loss, Split, Trainer
 from secateur.pruning.verify import image_logits, logits, score
 from secateur.quantise import finalise, prepare
 from secateur.recurrent import decompose
+from secateur.sources import build
 from secateur.target import Target
-from secateur.toml import imported
+from secateur.toml import function
 
 #: Called with stage, steps done, steps to do, and what is known so far.
 Progress = Callable[[str, int, int, str], None]
@@ -54,12 +56,14 @@ class Stages:
         self.recipe, self.folder, self.progress = recipe, folder, progress
         self.target = Target.load(recipe.target)
         where = f"data.load = {recipe.data.load!r}"
-        self.split = Split.of(imported("data.load", recipe.data.load)(recipe.seed), where)
-        for name in ("data", *PHASES):  # wrong ones are refused at once, not when they are needed
-            augment = getattr(recipe, name).augment
-            if augment is not None:
-                imported(f"{name}.augment", augment)
-        self.loss = imported("training.loss", recipe.training.loss)
+        self.split = Split.of(function("data.load", recipe.data.load)(recipe.seed), where)
+        # Wrong ones are refused at once, not when they are needed.
+        self.augments: dict[str, Augment] = {
+            name: function(f"{name}.augment", getattr(recipe, name).augment)
+            for name in ("data", *PHASES)
+            if getattr(recipe, name).augment is not None
+        }
+        self.loss: Loss = function("training.loss", recipe.training.loss)
         self.results: dict[str, Any] = {}
         self.stage = 0
         self._partial: checkpoint.State | None = None
@@ -78,7 +82,7 @@ class Stages:
         if data["recipe"] != self.recipe.digest:
             raise SecateurError(
                 f"{self.folder}: holds a run of another recipe or budget; choose another folder, "
-                f"or start again without --resume"
+                f"or delete it"
             )
         self.stage, self.results = data["stage"], data["results"]
         if tensors:
@@ -104,11 +108,7 @@ class Stages:
             self._narrow(model)
             checkpoint.load_model_state(model, checkpoint.read(self.folder / f"{name}.json")[0])
             return model.eval()
-        torch.manual_seed(recipe.seed)
-        model = imported("model.build", recipe.model.build)(recipe.seed)
-        if not isinstance(model, nn.Module):
-            raise SecateurError(f"model.build = {recipe.model.build!r} did not return a module")
-        model = decompose(model)
+        model = decompose(build("model.build", recipe.model.build, recipe.seed))
         if name is not None:
             checkpoint.load_model_state(model, checkpoint.read(self.folder / f"{name}.json")[0])
         elif recipe.model.weights is not None:
@@ -156,13 +156,12 @@ class Stages:
             self.progress(name, trainer.epoch, phase.epochs, f"loss {loss:.4f}")
 
     def _augment(self, phase: Phase) -> Augment | None:
-        chosen = phase.augment or self.recipe.data.augment
-        found: Augment | None = None if chosen is None else imported("augment", chosen)
-        return found
+        own = next(name for name in PHASES if getattr(self.recipe, name) is phase)
+        return self.augments.get(own, self.augments.get("data"))
 
     def _train(self) -> None:
         model = self.build()
-        self._check_labels(model)
+        self._check_parts(model)
         if self.recipe.prune.method != "none":
             # At once, so that a budget out of reach is refused before any training.
             costs, layers = self._costs(model)
@@ -171,11 +170,53 @@ class Stages:
         self._fit("train", model, self.recipe.train)
         self._keep("float", model)
 
-    def _check_labels(self, model: nn.Module) -> None:
+    def _check_parts(self, model: nn.Module) -> None:
+        """Refuse data, augmentations, a loss and criteria that the model cannot be trained with, on
+        one batch."""
+        recipe, split = self.recipe, self.split
+        x, y = (part[: recipe.training.batch] for part in (split.train_x, split.train_y))
+        try:
+            outputs = model(x)
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise SecateurError(
+                f"model.build = {recipe.model.build!r} does not take the samples of data.load, of "
+                f"shape {tuple(x.shape[1:])}: {lines[0]}"
+            ) from None
+        if not isinstance(outputs, Tensor) or outputs.dim() < 2 or len(outputs) != len(x):
+            shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise SecateurError(
+                f"model.build = {recipe.model.build!r}: its module must return a tensor (samples, "
+                f"classes), not {shape}"
+            )
+        self._check_labels(outputs.shape[1])
+        for key, augment in self.augments.items():
+            found: Any = augment(x.clone(), torch.Generator().manual_seed(recipe.seed))
+            if not isinstance(found, Tensor) or (found.shape, found.dtype) != (x.shape, x.dtype):
+                kind = type(found).__name__
+                what = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else kind
+                raise SecateurError(
+                    f"{key}.augment must return a batch as it is given one, {tuple(x.shape)} in "
+                    f"{x.dtype}, not {what}"
+                )
+        loss: Any = self.loss(outputs, y)
+        if not isinstance(loss, Tensor) or loss.dim() != 0 or not loss.requires_grad:
+            raise SecateurError(
+                f"training.loss = {recipe.training.loss!r} must return one number, a tensor with "
+                f"gradient: the mean over the batch"
+            )
+        for name in ("prune", *["channels"] * recipe.channels.wanted):
+            part = getattr(recipe, name)
+            criterion = criterion_of(part.criterion, batches=[(x, y)], loss=self.loss)
+            try:
+                block_saliency(model, self.target.geometry.n, criterion, part.skip)
+            except SecateurError as error:
+                raise SecateurError(f"[{name}] {error}") from None
+
+    def _check_labels(self, classes: int) -> None:
         """Refuse labels that cross-entropy cannot take."""
         if self.recipe.training.loss != Training().loss:
             return
-        classes = logits(model, self.split.train_x[:2]).shape[1]
         for name in ("train_y", "test_y"):
             labels = getattr(self.split, name)
             if (

@@ -48,7 +48,9 @@ class Split:
         for x, y in (("train_x", "train_y"), ("test_x", "test_y")):
             if len(parts[x]) != len(parts[y]):
                 raise SecateurError(f"{where}: {len(parts[x])} {x}, but {len(parts[y])} {y}")
-            if not parts[x].is_floating_point() or not bool(torch.isfinite(parts[x]).all()):
+            if parts[x].dtype != torch.float32:
+                raise SecateurError(f"{where}: {x} is {parts[x].dtype}; give float32, {x}.float()")
+            if not bool(torch.isfinite(parts[x]).all()):
                 raise SecateurError(f"{where}: {x} must hold finite floats")
         if parts["train_x"].shape[1:] != parts["test_x"].shape[1:]:
             shapes = [tuple(parts[x].shape[1:]) for x in ("train_x", "test_x")]

@@ -67,3 +67,37 @@ def counted(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 not_callable = 3
+
+
+def seedless() -> Net:
+    return Net()
+
+
+def doubles(seed: int) -> dict[str, Tensor]:
+    found = data(seed)
+    return found | {"train_x": found["train_x"].double()}
+
+
+def colours(seed: int) -> dict[str, Tensor]:
+    found = data(seed)
+    return {k: torch.cat([v, v[:, :1]], 1) if v.dim() == 4 else v for k, v in found.items()}
+
+
+def failing(seed: int) -> dict[str, Tensor]:
+    return {"train_x": data(seed)["missing"]}
+
+
+def nothing(x: Tensor, generator: torch.Generator) -> None:
+    x.mul_(0.9)
+
+
+def cropped(x: Tensor, generator: torch.Generator) -> Tensor:
+    return x[..., 1:]
+
+
+def losses(outputs: Tensor, y: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(outputs, y, reduction="none")
+
+
+def constant(outputs: Tensor, y: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(outputs, y).detach()

@@ -308,7 +308,7 @@ def test_criteria_refuse_in_one_line() -> None:
     data = batches()
     cases = [
         (lambda: criterion_of("hesse"), "criterion 'hesse' is unknown; take l1, l2"),
-        (lambda: criterion_of("taylor"), "criterion 'taylor' needs batches"),
+        (lambda: criterion_of("taylor"), "needs data"),
         (lambda: criterion_of("taylor", batches=[]), "taylor: batches is empty"),
         (lambda: Taylor([], LOSS)(model, layers), "batches is empty"),
         (lambda: Fisher(iter(data), LOSS)(model, layers), "batches must be a list"),

@@ -213,6 +213,8 @@ def test_the_command_takes_onnx_and_import_paths(
     (tmp_path / "mine_here.py").write_text(
         "from torch import nn\n\ndef net(seed):\n    return nn.Sequential(nn.Conv2d(3, 8, 3))\n"
         "\ndef number(seed):\n    return 3\n"
+        "\nclass Net(nn.Linear):\n    def __init__(self, width=8):\n"
+        "        super().__init__(width, 8)\n\nmade = Net()\n"
     )
     runner = CliRunner()
 
@@ -228,6 +230,8 @@ def test_the_command_takes_onnx_and_import_paths(
     for source, message in (
         ("mine_here:number", "must return a torch.nn.Module"),
         ("mine_here:none", "has no attribute 'none'"),
+        ("mine_here:Net", "'mine_here:Net' is a class; give a function of the seed"),
+        ("mine_here:made", "'mine_here:made' is a module; give a function of the seed"),
         ("none.onnx", "none.onnx: no such file"),
         ("x.npz", "not a torch.export archive"),
     ):

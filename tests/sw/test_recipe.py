@@ -70,7 +70,8 @@ def test_interrupted_and_resumed_it_makes_the_same_image(
     def stop_in_an_epoch(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         nonlocal calls
         calls += 1
-        if calls == 16 * (2 + 2 + 1) + 5:  # 16 batches an epoch: train, QAT of dense, prune
+        # One batch to check it; then 16 batches an epoch: train, QAT of dense, prune.
+        if calls == 1 + 16 * (2 + 2 + 1) + 5:
             raise KeyboardInterrupt
         return brightened(x, generator)
 
@@ -121,7 +122,7 @@ def test_the_gate_fails_the_command(whole: Path, tmp_path: Path) -> None:
 
 def test_another_budget_does_not_resume(whole: Path) -> None:
     other = load_recipe(TINY, budget={"cycles": 1600})
-    with pytest.raises(SecateurError, match="holds a run of another recipe or budget"):
+    with pytest.raises(SecateurError, match="another folder, or delete it"):
         run_recipe(other, whole, resume=True)
 
 
@@ -162,6 +163,41 @@ def test_a_budget_out_of_reach_is_refused_before_training(tmp_path: Path) -> Non
         ("[qat]", '[qat]\naugment = "recipe_parts:no"', "qat.augment = 'recipe_parts:no'"),
         ("recipe_parts:model", "recipe_parts:not_callable", "is not callable"),
         ("recipe_parts:data", "recipe_parts:model", "train_x must be a tensor"),
+        (
+            'build = "recipe_parts:model"',
+            'build = "mine"',
+            "build = 'mine' names no callable; give",
+        ),
+        (
+            "recipe_parts:model",
+            "recipe_parts:Net",
+            "'recipe_parts:Net' is a class; give a function",
+        ),
+        ("recipe_parts:model", "recipe_parts:seedless", "TypeError: .*give a function of the seed"),
+        ("recipe_parts:data", "recipe_parts:doubles", "train_x is torch.float64; give float32"),
+        (
+            "recipe_parts:data",
+            "recipe_parts:colours",
+            r"build = 'recipe_parts:model' does not take the samples of data.load, of shape \(3, 8",
+        ),
+        (
+            "recipe_parts:data",
+            "recipe_parts:failing",
+            "^data.load = 'recipe_parts:failing' fails when it is called: KeyError: 'missing'$",
+        ),
+        ("brightened", "nothing", "data.augment must return a batch .*, not NoneType"),
+        ("brightened", "cropped", r"data.augment must .* not torch.float32 \(10, 2, 8, 7\)"),
+        ("batch = 10", 'batch = 10\nloss = "recipe_parts:losses"', "training.loss = .* one number"),
+        ("batch = 10", 'batch = 10\nloss = "recipe_parts:constant"', "a tensor with gradient"),
+        ('criterion = "taylor"', 'normalise = "foo"', "prune.normalise must be 'share' or 'none'"),
+        (
+            "[prune]",
+            "[channels]\ndensity = 0.0\n[prune]",
+            "channels.density must be a share above 0",
+        ),
+        ("samples = 40", "samples = 0", "prune.samples must be at least 1"),
+        ("samples = 64", "samples = 0", "quantise.samples must be at least 1"),
+        ('criterion = "taylor"', 'criterion = "batchnorm"', r"^\[prune\] layer 'second'"),
     ],
 )
 def test_refused_recipes(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -169,8 +205,11 @@ def test_refused_recipes(tmp_path: Path, old: str, new: str, message: str) -> No
     text = TINY.read_text()
     assert old in text
     file.write_text(text.replace(old, new))
-    with pytest.raises(SecateurError, match=message):
-        run_recipe(load_recipe(file), tmp_path / "out")
+    stages: list[str] = []
+    with pytest.raises(SecateurError, match=message) as caught:
+        run_recipe(load_recipe(file), tmp_path / "out", progress=lambda *a: stages.append(a[0]))
+    assert "\n" not in str(caught.value)
+    assert "train" not in stages
 
 
 def test_a_stage_has_its_own_augmentation(tmp_path: Path, monkeypatch) -> None:
@@ -181,7 +220,8 @@ def test_a_stage_has_its_own_augmentation(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(recipe_parts, "COUNTED", [])
     run_recipe(recipe, tmp_path / "out")
     images = len(recipe_parts.data(recipe.seed)["train_y"])
-    assert sum(recipe_parts.COUNTED) == recipe.recover.epochs * images > 0
+    checked = recipe.training.batch
+    assert sum(recipe_parts.COUNTED) == checked + recipe.recover.epochs * images > checked
 
 
 def test_rewinding_goes_back_to_early_weights(tmp_path: Path) -> None:
@@ -311,7 +351,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
-    with pytest.raises(SecateurError, match="damaged; start again without --resume"):
+    with pytest.raises(SecateurError, match=f"damaged; delete {tmp_path} and start again"):
         checkpoint.read(path)
     path.write_text("{}")
     with pytest.raises(SecateurError, match="not a checkpoint"):

@@ -1,0 +1,73 @@
+"""Arguments of the Python functions that are something else: one line that says what to give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import secateur
+from secateur.errors import SecateurError
+from secateur.image import Image
+from secateur.onnx_import import load_onnx
+from secateur.pruning import density_of
+
+
+@pytest.fixture(scope="module")
+def image() -> Image:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3))
+    return secateur.compile(model, target="8x1", calibration=torch.rand(4, 3, 6, 6))
+
+
+@pytest.mark.parametrize("run", [secateur.run, secateur.simulate])
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.rand(2, 3, 6, 6), "NumPy array, not Tensor; give np.asarray"),
+        ([[1.0]], "NumPy array, not list"),
+        (np.zeros((0, 3, 6, 6), np.float32), r"shape \(0, 3, 6, 6\); give samples first"),
+        (np.float32(1), "must be a NumPy array"),
+    ],
+)
+def test_inputs(run: Callable[..., object], x: object, message: str, image: Image) -> None:
+    with pytest.raises(SecateurError, match=message):
+        run(image, x)
+
+
+def test_models_and_targets() -> None:
+    model, x = nn.Linear(4, 4), torch.rand(4, 4)
+    with pytest.raises(
+        SecateurError, match="target must be a Target, or the name of one, not None"
+    ):
+        secateur.compile(model, target=None, calibration=x)  # type: ignore[arg-type]
+    for path in ("model.pt2", Path("model.onnx")):
+        for call in (
+            lambda path: secateur.compile(path, target="8x8", calibration=x),
+            lambda path: secateur.quantize(path, x),
+        ):
+            with pytest.raises(
+                SecateurError, match=r"not .*'model\..*; read files by torch.export"
+            ):
+                call(path)
+    with pytest.raises(SecateurError, match="no such file"):
+        load_onnx("none.onnx")
+
+
+def test_criteria_and_granularities_by_name() -> None:
+    model = nn.Sequential(nn.Linear(8, 8))
+    secateur.prune(model, density=0.5, criterion="l1", granularity="filter")
+    assert (model[0].weight.any(dim=1).sum(), density_of(model, 8).layers[0].kept) == (4, 8)
+    secateur.prune(model, granularity="2:4")
+    assert int((model[0].weight != 0).sum()) == 4 * 4
+    with pytest.raises(
+        SecateurError, match=r"'taylor' needs data: .*criterion_of\('taylor', batch"
+    ):
+        secateur.prune(model, density=0.5, criterion="taylor")
+    with pytest.raises(SecateurError, match="criterion 'best' is unknown"):
+        secateur.prune(model, density=0.5, criterion="best")
+    with pytest.raises(SecateurError, match="granularity must be one of 'block'"):
+        secateur.prune(model, density=0.5, granularity="row")
