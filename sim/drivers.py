@@ -24,8 +24,8 @@ class StatusChange:
 
 @dataclass(frozen=True)
 class TraceBeat:
-    """An input word (layer 0) or a drained pixel (of layers 1, 2, ...): map word, N codes, whether
-    it is a result, and the input beats that the engine had taken by then."""
+    """An input word (layer 0) or a drained pixel (of layers 1, 2, ..., modulo 256): map word, N
+    codes, whether it is a result, and the input beats that the engine had taken by then."""
 
     layer: int
     m: int

@@ -9,10 +9,10 @@ import random
 
 import numpy as np
 import pytest
-from programs import Sample, assemble, random_program, with_crc
+from programs import Assembler, Sample, assemble, random_program, with_crc
 
 from secateur.hw import spec
-from secateur.hw.spec import Error, Geometry, Status
+from secateur.hw.spec import Error, Geometry, Reg, Status
 from secateur.sim.golden import ImageError, parse, run
 from secateur.sim.simulate import SimResult, compare, simulate
 
@@ -73,6 +73,34 @@ def test_sequences(seed: int, stalls: float) -> None:
         assert np.array_equal(got, golden.results.reshape(-1, SMALL.n))
     assert result.state == Status.WAITING
     assert len(result.cycles) == 4
+
+
+@pytest.mark.parametrize("layers", [255, 256, 257, 513])
+def test_many_layers(layers: int) -> None:
+    """The trace counts layers modulo 256, and 0 is the input."""
+    geometry = Geometry(n=2, p=1, weight_words=8192, bank_words=256)
+    assembler = Assembler(geometry, random.Random(0))
+    registers = dict.fromkeys(Reg, 0) | {Reg.OFF_PC: 1, Reg.OUT_S: 8}
+    assembler.configure(registers | {Reg.GX: 8}, spec.COMMON_LOAD)
+    ones = (Reg.GX, Reg.GY, Reg.GZ, Reg.PC, Reg.PR, Reg.LANES, Reg.CLAST, Reg.RLAST)
+    registers |= dict.fromkeys(ones, 1) | {Reg.CLIP: 0xFF00}
+    for index in range(layers):
+        last = index == layers - 1
+        changes = {Reg.OUT_W: 8 + index % 8, Reg.FLAGS: last << spec.FLAG_RESULT}
+        assembler.configure(registers | changes, spec.COMMON_START)
+        assembler.row([8 * (index % 32)] * 2, [0, 0], [([0, 0], 0)] * 8, True)
+    image = assemble(geometry, assembler.words, cycles=1 << 20)
+    inputs = np.arange(32, dtype=np.uint8).reshape(2, 16)
+    golden = run(parse(image, geometry), inputs, sequential=True)
+    result = simulate(image, inputs, geometry)
+    comparison = compare(result, golden, inputs)
+    assert comparison.mismatches == []
+    assert comparison.layers_compared == 2 * layers
+    assert [bytes(beat) for beat in result.results] == [bytes([(layers - 1) % 32] * 2)] * 2
+    # a pixel that is not there is missed
+    at = next(i for i, beat in enumerate(result.trace[0]) if beat.layer == 250)
+    del result.trace[0][at]
+    assert len(compare(result, golden, inputs).mismatches) == 1
 
 
 def test_stalls_do_stall() -> None:
