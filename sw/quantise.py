@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import cast
 
 import torch
@@ -26,6 +26,8 @@ Calibration = torch.Tensor | Iterable[torch.Tensor]
 Model = torch.nn.Module | ExportedProgram
 #: A graph; of a recurrent model, that of a step in a module that runs it over sequences.
 Graph = GraphModule | Sequence
+#: Share of the largest output that rounding may change when a graph is rewritten.
+REWRITTEN = 1e-2
 
 
 def quantize(
@@ -78,7 +80,7 @@ def prepare(
     graph = export(model, batches[0]) if sequence is None else sequence.graph
     leave_to_host(graph)
     # Before torchao's own folding of BatchNorm, which knows no masks.
-    graph = canonicalise(graph)
+    graph = _canonical(graph, batches[0]) if sequence is None else canonicalise(graph)
     unsigned = all(float(b.min()) >= 0 for b in batches)
     quantizer = SecateurQuantizer(unsigned_input=unsigned, qat=qat)
     prepared = (prepare_qat_pt2e if qat else prepare_pt2e)(graph, quantizer)
@@ -141,8 +143,31 @@ def calibration_batches(calibration: Calibration) -> list[torch.Tensor]:
     return batches
 
 
+def _canonical(graph: GraphModule, batch: torch.Tensor) -> GraphModule:
+    """The canonical graph; its outputs are compared with those of the model as it was exported.
+
+    Raises SecateurError if they differ by more than what rounding explains.
+    """
+    inputs = next(_parts(graph, batch))
+    with torch.no_grad():
+        expected = graph(inputs.clone())  # the model may write to its input
+        graph = canonicalise(graph)
+        error = float((graph(inputs.clone()) - expected).abs().max())
+    if error > REWRITTEN * max(float(expected.abs().max()), 1e-6):
+        raise SecateurError(
+            f"the model, rewritten for the array, gives outputs that differ by {error:.3g} from "
+            f"its own: a fault of Secateur; please report it with the model"
+        )
+    return graph
+
+
 def _run(graph: GraphModule, batch: torch.Tensor) -> None:
-    """Run a batch, cut or repeated to the size that a fixed-batch graph wants."""
+    for part in _parts(graph, batch):
+        graph(part)
+
+
+def _parts(graph: GraphModule, batch: torch.Tensor) -> Iterator[torch.Tensor]:
+    """A batch, cut or repeated to the size that a fixed-batch graph wants."""
     placeholder = next(n for n in graph.graph.nodes if n.op == "placeholder")
     shape = placeholder.meta["val"].shape
     if tuple(batch.shape[1:]) != tuple(int(n) for n in shape[1:]):
@@ -151,9 +176,9 @@ def _run(graph: GraphModule, batch: torch.Tensor) -> None:
             f"{tuple(int(n) for n in shape[1:])}"
         )
     if not isinstance(shape[0], int):
-        graph(batch)
+        yield batch
         return
     for start in range(0, batch.shape[0], shape[0]):
         part = batch[start : start + shape[0]]
         missing = shape[0] - part.shape[0]
-        graph(torch.cat([part, part[:1].expand(missing, *part.shape[1:])]))
+        yield torch.cat([part, part[:1].expand(missing, *part.shape[1:])])

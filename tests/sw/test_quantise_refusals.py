@@ -8,6 +8,7 @@ from networks import random_input
 from torch import nn
 from torch.fx import GraphModule
 
+from secateur.canonical import canonicalise
 from secateur.errors import SecateurError
 from secateur.quantise import finalise, prepare, quantize
 
@@ -62,3 +63,15 @@ def test_models_that_are_not_finite() -> None:
 
     with pytest.raises(SecateurError, match="a weight is infinite or NaN; train with a lower rate"):
         quantize(nn.Conv2d(4, 4, 3), x, qat=diverge)
+
+
+def test_a_rewrite_that_changes_values_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(graph: GraphModule) -> GraphModule:
+        rewritten = canonicalise(graph)
+        next(rewritten.parameters()).data[0] *= 1.05
+        return rewritten
+
+    monkeypatch.setattr("secateur.quantise.canonicalise", wrong)
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), random_input(1, (3, 8, 8), 4)
+    with pytest.raises(SecateurError, match=r"differ by .* from its own"):
+        quantize(model.eval(), x)
