@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from secateur.pruning.report import LayerDensity, PruneReport
 from secateur.pruning.search import Budgets, Progress, Search
 from secateur.target import Target
 
-Normalise = Literal["share", "none"]
+Normalise = Literal["share", "lamp", "none"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Allocation:
     """Blocks to keep, and what they cost.
 
     ``masks`` by module: bool (channel groups, positions). ``cost`` and ``dense`` are exact, of the
-    pruned network and of the network as it was given. ``saliency`` is the sum that was kept, in
-    units of one layer if saliencies were normalised; None where nothing was weighed.
+    pruned network and of the network as it was given. ``saliency`` is the sum that was kept, of
+    saliencies as they were normalised; None where nothing was weighed.
     """
 
     n: int
@@ -100,8 +100,10 @@ def allocate_budget(
     rom_bytes : of the image; the target's weight memory is always a limit
     density : share of the blocks of the named modules that is kept
     normalise : "share": a block counts as its share of its layer's saliency (for magnitudes, whose
-        scale says nothing across layers); "none": as it is (for Taylor or Fisher, whose unit is
-        the loss)
+        scale says nothing across layers); "lamp": as its share of what is at least as salient in
+        its layer (LAMP: Lee, Park, Mo, Ahn, Shin, "Layer-adaptive sparsity for the magnitude-based
+        pruning", ICLR 2021): the last blocks of a layer weigh the more, the fewer are left;
+        "none": as it is (for Taylor or Fisher, whose unit is the loss)
 
     Raises
     ------
@@ -137,11 +139,15 @@ def allocate(
 ) -> Allocation:
     """As `allocate_budget`, with budgets that `make_budgets` has checked."""
     scores = check_saliency(costs, saliency)
-    if normalise not in ("share", "none"):
-        raise SecateurError(f"normalise must be 'share' or 'none', not {normalise!r}")
-    if normalise == "share":
-        sums = {name: float(score[costs.alive[name]].sum()) for name, score in scores.items()}
-        scores = {name: score / (sums[name] or 1.0) for name, score in scores.items()}
+    if normalise not in get_args(Normalise):
+        known = ", ".join(map(repr, get_args(Normalise)))
+        raise SecateurError(f"normalise must be one of {known}, not {normalise!r}")
+    for name, score in scores.items():
+        alive = np.where(costs.alive[name], score, 0.0)
+        if normalise == "share":
+            scores[name] = score / (alive.sum() or 1.0)
+        elif normalise == "lamp":
+            scores[name] = _lamp(alive)
     search = Search(costs, scores, budgets, progress)
     kept = search.solve()
     return Allocation(
@@ -153,6 +159,14 @@ def allocate(
         budgets=budgets,
         saliency=sum(float(scores[name][mask].sum()) for name, mask in kept.items()),
     )
+
+
+def _lamp(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Each score as a share of the sum of those that are at least as large, itself included."""
+    falling = np.argsort(-scores, axis=None, kind="stable")
+    sums = np.empty(scores.size)
+    sums[falling] = np.cumsum(scores.ravel()[falling])
+    return scores / np.where(sums > 0, sums, 1.0).reshape(scores.shape)
 
 
 def make_budgets(

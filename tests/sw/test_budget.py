@@ -95,6 +95,34 @@ def test_the_image_meets_the_budget_and_uses_it(
         assert int(nonzero_blocks(layer.weight, n).sum()) == row.kept
 
 
+def test_lamp_keeps_the_blocks_with_the_largest_share_of_what_is_no_smaller() -> None:
+    """Against the definition, block by block; saliencies are all different."""
+    model, x = network("pointwise")
+    saliency = block_saliency(model, 4)
+    gone = saliency["first"].argmax()
+    model.first.weight.data.view(4, 4, -1)[gone // 16, :, gone % 16] = 0
+    costs = CostModel(model, x, SMALL)  # the block is dead, whatever a criterion says of it
+    scores = {
+        (name, index): 0.0 if (name, index) == ("first", int(gone)) else float(block)
+        for name, values in saliency.items()
+        for index, block in enumerate(values.ravel())
+    }
+    assert len(set(scores.values())) == len(scores)
+    shares = {
+        (name, index): score / sum(s for (n, _), s in scores.items() if n == name and s >= score)
+        for (name, index), score in scores.items()
+    }
+    allocation = allocate_budget(costs, None, None, saliency, density=0.3, normalise="lamp")
+    best = set(sorted(shares, key=lambda key: -shares[key])[: int(0.3 * len(shares))])
+    kept = {
+        (name, int(index))
+        for name, mask in allocation.masks.items()
+        for index in mask.ravel().nonzero()
+    }
+    assert kept == best
+    assert allocation.saliency == pytest.approx(sum(shares[key] for key in best))
+
+
 Problem = tuple[list[RowCost], np.ndarray, np.ndarray]
 
 
@@ -232,7 +260,7 @@ def test_the_check_finds_weights_that_came_back() -> None:
         ({"cycles": 0}, "cycles must be above 0, not 0"),
         ({"latency_ms": 1.0}, "a latency needs a clock"),
         ({"density": 1.5}, "density must be at most 1, not 1.5"),
-        ({"density": 0.5, "normalise": "max"}, "normalise must be 'share' or 'none', not 'max'"),
+        ({"density": 0.5, "normalise": "max"}, "normalise must be one of 'share', 'lamp', 'none'"),
     ],
 )
 def test_refused_budgets(costs: CostModel, budget: dict[str, float], message: str) -> None:
