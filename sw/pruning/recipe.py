@@ -8,9 +8,10 @@ import json
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from secateur.errors import SecateurError
+from secateur.pruning.budget import Normalise
 from secateur.pruning.criteria import CRITERIA
 from secateur.toml import parse, read_toml
 
@@ -223,7 +224,7 @@ def parse_recipe(table: dict[str, Any], path: Path | str, folder: Path) -> Recip
     for key, value, allowed in (
         ("prune.method", recipe.prune.method, ("budget", "uniform", "element", "none")),
         ("prune.schedule", recipe.prune.schedule, ("gradual", "one-shot", "rewind")),
-        ("prune.normalise", recipe.prune.normalise, ("share", "none")),
+        ("prune.normalise", recipe.prune.normalise, get_args(Normalise)),
         ("training.optimiser", recipe.training.optimiser, ("adamw", "sgd")),
         ("training.precision", recipe.training.precision, ("float32", "bfloat16")),
     ):
