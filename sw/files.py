@@ -10,7 +10,7 @@ from secateur import image as images
 from secateur.api import verilog
 from secateur.errors import SecateurError
 from secateur.image import Image, write_atomically
-from secateur.target import Target, check_family, check_ice40
+from secateur.target import Target, check_family, check_primitives
 
 INTERFACES = ("stream", "axi", "wishbone", "uart")
 #: Those with registers on a bus, for which there is a driver in C.
@@ -111,8 +111,7 @@ def write_verilog(
     target = Target.load(target_name)
     family = family or target.family
     image = None
-    if family == "ice40":
-        check_ice40(target.geometry, f"target {target_name!r}")
+    check_primitives(target.geometry, family, f"target {target_name!r}")
     if image_path is not None and family == "ice40":
         raise SecateurError(
             f"{image_path}: the SPRAM of an iCE40 holds nothing at power-up; leave --image away "

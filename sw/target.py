@@ -72,8 +72,7 @@ class Target:
             geometry = Geometry(**table, extended=extended)
         except ValueError as error:
             raise SecateurError(f"{path}: {error}") from None
-        if family == "ice40":
-            check_ice40(geometry, str(path))
+        check_primitives(geometry, family, str(path))
         return cls(name=path.stem, geometry=geometry, device=device, family=family)
 
 
@@ -90,9 +89,14 @@ def check_family(family: object, where: str | None = None) -> str:
     return family
 
 
-def check_ice40(geometry: Geometry, where: str) -> None:
-    """Raises SecateurError, which names ``where``, if no iCE40 UltraPlus takes the geometry."""
-    if geometry.n > 4 or geometry.p > 2 or geometry.weight_words > 16384:
+def check_primitives(geometry: Geometry, family: str, where: str) -> None:
+    """Raises SecateurError, which names ``where``, if the family's primitives are too small."""
+    if family == "ecp5" and geometry.bank_words > 16384:
+        raise SecateurError(
+            f"{where}: on ecp5 bank_words are at most 16384, not {geometry.bank_words}; choose "
+            f"another family"
+        )
+    if family == "ice40" and (geometry.n > 4 or geometry.p > 2 or geometry.weight_words > 16384):
         raise SecateurError(
             f"{where}: on ice40 n is 2 or 4, p 1 or 2, and weight_words at most 16384, not "
             f"{geometry.n}, {geometry.p} and {geometry.weight_words}"

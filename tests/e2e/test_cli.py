@@ -60,6 +60,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (where / "family.toml").write_text(TOML + 'family = "lattice"\n')
     ice40 = TOML.replace("p = 3", "p = 2").replace("n = 4", "n = 8") + 'family = "ice40"\n'
     (where / "wide.toml").write_text(ice40)
+    deep = "n = 2\np = 1\nweight_words = 64\nbank_words = 32768\n"
+    (where / "deep.toml").write_text(deep)
+    (where / "deep_ecp5.toml").write_text(deep + 'family = "ecp5"\n')
     (where / "modes.toml").write_text(TOML + "extended = 1\n")
     pooled = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 2), torch.nn.MaxPool2d(2)).eval()
     torch.export.save(torch.export.export(pooled, (x,)), where / "max.pt2")
@@ -213,6 +216,8 @@ BAD = [
     ("verilog --target asic --image m.sec -o v2", "m.sec", "hold nothing at power-up"),
     ("verilog --target up5k --image m.sec -o v2", "m.sec", "holds nothing at power-up"),
     ("verilog --target 8x8 --family ice40 -o v2", "target '8x8'", "p 1 or 2"),
+    ("verilog --target deep.toml --family ecp5 -o v2", "target 'deep.toml'", "16384, not 32768"),
+    ("verilog --target deep_ecp5.toml -o v2", "deep_ecp5.toml", "16384, not 32768"),
     ("compile m.pt2 --calibrate x.npz --target wide.toml -o o.sec", "wide.toml", "16384, not 8"),
     ("compile m.pt2 --calibrate x.npz --target modes.toml -o o.sec", "modes.toml", "not 1"),
     ("compile max.pt2 --calibrate x.npz --target up5k -o o.sec", "maximum pooling", "extended"),
