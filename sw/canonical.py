@@ -17,7 +17,7 @@ from torch.fx import GraphModule, Node
 from secateur.canonical_arithmetic import ARITHMETIC, arithmetic, prelu
 from secateur.canonical_lines import lift_lines
 from secateur.canonical_norm import fold_norm
-from secateur.canonical_pool import average, depthwise
+from secateur.canonical_pool import average, depthwise, pool_maxima
 from secateur.graph import (
     ACTIVATIONS,
     ADD,
@@ -51,6 +51,8 @@ _IN_PLACE: dict[object, Op] = {
     aten.relu6_.default: aten.relu6.default,
     aten.clamp_.default: aten.clamp.default,
     aten.clamp_min_.default: aten.clamp_min.default,
+    aten.clamp_max_.default: aten.clamp_max.default,
+    aten.threshold_.default: aten.threshold.default,
     aten.add_.Tensor: ADD,
     aten.sub_.Tensor: aten.sub.Tensor,
     aten.mul_.Tensor: MUL,
@@ -92,6 +94,7 @@ def canonicalise(gm: GraphModule) -> GraphModule:
     check_layers(gm)
     _functionalise(gm)
     editor = Editor(gm)
+    pool_maxima(editor)
     lift_lines(editor)
     active = active_nodes(gm)
     for node in list(gm.graph.nodes):
@@ -172,8 +175,10 @@ def _rewrite(editor: Editor, node: Node) -> Node | None:
         return editor.call(CAT, *node.args, like=node)
     if target is aten.relu6.default:
         return editor.call(HARDTANH, graph_input, 0.0, 6.0, like=node)
-    if target in (aten.clamp.default, aten.clamp_min.default):
+    if target in (aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default):
         return _clamp(editor, node)
+    if target is aten.pow.Tensor_Scalar and node.args[1] == 2:
+        return editor.call(aten.square.default, graph_input, like=node)
     if target in ARITHMETIC:
         return arithmetic(editor, node)
     if target is aten.prelu.default:
@@ -206,13 +211,14 @@ def _conv_with_named_padding(editor: Editor, node: Node) -> Node:
 
 def _clamp(editor: Editor, node: Node) -> Node | None:
     low, high = argument(node, 1, None), argument(node, 2, None)
+    if node.target is aten.clamp_max.default:
+        low, high = None, low
     if isinstance(low, Node) or isinstance(high, Node):
         return None
-    if low is not None and high is not None:
-        return editor.call(HARDTANH, node.args[0], float(low), float(high), like=node)
     if high is None and low == 0:
         return editor.call(RELU, node.args[0], like=node)
-    raise refuse(node, "a clamp with one bound other than min=0", "use ReLU, ReLU6 or Hardtanh")
+    low, high = float("-inf" if low is None else low), float("inf" if high is None else high)
+    return editor.call(HARDTANH, node.args[0], low, high, like=node)
 
 
 def _view(editor: Editor, node: Node) -> Node | None:

@@ -38,14 +38,15 @@ def arithmetic(editor: Editor, node: Node) -> Node | None:
         return _scaled(editor, cast(Node, node.args[0]), -1.0, node)
     if float(node.kwargs.get("alpha", argument(node, 2, 1))) != 1:
         raise refuse(node, "a sum or difference with alpha", "scale a weight instead")
+    if node.target is _DIV:
+        product = _product_of_quotient(editor, node)
+        return arithmetic(editor, product) or product
     active = active_nodes(editor.gm)
     a, b = node.args[:2]
     if node.target in _RSUB:
         a, b = b, a
     subtracts = node.target is _SUB or node.target in _RSUB
     if isinstance(a, Node) and a in active and isinstance(b, Node) and b in active:
-        if node.target is _DIV:
-            return None
         if subtracts:
             return editor.call(ADD, a, _scaled(editor, b, -1.0, node), like=node)
         return _gate_first(editor, node, a, b) if node.target is MUL else None
@@ -53,12 +54,6 @@ def arithmetic(editor: Editor, node: Node) -> Node | None:
         x, other = a, b
     else:
         x, other = cast(Node, b), a
-        if node.target is _DIV:
-            return None
-    if node.target is _DIV:
-        if isinstance(other, Node):
-            return None
-        return _scaled(editor, x, 1.0 / float(cast(float, other)), node)
     if node.target in (MUL, aten.mul.Scalar):
         return _scaled(editor, x, other, node)
     if not subtracts:
@@ -66,6 +61,17 @@ def arithmetic(editor: Editor, node: Node) -> Node | None:
     if x is a:
         return _shifted(editor, x, 1.0, _negative(editor, other, node), node)
     return _shifted(editor, x, -1.0, other, node)
+
+
+def _product_of_quotient(editor: Editor, node: Node) -> Node:
+    """a / b as (1 / b) * a."""
+    a, b = node.args[:2]
+    if isinstance(b, Node):
+        inverse = editor.call(aten.reciprocal.default, b, like=node)
+        return editor.call(MUL, inverse, a, like=node)
+    if float(cast(float, b)) == 0:
+        raise refuse(node, "divides by zero", "divide by something else")
+    return editor.call(MUL, a, 1.0 / float(cast(float, b)), like=node)
 
 
 def prelu(editor: Editor, node: Node) -> Node:

@@ -1,7 +1,8 @@
-"""Average pooling as a depthwise convolution with a constant weight."""
+"""Average pooling as a depthwise convolution with a constant weight; maxima as max pooling."""
 
 from __future__ import annotations
 
+import operator
 from typing import cast
 
 import torch
@@ -10,10 +11,12 @@ from torch.fx import Node
 from secateur.graph import (
     CONV,
     FLATTEN,
+    MAX_POOL,
     VIEW,
     Editor,
     argument,
     aten,
+    is_call,
     pair,
     pool_window,
     rank_of,
@@ -35,6 +38,33 @@ def depthwise(editor: Editor, x: Node, scale: Node, bias: Node | None, *, like: 
     maps = editor.call(VIEW, x, [-1, channels, 1, 1], like=like) if vector else x
     result = editor.call(CONV, maps, weight, bias, [1, 1], [0, 0], [1, 1], channels, like=like)
     return editor.call(FLATTEN, result, 1, like=like) if vector else result
+
+
+def pool_maxima(editor: Editor) -> None:
+    """Adaptive maxima and amax over the whole map become max pooling, where windows are even."""
+    adaptive = (aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.default)
+    for node in list(editor.gm.graph.nodes):
+        values = node.target is operator.getitem and node.args[1] == 0
+        source = node.args[0] if values else node
+        if not is_call(source, aten.amax.default, *([] if not values else adaptive)):
+            continue
+        x = source.args[0]
+        rank, size = rank_of(x), shape_of(x)[1:]
+        places = sorted(int(d) % rank for d in argument(source, 1, [])) if not values else []
+        if rank not in (3, 4) or not (values or places == list(range(2, rank))):
+            continue
+        outputs = shape_of(node)[1:] if values else (1,) * len(size)
+        if any(n % out for n, out in zip(size, outputs, strict=True)):
+            continue
+        kernel = [n // out for n, out in zip(size, outputs, strict=True)]
+        with editor.gm.graph.inserting_before(node):
+            pool = MAX_POOL if rank == 4 else aten.max_pool1d.default
+            result = editor.call(pool, x, kernel, kernel, like=source)
+            if rank_of(node) == 2:
+                result = editor.call(FLATTEN, result, 1, like=source)
+        node.replace_all_uses_with(result)
+        editor.gm.graph.erase_node(node)
+    editor.gm.graph.eliminate_dead_code()
 
 
 def average(editor: Editor, node: Node) -> Node:

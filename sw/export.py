@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
+import io
+import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -70,17 +74,30 @@ def capture(model: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> Grap
     try:
         batch = tuple({0: torch.export.Dim.AUTO} for _ in arguments)
         shapes = batch if len(arguments) == 1 else (batch[0], batch[1:])
-        program = torch.export.export(model, arguments, dynamic_shapes=shapes)
+        with _quiet():
+            program = torch.export.export(model, arguments, dynamic_shapes=shapes)
     except SecateurError:
         raise
     except Exception as error:
         lines = str(error).strip().splitlines()
         raise SecateurError(
-            f"torch.export cannot capture {type(model).__name__}: "
-            f"{lines[0] if lines else type(error).__name__}; the model must take one tensor and "
-            "have no data-dependent control flow"
+            f"torch.export cannot capture {type(model).__name__} for {tuple(arguments[0].shape)}, "
+            f"samples first: {lines[0] if lines else type(error).__name__}; the model must take "
+            "one tensor and have no data-dependent control flow"
         ) from error
     return _callable(program)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's logs and graphs off stderr: what fails is one error."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 def module_of(program: ExportedProgram) -> GraphModule:

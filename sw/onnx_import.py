@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from secateur.errors import SecateurError
 from secateur.onnx_context import Context, refuse
-from secateur.onnx_layers import LAYERS, REFUSED
+from secateur.onnx_layers import LAYERS, RECURRENT_LAYERS, REFUSED
 from secateur.onnx_quantised import RECHOSEN, dequantised, moved
 
 Step = tuple[Callable[..., Tensor], tuple[str, ...], str]
@@ -158,7 +158,8 @@ def convert_onnx(
     context = Context(known, shapes, readers, list(model.opset_import), keep=keep)
     result = OnnxModel(tuple(value.name for value in sources), graph.output[0].name, context.notes)
     result.shape = tuple(shapes[sources[0].name][1:])
-    for node in graph.node:
+    # Recurrent layers first: exporters write other operators for their states before them.
+    for node in sorted(graph.node, key=lambda node: node.op_type not in RECURRENT_LAYERS):
         _convert(node, context, result)
     return result.eval()
 

@@ -17,6 +17,7 @@ from secateur.onnx_quantised import dequantise, quantise
 CHANNELS_FIRST = (
     "export the model with channels first (tf2onnx: --inputs-as-nchw and --outputs-as-nchw)"
 )
+RECURRENT_LAYERS = ("GRU", "LSTM", "RNN")
 RECURRENT = "compile the PyTorch module, with torch.nn.{} in it, see secateur.recurrent"
 
 
@@ -144,6 +145,10 @@ def _transpose(node: Any, attributes: Attributes, context: Context) -> Run:
     raise refuse(node, f"permutes axes, {attributes.get('perm')}", CHANNELS_FIRST)
 
 
+def _shape(node: Any, attributes: Attributes, context: Context) -> Run:
+    raise refuse(node, "computes with a size", "export with a fixed batch, or simplify (onnxsim)")
+
+
 def _recurrent(node: Any, attributes: Attributes, context: Context) -> Run:
     raise refuse(node, "a recurrent layer", RECURRENT.format(node.op_type))
 
@@ -190,6 +195,7 @@ LAYERS: dict[str, Callable[[Any, Attributes, Context], Run]] = {
 }
 #: Operators that are refused, with what to do instead.
 REFUSED: dict[str, Callable[[Any, Attributes, Context], Run]] = {
-    **dict.fromkeys(("GRU", "LSTM", "RNN"), _recurrent),
+    **dict.fromkeys(RECURRENT_LAYERS, _recurrent),
+    "Shape": _shape,
     "Transpose": _transpose,
 }

@@ -33,17 +33,28 @@ from secateur.graph import (
 )
 from secateur.tables import UNARY
 
+_USE_LINEAR = "use nn.Linear to multiply by weights, which must be on the right"
+_KEEP_ORDER = "keep channels second; behind flatten, permute the weights of Linear instead"
 _REMEDIES = {
     "conv_transpose2d": "resize on the host, or use convolutions only",
     "upsample": "resize on the host",
     "softmax": "only at the very end, where it is left to the host",
     "log_softmax": "only at the very end, where it is left to the host",
-    "adaptive_max_pool2d": "use MaxPool2d with the map's size as kernel",
+    "adaptive_max_pool2d": "use MaxPool2d, or an output size that divides the map's",
+    "adaptive_max_pool1d": "use MaxPool1d, or an output size that divides the length",
+    "amax": "take the maximum over height and width, (2, 3), or the length",
+    "max": "take amax over height and width, (2, 3), or the length",
+    "matmul": _USE_LINEAR,
+    "mm": _USE_LINEAR,
+    "einsum": _USE_LINEAR,
+    "permute": _KEEP_ORDER,
+    "transpose": _KEEP_ORDER,
+    "t": _KEEP_ORDER,
     "group_norm": "use BatchNorm2d, which folds into the convolution",
     "layer_norm": "use BatchNorm2d, which folds into the convolution",
     "instance_norm": "use BatchNorm2d, which folds into the convolution",
     "slice": "split channels by separate convolutions",
-    "div": "multiply by the reciprocal",
+    "div": "divide without rounding",
     "convolution": "export with torch.export.export, without run_decompositions()",
     "addmm": "export with torch.export.export, without run_decompositions()",
 }
@@ -58,7 +69,8 @@ _ATTENDS = ("scaled_dot_product_attention", "_native_multi_head_attention")
 
 
 def check_layers(gm: GraphModule) -> None:
-    """Refuse recurrent layers, which are taken apart before a model is exported, and attention."""
+    """Refuse recurrent layers, which are taken apart before a model is exported, attention, and
+    layers of maps or signals without samples first."""
     for node in gm.graph.nodes:
         if node.op != "call_function":
             continue
@@ -74,6 +86,13 @@ def check_layers(gm: GraphModule) -> None:
             if name in _ATTENTION:
                 where = f"layer {path!r} ({name})" if path else name
                 raise SecateurError(f"{where}: attention is not supported; {_NO_ATTENTION}")
+        dims = {"1d": 1, "2d": 2}.get(op[-2:], 0)
+        x = node.args[0] if node.args else None
+        if dims and isinstance(x, Node) and "val" in x.meta and rank_of(x) == dims + 1:
+            shape = ", ".join(map(str, ("N", *shape_of(x))))
+            wanted = "(N, C, H, W)" if dims == 2 else "(N, C, L)"
+            remedy = f"give {wanted}, samples first: x[None] for one"
+            raise refuse(node, f"has an input of shape ({shape})", remedy)
         if op in _ATTENDS:
             raise refuse(node, "attention is not supported", _NO_ATTENTION)
 
@@ -122,8 +141,6 @@ def _check_type(node: Node) -> None:
 
 def _check_conv(node: Node) -> None:
     x, weight = cast(Node, node.args[0]), cast(Node, node.args[1])
-    if rank_of(x) != 4:
-        raise refuse(node, "input without a batch", "give (N, C, H, W)")
     outputs, per_group, *kernel = (int(n) for n in weight.meta["val"].shape)
     window = conv_window(node, (kernel[0], kernel[1]))
     if window.groups != 1 and not (per_group == 1 and outputs == window.groups):
@@ -167,8 +184,6 @@ def _check_mul(node: Node) -> None:
 
 
 def _check_max_pool(node: Node) -> None:
-    if rank_of(node) != 4:
-        raise refuse(node, "input without a batch", "give (N, C, H, W)")
     _, height, width = shape_of(cast(Node, node.args[0]))
     check_pool_windows(node, pool_window(node, (height, width)), (height, width))
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.fx import Node
 
-from secateur.graph import aten
+from secateur.graph import aten, refuse
 from secateur.hw.spec import TABLE_ENTRIES
 from secateur.ir import Table
 from secateur.lower_store import Scale
@@ -22,6 +22,8 @@ _NEVER_NEGATIVE = {
     aten.exp.default,
     aten.abs.default,
     aten.square.default,
+    aten.sqrt.default,
+    aten.rsqrt.default,
 }
 #: All functions of one tensor, element by element, and numbers.
 UNARY = (
@@ -39,6 +41,13 @@ UNARY = (
     aten.erf.default,
     aten.sin.default,
     aten.cos.default,
+    aten.atan.default,
+    aten.log.default,
+    aten.reciprocal.default,
+    aten.pow.Tensor_Scalar,
+    aten.hardshrink.default,
+    aten.softshrink.default,
+    aten.threshold.default,
 )
 
 
@@ -59,6 +68,8 @@ def table_of(node: Node, before: Scale, after: Scale) -> Table:
     ----------
     node : a call of one of ``UNARY``
     before, after : scales of its argument and of its result
+
+    Raises SecateurError if the function of a code is not a number.
     """
     codes = np.arange(TABLE_ENTRIES)
     if before.signed:
@@ -67,6 +78,9 @@ def table_of(node: Node, before: Scale, after: Scale) -> Table:
     function = cast(Callable[..., Any], node.target)
     with torch.no_grad():
         found = function(values, *node.args[1:], **node.kwargs)
+    if bool(found.isnan().any()):
+        reason = "is no number for some of the values that its argument may have"
+        raise refuse(node, reason, "give it those for which it is defined, e.g. behind a ReLU")
     scaled = (found * 2.0**-after.exponent).round().clamp(after.low, after.high)
     entries = scaled.numpy().astype(np.int64) & 0xFF
     return Table(entries, before.signed)

@@ -53,6 +53,8 @@ TAILS: dict[str, Tail] = {
     "average": lambda m, x: F.avg_pool1d(x, 2).flatten(1),
     "adaptive": lambda m, x: m.last(F.adaptive_avg_pool1d(x, 1).squeeze(-1)),
     "signal": lambda m, x: F.silu(x) + x,
+    "maximum": lambda m, x: m.last(F.adaptive_max_pool1d(x, 1).squeeze(-1)),
+    "maximum, by amax": lambda m, x: m.last(x.amax(-1)),
     "functions": lambda m, x: F.logsigmoid(F.hardswish(x)),
     "cast to what it is": lambda m, x: x.float(),
 }

@@ -66,6 +66,25 @@ FORMS: dict[str, tuple[Callable[[Tensor], Tensor], Forms]] = {
         [("conv", [B])],
     ),
     "clamp from 0": (lambda x: CONV(x).clamp(min=0), [("conv", [B])]),
+    "clamp from below": (lambda x: CONV(x).clamp(min=-0.25), [("conv", [B])]),
+    "clamp from above": (lambda x: CONV(x).clamp_max(0.25), [("conv", [B])]),
+    "maximum of the map": (
+        lambda x: DENSE(F.adaptive_max_pool2d(CONV(x), 1).flatten(1)),
+        [("conv", [B]), ("maxpool", [M]), ("linear", [B])],
+    ),
+    "maxima of parts": (
+        lambda x: F.adaptive_max_pool2d(CONV(x), (2, 4)),
+        [("conv", [B]), ("maxpool", [M])],
+    ),
+    "amax": (
+        lambda x: DENSE(CONV(x).amax((-1, -2))),
+        [("conv", [B]), ("maxpool", [M]), ("linear", [B])],
+    ),
+    "amax, kept": (lambda x: CONV(x).amax((2, 3), True), [("conv", [B]), ("maxpool", [M])]),
+    "divided by constants": (
+        lambda x: CONV((x - 0.5) / torch.full((1, 3, 1, 1), 0.25)),
+        [("depthwise", [L]), ("depthwise", [L]), ("conv", [B])],
+    ),
     "two activations": (lambda x: F.relu(F.relu6(CONV(x))), [("conv", [B]), ("depthwise", [L])]),
     "three terms": (
         lambda x: F.relu(CONV(x) + POINT(x) + POINT(x)),
@@ -133,6 +152,35 @@ def test_form(name: str) -> None:
     network = check(graph, random_input(5, SHAPE, 3))
     found = [(layer.kind, [s.mode for s in layer.sources]) for layer in network.layers]
     assert sorted(found) == sorted(expected)
+
+
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "hardshrink": lambda x: F.hardshrink(x, 0.2),
+    "softshrink": lambda x: F.softshrink(x, 0.2),
+    "threshold": lambda x: F.threshold(x, 0.1, -0.3),
+    "softsign": F.softsign,
+    "square": lambda x: x**2,
+    "cube": lambda x: x**3,
+    "root": lambda x: F.relu(x).sqrt(),
+    "reciprocal": lambda x: 2 / (F.relu(x) + 1),
+    "quotient": lambda x: x / (x.square() + 1),
+    "inverse root": lambda x: x.clamp(0.125, 8).rsqrt(),
+    "logarithm": lambda x: x.clamp(0.125, 8).log(),
+    "arctangent": torch.atan,
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_of_one_number_are_looked_up(name: str) -> None:
+    model = Call(lambda x: FUNCTIONS[name](CONV(x))).eval()
+    model.parts = nn.ModuleList([CONV])
+    x = random_input(1, SHAPE, 8)
+    graph = quantize(model, x)
+    assert any(layer.table is not None for layer in check(graph, random_input(5, SHAPE, 3)).layers)
+    with torch.no_grad():
+        expected = model(x)
+        error = (graph(x) - expected).square().mean().sqrt()
+    assert error < 0.03 * expected.abs().max()
 
 
 @pytest.mark.parametrize("relu", [False, True])

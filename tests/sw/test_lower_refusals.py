@@ -25,6 +25,12 @@ def call(function: Callable[[Tensor], Tensor]) -> nn.Module:
     return nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), Call(function))
 
 
+with torch.no_grad():
+    POSITIVE = nn.Conv2d(4, 4, 1)
+    POSITIVE.weight.zero_()
+    POSITIVE.bias.fill_(1.0)  # type: ignore[union-attr]
+
+
 class TwoInputs(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return x + y
@@ -85,10 +91,36 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
     ),
     "cells in a loop": (Loop(), (7, 8), "layer 'cell' (node gru_cell, gru_cell)", "Steps, docs"),
     "sort": (call(lambda x: x.sort(1)[0]), MAPS, "sort", "use Conv2d"),
-    "permute": (call(lambda x: x.permute(0, 2, 3, 1)), MAPS, "permute", "use Conv2d"),
+    "permute": (call(lambda x: x.permute(0, 2, 3, 1)), MAPS, "permute", "keep channels second"),
     "product": (call(lambda x: x * x.mean((2, 3), True).flip(1)), MAPS, "flip", "use Conv2d"),
     "product of rows": (call(lambda x: x * x[:, :, :1]), MAPS, "slice", "split channels"),
-    "quotient": (call(lambda x: 1 / x), MAPS, "reciprocal", "reciprocal"),
+    "no number": (
+        nn.Sequential(POSITIVE, Call(torch.sqrt)),
+        MAPS,
+        "is no number for some",
+        "behind a ReLU",
+    ),
+    "division by zero": (call(lambda x: x / 0), MAPS, "divides by zero", "something else"),
+    "matrix": (call(lambda x: x.flatten(1) @ torch.ones(256, 4)), MAPS, "matmul", "use nn.Linear"),
+    "einsum": (
+        call(lambda x: torch.einsum("nchw,oc->nohw", x, torch.ones(4, 4))),
+        MAPS,
+        "einsum",
+        "use nn.Linear",
+    ),
+    "one sample": (
+        nn.Conv2d(4, 4, 3),
+        MAPS[1:],
+        "input of shape (N, 8, 8)",
+        "samples first: x[None]",
+    ),
+    "one sample, to Linear": (
+        nn.Sequential(nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(144, 2)),
+        MAPS[1:],
+        "cannot capture Sequential for (4, 8, 8), samples first",
+        "one tensor",
+    ),
+    "uneven maxima": (nn.AdaptiveMaxPool2d(3), MAPS, "adaptive_max_pool2d", "that divides"),
     "weights by place": (
         call(lambda x: x * torch.ones(8, 8)),
         MAPS,
@@ -122,7 +154,6 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
         "one shape",
     ),
     "alpha": (call(lambda x: torch.add(x, F.relu(x), alpha=2)), MAPS, "alpha", "scale a weight"),
-    "clamp": (call(lambda x: x.clamp(max=3.0)), MAPS, "one bound", "ReLU6"),
     "reflect": (call(lambda x: F.pad(x, (1, 1, 1, 1), "reflect")), MAPS, "other than", "ZeroPad2d"),
     "pad one": (call(lambda x: F.pad(x, (1, 1, 1, 1), value=1.0)), MAPS, "other than", "ZeroPad2d"),
     "pad channels": (call(lambda x: F.pad(x, (0, 0, 0, 0, 1, 1))), MAPS, "channels", "height"),
@@ -176,6 +207,12 @@ def test_refused(name: str) -> None:
     assert reason in message
     assert remedy in message
     assert "\n" not in message
+
+
+def test_what_torch_prints_of_a_branch_is_kept_back(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SecateurError, match="control flow"):
+        quantize(REFUSED["branching"][0], random_input(1, MAPS, 4))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_training_mode_is_refused() -> None:

@@ -174,6 +174,14 @@ def test_a_network_runs_on_the_array() -> None:
             r"node 'n_y' \(LRN\): is not supported; supported are Abs",
         ),
         ([node("GRU", "x w r", "y", hidden_size=4)], r"\(GRU\): .*compile the PyTorch module"),
+        (
+            [node("Shape", "x", "s"), node("GRU", "x w r", "y", hidden_size=4)],
+            r"\(GRU\): .*compile the PyTorch module",
+        ),
+        (
+            [node("Shape", "x", "s"), node("Reshape", "x s", "y")],
+            r"\(Shape\): .*export with a fixed batch, or simplify",
+        ),
         ([node("LSTM", "x w r", "y", hidden_size=4)], r"\(LSTM\): .*torch.nn.LSTM"),
         ([node("RNN", "x w r", "y", hidden_size=4)], r"\(RNN\): a recurrent layer"),
         ([node("Mul", "x row", "y")], r"a constant of shape \(8,\) with a tensor of 4"),
