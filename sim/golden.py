@@ -19,7 +19,7 @@ from secateur.hw.spec import Reg
 from secateur.sim.decode import Bytes, ImageError, Ints, Load, Program, Step, parse, walk
 from secateur.sim.row import reads, run_row
 
-__all__ = ["ImageError", "LayerTrace", "Program", "Run", "hazards", "parse", "run"]
+__all__ = ["ImageError", "LayerTrace", "Program", "Run", "hazards", "parse", "result_words", "run"]
 
 _COLUMNS = 512  # images of a chunk times pixel lanes
 
@@ -91,6 +91,13 @@ def _in_order(codes: list[Bytes]) -> Bytes:
     """Codes by step, (sequences, ...) each, as (sequences * steps, ...)."""
     stacked = np.stack(codes, axis=1)
     return stacked.reshape(len(stacked) * len(codes), *stacked.shape[2:])
+
+
+def result_words(program: Program) -> Ints:
+    """Map word of every beat of the result stream."""
+    layer = program.layers[-1]
+    m, exists = walk(layer)
+    return np.concatenate([m[exists] + r & 0xFFFF for r in range(len(layer.rows))])
 
 
 def hazards(program: Program) -> list[int]:

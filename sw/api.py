@@ -79,11 +79,14 @@ def load(path: Path | str, key: Path | str | None = None) -> Image:
 
     Raises
     ------
-    SecateurError : the file is missing or damaged; with ``key``, unsigned or signed by another
+    SecateurError : the file is missing or damaged; its program is refused, or is not what its
+        metadata say; with ``key``, unsigned or signed by another
     """
     from secateur import signing
 
-    return images.load(path) if key is None else signing.load(path, key)
+    image = images.load(path) if key is None else signing.load(path, key)
+    _program(image)
+    return image
 
 
 def compile(
@@ -152,12 +155,32 @@ def verilog(
 
 
 def _program(image: Image) -> Any:
+    """The decoded image: what its metadata say of the program is so."""
     from secateur.sim import golden
 
+    again = "compile the model again"
     try:
-        return golden.parse(image.stream, image.geometry)
+        program = golden.parse(image.stream, image.geometry)
     except golden.ImageError as error:
-        raise SecateurError(f"the image is refused: {error}") from None
+        raise SecateurError(f"{image.name}: the program is refused: {error}; {again}") from None
+    if image.metadata:
+        layers, output = image.metadata["layers"], image.metadata["output"]
+        for key, says, has in (
+            ("input.words", image.metadata["input"]["words"], program.input_words),
+            ("output.m", output["m"], golden.result_words(program).tolist()),
+            (
+                "layers.rows",
+                [meta["rows"] for meta in layers],
+                [len(x.rows) for x in program.layers],
+            ),
+        ):
+            if says != has:
+                counts = [len(x) if isinstance(x, list) else x for x in (says, has)]
+                raise SecateurError(
+                    f"{image.name}: its metadata: {key} is not the program's ({counts[0]}, "
+                    f"expected {counts[1]}); {again}"
+                )
+    return program
 
 
 def _check_inputs(x: object) -> None:

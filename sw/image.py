@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from secateur.errors import SecateurError
 from secateur.hw import spec
+from secateur.schema import problem
 
 FORMATS = ("bin", "hex", "coe", "mem", "mif")
 
@@ -23,11 +24,13 @@ FORMATS = ("bin", "hex", "coe", "mem", "mif")
 class Image:
     """A compiled model.
 
-    ``words`` (words, N + 1) uint8, header included; ``metadata`` as ``docs/image.md`` lists it.
+    ``words`` (words, N + 1) uint8, header included; ``metadata`` as ``docs/image.md`` lists it, or
+    empty; ``name`` is for messages.
     """
 
     words: npt.NDArray[np.uint8]
     metadata: dict[str, Any]
+    name: str = field(default="the image", compare=False)
 
     @property
     def stream(self) -> bytes:
@@ -124,7 +127,7 @@ def load(path: Path | str) -> Image:
     Raises
     ------
     SecateurError : the file is missing, is no image, is of another version, is cut short or
-        altered
+        altered, or its metadata are not as ``docs/image.md`` says
     """
     path = Path(path)
     try:
@@ -169,7 +172,29 @@ def parse(data: bytes, name: str) -> Image:
         if not isinstance(metadata, dict):
             raise SecateurError(f"{name}: its metadata is no JSON object; {again}")
     array = np.frombuffer(data[:size], dtype=np.uint8).reshape(words, n + 1)
-    return Image(array, metadata)
+    image = Image(array, metadata, name)
+    _check(image, name, again)
+    return image
+
+
+def _check(image: Image, name: str, again: str) -> None:
+    """Refuse metadata that are not what ``docs/image.md`` says, and sizes that no engine has."""
+    found = problem(image.metadata, image.n, image.cycles) if image.metadata else None
+    if found is not None:
+        raise SecateurError(f"{name}: its metadata: {found}; {again}")
+    try:
+        geometry = image.geometry
+    except ValueError as error:
+        raise SecateurError(f"{name}: {error}; {again}") from None
+    for what, needed, there in (
+        ("weight_words", len(image.words), geometry.weight_words),
+        ("bank_words", image.bank_words, geometry.bank_words),
+        ("tables", image.stream[7], geometry.tables),
+    ):
+        if needed > there:
+            raise SecateurError(
+                f"{name}: its metadata: {what} is {there}, the header needs {needed}; {again}"
+            )
 
 
 def export(image: Image, style: str, depth: int | None = None) -> str | bytes:

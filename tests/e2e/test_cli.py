@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -253,6 +255,110 @@ def test_bad_input_is_one_line(  # type: ignore[no-untyped-def]
     assert names in err
     assert says in err
     assert set(folder.iterdir()) == before
+
+
+def altered(image: Path, changes: dict[str, object]) -> bytes:
+    """The file with other metadata under a right CRC: values by dotted key, None removes it."""
+    whole = image.read_bytes()
+    size = int.from_bytes(whole[8:12], "little") * (whole[5] + 1)
+    metadata = json.loads(whole[size:-10])
+    for dotted, value in changes.items():
+        inside, (*keys, last) = metadata, dotted.split(".")
+        for key in keys:
+            inside = inside[int(key) if isinstance(inside, list) else key]
+        inside[last] = value
+        if value is None:
+            del inside[last]
+    text = json.dumps(metadata).encode()
+    return whole[:size] + text + f"\n{zlib.crc32(text):08x}\n".encode()
+
+
+WRONG: list[tuple[dict[str, object], str]] = [
+    ({"layers": []}, "layers is empty"),
+    ({"layers.0.blocks": None}, "layers[0].blocks is missing"),
+    ({"layers.1.certificate.accumulator": 1.5}, "layers[1].certificate.accumulator is 1.5"),
+    ({"layers.0.output": "no"}, "'no' is not in tensors"),
+    ({"weight_words": "512"}, "weight_words is '512', expected an integer"),
+    ({"weight_words": 64}, "weight_words is 64, the header needs"),
+    ({"weight_words": (1 << 20) + 1}, "weight_words must be 64 to 1048576"),
+    ({"bank_words": 17}, "bank_words must be a power of two"),
+    ({"tables": True}, "tables is True"),
+    ({"output": None}, "output is missing"),
+    ({"output.features": [3]}, "output.features"),
+    ({"input": []}, "input is [], expected an object"),
+    ({"input.fill": 256}, "input.fill is 256, expected an integer from 0 to 255"),
+    ({"input.exponent": 5000}, "input.exponent is 5000"),
+    ({"input.position": [0, 1, 1]}, "input: position"),
+    ({"input.words": 4}, "input: pixels of"),
+    ({"input.pitch": 1}, "input: pixels of"),
+    ({"cycles": 7}, "cycles is 7, the header says"),
+    ({"memory.0.clear": 1}, "memory[0].clear is 1, expected true or false"),
+]
+#: Only what reads the program, too, sees these.
+WRONG_FOR_THE_PROGRAM: list[tuple[dict[str, object], str]] = [
+    ({"input.words": 1000}, "input.words is not the program's (1000, expected"),
+    ({"output.m": [0, 0]}, "output.m is not the program's (2, expected"),
+    ({"layers.0.rows": 9}, "layers.rows is not the program's"),
+]
+READERS = [
+    "inspect c.sec", "run c.sec --input x.npz", "simulate c.sec --input x.npz", "energy c.sec",
+    "compare c.sec --tflite no", "delta c.sec m.sec -o d.secd", "delta m.sec c.sec -o d.secd",
+    "verilog --target t.toml --image c.sec -o v2", "device load c.sec --port no",
+    "device run c.sec --port no --input x.npz", "device serve --image c.sec",
+    "build --board ulx3s-25f --image c.sec -o b2",
+]  # fmt: skip
+
+
+def check_refused(secateur, line: str, says: str) -> None:  # type: ignore[no-untyped-def]
+    status, out, err = secateur(line)
+    assert (status, out) == (1, "")
+    assert err.startswith("secateur: c.sec: ")
+    assert says in err
+    assert err.endswith("; compile the model again\n")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("changes", "says"), WRONG)
+def test_wrong_metadata_is_one_line(  # type: ignore[no-untyped-def]
+    changes: dict[str, object], says: str, image: Path, secateur, folder: Path
+) -> None:
+    (folder / "c.sec").write_bytes(altered(image, changes))
+    for line in READERS[:2]:
+        check_refused(secateur, line, says)
+
+
+@pytest.mark.parametrize("line", READERS)
+def test_every_reader_refuses_wrong_metadata(
+    line: str, image: Path, secateur, folder: Path
+) -> None:  # type: ignore[no-untyped-def]
+    (folder / "c.sec").write_bytes(altered(image, {"layers.0.blocks": None}))
+    check_refused(secateur, line, "layers[0].blocks is missing")
+
+
+@pytest.mark.parametrize(("changes", "says"), WRONG_FOR_THE_PROGRAM)
+def test_metadata_of_another_program(  # type: ignore[no-untyped-def]
+    changes: dict[str, object], says: str, image: Path, secateur, folder: Path
+) -> None:
+    (folder / "c.sec").write_bytes(altered(image, changes))
+    for line in [line for line in READERS if line.split()[0] in ("run", "simulate", "device")][:-1]:
+        check_refused(secateur, line, says)
+
+
+def test_metadata_with_more_in_it(image: Path, secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    (folder / "c.sec").write_bytes(altered(image, {"more": {"x": 1}}))
+    for line in READERS[:2]:
+        assert secateur(line)[0] == 0
+
+
+def test_an_image_longer_than_any_memory(secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    words = (1 << 20) + 1
+    head = struct.pack("<4sBBBBIIII", b"SECT", 1, 2, 2, 0, words, 16, 1000, 0)
+    data = head + bytes(3 * words - 24)
+    crc = struct.pack("<I", zlib.crc32(data))
+    (folder / "c.sec").write_bytes(data[:20] + crc + data[24:])
+    status, _, err = secateur("run c.sec --input x.npz")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "c.sec: weight_words must be 64 to 1048576, not 1048577" in err
 
 
 def test_inputs_in_other_units_are_pointed_out(image: Path, secateur) -> None:  # type: ignore[no-untyped-def]

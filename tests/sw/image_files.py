@@ -12,6 +12,31 @@ import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
 
+TENSOR = {
+    "name": "x", "channels": 2, "height": 1, "width": 1, "exponent": 0, "signed": False,
+    "words": 1, "pitch": 2, "pixel_bytes": 2, "origin": 0, "fill": 0, "position": [0, 1],
+}  # fmt: skip
+TRAFFIC = {"body_reads": 8, "other_reads": 3, "pixels": 1}
+SOURCE = {
+    "tensor": "x", "mode": "broadcast", "first": 0, "start": 0, "shape": [2, 2, 1, 1],
+    "dilation": [1, 1],
+}  # fmt: skip
+LAYER = {
+    "name": "fc", "kind": "dense", "deal": "tile", "cycles": 900, "cycles_dense": 900,
+    "traffic": TRAFFIC, "traffic_dense": TRAFFIC, "bound_cycles": 4.0, "blocks": 2,
+    "blocks_total": 2, "rows": 1, "passes": 1, "lanes_busy": 1.0,
+    "certificate": {"accumulator": 5}, "output": "x", "first": 0, "channels": 2,
+    "lanes": [[0, 1]], "sources": [SOURCE],
+}  # fmt: skip
+#: What ``docs/image.md`` asks for, of a layer of 2 x 2 weights.
+METADATA: dict[str, Any] = {
+    "target": "t", "source_hash": "0" * 64, "cycles": 1000, "cycles_dense": 1000,
+    "bound_cycles": 4.0, "input": TENSOR, "output": TENSOR | {"features": [2], "m": [0]},
+    "states": [], "every_step": False, "tensors": [TENSOR], "layers": [LAYER],
+    "memory": [{"tensor": "x", "base": 0, "words": 1, "clear": False}],
+    "bank_words": 16, "tables": 0, "weight_words": 4096,
+}  # fmt: skip
+
 
 def image_file(words: Bytes, metadata: dict[str, Any] | bytes | None) -> bytes:
     """The file of an image for P = 1; ``words`` (words, N + 1) stand behind its header."""

@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image_files import image_file, random_words
+from image_files import LAYER, METADATA, image_file, random_words
 
 from secateur import delta
 from secateur.errors import SecateurError
 
 N = 4
 WORDS = random_words(600, N, 0)
-META = {"layers": [{"name": f"conv{i}", "cycles": 1000 * i} for i in range(40)], "hash": "0" * 64}
+META = METADATA | {
+    "layers": [LAYER | {"name": f"conv{i}", "cycles": 1000 * i} for i in range(40)],
+    "hash": "0" * 64,
+}
 OLD = image_file(WORDS, META)
 FILTERS = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 20, "preset": 9, "lc": 0}]
 HEADER = "<4sBBHIII32s32s"
@@ -107,7 +110,7 @@ def test_changed_blocks_cost_about_what_they_are(gone: int, extra: int) -> None:
         image_file(random_words(50, N, 5), META),
         image_file(random_words(50, 8, 5), {}),
         image_file(WORDS[:1], None),
-        image_file(np.repeat(WORDS, 3, axis=0), {"x": "y" * 4000}),
+        image_file(np.repeat(WORDS, 3, axis=0), METADATA | {"x": "y" * 4000}),
         image_file(WORDS[::-1], META),
         image_file(WORDS[5:], META),
     ],
@@ -136,7 +139,7 @@ def test_every_pair_round_trips(n: int, count: int, changes: list, metadata: dic
             del rows[at % len(rows)]
         else:
             rows.insert(at % (len(rows) + 1), np.full(n + 1, value, np.uint8))
-    old, new = image_file(words, META), image_file(np.array(rows), metadata)
+    old, new = image_file(words, META), image_file(np.array(rows), METADATA | {"more": metadata})
     patch = delta.make(old, new)
     assert delta.apply(old, patch) == naive(old, patch) == new
 

@@ -1,0 +1,127 @@
+"""What an image's metadata must be for its readers: ``docs/image.md``, checked once, when read."""
+
+from __future__ import annotations
+
+from math import inf, prod
+from typing import Any
+
+#: ``range``: an integer in it; ``float``: a number from 0 up; ``tuple``: one of these; ``dict``: an
+#: object with these keys or more; ``list``: of any number of what is in it, or ``[kind, n]`` of n.
+Kind = Any
+
+_COUNT = range(1 << 63)
+_SIZE = range(1, (1 << 20) + 1)
+_MAP_WORD = range(1 << 16)
+_EXPONENT = range(-149, 150)  # of powers of two that are float32 numbers
+
+_TENSOR = {
+    "channels": _SIZE, "height": _SIZE, "width": _SIZE, "exponent": _EXPONENT, "signed": bool,
+    "words": range(1, (1 << 16) + 1), "pitch": _SIZE, "pixel_bytes": _SIZE,
+    "origin": range(1 << 20), "fill": range(256), "position": [range(1 << 20)],
+}  # fmt: skip
+_TRAFFIC = {"body_reads": _COUNT, "other_reads": _COUNT, "pixels": _COUNT}
+_SOURCE = {
+    "tensor": str, "mode": ("broadcast", "lanewise", "maximum", "gate"),
+    "first": _COUNT, "start": _COUNT, "shape": [_SIZE], "dilation": [_SIZE, 2],
+}  # fmt: skip
+_LAYER = {
+    "name": str, "kind": str, "deal": str, "cycles": _COUNT, "cycles_dense": _COUNT,
+    "traffic": _TRAFFIC, "traffic_dense": _TRAFFIC, "bound_cycles": float, "blocks": _COUNT,
+    "blocks_total": _COUNT, "rows": _SIZE, "passes": _SIZE, "lanes_busy": float,
+    "certificate": {"accumulator": _COUNT}, "output": str, "first": _COUNT, "channels": _SIZE,
+    "lanes": [[range(-1, 1 << 20)]], "sources": [_SOURCE],
+}  # fmt: skip
+_IMAGE = {
+    "target": str, "source_hash": str, "cycles": _COUNT, "cycles_dense": _COUNT,
+    "bound_cycles": float, "input": _TENSOR,
+    "output": _TENSOR | {"features": [_SIZE], "m": [_MAP_WORD]},
+    "states": [str], "every_step": bool, "tensors": [_TENSOR | {"name": str}], "layers": [_LAYER],
+    "memory": [{"tensor": str, "base": _MAP_WORD, "words": _COUNT, "clear": bool}],
+    "bank_words": _COUNT, "tables": _COUNT, "weight_words": _COUNT,
+}  # fmt: skip
+
+
+def problem(metadata: dict[str, Any], n: int, cycles: int) -> str | None:
+    """What is wrong with the metadata of an image, with its key; None if nothing is.
+
+    ``n`` and ``cycles`` are those of the header.
+    """
+    found = _mismatch(metadata, _IMAGE, "")
+    if found is not None:
+        return found
+    if metadata["cycles"] != cycles:
+        return f"cycles is {metadata['cycles']}, the header says {cycles}"
+    places = {f"tensors[{i}]": tensor for i, tensor in enumerate(metadata["tensors"])}
+    places |= {"input": metadata["input"], "output": metadata["output"]}
+    for where, tensor in places.items():
+        found = _bad_layout(tensor, n)
+        if found is not None:
+            return f"{where}: {found}"
+    output = metadata["output"]
+    if prod(output["features"]) != output["channels"] * output["height"] * output["width"]:
+        return f"output.features are {output['features']}, not of the tensor's size"
+    if not metadata["layers"]:
+        return "layers is empty, expected one or more"
+    names = {tensor["name"] for tensor in metadata["tensors"]}
+    for index, layer in enumerate(metadata["layers"]):
+        for name in (layer["output"], *(source["tensor"] for source in layer["sources"])):
+            if name not in names:
+                return f"layers[{index}]: tensor {name!r} is not in tensors"
+    return None
+
+
+def _mismatch(value: Any, kind: Kind, where: str) -> str | None:
+    """The first difference between a value and its kind, with the key of it."""
+    if isinstance(kind, dict):
+        if not isinstance(value, dict):
+            return f"{where} is {_shown(value)}, expected an object"
+        for key, inner in kind.items():
+            inside = f"{where}.{key}" if where else key
+            if key not in value:
+                return f"{inside} is missing"
+            found = _mismatch(value[key], inner, inside)
+            if found is not None:
+                return found
+        return None
+    if isinstance(kind, list):
+        if not isinstance(value, list):
+            return f"{where} is {_shown(value)}, expected a list"
+        if len(kind) > 1 and len(value) != kind[1]:
+            return f"{where} is {_shown(value)}, expected {kind[1]} entries"
+        for index, entry in enumerate(value):
+            found = _mismatch(entry, kind[0], f"{where}[{index}]")
+            if found is not None:
+                return found
+        return None
+    if isinstance(kind, range):
+        sound = type(value) is int and value in kind
+        wanted = f"an integer from {kind.start} to {kind.stop - 1}"
+    elif isinstance(kind, tuple):
+        sound, wanted = value in kind, f"one of {', '.join(kind)}"
+    elif kind is float:
+        sound = type(value) in (int, float) and 0 <= value < inf
+        wanted = "a number, 0 or more"
+    else:
+        sound = type(value) is kind
+        wanted = {str: "a text", bool: "true or false"}[kind]
+    return None if sound else f"{where} is {_shown(value)}, expected {wanted}"
+
+
+def _shown(value: Any) -> str:
+    text = ascii(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
+def _bad_layout(tensor: dict[str, Any], n: int) -> str | None:
+    """Whether pixels and channels have bytes of their own within the map's words."""
+    position, pixel, pitch = tensor["position"], tensor["pixel_bytes"], tensor["pitch"]
+    if len(set(position)) != tensor["channels"] or len(position) != tensor["channels"]:
+        return f"position has {len(position)} entries, expected {tensor['channels']}, all different"
+    line = (tensor["width"] - 1) * pixel + max(position) + 1
+    end = tensor["origin"] + (tensor["height"] - 1) * pitch + line
+    if max(position) >= pixel or line > pitch or end > tensor["words"] * n:
+        return (
+            f"pixels of {pixel} bytes, lines of {pitch} and a map of {tensor['words']} words do "
+            f"not hold its {tensor['channels']} channels, {tensor['height']} x {tensor['width']}"
+        )
+    return None
