@@ -12,7 +12,7 @@ from .array import Array
 from .bank import OffsetGenerator
 from .drain import Drain
 from .fetch import Fetcher
-from .issue import Issue
+from .issue import RESET_WAY, Issue
 from .loader import Loader
 from .memory import WeightMemory, check_family
 from .serial_array import SerialArray, check_compact
@@ -32,6 +32,8 @@ STATUS = wiring.Signature(
 )
 #: More than the array is long, and as many parts as there are.
 RESET_CYCLES = 63
+#: Cycles after a command until the engine has obeyed it; results before that are old.
+SETTLE_CYCLES = RESET_CYCLES + RESET_WAY
 CONTROL = wiring.Signature({"reset": Out(1), "restart": Out(1)})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -24,7 +24,8 @@ class Outlet(wiring.Component):
     result : In, stream of the engine, which withdraws its beat at a command
     quiet : In, drop what the engine gives, and what waits for the register
     by_register : In, the next beat is for the register
-    beats : In, beats of an inference, or 0 if they are not known
+    beats : In, beats of an inference, or 0 if they are not known: ``last`` never comes
+    begin : In, strobe: the next beat is the first of an inference
     data, last, valid : Out, ready : In, the stream; ``last`` with the last beat of an inference
     beat : Out, stream for the register
     """
@@ -39,6 +40,7 @@ class Outlet(wiring.Component):
                 "quiet": In(1),
                 "by_register": In(1),
                 "beats": In(count_bits),
+                "begin": In(1),
                 "data": Out(width),
                 "last": Out(1),
                 "valid": Out(1),
@@ -56,6 +58,7 @@ class Outlet(wiring.Component):
             self.beat.payload.eq(self.data),
             following.eq(count + 1),
         ]
+        final = following == self.beats  # never if that is 0: then the count stays 0
         with m.If(self.ready):
             m.d.sync += self.valid.eq(0)
         with m.If(self.beat.ready | self.quiet):
@@ -67,11 +70,9 @@ class Outlet(wiring.Component):
                 self.data.eq(self.result.payload),
                 self.valid.eq(~self.by_register),
                 for_register.eq(self.by_register),
-                self.last.eq(following == self.beats),
-                count.eq(following),
+                self.last.eq(final),
+                count.eq(Mux(final, 0, following)),
             ]
-            with m.If(following == self.beats):
-                m.d.sync += count.eq(0)
-        with m.If(self.quiet):
+        with m.If(self.quiet | self.begin | (self.beats == 0)):
             m.d.sync += count.eq(0)
         return m

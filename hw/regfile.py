@@ -8,13 +8,9 @@ from amaranth.lib.wiring import In, Out
 
 from . import registers, spec
 from .axi_lite import REQUEST, RESPONSE
-from .engine import CONTROL, RESET_CYCLES, STATUS
-from .issue import RESET_WAY
+from .engine import CONTROL, SETTLE_CYCLES, STATUS
 from .registers import field
 from .spec import MAGIC, Status
-
-#: Cycles after a command until the engine has obeyed it; results before that are old.
-SETTLE_CYCLES = RESET_CYCLES + RESET_WAY
 
 
 class Phase(enum.Enum):
@@ -40,7 +36,7 @@ class RegisterFile(wiring.Component):
     status : In, control : Out, image : Out, of the engine
     word : Out, stream of input words (N bytes) that were written to INPUT
     beat : In, stream of results (N bytes) for RESULT; stalled : In, one waits on the stream
-    by_register : Out, MODE.REGISTERS; result_beats : Out
+    by_register : Out, MODE.REGISTERS; result_beats : Out; new_beats : Out, it is being written
     quiet : Out, the engine obeys a command: what it gives is old
     irq : Out, level
     """
@@ -60,6 +56,7 @@ class RegisterFile(wiring.Component):
                 "stalled": In(1),
                 "by_register": Out(1),
                 "result_beats": Out(field("RESULT_BEATS", "COUNT").width),
+                "new_beats": Out(1),
                 "quiet": Out(1),
                 "irq": Out(1),
             }
@@ -100,6 +97,7 @@ class RegisterFile(wiring.Component):
         m.d.comb += [
             self.by_register.eq(values["MODE"]),
             self.result_beats.eq(values["RESULT_BEATS"]),
+            self.new_beats.eq(execute["RESULT_BEATS"] & request.write),
             self.irq.eq((values["IRQ_ENABLE"] & values["IRQ_PENDING"]).any()),
         ]
         command = Signal(2)
@@ -187,19 +185,23 @@ class RegisterFile(wiring.Component):
         return value
 
     def _events(self, m: Module, execute, request):
-        """Sticky events; an event that comes while it is cleared is kept."""
+        """Sticky events; an event that comes while it is cleared is kept.
+
+        An error is told once, after the engine has obeyed a command: what it was told of before, or
+        goes away meanwhile, is not new.
+        """
         ended = Signal(16)
-        stopped = Signal()
+        told = Signal()
         upset = Signal()
         now_stopped = self.status.state == Status.ERROR
         happened = Cat(
             (self.status.inferences != ended) & ~self.quiet,
-            now_stopped & ~stopped,
+            now_stopped & ~told & ~self.quiet,
             self.status.upset & ~upset,
         )
         m.d.sync += [
             ended.eq(self.status.inferences),
-            stopped.eq(now_stopped & ~self.quiet),
+            told.eq(now_stopped & (told | ~self.quiet)),
             upset.eq(self.status.upset),
         ]
         pending = Signal(len(happened))

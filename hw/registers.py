@@ -106,7 +106,8 @@ REGISTERS = (
         "RESULT_BEATS",
         0x1C,
         "rw",
-        "beats of the result stream of an inference, for `tlast`; write it while nothing runs",
+        "beats of the result stream of an inference, for `tlast`; write it while nothing runs: the "
+        "next beat is the first of an inference",
         (Field("COUNT", 0, 24, "0, as after power-up: `tlast` is never set"),),
     ),
     Register(

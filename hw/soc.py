@@ -71,6 +71,7 @@ def add_registers(
     m.d.comb += [
         outlet.quiet.eq(registers.quiet),
         outlet.beats.eq(registers.result_beats),
+        outlet.begin.eq(registers.new_beats),
         registers.stalled.eq(outlet.valid),
     ]
     return registers, outlet

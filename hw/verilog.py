@@ -10,6 +10,7 @@ from . import macro
 from .engine import Engine
 from .soc import BUSES, Soc
 from .spec import Geometry
+from .stream_top import StreamEngine
 from .uart_top import UartEngine
 
 #: A register's value at power-up, and that of a memory, as Amaranth's back end writes them.
@@ -28,8 +29,9 @@ def to_verilog(
     interface="stream",
     divisor=None,
 ) -> str:
-    """Verilog of an ``Engine``, with ``interface`` "axi" or "wishbone" of a ``Soc``, with "uart" of
-    a ``UartEngine``; see there for the parameters (``divisor`` is for "uart" alone) and the ports.
+    """Verilog of a ``StreamEngine``, with ``interface`` "axi" or "wishbone" of a ``Soc``, with
+    "uart" of a ``UartEngine``; see there, and ``Engine``, for the parameters (``divisor`` is for
+    "uart" alone) and the ports.
 
     Ports of an engine's nested interfaces are named with two underscores (``image__valid``); clock
     and reset are ``clk`` and ``rst``, with "axi" ``aclk`` and ``aresetn``. For family "asic"
@@ -38,7 +40,8 @@ def to_verilog(
     if (divisor is not None) != (interface == "uart"):
         raise ValueError(f"divisor must be given for interface 'uart' alone, not {divisor!r}")
     if interface == "stream":
-        top = Engine(geometry, init=init, family=family, bels=bels, compact=compact)
+        engine = Engine(geometry, init=init, family=family, bels=bels, compact=compact)
+        top = StreamEngine(engine)
     elif interface in BUSES:
         top = Soc(geometry, bus=interface, init=init, family=family)
     elif interface == "uart":

@@ -190,9 +190,11 @@ async def check_damaged(bus: Bus, case: Case, irq: Any, clock: Any) -> None:
     await bus.command("RESTART")
     assert await bus.get("STATUS", "STATE") == Status.ERROR
     await bus.command("RESET")
+    assert await bus.get("IRQ_PENDING") == 0  # neither command is a new error
     await bus.load(b"SECX", random.Random(2))
     assert await bus.settled() == Status.ERROR
     assert await bus.get("STATUS", "ERROR") == Error.MAGIC
+    assert await bus.get("IRQ_PENDING") == 2
     await bus.command("RESET")
     await bus.load(case.image, random.Random(3))
     assert await bus.settled() == Status.WAITING

@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 import cocotb
+import numpy as np
 from cocotb.triggers import ClockCycles, RisingEdge
 from cocotbext.axi import (
     AxiLiteBus,
@@ -78,8 +79,8 @@ class Bench:
     async def responses(self) -> Any:
         return await self.master.write_if.b_channel.recv()
 
-    async def infer(self) -> None:
-        """All inputs in frames of random sizes; results and ``tlast`` as expected."""
+    async def infer(self, beats: int) -> None:
+        """All inputs in frames of random sizes; ``tlast`` after every ``beats``, 0: never."""
         case, rng = self.case, random.Random(5)
         data = case.inputs.tobytes()
         while data:
@@ -87,9 +88,8 @@ class Bench:
             await self.source.send(AxiStreamFrame(data[:size]))
             data = data[size:]
         want = [
-            (int.from_bytes(beat.tobytes(), "little"), int(index == case.beats - 1))
-            for row in case.results
-            for index, beat in enumerate(row)
+            (int.from_bytes(beat.tobytes(), "little"), int(beats > 0 and number % beats == 0))
+            for number, beat in enumerate(np.concatenate(list(case.results)), 1)
         ]
         self.results.clear()
         for _ in range(PATIENCE):
@@ -129,9 +129,13 @@ async def streams(top: Any) -> None:
     case, bus = bench.case, bench.bus
     await bus.load(case.image, random.Random(0))
     assert await bus.settled() == Status.WAITING
-    await bus.put("RESULT_BEATS", case.beats)
+    for beats in (0, case.beats + 1, case.beats):
+        await bus.put("RESULT_BEATS", beats)
+        await bench.infer(beats)
+    await bus.command("RESTART")
+    await bus.put("IRQ_PENDING", 1)
     for _ in range(2):
-        run = cocotb.start_soon(bench.infer())
+        run = cocotb.start_soon(bench.infer(case.beats))
         for _ in range(20):
             await bus.put("IRQ_ENABLE", 1)
             assert await bus.get("IRQ_ENABLE") == 1

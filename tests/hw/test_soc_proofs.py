@@ -242,15 +242,15 @@ class OutletTop(Elaboratable):
         self.outlet = out = Outlet(width=self.WIDTH, count_bits=self.COUNT)
         self.inputs = [
             out.result.valid, out.result.payload, out.quiet, out.by_register, out.beats,
-            out.ready, out.beat.ready,
+            out.begin, out.ready, out.beat.ready,
         ]  # fmt: skip
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.outlet = out = self.outlet
-        started = Signal()
-        m.d.sync += started.eq(1)
-        m.d.comb += Assume(~started | (out.beats == before(m, out.beats, "beats")))
+        # A change of the beats is a beginning, and comes with or before it.
+        unchanged = out.beats == before(m, out.beats, "beats")
+        m.d.comb += Assume(unchanged | before(m, out.begin, "begin"))
         stays(m, out.valid, out.ready, Cat(out.data, out.last), "stream")
         comes = out.result.valid & out.result.ready
         box = Signal(self.WIDTH)
@@ -269,7 +269,7 @@ class OutletTop(Elaboratable):
                 last.eq(final),
                 number.eq(Mux(final, 0, number + 1)),
             ]
-        with m.If(out.quiet):
+        with m.If(out.quiet | out.begin | (out.beats == 0)):
             m.d.sync += number.eq(0)
         m.d.comb += [
             Assert(~comes | ~streamed | out.ready),
@@ -280,8 +280,7 @@ class OutletTop(Elaboratable):
             Assert(~(streamed & registered)),
             Assert(~(out.valid | out.beat.valid) | (out.data == box)),
         ]
-        # Without a count the model's number grows past the hardware's, which wraps.
-        with m.If(out.valid & (out.beats != 0)):
+        with m.If(out.valid):
             m.d.comb += Assert(out.last == last)
         return m
 

@@ -1,0 +1,49 @@
+"""The engine with its streams as ports, silent while it obeys a command."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import connect, flipped
+
+from .engine import SETTLE_CYCLES, Engine
+
+
+class StreamEngine(wiring.Component):
+    """An ``Engine``, with its ports, whose streams stand still for SETTLE_CYCLES after a command.
+
+    What it would take then is not for the image or the inference that begins, and what it would
+    give is old: the parts of the engine are reset one after the other.
+
+    Parameters
+    ----------
+    engine : is made part of it
+    """
+
+    def __init__(self, engine: Engine):
+        self.engine = engine
+        super().__init__(engine.signature)
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        m.submodules.engine = engine = self.engine
+        left = Signal(range(SETTLE_CYCLES + 1))
+        quiet = Signal()  # left != 0, from a flip-flop
+        with m.If(self.control.reset | self.control.restart):
+            m.d.sync += [left.eq(SETTLE_CYCLES), quiet.eq(1)]
+        with m.Elif(quiet):
+            m.d.sync += [left.eq(left - 1), quiet.eq(left != 1)]
+        for source, sink in (
+            (flipped(self.image), engine.image),
+            (flipped(self.input), engine.input),
+            (engine.result, flipped(self.result)),
+        ):
+            m.d.comb += [
+                sink.payload.eq(source.payload),
+                sink.valid.eq(source.valid & ~quiet),
+                source.ready.eq(sink.ready & ~quiet),
+            ]
+        connect(m, flipped(self.control), engine.control)
+        connect(m, engine.status, flipped(self.status))
+        connect(m, engine.trace, flipped(self.trace))
+        return m
