@@ -189,7 +189,7 @@ def test_a_budget_out_of_reach_is_refused_before_training(tmp_path: Path) -> Non
         ("brightened", "cropped", r"data.augment must .* not torch.float32 \(10, 2, 8, 7\)"),
         ("batch = 10", 'batch = 10\nloss = "recipe_parts:losses"', "training.loss = .* one number"),
         ("batch = 10", 'batch = 10\nloss = "recipe_parts:constant"', "a tensor with gradient"),
-        ('criterion = "taylor"', 'normalise = "foo"', "prune.normalise must be 'share' or 'none'"),
+        ('criterion = "taylor"', 'normalise = "foo"', "prune.normalise must be 'share' or 'lamp'"),
         (
             "[prune]",
             "[channels]\ndensity = 0.0\n[prune]",
