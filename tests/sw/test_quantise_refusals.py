@@ -65,10 +65,13 @@ def test_models_that_are_not_finite() -> None:
         quantize(nn.Conv2d(4, 4, 3), x, qat=diverge)
 
 
-def test_a_rewrite_that_changes_values_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("factor", [1.05, float("nan")])
+def test_a_rewrite_that_changes_values_is_found(
+    factor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def wrong(graph: GraphModule) -> GraphModule:
         rewritten = canonicalise(graph)
-        next(rewritten.parameters()).data[0] *= 1.05
+        next(rewritten.parameters()).data[0] *= factor
         return rewritten
 
     monkeypatch.setattr("secateur.quantise.canonicalise", wrong)
