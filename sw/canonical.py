@@ -7,7 +7,6 @@ and sums and products with constants are depthwise convolutions.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -18,6 +17,7 @@ from secateur.canonical_arithmetic import ARITHMETIC, arithmetic, prelu
 from secateur.canonical_lines import lift_lines
 from secateur.canonical_norm import fold_norm
 from secateur.canonical_pool import average, depthwise, pool_maxima
+from secateur.functional import IDENTITIES, functionalise
 from secateur.graph import (
     ACTIVATIONS,
     ADD,
@@ -45,35 +45,6 @@ from secateur.support import check_layers, check_supported
 
 Op = Callable[..., Any]
 
-_IN_PLACE: dict[object, Op] = {
-    aten.relu_.default: RELU,
-    aten.hardtanh_.default: HARDTANH,
-    aten.relu6_.default: aten.relu6.default,
-    aten.clamp_.default: aten.clamp.default,
-    aten.clamp_min_.default: aten.clamp_min.default,
-    aten.clamp_max_.default: aten.clamp_max.default,
-    aten.threshold_.default: aten.threshold.default,
-    aten.add_.Tensor: ADD,
-    aten.sub_.Tensor: aten.sub.Tensor,
-    aten.mul_.Tensor: MUL,
-    aten.sigmoid_.default: aten.sigmoid.default,
-    aten.tanh_.default: aten.tanh.default,
-    aten.silu_.default: aten.silu.default,
-    aten.mish_.default: aten.mish.default,
-    aten.elu_.default: aten.elu.default,
-    aten.hardswish_.default: aten.hardswish.default,
-    aten.hardsigmoid_.default: aten.hardsigmoid.default,
-    aten.leaky_relu_.default: aten.leaky_relu.default,
-    aten.dropout_.default: aten.dropout.default,
-    aten.feature_dropout_.default: aten.feature_dropout.default,
-}
-_DROPOUTS = {aten.dropout.default, aten.feature_dropout.default}
-_IDENTITIES = _DROPOUTS | {
-    aten.contiguous.default,
-    aten.clone.default,
-    aten.alias.default,
-    aten.detach.default,
-}
 _VIEWS = {
     FLATTEN,
     VIEW,
@@ -92,7 +63,7 @@ def canonicalise(gm: GraphModule) -> GraphModule:
     Raises SecateurError, naming the node, for what the array cannot run.
     """
     check_layers(gm)
-    _functionalise(gm)
+    functionalise(gm)
     editor = Editor(gm)
     pool_maxima(editor)
     lift_lines(editor)
@@ -114,55 +85,10 @@ def canonicalise(gm: GraphModule) -> GraphModule:
     return gm
 
 
-def _functionalise(gm: GraphModule) -> None:
-    """Give operations in place a result of their own, which later users of the tensor take."""
-    order = {n: i for i, n in enumerate(gm.graph.nodes)}
-    for node in gm.graph.nodes:
-        if node.op != "call_function" or node.target not in _IN_PLACE:
-            continue
-        mutated = cast(Node, node.args[0])
-        for alias in _aliases(mutated, order, order[node]):
-            later = [user for user in alias.users if order[user] > order[node]]
-            if later and _unviewed(alias) is not _unviewed(mutated):
-                raise refuse(
-                    node,
-                    "changes in place a tensor that is also used through a view",
-                    "use the out-of-place operation",
-                )
-            for user in later:
-                user.replace_input_with(alias, node)
-        node.target = _IN_PLACE[node.target]
-
-
-def _aliases(node: Node, order: dict[Node, int], end: int) -> list[Node]:
-    """``node`` and all nodes before ``end`` that may share its memory."""
-    while _may_alias(node):
-        node = cast(Node, node.args[0])
-    found = [node]
-    for alias in found:
-        found += [u for u in alias.users if order[u] < end and _may_alias(u)]
-    return found
-
-
-def _may_alias(node: Node) -> bool:
-    """Whether the result may share memory with the first argument, by the operator's schema."""
-    schema = getattr(node.target, "_schema", None)
-    if schema is None:
-        return node.target is operator.getitem
-    return is_call(node, *_DROPOUTS) or any(r.alias_info is not None for r in schema.returns)
-
-
-def _unviewed(node: Node) -> Node:
-    """The node that ``node`` is another name of."""
-    while is_call(node, *_IDENTITIES) and _may_alias(node):
-        node = cast(Node, node.args[0])
-    return node
-
-
 def _rewrite(editor: Editor, node: Node) -> Node | None:
     """The canonical equivalent of one node, inserted before it; None or itself to keep it."""
     target, graph_input = node.target, node.args[0]
-    if target in _IDENTITIES:
+    if target in IDENTITIES:
         if target is aten.dropout.default and node.args[2]:
             raise refuse(node, "dropout in training mode", "call model.eval() before the export")
         return graph_input if isinstance(graph_input, Node) else None

@@ -12,6 +12,7 @@ from torch.fx.node import map_arg
 
 from secateur.errors import SecateurError
 from secateur.export import capture, output_nodes
+from secateur.functional import functionalise
 from secateur.graph import CAT, LINEAR, Editor, active_nodes, aten, is_call, refuse
 from secateur.recurrent import Stateful, decompose
 from secateur.tables import elementwise
@@ -43,6 +44,8 @@ _RESHAPES = {
     aten.alias.default,
     aten.stack.default,
 }
+#: Operations on the last dimension alone, that are not element by element to torch.
+_PLAIN = (LINEAR, aten.dropout.default, aten.feature_dropout.default, aten.prelu.default)
 
 
 class Step(nn.Module):
@@ -177,6 +180,7 @@ def _ran(what: str, model: nn.Module, *inputs: Tensor) -> Any:
 
 def _without_time(gm: GraphModule) -> GraphModule:
     """The same graph with (N, F) tensors only: a dimension of one step goes."""
+    functionalise(gm)
     gm.graph.eliminate_dead_code()
     editor, flat, stacks = Editor(gm), dict[Node, Node](), dict[Node, list[Node]]()
     active = active_nodes(gm)
@@ -230,7 +234,7 @@ def _flat_call(editor: Editor, node: Node, flat: dict[Node, Node]) -> Node:
         if dim % rank != rank - 1:
             raise refuse(node, "concatenates time steps", "concatenate features")
         args[1:] = [1]
-    elif rank > 2 and not (is_call(node, LINEAR) or _pointwise(node)):
+    elif rank > 2 and not (elementwise(node.target) or is_call(node, *_PLAIN)):
         raise refuse(
             node, "in a recurrent model", "use Linear and recurrent layers, activations, + and *"
         )
@@ -250,12 +254,3 @@ def _unwrapped(node: Node) -> dict[str, tuple[str, object]]:
     stack = (node.meta.get("nn_module_stack") or {}).items()
     paths = {key: (path.partition("model")[2].lstrip("."), kind) for key, (path, kind) in stack}
     return {key: value for key, value in paths.items() if value[0]}
-
-
-def _pointwise(node: Node) -> bool:
-    """Whether the operation works element by element."""
-    kept = (
-        aten.dropout.default, aten.prelu.default, aten.add_.Tensor, aten.mul_.Tensor,
-        aten.relu_.default, aten.hardswish_.default,
-    )  # fmt: skip
-    return elementwise(node.target) or node.target in kept
