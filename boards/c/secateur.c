@@ -114,7 +114,7 @@ secateur_result secateur_load(secateur *device, const uint8_t *image, size_t len
         if (words > device->weight_words)
             return SECATEUR_BAD_IMAGE;
         size = (size_t)words * (device->n + 1);
-        if (size > length)
+        if (size < HEADER_BYTES || size > length)
             return SECATEUR_BAD_IMAGE;
     }
     result = put(device, SECATEUR_CONTROL, SECATEUR_CONTROL_RESET);

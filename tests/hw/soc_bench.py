@@ -240,6 +240,8 @@ async def check_driver(bus: Bus, case: Case) -> None:
         image = case.image + b'{"metadata": "not for the engine"}'
         damaged = image[:-40] + bytes([image[-40] ^ 1]) + image[-39:]
         assert driver.secateur_load(this, image, size(len(case.image) - 1)) == BAD_IMAGE
+        nothing = image[:8] + bytes(4) + image[12:]  # of no words
+        assert driver.secateur_load(this, nothing, size(len(nothing))) == BAD_IMAGE
         assert driver.secateur_load(this, damaged, size(len(damaged))) == STOPPED
         state, error = number(), number()
         assert driver.secateur_state(this, ctypes.byref(state), ctypes.byref(error)) == OK
