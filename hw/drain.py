@@ -48,6 +48,24 @@ def trace_layout(n: int) -> data.StructLayout:
     )
 
 
+def drain_ports(n: int, sums: dict[str, wiring.Member]) -> dict[str, wiring.Member]:
+    """The members of a drain, which takes ``sums`` in its own way."""
+    return {
+        "registers": In(REGISTERS),
+        "init": In(1),
+        "layer": In(8),
+        "entry": In(table_write_layout()),
+        "valid": In(1),
+        "word": In(word_layout(n)),
+        **sums,
+        "host": In(host_layout(n)),
+        "write": Out(write_layout(n)),
+        "results": Out(stream.Signature(8 * n)),
+        "released": Out(2),
+        "trace": Out(trace_layout(n)),
+    }
+
+
 class Drain(wiring.Component):
     """Sums to pixels. Header words and ends of groups come as they issue and are kept in step here.
 
@@ -72,22 +90,7 @@ class Drain(wiring.Component):
     def __init__(self, *, geometry: spec.Geometry, family: str = "generic"):
         self.geometry, self.family = geometry, family
         n = geometry.n
-        super().__init__(
-            {
-                "registers": In(REGISTERS),
-                "init": In(1),
-                "layer": In(8),
-                "entry": In(table_write_layout()),
-                "valid": In(1),
-                "word": In(word_layout(n)),
-                "sums": In(data.ArrayLayout(signed(spec.ACC_BITS), n)),
-                "host": In(host_layout(n)),
-                "write": Out(write_layout(n)),
-                "results": Out(stream.Signature(8 * n)),
-                "released": Out(2),
-                "trace": Out(trace_layout(n)),
-            }
-        )
+        super().__init__(drain_ports(n, {"sums": In(data.ArrayLayout(signed(spec.ACC_BITS), n))}))
 
     def elaborate(self, platform) -> Module:
         m = Module()

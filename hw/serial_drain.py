@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
-from amaranth.lib import data, memory, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib import data, memory, wiring
+from amaranth.lib.wiring import In
 
 from . import spec
-from .address import REGISTERS
-from .bank import write_layout
-from .drain import ROWS_IN_FLIGHT, host_layout, trace_layout
-from .fetch import Kind, word_layout
+from .drain import ROWS_IN_FLIGHT, drain_ports
+from .fetch import Kind
 from .fifo import CreditFifo
 from .memory import Ram, check_family, delay
 from .requantise import COMPACT_LATENCY, Requantiser
 from .serial_array import SUM_LATENCY, check_compact
 from .spec import Reg
-from .table import table_write_layout
 from .walk import WALK_LATENCY, Walk
 
 #: Cycles from a sum to its code, behind the table.
@@ -43,22 +40,7 @@ class SerialDrain(wiring.Component):
     def __init__(self, *, geometry: spec.Geometry, family: str = "generic"):
         self.geometry, self.family = check_compact(geometry), check_family(family)
         n = geometry.n
-        super().__init__(
-            {
-                "registers": In(REGISTERS),
-                "init": In(1),
-                "layer": In(8),
-                "entry": In(table_write_layout()),
-                "valid": In(1),
-                "word": In(word_layout(n)),
-                "sum": In(signed(spec.ACC_BITS)),
-                "host": In(host_layout(n)),
-                "write": Out(write_layout(n)),
-                "results": Out(stream.Signature(8 * n)),
-                "released": Out(2),
-                "trace": Out(trace_layout(n)),
-            }
-        )
+        super().__init__(drain_ports(n, {"sum": In(signed(spec.ACC_BITS))}))
 
     def elaborate(self, platform) -> Module:
         m = Module()
