@@ -28,6 +28,7 @@ from secateur.pruning.multiscale import prune_multiscale
 from secateur.pruning.permute import Permutation, SaliencyKept, permute
 from secateur.pruning.pruner import density_of, prune
 from secateur.pruning.regularise import GroupLasso, distil, distillation_loss
+from secateur.pruning.reorder import reorder
 from secateur.pruning.report import LayerDensity, PruneReport
 from secateur.pruning.rewind import IterativePruner, geometric_density
 from secateur.pruning.schedule import GradualPruner, cubic_density
@@ -76,5 +77,6 @@ __all__ = [
     "prune_multiscale",
     "remove",
     "remove_channels",
+    "reorder",
     "replace_by_identity",
 ]

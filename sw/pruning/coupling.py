@@ -19,15 +19,26 @@ from secateur.pruning.probe import evaluating
 
 
 @dataclass(frozen=True, eq=False)
+class Part:
+    """``pairs`` (channel of the set, output channel of ``module``, or ``reads``: input channel)."""
+
+    module: Any
+    reads: bool
+    pairs: list[tuple[int, int]]
+
+
+@dataclass(frozen=True, eq=False)
 class ChannelSet:
     """Channels that are removed, or reordered, together.
 
     ``members`` has, by name of layer, pairs (channel of the set, output channel of the layer).
+    ``parts`` has such pairs for all modules, and input channels of those that read the set.
     ``output``: the model returns them. ``fixed``: a grouped convolution ties them by its groups.
     """
 
     channels: int
     members: dict[str, list[tuple[int, int]]]
+    parts: tuple[Part, ...]
     output: bool
     fixed: bool
     group: Any
@@ -50,7 +61,8 @@ def channel_sets(model: nn.Module, example: Tensor) -> list[ChannelSet]:
 
     Raises
     ------
-    SecateurError : masks, or frozen parameters, which the trace cannot see through
+    SecateurError : masks, or frozen parameters, which the trace cannot see through; or a model
+        that Torch-Pruning cannot follow
     """
     for name, layer in model.named_modules():
         if mask_of(layer) is not None:
@@ -65,21 +77,32 @@ def channel_sets(model: nn.Module, example: Tensor) -> list[ChannelSet]:
 
     names = {module: name for name, module in model.named_modules()}
     with evaluating(model):
-        graph = DependencyGraph().build_dependency(model, example_inputs=example)
-    return [_channel_set(graph, group, names) for group in graph.get_all_groups()]
+        try:
+            graph = DependencyGraph().build_dependency(model, example_inputs=example)
+            groups = list(graph.get_all_groups())
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise SecateurError(
+                f"the channels of the model cannot be followed; Torch-Pruning says: {reason}"
+            ) from error
+    return [_channel_set(graph, group, names) for group in groups]
 
 
 def _channel_set(graph: Any, group: Any, names: dict[nn.Module, str]) -> ChannelSet:
     members: dict[str, list[tuple[int, int]]] = {}
+    parts: list[Part] = []
     output = fixed = False
     for item in group:
         node, module = item.dep.target, item.dep.target.module
         groups = getattr(module, "groups", 1)
         depthwise = groups == getattr(module, "in_channels", 0) == module.out_channels
         fixed |= isinstance(module, nn.Module) and groups != 1 and not depthwise
-        if not graph.is_out_channel_pruning_fn(item.dep.handler):
+        reads = not graph.is_out_channel_pruning_fn(item.dep.handler)
+        pairs = list(zip(item.root_idxs, item.idxs, strict=True))
+        parts.append(Part(module, reads, pairs))
+        if reads:
             continue
         output |= not node.outputs
         if isinstance(module, PRUNABLE):
-            members[names[module]] = list(zip(item.root_idxs, item.idxs, strict=True))
-    return ChannelSet(len(group[0].idxs), members, output, fixed, group)
+            members[names[module]] = pairs
+    return ChannelSet(len(group[0].idxs), members, tuple(parts), output, fixed, group)

@@ -98,7 +98,8 @@ class Prune(Phase):
     before them; "rewind": ``steps`` prunings, and after each the weights that ``train`` had after
     epoch ``rewind_to``, and an equal share of the epochs with a learning rate from its
     beginning. ``criterion``: a name as in ``secateur.pruning.criterion_of``; ``samples``:
-    training samples that it sees."""
+    training samples that it sees. ``reorder``: first move filters of alike saliency into common
+    blocks, see `secateur.pruning.permute`."""
 
     method: str = "budget"
     schedule: str = "gradual"
@@ -107,6 +108,7 @@ class Prune(Phase):
     criterion: str = "l2"
     normalise: str = "share"
     samples: int = 256
+    reorder: bool = False
     skip: list[str] = field(default_factory=list)
 
 

@@ -262,12 +262,12 @@ class Stages:
     def _prune(self) -> None:
         recipe = self.recipe
         model = self.build("narrowed" if recipe.channels.wanted else "float")
-        early = None
-        if recipe.prune.schedule == "rewind":
-            early = self.build("early").state_dict()
+        early = self.build("early") if recipe.prune.schedule == "rewind" else None
         cuts = BlockCuts(
             model, recipe, self.target, self.split, self.loss, self._calibration(), early
         )
+        if cuts.order is not None:
+            self.results["order"] = {row.name: vars(row) for row in cuts.order.layers}
 
         def before_batch(done: int, total: int) -> None:
             cuts.before_batch(done, total)

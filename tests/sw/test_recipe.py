@@ -17,6 +17,7 @@ from secateur.errors import SecateurError
 from secateur.pruning import checkpoint, density_of
 from secateur.pruning.cutting import BlockCuts
 from secateur.pruning.recipe import Phase, Prune, Qat, Training, load_recipe
+from secateur.pruning.reorder import reorder
 from secateur.pruning.run import run_recipe
 from secateur.pruning.training import Split, Trainer
 from secateur.toml import imported
@@ -241,12 +242,16 @@ def test_rewinding_goes_back_to_early_weights(tmp_path: Path) -> None:
         run_recipe(recipe, tmp_path / "out", progress=stop)
     early, _ = checkpoint.read(tmp_path / "out" / "early.json")
     seen: list[dict[str, torch.Tensor]] = []
+    moved = recipe_parts.model(3)
+    checkpoint.load_model_state(moved, early)
     original = BlockCuts.before_batch
 
     def watch(cuts: BlockCuts, done: int, total: int) -> None:
         original(cuts, done, total)
         if done == total * 2 // 3:
             seen.append({k: v.clone() for k, v in cuts.model.state_dict().items()})
+            assert cuts.order is not None
+            reorder(moved, recipe_parts.data(3)["train_x"][:1], cuts.order.orders)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BlockCuts, "before_batch", watch)
@@ -255,7 +260,8 @@ def test_rewinding_goes_back_to_early_weights(tmp_path: Path) -> None:
     for name, value in state.items():
         if not name.endswith("mask"):
             plain = name.replace("parametrizations.weight.original", "weight")
-            assert torch.equal(value, early[f"model.{plain}"]), name
+            assert torch.equal(value, moved.state_dict()[plain]), name
+    assert not torch.equal(moved.second.weight, early["model.second.weight"])
     assert any((value == 0).any() for name, value in state.items() if name.endswith("mask"))
     run_recipe(recipe, tmp_path / "whole")
     assert digest(tmp_path / "whole") == digest(tmp_path / "out")
