@@ -73,7 +73,7 @@ def _move(each: ChannelSet, order: Sequence[int]) -> None:
             if isinstance(module, nn.Parameter) or any(True for _ in module.parameters()):
                 raise SecateurError(f"channels that {module} uses cannot be reordered")
             continue
-        reads = part.reads and isinstance(module, PRUNABLE) and getattr(module, "groups", 1) == 1
+        reads = part.reads and isinstance(module, PRUNABLE)
         modules[id(module)] = module
         places[id(module), int(reads)] |= set(part.pairs)
     for (key, dim), pairs in places.items():
