@@ -61,13 +61,15 @@ class Training:
 @dataclass(frozen=True, kw_only=True)
 class Phase:
     """One training stage: a tenth of it warms up, then the rate falls to 0 on a cosine.
-    ``distil``: share of the loss that asks for the outputs of the dense float model, 0 to 1.
+    ``distil``: share of the loss that asks for the outputs of the dense float model, 0 to 1;
+    ``temperature``: of that share, see `secateur.pruning.distillation_loss`.
     ``lasso``: strength of a group lasso on the N:1 blocks, by proximal steps; 0: none.
     ``augment``: in place of that of the data."""
 
     epochs: int = 0
     learning_rate: float = 1e-3
     distil: float = 0.0
+    temperature: float = 4.0
     lasso: float = 0.0
     augment: str | None = None
 
@@ -246,6 +248,10 @@ def parse_recipe(table: dict[str, Any], path: Path | str, folder: Path) -> Recip
         ("verify.low", verify.low < verify.high, "below verify.high"),
         *(
             (f"{name}.distil", 0 <= getattr(recipe, name).distil <= 1, "a share, 0 to 1")
+            for name in PHASES
+        ),
+        *(
+            (f"{name}.temperature", getattr(recipe, name).temperature > 0, "above 0")
             for name in PHASES
         ),
     ):

@@ -114,7 +114,9 @@ class Trainer:
         if phase.distil:
             if teacher is None:
                 raise SecateurError(f"{name}.distil needs a dense model before this stage")
-            self.distil = distil(self._formatted(teacher), share=phase.distil)
+            self.distil = distil(
+                self._formatted(teacher), share=phase.distil, temperature=phase.temperature
+            )
         self.loss, self.augment, self.before_batch = loss, augment, before_batch
         self.narrow = training.precision == "bfloat16" and not isinstance(phase, Qat)
         self.epoch = 0

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from secateur import api
 from secateur.cli import app
 from secateur.errors import SecateurError
-from secateur.pruning import checkpoint, density_of
+from secateur.pruning import checkpoint, density_of, distillation_loss
 from secateur.pruning.cutting import BlockCuts
 from secateur.pruning.recipe import Phase, Prune, Qat, Training, load_recipe
 from secateur.pruning.reorder import reorder
@@ -155,6 +155,7 @@ def test_a_budget_out_of_reach_is_refused_before_training(tmp_path: Path) -> Non
         ("learning_rate = 5e-3", "learning_rate = nan", "recover.learning_rate must be float"),
         ("learning_rate = 5e-3", "learning_rate = -1", "recover.learning_rate must be float"),
         ("learning_rate = 5e-3", "distil = 1.5", "recover.distil must be a share"),
+        ("learning_rate = 5e-3", "temperature = 0", "recover.temperature must be above 0"),
         ("corruptions = [3]", "corruptions = [9]", "severities 1 to 5"),
         ("sensitivity = [0.5]", "sensitivity = [1.5]", "densities to 1"),
         ("corruptions = [3]", "corruptions = [3]\nlow = 2.0", "must be below verify.high"),
@@ -282,6 +283,19 @@ def test_rates_start_over_in_each_round() -> None:
         optimisers.append(trainer.optimiser)
     assert used[1] == used[3] < 1e-4 < used[0] == used[2]
     assert optimisers[0] is optimisers[1] is not optimisers[2]
+
+
+def test_distillation_in_training_has_the_phase_s_share_and_temperature() -> None:
+    split = Split.of(recipe_parts.data(0), "data")
+    model, teacher = recipe_parts.model(0).eval(), recipe_parts.model(1).eval()
+    phase = Phase(epochs=1, distil=0.6, temperature=2.5)
+    loss = torch.nn.functional.cross_entropy
+    trainer = Trainer("train", model, split, phase, Training(), seed=0, loss=loss, teacher=teacher)
+    x, y = split.test_x, split.test_y
+    with torch.no_grad():
+        expected = distillation_loss(model(x), teacher(x), y, temperature=2.5, share=0.6)
+        assert trainer.distil is not None
+        assert torch.equal(trainer.distil(x, model(x), y), expected)
 
 
 def test_a_lasso_leaves_blocks_of_zeros() -> None:
