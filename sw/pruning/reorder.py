@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import SecateurError
-from secateur.pruning.blocks import PRUNABLE
+from secateur.pruning.blocks import PRUNABLE, prunable_layers
 from secateur.pruning.coupling import ChannelSet, channel_sets
 from secateur.pruning.probe import evaluating
 
@@ -33,17 +33,20 @@ def reorder(model: nn.Module, example: Tensor, orders: Mapping[str, Sequence[int
 
     Raises
     ------
-    SecateurError : orders that are no permutations, or differ between layers that share channels;
-        masks, frozen parameters; or a module among them cannot be reordered. The model is then
-        unchanged.
+    SecateurError : an unknown layer; orders that are no permutations, or differ between layers
+        that share channels; masks, frozen parameters; or a module among them cannot be reordered.
+        The model is then unchanged.
     """
+    unknown = orders.keys() - prunable_layers(model).keys()
+    if unknown:
+        raise SecateurError(f"the model has no layer {min(unknown)!r} with channels")
     with evaluating(model), torch.no_grad():
         before = model(example)
         trial = copy.deepcopy(model)
         _reorder(trial, example, orders)
         with evaluating(trial):
             after = trial(example)
-        if float((after - before).abs().max()) > _ROUNDING * float(before.abs().max()):
+        if not float((after - before).abs().max()) <= _ROUNDING * float(before.abs().max()):
             raise SecateurError("the model computes something else when its filters are reordered")
         model.load_state_dict(trial.state_dict())
 
@@ -69,13 +72,12 @@ def _move(each: ChannelSet, order: Sequence[int]) -> None:
     places: defaultdict[tuple[int, int], set[tuple[int, int]]] = defaultdict(set)
     for part in each.parts:
         module = part.module
-        if isinstance(module, nn.Parameter) or not isinstance(module, (*PRUNABLE, *_BY_CHANNEL)):
-            if isinstance(module, nn.Parameter) or any(True for _ in module.parameters()):
-                raise SecateurError(f"channels that {module} uses cannot be reordered")
-            continue
-        reads = part.reads and isinstance(module, PRUNABLE)
-        modules[id(module)] = module
-        places[id(module), int(reads)] |= set(part.pairs)
+        if isinstance(module, (*PRUNABLE, *_BY_CHANNEL)):
+            reads = part.reads and isinstance(module, PRUNABLE)
+            modules[id(module)] = module
+            places[id(module), int(reads)] |= set(part.pairs)
+        elif isinstance(module, nn.Parameter) or list(module.parameters()):
+            raise SecateurError(f"channels that {module} uses cannot be reordered")
     for (key, dim), pairs in places.items():
         where: defaultdict[int, list[int]] = defaultdict(list)
         for channel, place in sorted(pairs):

@@ -14,7 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import ResNet8
-from torch import Tensor, nn
+from tangle import Tangle
+from torch import nn
 
 from secateur.errors import SecateurError
 from secateur.pruning import (
@@ -217,26 +218,6 @@ def test_granularities_have_names() -> None:
         granularity_of("5:4")
     with pytest.raises(SecateurError, match="N:M has one density"):
         GradualPruner(nn.Linear(4, 4), density=0.5, steps=2, granularity=NOfM())
-
-
-class Tangle(nn.Module):
-    """A residual, a depthwise layer, a concatenation and a flattened map: (B, 2, 6, 6) -> 3."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a = nn.Conv2d(2, 16, 3, padding=1)
-        self.norm = nn.BatchNorm2d(16, eps=0)
-        self.b = nn.Conv2d(16, 16, 3, padding=1, bias=False)
-        self.depthwise = nn.Conv2d(16, 16, 3, padding=1, groups=16)
-        self.c = nn.Conv2d(16, 8, 1)
-        self.d = nn.Conv2d(24, 16, 3, stride=2)
-        self.linear = nn.Linear(16 * 4, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.norm(self.a(x)))
-        x = torch.relu(self.depthwise(x + self.b(x)))
-        x = torch.cat([self.c(x), x], dim=1)
-        return self.linear(torch.relu(self.d(x)).flatten(1))
 
 
 def whole(model: nn.Module, seed: int = 0) -> nn.Module:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
+from tangle import Tangle
 from torch import Tensor, nn
 
 from secateur.errors import SecateurError
@@ -15,44 +17,23 @@ from secateur.pruning.reorder import reorder
 X = torch.arange(2 * 2 * 36).reshape(2, 2, 6, 6).remainder(5).double()
 
 
-class Tangle(nn.Module):
-    """A residual, a depthwise layer, a concatenation, slopes and a flattened map."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a = nn.Conv2d(2, 6, 3, padding=1)
-        self.norm = nn.BatchNorm2d(6)
-        self.b = nn.Conv2d(6, 6, 3, padding=1, bias=False)
-        self.depthwise = nn.Conv2d(6, 6, 3, padding=1, groups=6)
-        self.slopes = nn.PReLU(6)
-        self.c = nn.Conv2d(6, 4, 1)
-        self.d = nn.Conv2d(10, 5, 3, stride=2)
-        self.linear = nn.Linear(5 * 4, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.slopes(self.norm(self.a(x)))
-        x = torch.relu(self.depthwise(x + self.b(x)))
-        x = torch.cat([self.c(x), x], dim=1)
-        return self.linear(self.d(x).flatten(1))
-
-
-def tangle() -> Tangle:
-    """In float64, with a norm and slopes that differ by channel."""
+def slopes() -> Tangle:
+    """In float64, norm and slopes differ by channel."""
     torch.manual_seed(0)
-    model = Tangle().double().eval()
+    model = Tangle(nn.PReLU(16)).double().eval()
     with torch.no_grad():
-        for tensor in (*model.norm.parameters(), *model.norm.buffers(), model.slopes.weight):
+        for tensor in (*model.norm.parameters(), *model.norm.buffers(), model.activation.weight):
             if tensor.dim():
                 tensor.uniform_(0.5, 1.5)
     return model
 
 
-TIED = [3, 0, 5, 1, 4, 2]
-ORDERS = {"a": TIED, "b": TIED, "depthwise": TIED, "c": [1, 3, 2, 0], "d": [4, 2, 0, 3, 1]}
+TIED, C, D = (np.random.default_rng(0).permutation(n).tolist() for n in (16, 8, 16))
+ORDERS = {"a": TIED, "b": TIED, "depthwise": TIED, "c": C, "d": D}
 
 
 def test_the_model_computes_what_it_computed() -> None:
-    model = tangle()
+    model = slopes()
     old = copy.deepcopy(model)
     reorder(model, X, ORDERS)
     with torch.no_grad():
@@ -60,25 +41,25 @@ def test_the_model_computes_what_it_computed() -> None:
     assert torch.equal(model.a.weight, old.a.weight[TIED])
     assert torch.equal(model.a.bias, old.a.bias[TIED])
     assert torch.equal(model.norm.running_var, old.norm.running_var[TIED])
-    assert torch.equal(model.slopes.weight, old.slopes.weight[TIED])
+    assert torch.equal(model.activation.weight, old.activation.weight[TIED])
     assert torch.equal(model.b.weight, old.b.weight[TIED][:, TIED])
     assert torch.equal(model.depthwise.weight, old.depthwise.weight[TIED])
-    assert torch.equal(model.c.weight, old.c.weight[ORDERS["c"]][:, TIED])
-    inputs = [*ORDERS["c"], *(4 + k for k in TIED)]
-    assert torch.equal(model.d.weight, old.d.weight[ORDERS["d"]][:, inputs])
-    flat = [4 * k + pixel for k in ORDERS["d"] for pixel in range(4)]
+    assert torch.equal(model.c.weight, old.c.weight[C][:, TIED])
+    inputs = [*C, *(8 + k for k in TIED)]
+    assert torch.equal(model.d.weight, old.d.weight[D][:, inputs])
+    flat = [4 * k + pixel for k in D for pixel in range(4)]
     assert torch.equal(model.linear.weight, old.linear.weight[:, flat])
     assert torch.equal(model.linear.bias, old.linear.bias)
 
 
 def test_a_part_moves_and_results_stay() -> None:
     """``c`` alone; the result of ``linear`` is not moved, whatever is asked for."""
-    model = tangle()
+    model = slopes()
     old = copy.deepcopy(model)
-    reorder(model, X, {"c": ORDERS["c"], "linear": [2, 0, 1]})
+    reorder(model, X, {"c": C, "linear": [2, 0, 1]})
     with torch.no_grad():
         torch.testing.assert_close(model(X), old(X), rtol=1e-12, atol=1e-12)
-    assert torch.equal(model.c.weight, old.c.weight[ORDERS["c"]])
+    assert torch.equal(model.c.weight, old.c.weight[C])
     assert torch.equal(model.a.weight, old.a.weight)
 
 
@@ -109,19 +90,24 @@ class OneSlope(nn.Module):
 
 
 def test_refusals_leave_the_model_as_it_was() -> None:
-    model, masked = tangle(), tangle()
+    model, masked = slopes(), slopes()
     prune(masked, density=0.5, n=2)
     for wrong, orders, message in (
         (
             model,
-            {"a": TIED, "b": [0, 1, 2, 3, 4, 5]},
-            "'b', 'a' share 6 channels: give them one",
+            {"a": TIED, "b": list(range(16))},
+            "'b', 'a' share 16 channels: give them one",
         ),
-        (model, {"c": [0, 1, 2, 2]}, "'c' share 4 channels: .* a permutation"),
-        (model, {"c": [0, 1, 2]}, "'c' share 4 channels: .* a permutation"),
-        (Normed().double(), {"a": TIED}, r"GroupNorm\(.*cannot be reordered"),
-        (OneSlope().double(), {"a": TIED}, "cannot be followed; Torch-Pruning says: unsupported"),
-        (masked, {"c": ORDERS["c"]}, "has a mask: channels come first"),
+        (model, {"c": [*range(7), 6]}, "'c' share 8 channels: .* a permutation"),
+        (model, {"c": [0, 1, 2]}, "'c' share 8 channels: .* a permutation"),
+        (Normed().double(), {"a": [5, 4, 3, 2, 1, 0]}, r"GroupNorm\(.*cannot be reordered"),
+        (
+            OneSlope().double(),
+            {"a": [5, 4, 3, 2, 1, 0]},
+            "followed; Torch-Pruning says: unsup",
+        ),
+        (model, {"e": C}, "no layer 'e' with channels"),
+        (masked, {"c": C}, "has a mask: channels come first"),
     ):
         before = copy.deepcopy(wrong.state_dict())
         with pytest.raises(SecateurError, match=message):
