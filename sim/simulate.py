@@ -97,20 +97,12 @@ def simulate(
     """
     if not 0.0 <= stalls < 1.0:
         raise ValueError(f"stalls must be 0 to below 1, not {stalls!r}")
-    width, beats, allowed = inputs.shape[1] // geometry.n, _FOREVER, 100_000
-    sequence_results = 0
-    try:
-        program = parse(image, geometry)
-    except ImageError:
-        pass  # the engine is to find that out
-    else:
-        beats = len(inputs) * result_beats(program)
-        sequence_results = steps * result_beats(program)
-        restarts = len(inputs) // steps if steps else 0
-        prologue = geometry.tables * spec.TABLE_ENTRIES * 2
-        allowed = len(inputs) * (program.cycles + width)
-        allowed += (1 + restarts) * (geometry.bank_words + prologue + 200)
-        image = image[: program.words.size]
+    width, allowed, beats, sequence_results = inputs.shape[1] // geometry.n, 100_000, _FOREVER, 0
+    program = _program(image, geometry)
+    if program is not None:
+        image, per_inference = image[: program.words.size], result_beats(program)
+        beats, sequence_results = len(inputs) * per_inference, steps * per_inference
+        allowed = _cycles_needed(program, len(inputs), width, steps)
     if limit is None:
         limit = int((len(image) * 4 + allowed) / (1 - stalls) ** 2 * 1.5) + 20_000
     program_file = build(
@@ -141,12 +133,9 @@ def simulate(
         seconds = time.monotonic() - began
         status, total = drivers.read_status(folder)
         trace = drivers.read_trace(folder)
-        by_inference: list[list[TraceBeat]] = [[] for _ in inputs]
-        for beat in trace:
-            by_inference[min(max(0, beat.taken - 1) // max(width, 1), len(inputs) - 1)].append(beat)
         return SimResult(
             results=drivers.read_results(folder, geometry.n),
-            trace=by_inference,
+            trace=_by_inference(trace, len(inputs), width),
             cycles=[s.cycles for s in status if s.before == Status.RUNNING],
             state=Status(status[-1].state if status else 0),
             error=Error(status[-1].error if status else 0),
@@ -154,6 +143,32 @@ def simulate(
             total=total,
             seconds=seconds,
         )
+
+
+def _program(image: bytes, geometry: Geometry) -> Program | None:
+    """None for what is no image of this geometry: the engine is to find that out."""
+    try:
+        return parse(image, geometry)
+    except ImageError:
+        return None
+
+
+def _cycles_needed(program: Program, inferences: int, width: int, steps: int) -> int:
+    """Enough for a correct engine, streams without a pause."""
+    geometry = program.geometry
+    restarts = inferences // steps if steps else 0
+    prologue = geometry.tables * spec.TABLE_ENTRIES * 2
+    return inferences * (program.cycles + width) + (1 + restarts) * (
+        geometry.bank_words + prologue + 200
+    )
+
+
+def _by_inference(trace: list[TraceBeat], inferences: int, width: int) -> list[list[TraceBeat]]:
+    """Beats by the inference whose input words had been taken."""
+    found: list[list[TraceBeat]] = [[] for _ in range(inferences)]
+    for beat in trace:
+        found[min(max(0, beat.taken - 1) // max(width, 1), inferences - 1)].append(beat)
+    return found
 
 
 def result_beats(program: Program) -> int:
