@@ -18,6 +18,10 @@ TOOLS = {
 }
 
 
+#: What nextpnr says of a full device, if it may yet place the design from another seed.
+_UNLUCKY = "Unable to find legal placement"
+
+
 class ToolError(Exception):
     """A tool is missing, failed, or took too long: one line on which, and where its log is."""
 
@@ -97,7 +101,8 @@ def run(
     if late.is_set():
         raise ToolError(f"{command[0]} took more than {timeout:g} seconds; see {folder / log}")
     if status:
-        raise ToolError(f"{command[0]} failed{said}; see {folder / log}")
+        advice = "; try another --seed" if _UNLUCKY in said else ""
+        raise ToolError(f"{command[0]} failed{said}{advice}; see {folder / log}")
 
 
 def versions(flow: str) -> dict[str, str]:

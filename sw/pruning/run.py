@@ -48,13 +48,13 @@ def run_recipe(
     ------
     SecateurError : the recipe does not work out, or the budget cannot be met
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SecateurError(f"{folder}: cannot be made: {error.strerror}") from None
     report = progress or (lambda stage, done, total, note: None)
     with torch.random.fork_rng(devices=[]):
         stages = Stages(recipe, folder, report)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SecateurError(f"{folder}: cannot be made: {error.strerror}") from None
         if resume:
             stages.resume()
         stages.run()

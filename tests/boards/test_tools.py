@@ -77,6 +77,13 @@ def test_failure_says_what_the_tool_says(path: Path, tmp_path: Path) -> None:
         tools.run(["ecppack"], tmp_path)
 
 
+def test_a_placement_that_fails_has_a_remedy(path: Path, tmp_path: Path) -> None:
+    said = "Unable to find legal placement for all cells, design is probably at utilisation limit"
+    program(path, "yowasp-ecppack", f"echo 'ERROR: {said}.'; exit 1")
+    with pytest.raises(tools.ToolError, match=r"limit\); try another --seed; see .*\.log"):
+        tools.run(["ecppack"], tmp_path)
+
+
 def test_a_tool_that_takes_too_long_is_stopped(path: Path, tmp_path: Path) -> None:
     program(path, "yowasp-ecppack", "echo begun; exec sleep 60")
     begin = time.monotonic()
