@@ -82,29 +82,33 @@ class AddressGenerator(wiring.Component):
         a_2kr = Signal(self.width)
         m.d.sync += [a_kr.eq(a + regs[Reg.A_KR]), a_2kr.eq(a + (regs[Reg.A_KR] << 1))]
 
-        # First step: decode. `source` is B from a 0xc0 step to the end of the pass.
+        # First step: decode. `source` is B from a 0xc0 step to the end of the pass; `unit`: it is
+        # read by the byte.
         step = self.word.common
-        valid2, first2, row2, to_b2, source2 = (
-            Signal(name=name) for name in ("valid2", "first2", "row2", "to_b2", "source2")
+        valid2, first2, row2, to_b2, source2, unit2 = (
+            Signal(name=name) for name in ("valid2", "first2", "row2", "to_b2", "source2", "unit2")
         )
         step2 = Signal(7)
         move = step[6:] == spec.STEP_ROW >> 6
         to_b = step[6:] == spec.STEP_SOURCE >> 6
-        m.d.sync += [valid2.eq(body), first2.eq(body & self.word.first)]
-        with m.If(body):
-            m.d.sync += [
-                row2.eq(move),
-                to_b2.eq(to_b),
-                source2.eq(to_b | (source2 & ~self.word.first)),
-                step2.eq(Mux(step[7], step & spec.STEP_FIELD, step)),
-            ]
-
-        # Second step: bases and the access. Third: the addresses.
+        source = to_b | (source2 & ~self.word.first)
         bytewise = Signal(2)
         m.d.sync += [
             bytewise[0].eq(self._mode("A") == spec.Mode.BROADCAST),
             bytewise[1].eq(self._mode("B") == spec.Mode.BROADCAST),
+            valid2.eq(body),
+            first2.eq(body & self.word.first),
         ]
+        with m.If(body):
+            m.d.sync += [
+                row2.eq(move),
+                to_b2.eq(to_b),
+                source2.eq(source),
+                unit2.eq(Mux(source, bytewise[1], bytewise[0])),
+                step2.eq(Mux(step[7], step & spec.STEP_FIELD, step)),
+            ]
+
+        # Second step: bases and the access. Third: the addresses.
         valid3, use_base3, use_row3, add_row3 = (
             Signal(name=name) for name in ("valid3", "use_base3", "use_row3", "add_row3")
         )
@@ -112,13 +116,12 @@ class AddressGenerator(wiring.Component):
             Signal(self.width, name=name) for name in ("delta3", "base3", "row_base3", "row_step3")
         )
         log_n = ceil_log2(self.geometry.n)
-        unit = Mux(source2, bytewise[1], bytewise[0])
         m.d.sync += [
             valid3.eq(valid2),
             use_base3.eq(first2 | to_b2),
             use_row3.eq(row2 & ~first2),
             add_row3.eq(row2),
-            delta3.eq(Mux(unit, step2, step2 << log_n)),
+            delta3.eq(Mux(unit2, step2, step2 << log_n)),
             base3.eq(Mux(to_b2, b, Mux(row2, a_kr, a))),
             row_base3.eq(Mux(to_b2, b + regs[Reg.B_KR], Mux(row2, a_2kr, a_kr))),
             row_step3.eq(Mux(source2, regs[Reg.B_KR], regs[Reg.A_KR])),
@@ -135,21 +138,21 @@ class AddressGenerator(wiring.Component):
         domain = m.d.sync if self.output else m.d.comb
         domain += self.address.eq(current)
 
-        self._access(m, valid2, first2, source2, unit)
+        self._access(m, valid2, first2, source2, unit2)
         return m
 
     def _mode(self, source: str):
         return self.registers[Reg.FLAGS][getattr(spec, f"FLAG_{source}_MODE") :][:2]
 
-    def _access(self, m: Module, valid2, first2, source2, unit) -> None:
-        """``access`` of the word in the second step; ``unit``: its source is read by the byte."""
+    def _access(self, m: Module, valid2, first2, source2, unit2) -> None:
+        """``access`` of the word in the second step."""
         flags = self.registers[Reg.FLAGS]
         access3 = Signal(ACCESS)
         gates = Signal()
         m.d.sync += gates.eq(self._mode("A") == spec.Mode.GATE)
         mode = Mux(source2, self._mode("B"), self._mode("A"))
         m.d.sync += [
-            access3.broadcast.eq(unit),
+            access3.broadcast.eq(unit2),
             access3.maximum.eq(mode == spec.Mode.MAXIMUM),
             access3.signed.eq(Mux(source2, flags[spec.FLAG_B_SIGNED], flags[spec.FLAG_A_SIGNED])),
             access3.wshift.eq(Mux(source2, flags[spec.FLAG_B_WSHIFT], flags[spec.FLAG_A_WSHIFT])),

@@ -65,8 +65,9 @@ class UartReceiver(wiring.Component):
         resting = Signal()
         bits = Signal(8, reset_less=True)
         sample = Signal()
-        m.d.comb += [sample.eq((left != 0) & (wait == 0)), self.data.eq(bits)]
-        m.d.sync += [self.valid.eq(0), self.error.eq(0)]
+        m.d.comb += self.data.eq(bits)
+        # `sample` is decided a cycle ahead, for a short path: it is `wait == 0` while bits are left.
+        m.d.sync += [self.valid.eq(0), self.error.eq(0), sample.eq((left != 0) & (wait == 1))]
         with m.If(left == 0):
             m.d.sync += resting.eq(line)
             with m.If(resting & ~line):
