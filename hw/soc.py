@@ -61,7 +61,7 @@ def add_registers(
             ("input", registers.word, engine.input),
             ("result", engine.result, outlet.result),
         ):
-            m.submodules[f"{name}_stage"] = stage = Stage(width=8 * engine.geometry.n)
+            m.submodules[f"{name}_stage"] = stage = Stage(8 * engine.geometry.n)
             wiring.connect(m, source, stage.input)
             wiring.connect(m, stage.output, sink)
             m.d.comb += stage.clear.eq(registers.quiet)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Shape, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -15,22 +15,22 @@ class Stage(wiring.Component):
 
     Parameters
     ----------
-    width : bits of a word
+    shape : of a word, at least 1 bit
 
     Members
     -------
-    input : In, output : Out, streams of ``width`` bits
+    input : In, output : Out, streams of ``shape``
     clear : In; the word that is held, and one that comes, are dropped
     """
 
-    def __init__(self, *, width: int):
-        if width < 1:
-            raise ValueError(f"width must be at least 1 bit, not {width!r}")
-        self.width = width
+    def __init__(self, shape):
+        if Shape.cast(shape).width < 1:
+            raise ValueError(f"shape must have at least 1 bit, not {shape!r}")
+        self.shape = shape
         super().__init__(
             {
-                "input": In(stream.Signature(width)),
-                "output": Out(stream.Signature(width)),
+                "input": In(stream.Signature(shape)),
+                "output": Out(stream.Signature(shape)),
                 "clear": In(1),
             }
         )
@@ -39,7 +39,7 @@ class Stage(wiring.Component):
         m = Module()
         held = Signal()
         free = Signal(init=1)
-        word = Signal(self.width, reset_less=True)
+        word = Signal(self.shape, reset_less=True)
         m.d.comb += [
             self.input.ready.eq(free),
             self.output.valid.eq(held),
@@ -47,10 +47,9 @@ class Stage(wiring.Component):
         ]
         with m.If(free):
             m.d.sync += word.eq(self.input.payload)
-        with m.If(self.clear):
-            m.d.sync += [held.eq(0), free.eq(1)]
-        with m.Elif(free):
             m.d.sync += [held.eq(self.input.valid), free.eq(~self.input.valid)]
         with m.Elif(self.output.ready):
+            m.d.sync += [held.eq(0), free.eq(1)]
+        with m.If(self.clear):
             m.d.sync += [held.eq(0), free.eq(1)]
         return m

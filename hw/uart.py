@@ -66,7 +66,7 @@ class UartReceiver(wiring.Component):
         bits = Signal(8, reset_less=True)
         sample = Signal()
         m.d.comb += self.data.eq(bits)
-        # `sample` is decided a cycle ahead, for a short path: it is `wait == 0` while bits are left.
+        # `sample` is `wait == 0` while bits are left, decided a cycle ahead, for a short path.
         m.d.sync += [self.valid.eq(0), self.error.eq(0), sample.eq((left != 0) & (wait == 1))]
         with m.If(left == 0):
             m.d.sync += resting.eq(line)

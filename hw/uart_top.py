@@ -11,6 +11,7 @@ from .engine import Engine
 from .link import Link
 from .soc import add_registers
 from .spec import Status
+from .stage import Stage
 
 
 class UartEngine(wiring.Component):
@@ -40,11 +41,19 @@ class UartEngine(wiring.Component):
         m = Module()
         engine, link = self.engine, self.link
         registers, outlet = add_registers(m, engine, staged=not engine.compact)
+        m.submodules.link = link
         if engine.compact:
             wiring.connect(m, registers.word, engine.input)
-        m.submodules.link = link
-        wiring.connect(m, link.request, registers.request)
-        wiring.connect(m, registers.response, link.response)
+            wiring.connect(m, link.request, registers.request)
+            wiring.connect(m, registers.response, link.response)
+        else:
+            for name, source, sink in (
+                ("request", link.request, registers.request),
+                ("response", registers.response, link.response),
+            ):
+                m.submodules[f"{name}_stage"] = stage = Stage(source.payload.shape())
+                wiring.connect(m, source, stage.input)
+                wiring.connect(m, stage.output, sink)
         m.d.comb += [
             outlet.by_register.eq(1),
             outlet.ready.eq(1),

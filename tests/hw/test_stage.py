@@ -18,7 +18,7 @@ from tests.hw.proofs import prove
 @pytest.mark.parametrize("gap", [0.0, 0.7])
 def test_order(stall: float, gap: float) -> None:
     rng = random.Random(1)
-    dut = Stage(width=8)
+    dut = Stage(8)
     words = [rng.getrandbits(8) for _ in range(200)]
     got: list[int] = []
     cycles = 0
@@ -64,7 +64,7 @@ class Model(Elaboratable):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.stage = stage = Stage(width=1)
+        m.submodules.stage = stage = Stage(1)
         there = Signal()
         word = Signal()
         m.d.comb += [
@@ -94,6 +94,6 @@ def test_proof(fault: bool, tmp_path: Path) -> None:
     assert passed == (not fault), log[-2000:]
 
 
-def test_width_is_checked() -> None:
-    with pytest.raises(ValueError, match="width must be at least 1 bit, not 0"):
-        Stage(width=0)
+def test_shape_is_checked() -> None:
+    with pytest.raises(ValueError, match="shape must have at least 1 bit, not 0"):
+        Stage(0)
