@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -55,9 +56,14 @@ def run_recipe(
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SecateurError(f"{folder}: cannot be made: {error.strerror}") from None
-        if resume:
-            stages.resume()
-        stages.run()
+        try:
+            if resume:
+                stages.resume()
+            stages.run()
+        except BaseException:
+            with suppress(OSError):  # one with nothing in it: the recipe was refused
+                folder.rmdir()
+            raise
         record = _record(stages)
     write_atomically(folder / "record.json", json.dumps(record, indent=1).encode())
     return record

@@ -131,8 +131,9 @@ def test_a_budget_out_of_reach_is_refused_before_training(tmp_path: Path) -> Non
     stages: list[str] = []
     recipe = load_recipe(TINY, budget={"cycles": 100})
     with pytest.raises(SecateurError, match="100 cycles cannot be reached: "):
-        run_recipe(recipe, tmp_path, progress=lambda stage, *_: stages.append(stage))
+        run_recipe(recipe, tmp_path / "out", progress=lambda stage, *_: stages.append(stage))
     assert stages == []
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
