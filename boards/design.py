@@ -16,7 +16,7 @@ from .top import clocking, to_lpf, to_verilog
 #: The textual configuration of a placed design, for the flow's packer.
 ROUTED = "routed.config"
 #: nextpnr's placer weighs time twice as much as by default, with which the 8 x 8 engine on the 45F
-#: misses its 140 MHz with seed 2 (136.8 MHz instead of 147.6).
+#: missed 140 MHz with seed 2 (136.8 MHz instead of 147.6).
 PLACER = ("--placer-heap-timingweight", "20")
 
 

@@ -19,12 +19,15 @@ TINY = Geometry(n=2, p=1, weight_words=64, bank_words=16, tables=0)
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two boards with tiny engines, and fake tools."""
+    """Two boards with tiny engines and clocks of this test, and fake tools."""
     fake_tools.install(tmp_path / "bin")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
     monkeypatch.setenv("AMARANTH_USE_YOSYS", "builtin")  # not the fake one
     monkeypatch.setenv("FAKE_FMAX", "145.5")
-    boards = {name: replace(BOARDS[name], geometry=TINY) for name in ("ulx3s-25f", "ecpix5-45f")}
+    boards = {
+        name: replace(BOARDS[name], geometry=TINY, clock=clock)
+        for name, clock in (("ulx3s-25f", 150_000_000), ("ecpix5-45f", 140_000_000))
+    }
     monkeypatch.setattr(measure, "BOARDS", boards)
     return tmp_path
 
