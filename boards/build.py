@@ -33,6 +33,7 @@ def build(
     name: str,
     folder: Path,
     *,
+    tries: int = 1,
     progress: Progress = silent,
     timeout: float | None = None,
 ) -> dict[str, object]:
@@ -45,6 +46,7 @@ def build(
         images over the link, and there is nothing to swap
     name : of the image, for messages and reports
     folder : for all files; a bitstream of an earlier build is removed first
+    tries : seeds to try, from the design's on, until one meets the clock
     progress : called with a stage and a note
     timeout : seconds that each tool may take
 
@@ -64,12 +66,12 @@ def build(
     for old in (BITSTREAM, DESIGN, REPORT, TEXT):
         (folder / old).unlink(missing_ok=True)
     init = None if image is None else placeholder(design.geometry)
-    placed = place(design, init, folder, progress=progress, timeout=timeout)
+    placed = place(design, init, folder, tries=tries, progress=progress, timeout=timeout)
     report = _report(design, placed)
     if not placed.passed:
         _write_report(folder, report)
         raise BoardError(
-            f"{design.board.name}: {placed.fmax_mhz} MHz after routing with seed {design.seed}, "
+            f"{design.board.name}: {placed.fmax_mhz} MHz after routing with seed {placed.seed}, "
             f"the clock is {design.clock / 1e6:g} MHz; try another --seed or a lower --clock"
         )
     config = placed.config.read_text()
@@ -168,7 +170,7 @@ def _report(design: Design, placed: Placed) -> dict[str, object]:
         "device": board.device,
         "die": board.die,
         "grade": DIES[board.die][1] if board.flow == "ecp5" else None,
-        "seed": design.seed,
+        "seed": placed.seed,
         "clock_mhz": design.clock / 1e6,
         "fmax_mhz": placed.fmax_mhz,
         "passed": placed.passed,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from secateur.hw.spec import Geometry
@@ -11,6 +11,7 @@ from . import ice40
 from .board import Board, BoardError
 from .route import Progress, route, silent, synthesise
 from .sites import PACKAGES, multipliers
+from .tools import PlacementError
 from .top import clocking, to_lpf, to_verilog
 
 #: The textual configuration of a placed design, for the flow's packer.
@@ -68,8 +69,10 @@ class Design:
 @dataclass(frozen=True)
 class Placed:
     """What came out: the textual configuration, MHz of the engine's clock after routing, whether
-    all clocks are met, ``used`` and ``available`` of each resource, and the slowest path."""
+    all clocks are met, ``used`` and ``available`` of each resource, the slowest path; and the
+    seed."""
 
+    seed: int
     config: Path
     fmax_mhz: float
     passed: bool
@@ -82,10 +85,14 @@ def place(
     init: list[int] | None,
     folder: Path,
     *,
+    tries: int = 1,
     progress: Progress = silent,
     timeout: float | None = None,
 ) -> Placed:
     """Place and route a design; ``timeout`` is the seconds that each tool may take.
+
+    If there is no placement from its seed, or one that misses the clock, further seeds are tried,
+    ``tries`` in all; what comes back is the first that meets the clock, or the last.
 
     Raises
     ------
@@ -99,7 +106,19 @@ def place(
     else:
         (folder / "top.lpf").write_text(to_lpf(design.board, design.clock))
         synthesise(folder, "top", progress, timeout)
-    return place_again(design, folder, progress=progress, timeout=timeout)
+    for seed in range(design.seed, design.seed + tries - 1):
+        try:
+            placed = place_again(
+                replace(design, seed=seed), folder, progress=progress, timeout=timeout
+            )
+        except PlacementError:
+            progress(f"no placement with seed {seed}", "")
+            continue
+        if placed.passed:
+            return placed
+        progress(f"{placed.fmax_mhz} MHz with seed {seed}", "")
+    last = replace(design, seed=design.seed + tries - 1)
+    return place_again(last, folder, progress=progress, timeout=timeout)
 
 
 def place_again(
@@ -113,16 +132,16 @@ def place_again(
         options = ["--lpf", "top.lpf", "--textcfg", ROUTED, *PLACER]
         package = PACKAGES[board.package]
         report = route(folder, "top", board.die, package=package, options=options, **common)
-    return summarise(report, design.clock, folder / ROUTED)
+    return summarise(report, design, folder / ROUTED)
 
 
-def summarise(report: dict, clock: int, config: Path) -> Placed:
+def summarise(report: dict, design: Design, config: Path) -> Placed:
     """nextpnr's report in short; the engine's clock is the slowest that is not the oscillator's."""
     engine = {name: entry for name, entry in report["fmax"].items() if "TRELLIS_IO_IN" not in name}
     others = [entry for name, entry in report["fmax"].items() if name not in engine]
     name = min(engine, key=lambda name: engine[name]["achieved"])
     fmax = engine[name]["achieved"]
-    passed = fmax >= clock / 1e6 and all(o["achieved"] >= o["constraint"] for o in others)
+    passed = fmax >= design.clock / 1e6 and all(o["achieved"] >= o["constraint"] for o in others)
     slowest: list[dict[str, object]] = []
     for path in report["critical_paths"]:
         if path["from"] == path["to"] == f"posedge {name}":
@@ -140,4 +159,4 @@ def summarise(report: dict, clock: int, config: Path) -> Placed:
         for name, entry in sorted(report["utilization"].items())
         if entry["used"]
     }
-    return Placed(config, round(fmax, 1), passed, used, slowest)
+    return Placed(design.seed, config, round(fmax, 1), passed, used, slowest)

@@ -26,6 +26,10 @@ class ToolError(Exception):
     """A tool is missing, failed, or took too long: one line on which, and where its log is."""
 
 
+class PlacementError(ToolError):
+    """No placement was found from this seed; another may have one."""
+
+
 def use_native(name: str) -> bool:
     """Whether all tools of a flow with this one are on PATH under their own names."""
     flows = [names for names in TOOLS.values() if name in names]
@@ -73,7 +77,7 @@ def run(
 
     Raises
     ------
-    ToolError : it is missing, fails or takes too long
+    ToolError : it is missing, fails or takes too long; PlacementError : it finds no placement
     """
     program = locate(command[0])
     log = log or f"{command[0]}.log"
@@ -101,8 +105,10 @@ def run(
     if late.is_set():
         raise ToolError(f"{command[0]} took more than {timeout:g} seconds; see {folder / log}")
     if status:
-        advice = "; try another --seed" if _UNLUCKY in said else ""
-        raise ToolError(f"{command[0]} failed{said}{advice}; see {folder / log}")
+        where = f"see {folder / log}"
+        if _UNLUCKY in said:
+            raise PlacementError(f"{command[0]} failed{said}; try another --seed; {where}")
+        raise ToolError(f"{command[0]} failed{said}; {where}")
 
 
 def versions(flow: str) -> dict[str, str]:

@@ -15,6 +15,8 @@ from secateur.report import Data, emit, show_boards, show_files
 
 boards = typer.Typer()
 
+#: Seeds that are tried if none is given.
+TRIES = 3
 ImageOption = Annotated[Path, typer.Option(help="Image made by `secateur compile`.")]
 
 
@@ -55,7 +57,13 @@ def build(
     clock: Annotated[
         float | None, typer.Option(help="MHz of the engine, if not the board's.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of place and route.")] = 1,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help=f"Seed of place and route; without it 1 to {TRIES}, until one meets the clock.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Build a bitstream of the engine with an image in ROM; fails if the clock is missed.
@@ -75,12 +83,13 @@ def build(
             board=find(board),
             geometry=geometry,
             clock=None if clock is None else round(clock * 1e6),
-            seed=seed,
+            seed=1 if seed is None else seed,
         )
         if design.board.flow == "vivado":
             data, show = write_sources(design, stream, str(image), output), show_sources
         else:
-            data = make(design, stream, str(image), output, progress=progress)
+            tries = TRIES if seed is None else 1
+            data = make(design, stream, str(image), output, tries=tries, progress=progress)
             show = show_build
     emit(data | {"folder": str(output)}, as_json, show)
 

@@ -151,17 +151,36 @@ def test_a_missed_clock_is_no_bitstream(  # type: ignore[no-untyped-def]
 ) -> None:
     line = "build --board ulx3s-25f --target t.toml --image a.sec -o out"
     assert secateur(line)[0] == 0
-    monkeypatch.setenv("FAKE_FMAX", "149.9")
-    status, out, err = secateur(line)
-    assert (status, out) == (1, "")
-    assert err.splitlines()[-1] == (
-        "secateur: ulx3s-25f: 149.9 MHz after routing with seed 1, the clock is 150 MHz; "
-        "try another --seed or a lower --clock"
-    )
+    monkeypatch.setenv("FAKE_FMAX", "149.9 149.8 149.7 150.0")
+    for option, fmax, seed in ((" --seed 1", 149.9, 1), ("", 149.7, 3)):
+        status, out, err = secateur(line + option)
+        assert (status, out) == (1, "")
+        assert err.splitlines()[-1] == (
+            f"secateur: ulx3s-25f: {fmax} MHz after routing with seed {seed}, the clock is 150 "
+            "MHz; try another --seed or a lower --clock"
+        )
     assert not (folder / "out" / "secateur.bit").exists()
     assert json.loads((folder / "out" / "report.json").read_text())["passed"] is False
     assert secateur(f"{line} --clock 125")[0] == 0
     assert (folder / "out" / "secateur.bit").exists()
+
+
+def test_without_a_seed_the_first_that_meets_the_clock(  # type: ignore[no-untyped-def]
+    secateur, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = "build --board ulx3s-25f --target t.toml --image a.sec -o out"
+    monkeypatch.setenv("FAKE_FMAX", "none 149.9 150.0 170.0")
+    status, out, err = secateur(line)
+    assert status == 0
+    assert "150.0 MHz after routing (LFE5U-25F, speed grade 6, seed 3): met" in out
+    said = [text for text in err.splitlines() if "seed" in text]
+    assert said == ["no placement with seed 1", "149.9 MHz with seed 2"]
+    assert json.loads((folder / "out" / "report.json").read_text())["seed"] == 3
+    assert not (folder / "out" / "report-4.json").exists()
+    status, out, err = secateur(f"{line} --seed 1")
+    assert (status, out) == (1, "")
+    assert "try another --seed; see " in err
+    assert not (folder / "out" / "secateur.bit").exists()
 
 
 BUILD = "build --board ulx3s-25f --target t.toml -o new --image"
