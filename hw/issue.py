@@ -160,14 +160,14 @@ class Issue(wiring.Component):
         domain = m.d.comb if self.compact else m.d.sync
         domain += [self.valid.eq(issue), self.word.eq(word)]
         domain += [self.word[tag].eq(word[tag] & issue) for tag in END_TAGS]
-        self._walk_states(m, flow, configuration, issue, fills_table, accepted, wiped)
+        self._walk_states(m, flow, configuration, issue, fills_table, accepted, wiping, wiped)
 
         checked = (flow.state == State.SETUP) & flow.last
         settled = checked & ~configuration.bad
         m.d.sync += [self.init.eq(settled & ~flow.loading), self.offsets.eq(settled)]
         with m.If(settled):
             m.d.sync += self.layer.eq(Mux(flow.loading, 0, self.layer + 1))
-        self._host_writes(m, accepted, flow.clears | wiping, flow.state == State.SETUP)
+        self._host_writes(m, accepted, flow.clears, flow.state == State.SETUP)
         self._table_writes(m, flow.fills)
 
         self._inference(m, flow, stopwatch, issue & ~fills_table, accepted, held & gate & ~room)
@@ -175,7 +175,7 @@ class Issue(wiring.Component):
         return m
 
     def _walk_states(
-        self, m: Module, flow: _Flow, configuration, issue, fills_table, accepted, wiped
+        self, m: Module, flow: _Flow, configuration, issue, fills_table, accepted, wiping, wiped
     ) -> None:
         """All transitions but that to ERROR."""
         p = self.geometry.p
@@ -188,6 +188,7 @@ class Issue(wiring.Component):
             m.d.sync += flow.ending.eq(0)
         with m.Switch(flow.state):
             with m.Case(State.IDLE):
+                m.d.sync += flow.clears.eq(wiping)
                 with m.If(self.enable & wiped):
                     m.d.sync += flow.go(State.RUN)
             with m.Case(State.RUN):
@@ -276,7 +277,7 @@ class Issue(wiring.Component):
 
     def _wipe(self, m: Module):
         """Zeros into all banks after a reset, once it has reached all parts. Returns whether that
-        is going on, and whether it is over."""
+        goes on in the next cycle, and whether it is over."""
         banks, landing = self.geometry.bank_words, spec.load_tail(self.geometry.p)
         total = RESET_WAY + banks + landing
         left = Signal(range(total + 1), init=total)
@@ -285,7 +286,7 @@ class Issue(wiring.Component):
         wiped = Signal()
         above = exceeds if self.compact else operator.gt
         m.d.sync += [
-            wiping.eq(above(left, landing) & ~above(left, landing + banks)),
+            wiping.eq(above(left, landing + 1) & ~above(left, landing + 1 + banks)),
             ends.eq(left == 1),
         ]
         with m.If(left != 0):
@@ -329,14 +330,16 @@ class Issue(wiring.Component):
     def _host_writes(self, m: Module, accepted, clearing, restart) -> None:
         host, flags = self.host, self.registers[Reg.FLAGS]
         index = Signal(16)
+        data = Signal.like(host.data, reset_less=True)  # cleared by one flip-flop, for a short path
         fill = Mux(flags[spec.FLAG_FILL], 0x80, 0).replicate(self.geometry.n)
         domain = m.d.comb if self.compact else m.d.sync
         domain += [
             host.valid.eq(accepted | clearing),
             host.local.eq(clearing),
             host.m.eq(index),
-            host.data.eq(Mux(clearing, fill, self.input.payload)),
+            data.eq(Mux(clearing, fill, self.input.payload)),
         ]
+        m.d.comb += host.data.eq(data)
         with m.If(restart):
             m.d.sync += index.eq(0)
         with m.Elif(accepted | clearing):
