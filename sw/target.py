@@ -103,27 +103,32 @@ def check_primitives(geometry: Geometry, family: str, where: str) -> None:
         )
 
 
-def _preset(p: int, device: str, bank_words: int) -> Target:
-    """8 x p; all block RAM that the banks and the activation tables leave is weight memory.
+def _preset(n: int, p: int, device: str, bank_words: int) -> Target:
+    """n x p; all block RAM that the banks and the activation tables leave is weight memory.
 
-    512 words of 64 bits take two block RAMs, 1,024 words of 72 bits four, the tables of two
-    channels one.
+    A block RAM holds 2,048 bytes of a bank, the tables of two channels, or 9 bits of 2,048 words of
+    weights, 18 of 1,024.
     """
     blocks, multipliers = ECP5[device]
-    if 8 * p > multipliers:
-        raise ValueError(f"8 x {p} needs {8 * p} multipliers; the {device} has {multipliers}")
-    left = blocks - p * 2 * bank_words // 512 - 8 // 2
-    geometry = Geometry(n=8, p=p, weight_words=left // 4 * 1024, bank_words=bank_words)
-    return Target(name=f"8x{p}", geometry=geometry, device=device)
+    if n * p > multipliers:
+        raise ValueError(f"{n} x {p} needs {n * p} multipliers; the {device} has {multipliers}")
+    bits = 8 * (n + 1)
+    slices, left = divmod(blocks - p * bank_words * n // 2048 - n // 2, -(-bits // 9))
+    half = left >= -(-bits // 18)
+    geometry = Geometry(
+        n=n, p=p, weight_words=2048 * slices + 1024 * half, bank_words=bank_words
+    )
+    return Target(name=f"{n}x{p}", geometry=geometry, device=device)
 
 
 PRESETS = {
     target.name: target
     for target in (
-        _preset(1, "LFE5U-25F", 4096),
-        _preset(3, "LFE5U-25F", 2048),
-        _preset(8, "LFE5U-45F", 2048),
-        _preset(16, "LFE5U-85F", 2048),
+        _preset(8, 1, "LFE5U-25F", 4096),
+        _preset(8, 3, "LFE5U-25F", 2048),
+        _preset(8, 8, "LFE5U-45F", 2048),
+        _preset(4, 16, "LFE5U-45F", 2048),
+        _preset(8, 16, "LFE5U-85F", 2048),
         Target(
             name="asic",
             geometry=Geometry(n=8, p=8, weight_words=8192, bank_words=2048),

@@ -411,6 +411,7 @@ def test_targets(secateur) -> None:  # type: ignore[no-untyped-def]
         "8x1": 8,
         "8x3": 24,
         "8x8": 64,
+        "4x16": 64,
         "8x16": 128,
         "asic": 64,
         "up5k": 8,
