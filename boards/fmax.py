@@ -1,6 +1,6 @@
 """Post-route clock of the engine alone: place and route with every port behind flip-flops.
 
-    python -m secateur.boards.fmax --target 8x8 --seeds 1 2 3 -o build/fmax
+    python -m secateur.boards.fmax --p 8 --device LFE5U-45F --seeds 1 2 3 -o build/fmax
 
 The engine has more port bits than a small package has pins. All inputs come from one shift
 register, all outputs go into one parity register, so that every path of the engine lies between

