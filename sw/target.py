@@ -115,9 +115,7 @@ def _preset(n: int, p: int, device: str, bank_words: int) -> Target:
     bits = 8 * (n + 1)
     slices, left = divmod(blocks - p * bank_words * n // 2048 - n // 2, -(-bits // 9))
     half = left >= -(-bits // 18)
-    geometry = Geometry(
-        n=n, p=p, weight_words=2048 * slices + 1024 * half, bank_words=bank_words
-    )
+    geometry = Geometry(n=n, p=p, weight_words=2048 * slices + 1024 * half, bank_words=bank_words)
     return Target(name=f"{n}x{p}", geometry=geometry, device=device)
 
 
