@@ -7,12 +7,13 @@ from .board import Board, BoardError
 from .ecpix5 import ECPIX5_45F, ECPIX5_85F
 from .icebreaker import ICEBREAKER
 from .orangecrab import ORANGECRAB_25F, ORANGECRAB_85F
-from .ulx3s import ULX3S_25F, ULX3S_85F
+from .ulx3s import ULX3S_25F, ULX3S_45F, ULX3S_85F
 
 BOARDS = {
     board.name: board
     for board in (
         ULX3S_25F,
+        ULX3S_45F,
         ULX3S_85F,
         ORANGECRAB_25F,
         ORANGECRAB_85F,

@@ -18,7 +18,7 @@ ECPIX5_45F = Board(
     package="BG554",
     die="LFE5UM5G-45F",
     oscillator=100_000_000,
-    clock=150_000_000,
+    clock=200_000_000,
     baud=1_000_000,
     geometry=Geometry(n=8, p=8, weight_words=10240, bank_words=2048),
     pins=find_pins(ECPIX545Platform, **_LEDS),

@@ -22,6 +22,7 @@ from .build import write_atomically
 from .catalogue import BOARDS
 from .contents import placeholder
 from .design import Design, place, place_again
+from .sites import DIES
 from .tools import ToolError
 
 BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
@@ -39,12 +40,13 @@ def measure(names: list[str], seeds: list[int], folder: Path, timeout: float) ->
     file = folder / RESULTS
     results = json.loads(file.read_text()) if file.is_file() else []
     for name in names:
-        design = Design(board=slowest(BOARDS[name]))
+        design = Design(board=BOARDS[name])
         flow = design.board.flow
         init = placeholder(design.geometry) if flow == "ecp5" else None
         text = design.verilog(init)
         same = {
             "board": name,
+            "die": design.board.die,
             "verilog": hashlib.sha256(text.encode()).hexdigest(),
             "tools": tools.versions(flow),
         }
@@ -70,15 +72,10 @@ def measure(names: list[str], seeds: list[int], folder: Path, timeout: float) ->
     return results
 
 
-def slowest(board: Board) -> Board:
-    """The board with an LFE5U of speed grade 6, the slowest of the family, in place of its part."""
-    return replace(board, die=board.die.replace("LFE5UM5G", "LFE5U"))
-
-
 def table(results: list[dict]) -> str:
     """The results as a table of Markdown, a board a line."""
     lines = [
-        "| board | die | N x P | LUT4 | flip-flops | block RAM | multipliers | clock, MHz "
+        "| board | die, grade | N x P | LUT4 | flip-flops | block RAM | multipliers | clock, MHz "
         "| after routing, MHz (seed) |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
@@ -92,10 +89,14 @@ def table(results: list[dict]) -> str:
         )
         size = board.geometry
         counts = " | ".join(f"{used[k]:,}" if k in used else "-" for k in _COLUMNS[board.flow])
-        engine = f"{slowest(board).die} | {size.n} x {size.p}"
+        engine = f"{_part(board)} | {size.n} x {size.p}"
         lines.append(f"| `{name}` | {engine} | {counts} | {board.clock / 1e6:g} | {clocks} |")
     versions = {", ".join(f"{k} {v}" for k, v in r["tools"].items()) for r in results}
     return "\n".join([*lines, "", *(f"Tools: {text}." for text in sorted(versions))]) + "\n"
+
+
+def _part(board: Board) -> str:
+    return f"{board.die}, {DIES[board.die][1]}" if board.flow == "ecp5" else board.die
 
 
 def insert(document: Path, text: str) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from amaranth_boards.ulx3s import ULX3S_25F_Platform, ULX3S_85F_Platform
+from amaranth_boards.ulx3s import (
+    ULX3S_25F_Platform,
+    ULX3S_45F_Platform,
+    ULX3S_85F_Platform,
+)
 
 from secateur.hw.spec import Geometry
 
@@ -22,6 +26,21 @@ ULX3S_25F = Board(
     baud=1_000_000,
     geometry=Geometry(n=8, p=3, weight_words=7168, bank_words=2048),
     pins=find_pins(ULX3S_25F_Platform, **_LEDS),
+    program="openFPGALoader --board ulx3s secateur.bit",
+)
+
+ULX3S_45F = Board(
+    name="ulx3s-45f",
+    title="ULX3S with LFE5U-45F",
+    flow="ecp5",
+    device="LFE5U-45F",
+    package="BG381",
+    die="LFE5U-45F",
+    oscillator=25_000_000,
+    clock=150_000_000,
+    baud=1_000_000,
+    geometry=Geometry(n=8, p=8, weight_words=10240, bank_words=2048),
+    pins=find_pins(ULX3S_45F_Platform, **_LEDS),
     program="openFPGALoader --board ulx3s secateur.bit",
 )
 

@@ -61,8 +61,9 @@ def test_measured_once_and_written_between_the_marks(
     assert before == f"before\n{measure.BEGIN}"
     assert after.endswith(f"ecppack 9.3.\n{measure.END}after\n")
     lines = after.splitlines()
-    assert lines[2].startswith("| `ulx3s-25f` | LFE5U-25F | 2 x 1 | ")
+    assert lines[2].startswith("| `ulx3s-25f` | LFE5U-25F, 6 | 2 x 1 | ")
     assert lines[2].endswith(" | 150 | 146.5 (1), 146.5 (2) |")
+    assert lines[3].startswith("| `ecpix5-45f` | LFE5UM5G-45F, 8 | 2 x 1 | ")
     assert lines[3].endswith(" | 140 | 145.5 (1), 145.5 (2) |")
 
 
