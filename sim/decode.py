@@ -18,10 +18,6 @@ Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 
 
-#: Words of the largest map: their numbers have 16 bits. A layer writes none of them twice.
-MAP_WORDS = 1 << 16
-
-
 class ImageError(Exception):
     """An image that the array refuses, or on which it stops; ``code`` as in ``status.error``."""
 
@@ -331,14 +327,16 @@ class _Decoder:
             raise ImageError(Error.ROW, f"word {at - 1}: source B has mode GATE")
         if b_mode == spec.Mode.MAXIMUM != a_mode:
             raise ImageError(Error.ROW, f"word {at - 1}: source B has mode MAXIMUM, source A not")
-        if reg[Reg.GX] * reg[Reg.GY] > MAP_WORDS:
-            raise ImageError(Error.ROW, f"word {at - 1}: GX * GY exceed {MAP_WORDS}")
+        if reg[Reg.GX] * reg[Reg.GY] > spec.MAP_WORDS:
+            raise ImageError(Error.ROW, f"word {at - 1}: GX * GY exceed {spec.MAP_WORDS}")
         if not flags >> spec.FLAG_RESULT & 1:
             self._check_window(reg, at)
 
     def _check_pixels(self, layer: Layer, at: int) -> None:
         pixels = len(layer.rows) * len(_drained(layer))
-        if pixels > MAP_WORDS:
-            raise ImageError(Error.ROW, f"before word {at}: {pixels} pixels of {MAP_WORDS} at most")
+        if pixels > spec.MAP_WORDS:
+            raise ImageError(
+                Error.ROW, f"before word {at}: {pixels} pixels of {spec.MAP_WORDS} at most"
+            )
         if layer.result and not pixels:
             raise ImageError(Error.ROW, f"before word {at}: the result layer has no pixel")

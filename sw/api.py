@@ -158,6 +158,12 @@ def _program(image: Image) -> Any:
     """The decoded image: what its metadata say of the program is so."""
     from secateur.sim import golden
 
+    if not isinstance(image, Image):
+        given = repr(image) if isinstance(image, str | Path) else type(image).__name__
+        raise SecateurError(
+            f"image must be an Image, not {given}; secateur.load reads files, secateur.compile "
+            f"makes one of a model"
+        )
     again = "compile the model again"
     try:
         program = golden.parse(image.stream, image.geometry)
@@ -197,7 +203,7 @@ def _packed(image: Image, x: Array) -> tuple[npt.NDArray[np.uint8], int]:
     """Input words of all inferences, and the inferences of a sequence."""
     _check_inputs(x)
     if "input" not in image.metadata:
-        raise SecateurError("the image has no metadata, so its input layout is unknown")
+        raise SecateurError(f"{image.name}: has no metadata, so its input layout is unknown")
     meta, steps = image.metadata["input"], 1
     if image.metadata.get("states"):
         if x.ndim != 3 or x.shape[1] == 0 or x.shape[2] != meta["channels"]:

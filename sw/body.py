@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from secateur.errors import SecateurError
 from secateur.hw import spec
 from secateur.ir import Ints, Layer, Source, Tensor
 from secateur.place import Placement, lane_channels, source_positions
@@ -125,6 +126,19 @@ def _lanewise_blocks(
     return blocks
 
 
+def _check_maximum(layer: Layer, placements: dict[Tensor, Placement], n: int) -> None:
+    """Refuse a maximum whose addresses need words in between: what these read would count, too."""
+    for source in layer.sources:
+        if source.mode == "maximum" and source.kernel[1] > 1:
+            step = source.dilation[1] * placements[source.tensor].pixel_bytes // n
+            if step >= spec.STEP_ADD_LIMIT:
+                raise SecateurError(
+                    f"layer {layer.name!r}: the columns of its window lie {step} words of {n} "
+                    f"channels apart, a maximum takes at most {spec.STEP_ADD_LIMIT - 1}; pool "
+                    f"before there are so many channels, with less dilation, or the average"
+                )
+
+
 def _passes(layer: Layer) -> tuple[int, int]:
     """Passes and kernel rows of one, for a sum whose kernel rows are all alike."""
     source = layer.sources[0]
@@ -152,7 +166,12 @@ def make_body(
     """The rows of a layer; with ``dense``, with every block kept."""
     lanes = lane_channels(layer, placements[layer.output], n)
     passes, pass_rows = _passes(layer)
+    _check_maximum(layer, placements, n)
     uniform = _uniform(layer)
+    heights = [
+        pass_rows if passes > 1 and source.mode != "broadcast" else source.kernel[0]
+        for source in layer.sources
+    ]
     rows = []
     for row in np.zeros_like(lanes) if uniform else lanes:
         blocks: list[_Block] = []
@@ -161,11 +180,10 @@ def make_body(
             if source.mode == "broadcast":
                 blocks += _broadcast_blocks(index, source, row, placement, dense)
             else:
-                height = pass_rows if passes > 1 else source.kernel[0]
-                blocks += _lanewise_blocks(index, source, row, placement, height, dense)
+                blocks += _lanewise_blocks(index, source, row, placement, heights[index], dense)
         rows.append(_encode(blocks, n))
     total = sum(
-        (source.count if source.mode == "broadcast" else 1) * source.kernel[0] * source.kernel[1]
-        for source in layer.sources
+        (source.count if source.mode == "broadcast" else 1) * height * source.kernel[1]
+        for source, height in zip(layer.sources, heights, strict=True)
     )
     return Body(lanes, rows, passes, pass_rows, uniform, total * len(rows))

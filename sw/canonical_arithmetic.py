@@ -124,6 +124,8 @@ def _vector(editor: Editor, x: Node, value: object, like: Node) -> Node:
             "give one value, or one a channel",
         )
     flat = editor.call(VIEW, value, [padded[1]], like=like)
+    if flat.meta["val"].dtype != torch.float32:  # a mask of bool, numbers of int64
+        flat = editor.call(aten.to.dtype, flat, torch.float32, like=like)
     if padded[1] == channels:
         return flat
     ones = editor.attach("_constant", torch.ones(channels), trained=False)

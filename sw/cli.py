@@ -51,7 +51,6 @@ def main() -> None:
     warnings.showwarning = lambda message, *_, **__: print(f"secateur: {message}", file=sys.stderr)
     for name in ("torchao", "torch", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("torch.export").setLevel(logging.CRITICAL)  # tracebacks of damaged archives
     try:
         app(standalone_mode=True)
     except SecateurError as error:
@@ -133,6 +132,7 @@ def run(
         "images": len(x),
         "outputs": outputs.values.tolist(),
         "codes": outputs.codes.tolist(),
+        "file": None if output is None else str(output),
     }
     emit(data, as_json, show_run)
 

@@ -167,6 +167,19 @@ def _check_modes(plan: Plan) -> None:
             )
 
 
+def _check_maps(plan: Plan) -> None:
+    """Refuse maps whose words cannot be numbered; no layer writes more pixels than its map has."""
+    limit = spec.MAP_WORDS
+    for layout in (*plan.layouts.values(), plan.result):
+        if layout.words > limit:
+            tensor = layout.tensor
+            raise SecateurError(
+                f"tensor {tensor.name!r} ({tensor.channels} x {tensor.height} x {tensor.width}) "
+                f"takes {layout.words} words with its padding, a map has at most {limit}; cut the "
+                f"input into tiles, or the layer's channels into several layers"
+            )
+
+
 class _Writer:
     """Collects words; knows what the registers hold.
 
@@ -265,6 +278,7 @@ def encode(plan: Plan, check_depth: bool = True) -> Encoded:
     """
     geometry, network = plan.geometry, plan.network
     _check_modes(plan)
+    _check_maps(plan)
     writer, tables = _Writer(geometry.n), tables_of(plan)
     writer.tables(tables)
     read = plan.layouts[network.input]

@@ -28,6 +28,14 @@ __all__ = [
 ]
 
 
+#: Modules around modules that torch.export does not see through, and where the inner one is.
+_WRAPPERS = {
+    "OptimizedModule": "_orig_mod",  # torch.compile
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+}
+
+
 def check_model(model: object) -> None:
     """Raise SecateurError unless ``model`` is a module or an ExportedProgram."""
     if not isinstance(model, torch.nn.Module | ExportedProgram):
@@ -36,6 +44,11 @@ def check_model(model: object) -> None:
             f"the model must be a torch.nn.Module or ExportedProgram, not {given}; read files by "
             f"torch.export.load or secateur.onnx_import.load_onnx"
         )
+    for kind, inner in _WRAPPERS.items():
+        if type(model).__name__ == kind:
+            raise SecateurError(
+                f"the model is wrapped by {kind}; give the module in it, model.{inner}"
+            )
 
 
 def export(model: torch.nn.Module | ExportedProgram, example: torch.Tensor) -> GraphModule:
@@ -47,8 +60,8 @@ def export(model: torch.nn.Module | ExportedProgram, example: torch.Tensor) -> G
     """
     if isinstance(model, ExportedProgram):
         return module_of(model)
-    if isinstance(model, GraphModule):
-        return copy.deepcopy(model)
+    if isinstance(model, GraphModule) and _is_exported(model):
+        return _unguarded(copy.deepcopy(model))
     for name, parameter in model.named_parameters():
         if parameter.dtype != torch.float32:
             raise SecateurError(
@@ -74,7 +87,7 @@ def capture(model: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> Grap
     try:
         batch = tuple({0: torch.export.Dim.AUTO} for _ in arguments)
         shapes = batch if len(arguments) == 1 else (batch[0], batch[1:])
-        with _quiet():
+        with quiet():
             program = torch.export.export(model, arguments, dynamic_shapes=shapes)
     except SecateurError:
         raise
@@ -89,7 +102,7 @@ def capture(model: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> Grap
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep torch's logs and graphs off stderr: what fails is one error."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
@@ -126,6 +139,20 @@ def _callable(program: ExportedProgram) -> GraphModule:
         ) from None
     assert isinstance(gm, GraphModule)
     _drop_casts(gm)
+    return gm
+
+
+def _is_exported(gm: GraphModule) -> bool:
+    """Whether the graph knows the shapes of its values, as those of torch.export do."""
+    return all("val" in node.meta for node in gm.graph.nodes if node.op == "placeholder")
+
+
+def _unguarded(gm: GraphModule) -> GraphModule:
+    """Without the call that checks the shapes of the inputs."""
+    for node in list(gm.graph.nodes):
+        if node.op == "call_module" and node.target == "_guards_fn":
+            gm.graph.erase_node(node)
+    gm.recompile()
     return gm
 
 

@@ -54,7 +54,7 @@ def check_fit(image: Image, target: Target, name: str) -> None:
 
     Raises
     ------
-    SecateurError : N or P differ, or a memory is too small
+    SecateurError : N or P differ, a memory is too small, or there are not the tables or the modes
     """
     geometry = target.geometry
     if (image.n, image.p) != (geometry.n, geometry.p):
@@ -70,6 +70,19 @@ def check_fit(image: Image, target: Target, name: str) -> None:
             raise SecateurError(
                 f"{name}: needs {needed} words of {what}, the target {target.name} has {there}"
             )
+    if image.tables > geometry.tables:
+        raise SecateurError(
+            f"{name}: needs {image.tables} activation tables, the target {target.name} "
+            f"has {geometry.tables}"
+        )
+    modes = {
+        source["mode"] for layer in image.metadata.get("layers", ()) for source in layer["sources"]
+    }
+    if not geometry.extended and modes & {"maximum", "gate"}:
+        raise SecateurError(
+            f"{name}: has maximum pooling or products of tensors, which the lanes of the target "
+            f"{target.name} do not do (extended = false); compile the model for it"
+        )
 
 
 def core(target: Target, interface: str) -> str:

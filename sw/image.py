@@ -58,6 +58,11 @@ class Image:
         return int(spec.HEADER.unpack_from(self.stream)[7])
 
     @property
+    def tables(self) -> int:
+        """Activation tables that the image needs."""
+        return self.stream[7]
+
+    @property
     def geometry(self) -> spec.Geometry:
         """The geometry that the image was compiled for, or else the smallest that runs it."""
         banks = 16
@@ -68,13 +73,13 @@ class Image:
             p=self.p,
             weight_words=self.metadata.get("weight_words", max(64, len(self.words))),
             bank_words=self.metadata.get("bank_words", banks),
-            tables=self.metadata.get("tables", self.stream[7]),
+            tables=self.metadata.get("tables", self.tables),
         )
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write the image and its metadata, atomically."""
         text = json.dumps(self.metadata, separators=(",", ":")).encode()
-        write_atomically(path, self.stream + text + _trailer(text))
+        write_atomically(Path(path), self.stream + text + _trailer(text))
 
     def __repr__(self) -> str:
         return f"<Image of {len(self.words):,} words for {self.n} x {self.p}>"
@@ -189,7 +194,7 @@ def _check(image: Image, name: str, again: str) -> None:
     for what, needed, there in (
         ("weight_words", len(image.words), geometry.weight_words),
         ("bank_words", image.bank_words, geometry.bank_words),
-        ("tables", image.stream[7], geometry.tables),
+        ("tables", image.tables, geometry.tables),
     ):
         if needed > there:
             raise SecateurError(

@@ -64,6 +64,14 @@ class OnnxModel(nn.Module):
         self._steps.append((run, inputs, out))
 
     def forward(self, x: Tensor) -> Tensor:
+        """The output for samples of ``shape``; SecateurError if they are of another."""
+        given = tuple(x.shape[1:])
+        if len(given) != len(self.shape) or any(
+            n not in (0, has) for n, has in zip(self.shape, given, strict=True)
+        ):
+            raise SecateurError(
+                f"samples of shape {given}, the ONNX file says {self.shape} (0: any size)"
+            )
         return self.evaluate(x)
 
     def evaluate(self, *inputs: Tensor) -> Tensor:

@@ -110,6 +110,10 @@ def finalise(prepared: Graph) -> Graph:
 
     Raises SecateurError if the graph was never calibrated.
     """
+    if not isinstance(prepared, GraphModule | Sequence):
+        raise SecateurError(
+            f"finalise takes what secateur.prepare returned, not {type(prepared).__name__}"
+        )
     if isinstance(prepared, Sequence):
         return prepared.with_graph(cast(GraphModule, finalise(prepared.graph)))
     prepared = copy.deepcopy(prepared)
@@ -130,9 +134,16 @@ def calibration_batches(calibration: Calibration) -> list[torch.Tensor]:
     """
     if isinstance(calibration, torch.Tensor):
         calibration = calibration.split(64)
-    batches = list(calibration)
-    if not all(isinstance(batch, torch.Tensor) for batch in batches):
-        raise SecateurError("calibration: give torch tensors (torch.from_numpy makes one)")
+    try:
+        batches = list(calibration)
+    except TypeError:
+        batches = [calibration]
+    for batch in batches:
+        if not isinstance(batch, torch.Tensor):
+            raise SecateurError(
+                f"calibration: give a torch tensor (torch.from_numpy makes one) or batches of "
+                f"inputs alone, such as [x for x, y in loader], not {type(batch).__name__}"
+            )
     if not batches or any(b.numel() == 0 for b in batches):
         raise SecateurError("calibration: no samples; give a few dozen typical inputs")
     for batch in batches:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -90,10 +91,19 @@ def show_inspection(data: Data) -> None:
 def show_run(data: Data) -> None:
     """Results of the golden interpreter."""
     console.print(f"{data['images']} inputs, {data['cycles']:,} cycles each")
+    short = True
     for index, values in enumerate(data["outputs"][:10]):
-        console.print(f"  {index}: {values}")
+        array = np.asarray(values)
+        if array.ndim > 1:
+            short = False
+            values = f"{array.shape}, {array.min()} to {array.max()}"
+        console.print(f"  {index}: {values}", markup=False)
     if data["images"] > 10:
-        console.print("  ... (--output FILE.npz keeps all)")
+        console.print("  ...")
+    if data.get("file"):
+        console.print(data["file"], markup=False)
+    elif data["images"] > 10 or not short:
+        console.print("  (--output FILE.npz keeps all)")
 
 
 def show_simulation(data: Data) -> None:
@@ -302,7 +312,7 @@ def show_energy(data: Data) -> None:
         dense, pruned = (row[key]["picojoules"]["total"] for key in ("dense", "pruned"))
         share = f"{pruned / dense:.1%}" if dense else ""
         table.add_row(row["name"], f"{dense / 1e3:,.1f}", f"{pruned / 1e3:,.1f}", share)
-    for part in data["pruned"]["picojoules"]:
+    for part in sorted(data["pruned"]["picojoules"], key=lambda part: part != "total"):
         dense, pruned = (data[key]["picojoules"][part] for key in ("dense", "pruned"))
         share = f"{pruned / dense:.1%}" if dense else ""
         name = "all layers" if part == "total" else f"  of it: {part}"

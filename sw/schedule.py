@@ -72,8 +72,8 @@ def plan(network: Network, geometry: Geometry, dense: bool = False) -> Plan:
             return Plan(network, geometry, planned, placed, result)
     widest = max(layouts, key=lambda tensor: layouts[tensor].window)
     raise SecateurError(
-        f"the activations need {needed} words of bank memory, the target has "
-        f"{geometry.bank_words}; the largest tensor is {widest.name!r} "
+        f"the activations do not fit the banks: side by side they take {needed} words, the target "
+        f"has {geometry.bank_words}; the largest tensor is {widest.name!r} "
         f"({widest.channels} x {widest.height} x {widest.width}): choose a target with more pixel "
         f"lanes or deeper banks, or a smaller input"
     )

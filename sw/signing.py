@@ -31,8 +31,11 @@ def keygen(private: Path, public: Path) -> None:
 
     Raises
     ------
-    SecateurError : ``private`` exists, a file cannot be written, or cryptography is missing
+    SecateurError : both are one file, ``private`` exists, a file cannot be written, or
+        cryptography is missing
     """
+    if private.resolve() == public.resolve():
+        raise SecateurError(f"{private}: is to hold both keys; give two files")
     serialization, kinds, _ = _cryptography()
     key = kinds.Ed25519PrivateKey.generate()
     pem = serialization.Encoding.PEM
@@ -42,9 +45,13 @@ def keygen(private: Path, public: Path) -> None:
         handle = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
         raise SecateurError(f"{private}: cannot be made: {error.strerror}") from None
-    with os.fdopen(handle, "wb") as file:
-        file.write(secret)
-    write_atomically(public, open_half)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(secret)
+        write_atomically(public, open_half)
+    except BaseException:
+        private.unlink()
+        raise
 
 
 def sign(image: Path, key: Path) -> Path:

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-import secateur.export  # noqa: F401  registers the operators that archives refer to
 from secateur.errors import SecateurError
+from secateur.export import quiet  # registers the operators that archives refer to, too
 from secateur.keep import keep_scales
 from secateur.lower import lower
 from secateur.onnx_import import convert_onnx, load_onnx, read_onnx
@@ -46,7 +46,8 @@ def load_model(source: str, *, calibrated: bool = False) -> tuple[Any, list[str]
     if damaged is not None:
         raise SecateurError(f"{source}: damaged, {damaged} has another CRC-32; save it again")
     try:
-        return torch.export.load(path), []
+        with quiet():
+            return torch.export.load(path), []
     except Exception as error:  # whatever torch makes of another kind of zip file
         raise SecateurError(
             f"{source}: not a torch.export archive ({type(error).__name__}); save the model with "

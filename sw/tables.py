@@ -80,7 +80,8 @@ def table_of(node: Node, before: Scale, after: Scale) -> Table:
         found = function(values, *node.args[1:], **node.kwargs)
     if bool(found.isnan().any()):
         reason = "is no number for some of the values that its argument may have"
-        raise refuse(node, reason, "give it those for which it is defined, e.g. behind a ReLU")
+        remedy = "give it those for which it is defined: clamp(min=...) before it, a ReLU for sqrt"
+        raise refuse(node, reason, remedy)
     scaled = (found * 2.0**-after.exponent).round().clamp(after.low, after.high)
     entries = scaled.numpy().astype(np.int64) & 0xFF
     return Table(entries, before.signed)

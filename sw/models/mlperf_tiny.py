@@ -12,10 +12,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from secateur.errors import SecateurError
+from secateur.weights import read_weights
 
 EPS = 1e-3
 _BOTTOM_RIGHT = (0, 1, 0, 1)
@@ -26,12 +26,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
     Raises
     ------
-    SecateurError : no such file, or names or shapes that are not the module's
+    SecateurError : no such file, not a safetensors file, or names or shapes that are not the
+        module's
     """
-    if not path.is_file():
-        raise SecateurError(f"{path}: no such file; expected weights of {type(model).__name__}")
     try:
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(read_weights(path))
     except RuntimeError as error:
         reason = str(error).split("\n\t")[1]
         raise SecateurError(f"{path}: not the weights of this model: {reason}") from None

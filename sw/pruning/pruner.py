@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import SecateurError
+from secateur.errors import SecateurError, SecateurWarning
 from secateur.pruning import select
 from secateur.pruning.blocks import PRUNABLE, prunable_layers, weight_of
 from secateur.pruning.criteria import Criterion, criterion_of
@@ -143,6 +144,14 @@ def prune(
     if isinstance(granularity, str):
         granularity = granularity_of(granularity, n)
     _check_amount(density, threshold, overrides, granularity)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+            warnings.warn(
+                f"layer {name!r} ({type(module).__name__}) is left as it is; prune what "
+                f"secateur.recurrent.decompose makes of the model",
+                SecateurWarning,
+                stacklevel=2,
+            )
     plan = make_plan(
         model,
         density=1.0 if density is None else density,

@@ -205,10 +205,11 @@ def load_recipe(
     SecateurError : no such file, not TOML, an unknown key, a missing one, or one of a wrong type
     """
     table = read_toml(path)
-    given = {key: value for key, value in (budget or {}).items() if value is not None}
-    table["budget"] = table.get("budget", {}) | given
-    if max_drop is not None:
-        table["verify"] = table.get("verify", {}) | {"max_drop": max_drop}
+    table.setdefault("budget", {})
+    for name, options in (("budget", budget or {}), ("verify", {"max_drop": max_drop})):
+        given = {key: value for key, value in options.items() if value is not None}
+        if given and isinstance(table.setdefault(name, {}), dict):  # else parse refuses it
+            table[name] |= given
     return parse_recipe(table, path, path.parent)
 
 

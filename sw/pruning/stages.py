@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from secateur.compiler import compile_network
@@ -33,6 +32,7 @@ from secateur.recurrent import decompose
 from secateur.sources import build
 from secateur.target import Target
 from secateur.toml import function
+from secateur.weights import read_weights
 
 #: Called with stage, steps done, steps to do, and what is known so far.
 Progress = Callable[[str, int, int, str], None]
@@ -113,11 +113,8 @@ class Stages:
             checkpoint.load_model_state(model, checkpoint.read(self.folder / f"{name}.json")[0])
         elif recipe.model.weights is not None:
             file = recipe.folder / recipe.model.weights
-            if not file.is_file():
-                raise SecateurError(f"{file}: no such file (model.weights)")
-            checkpoint.load_model_state(
-                model, {f"model.{key}": value for key, value in load_file(file).items()}
-            )
+            weights = read_weights(file)
+            checkpoint.load_model_state(model, {f"model.{k}": v for k, v in weights.items()})
         return model.eval()
 
     def _keep(self, name: str, model: nn.Module) -> None:

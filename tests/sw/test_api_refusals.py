@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import secateur
-from secateur.errors import SecateurError
+from secateur.errors import SecateurError, SecateurWarning
 from secateur.image import Image
 from secateur.onnx_import import load_onnx
 from secateur.pruning import density_of
@@ -55,6 +55,45 @@ def test_models_and_targets() -> None:
                 call(path)
     with pytest.raises(SecateurError, match="no such file"):
         load_onnx("none.onnx")
+
+
+def test_graphs_that_torch_makes_of_a_model() -> None:
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval(), torch.rand(4, 3, 6, 6)
+    expected = secateur.quantize(model, x)(x)
+    for same in (
+        torch.fx.symbolic_trace(model),
+        torch.export.export(model, (x,)),
+        torch.export.export(model, (x,)).module(),
+    ):
+        assert torch.equal(secateur.quantize(same, x)(x), expected)
+    for wrapped, inner in ((torch.compile(model), "_orig_mod"), (nn.DataParallel(model), "module")):
+        with pytest.raises(SecateurError, match=f"; give the module in it, model.{inner}"):
+            secateur.quantize(wrapped, x)
+
+
+def test_what_is_no_image(image: Image, tmp_path: Path) -> None:
+    image.save(f"{tmp_path}/model.sec")
+    assert secateur.load(f"{tmp_path}/model.sec").stream == image.stream
+    x = np.zeros((1, 3, 6, 6), np.float32)
+    for given, name in (("model.sec", "'model.sec'"), (nn.Linear(3, 3), "Linear")):
+        with pytest.raises(SecateurError, match=rf"must be an Image, not {name}; secateur\.load"):
+            secateur.run(given, x)  # type: ignore[arg-type]
+    with pytest.raises(SecateurError, match=r"what secateur\.prepare returned, not Linear"):
+        secateur.finalise(nn.Linear(3, 3))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("calibration", "kind"), [(None, "NoneType"), (5, "int"), ([(torch.rand(2, 4), 1)], "tuple")]
+)
+def test_calibration(calibration: object, kind: str) -> None:
+    with pytest.raises(SecateurError, match=rf"\[x for x, y in loader\], not {kind}"):
+        secateur.quantize(nn.Linear(4, 4), calibration)  # type: ignore[arg-type]
+
+
+def test_recurrent_layers_are_to_be_decomposed_first() -> None:
+    model = nn.ModuleDict({"gru": nn.GRU(4, 8), "head": nn.Linear(8, 8)})
+    with pytest.warns(SecateurWarning, match=r"'gru' \(GRU\) is left as it is; .*decompose"):
+        secateur.prune(model, density=0.5)
 
 
 def test_criteria_and_granularities_by_name() -> None:

@@ -101,6 +101,18 @@ FORMS: dict[str, tuple[Callable[[Tensor], Tensor], Forms]] = {
         lambda x: CONV(F.batch_norm(x, torch.full((3,), 0.3), torch.full((3,), 2.0))),
         [("depthwise", [L]), ("conv", [B])],
     ),
+    "a mask of bool": (
+        lambda x: CONV(x * torch.tensor([True, False, True]).view(1, 3, 1, 1)),
+        [("depthwise", [L]), ("conv", [B])],
+    ),
+    "whole numbers": (
+        lambda x: CONV(x + torch.arange(3).view(1, 3, 1, 1)),
+        [("depthwise", [L]), ("conv", [B])],
+    ),
+    "a double": (
+        lambda x: CONV(x * torch.tensor(0.4, dtype=torch.float64)),
+        [("depthwise", [L]), ("conv", [B])],
+    ),
     "only relu": (F.relu, [("depthwise", [L])]),
     "only pooling": (lambda x: F.max_pool2d(x, 3, 2, 1), [("maxpool", [M])]),
     "relu behind pooling": (

@@ -98,7 +98,7 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
         nn.Sequential(POSITIVE, Call(torch.sqrt)),
         MAPS,
         "is no number for some",
-        "behind a ReLU",
+        "clamp(min=...) before it",
     ),
     "division by zero": (call(lambda x: x / 0), MAPS, "divides by zero", "something else"),
     "matrix": (call(lambda x: x.flatten(1) @ torch.ones(256, 4)), MAPS, "matmul", "use nn.Linear"),

@@ -365,6 +365,28 @@ def test_optimisers_go_on_from_their_files(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
 
 
+@pytest.mark.parametrize(("name", "value"), [("budget", "75000"), ("verify", "[1]")])
+def test_what_must_be_a_table(tmp_path: Path, name: str, value: str) -> None:
+    """Also where an option is to take the place of one of its keys."""
+    file = tmp_path / "recipe.toml"
+    file.write_text(f'target = "8x8"\n{name} = {value}\nmodel.build = "a:b"\ndata.load = "a:c"\n')
+    for options in ({}, {"budget": {"cycles": 5}, "max_drop": 1.0}):
+        with pytest.raises(SecateurError, match=rf"recipe\.toml: {name} must be a table"):
+            load_recipe(file, **options)
+
+
+def test_weights_that_are_no_safetensors_file(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    text = TINY.read_text().replace("[model]", '[model]\nweights = "w.pt"')
+    assert "w.pt" in text
+    file.write_text(text)
+    with pytest.raises(SecateurError, match=r"w\.pt: weights cannot be read: No such file"):
+        run_recipe(load_recipe(file), tmp_path / "out")
+    torch.save({"a": torch.ones(3)}, tmp_path / "w.pt")
+    with pytest.raises(SecateurError, match=r"w\.pt: not a whole safetensors file"):
+        run_recipe(load_recipe(file), tmp_path / "out")
+
+
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     checkpoint.write(path, {"a": torch.ones(3)}, {})

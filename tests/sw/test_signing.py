@@ -170,6 +170,15 @@ def test_a_private_key_is_never_overwritten(folder: Path) -> None:
     assert not (folder / "other.pem").exists()
 
 
+def test_both_keys_or_none(folder: Path) -> None:
+    before = set(folder.iterdir())
+    with pytest.raises(SecateurError, match=r"none/p\.pem: cannot be written"):
+        signing.keygen(folder / "new.pem", folder / "none" / "p.pem")
+    with pytest.raises(SecateurError, match=r"new\.pem: is to hold both keys; give two files"):
+        signing.keygen(folder / "new.pem", folder / "none" / ".." / "new.pem")
+    assert set(folder.iterdir()) == before
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl on PATH")
 def test_openssl_agrees(folder: Path) -> None:
     def openssl(line: str) -> int:
