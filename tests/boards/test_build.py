@@ -104,7 +104,8 @@ def test_swap_is_a_full_rebuild(folder: Path) -> None:
     assert rebuilt == (folder / "swapped" / "secateur.bit").read_text()
 
 
-def test_the_part_is_that_of_the_board(folder: Path) -> None:
+def test_the_part_is_that_of_the_board(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_FMAX", "200.1")
     for name, switch, grade in (("ulx3s-25f", "--25k", "6"), ("ecpix5-45f", "--um5g-45k", "8")):
         build(Design(board=BOARDS[name], geometry=GEOMETRY), image(1), "a.sec", folder / name)
         options = (folder / name / "nextpnr-1.log").read_text().splitlines()[0].split()
