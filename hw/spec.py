@@ -28,11 +28,11 @@ SHIFT_DELTA_BITS = 3  # per lane, added to the layer's SHIFT_BASE
 SHIFT_BASE_BITS = 5
 WSHIFT = 4  # a source with its WSHIFT flag multiplies by weight << WSHIFT
 
-# --- stream words ---------------------------------------------------------------------------
-# A word is N lane bytes, lane 0 first, then one common byte (the most significant).
-
 #: Words of the largest map: their numbers have 16 bits. A layer writes none of them twice.
 MAP_WORDS = 1 << 16
+
+# --- stream words ---------------------------------------------------------------------------
+# A word is N lane bytes, lane 0 first, then one common byte (the most significant).
 
 COMMON_START = 0x80  # configuration word: the layer begins after it; row headers follow
 COMMON_LOAD = 0x40  # configuration word: take GX input words from the host; configuration follows

@@ -64,6 +64,16 @@ def test_exact_or_refused(name: str) -> None:
         secateur.compile(does_not, target=target(*size), calibration=x)
 
 
+def test_a_dense_model_is_not_counted_as_pruned() -> None:
+    """An average over a whole map passes over one body ten times: its blocks are those of one."""
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)).eval()
+    image = secateur.compile(model, target="8x8", calibration=torch.randn(8, 3, 12, 12))
+    conv, average = image.metadata["layers"]
+    assert (conv["blocks"], conv["blocks_total"]) == (2 * 27, 2 * 27)
+    assert average["passes"] > 1
+    assert average["blocks"] == average["blocks_total"]
+
+
 def test_engines_without_tables_or_modes() -> None:
     size = (2, 2, 2048, 256)
     x = torch.randn(4, 1, 6, 6)
