@@ -48,7 +48,8 @@ class _Product:
     """A convolution or linear of a layer.
 
     ``rows`` are its float weights (O, ...), ``best`` their exponents by themselves; ``floor`` is
-    what the layer wants of the accumulator's exponent.
+    what the layer wants of the accumulator's exponent. ``calls`` are all products with this weight,
+    this one among them.
     """
 
     x: ActivationFakeQuantize
@@ -56,6 +57,7 @@ class _Product:
     rows: npt.NDArray[np.float64]
     best: Ints
     floor: Ints
+    calls: list[_Product]
 
     def accumulator(self) -> Ints:
         return np.maximum(self.best + int(self.x.exponent), self.floor)
@@ -65,6 +67,12 @@ class _Product:
 
     def raise_to(self, target: Ints) -> None:
         self.floor = np.maximum(self.floor, target)
+
+    def share(self) -> None:
+        """A weight has one exponent a channel, however often it is used."""
+        if len(self.calls) > 1:
+            shared = np.maximum.reduce([call.exponents() for call in self.calls])
+            self.raise_to(shared + int(self.x.exponent))
 
     def magnitude(self) -> Ints:
         """Per channel, the largest |sum| that weights and input codes allow."""
@@ -87,7 +95,8 @@ def harmonise(prepared: GraphModule) -> None:
 
     Raises SecateurError, naming the layer, if no exponents fit.
     """
-    layers = [_read(prepared, match, node) for match, node in observed_layers(prepared)]
+    calls: dict[str, list[_Product]] = {}
+    layers = [_read(prepared, match, node, calls) for match, node in observed_layers(prepared)]
     for module in prepared.modules():
         if isinstance(module, ActivationFakeQuantize) and int(module.exponent) == DEAD:
             _wake(module, layers)
@@ -108,7 +117,9 @@ def _fake_quantize(gm: GraphModule, node: Node) -> torch.nn.Module:
     return gm.get_submodule(str(node.target))
 
 
-def _read(gm: GraphModule, match: Match, node: Node) -> _Layer:
+def _read(
+    gm: GraphModule, match: Match, node: Node, calls: dict[str, list[_Product]]
+) -> _Layer:
     def tensor(operand: Operand) -> ActivationFakeQuantize:
         found = _fake_quantize(gm, stored_roots(operand.value)[0])
         return cast(ActivationFakeQuantize, found)
@@ -124,7 +135,10 @@ def _read(gm: GraphModule, match: Match, node: Node) -> _Layer:
             raise refuse(operand.product, "a weight is infinite or NaN", "train with a lower rate")
         best = weight.best(value).numpy().astype(np.int64)
         rows = value.flatten(1).double().numpy()
-        products.append(_Product(tensor(operand), weight, rows, best, np.full_like(best, -1000)))
+        same = calls.setdefault(str(operand.weight.target), [])
+        floor = np.full_like(best, -1000)
+        same.append(_Product(tensor(operand), weight, rows, best, floor, same))
+        products.append(same[-1])
     out = cast(ActivationFakeQuantize, _fake_quantize(gm, node))
     return _Layer(match, out, products, tensors, bias_of(gm, match))
 
@@ -163,6 +177,11 @@ def _accumulator(layer: _Layer) -> Ints:
 
 
 def _align_products(layer: _Layer, least: Ints | int = -(1 << 20)) -> None:
+    for product in layer.products:
+        product.share()
+        for call in product.calls:
+            if any(call is other for other in layer.products):
+                product.x.raise_to(int(call.x.exponent))
     target = np.maximum(_accumulator(layer), least)
     for product in layer.products:
         product.raise_to(target)

@@ -21,6 +21,7 @@ from secateur.lower import lower
 from secateur.observe import ActivationFakeQuantize
 from secateur.quantise import finalise, prepare, quantize
 from secateur.quantiser import SecateurQuantizer
+from tests.pipeline import build, check_image, compile_for, target
 
 
 def calls(graph: GraphModule, part: str) -> list[torch.fx.Node]:
@@ -195,3 +196,27 @@ def test_calls_of_one_module_are_layers_of_their_own() -> None:
     )
     assert [layer.kind for layer in network.layers] == ["linear", "linear"]
     assert len({layer.name for layer in network.layers}) == 2
+
+
+@pytest.mark.parametrize("size", [0.1, 6.0])
+@pytest.mark.parametrize("summed", ["with its input", "with itself"])
+def test_calls_of_one_module_share_their_scales(summed: str, size: float) -> None:
+    """One weight, several inputs, sums that ask for other exponents: one exponent fits them all."""
+    first, shared = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+    with torch.no_grad():
+        shared.weight.mul_(size)
+
+    def forward(x: Tensor) -> Tensor:
+        x = torch.relu(first(x))
+        if summed == "with its input":
+            return torch.relu(shared(torch.relu(shared(x) + x)))
+        return torch.relu(shared(torch.relu(shared(x))) + shared(x))
+
+    model = Call(forward)
+    model.first, model.shared = first, shared
+    built = build(model, random_input(1, (3, 6, 6), 8))
+    image = compile_for(built, target(4, 2))
+    check_image(built, image, image.geometry)
+    with torch.no_grad():
+        expected, found = model(built.x), built.graph(built.x)
+    assert float((found - expected).abs().max() / expected.abs().max()) < 0.06
