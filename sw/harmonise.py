@@ -117,9 +117,7 @@ def _fake_quantize(gm: GraphModule, node: Node) -> torch.nn.Module:
     return gm.get_submodule(str(node.target))
 
 
-def _read(
-    gm: GraphModule, match: Match, node: Node, calls: dict[str, list[_Product]]
-) -> _Layer:
+def _read(gm: GraphModule, match: Match, node: Node, calls: dict[str, list[_Product]]) -> _Layer:
     def tensor(operand: Operand) -> ActivationFakeQuantize:
         found = _fake_quantize(gm, stored_roots(operand.value)[0])
         return cast(ActivationFakeQuantize, found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import warnings
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import SecateurError
+from secateur.errors import SecateurError, SecateurWarning
 from secateur.image import write_atomically
 from secateur.inspect import summary
 from secateur.pruning.budget import make_budgets
@@ -22,6 +23,7 @@ from secateur.pruning.recipe import Recipe
 from secateur.pruning.robust import CORRUPTIONS, fgsm, pgd
 from secateur.pruning.saliency import block_saliency
 from secateur.pruning.stages import Progress, Stages
+from secateur.pruning.training import multiplies_bfloat16
 from secateur.pruning.verify import GateError, Score, agreement, gate, logits, score, sensitivity
 
 #: Kinds of layers with weights of their own.
@@ -50,6 +52,13 @@ def run_recipe(
     SecateurError : the recipe does not work out, or the budget cannot be met
     """
     report = progress or (lambda stage, done, total, note: None)
+    if recipe.training.precision == "bfloat16" and not multiplies_bfloat16():
+        warnings.warn(
+            "this processor does not multiply bfloat16, training is many times slower than in "
+            'float32: give training.precision = "float32"',
+            SecateurWarning,
+            stacklevel=2,
+        )
     with torch.random.fork_rng(devices=[]):
         stages = Stages(recipe, folder, report)
         try:

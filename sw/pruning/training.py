@@ -76,6 +76,11 @@ def rate(step: int, steps: int, highest: float) -> float:
     return highest * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether torch has kernels for bfloat16 on this processor that are no emulation."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 class Trainer:
     """Trains a module in place, epoch by epoch; its state between epochs can be saved.
 
@@ -172,6 +177,10 @@ class Trainer:
             x = x if self.augment is None else self.augment(x, self.generator)
             loss = self._loss(x.contiguous(memory_format=self.format), self.split.train_y[chosen])
             if not bool(torch.isfinite(loss)):
+                if not bool(torch.isfinite(x).all()):
+                    raise SecateurError(
+                        f"augment gives infinite or NaN samples in epoch {self.epoch + 1}"
+                    )
                 raise SecateurError(
                     f"the loss is {loss.item()} in epoch {self.epoch + 1}: lower the learning rate"
                 )

@@ -145,6 +145,17 @@ def test_run_and_simulate(image: Path, secateur, folder: Path) -> None:  # type:
     assert (folder / "w.fst").stat().st_size > 0
 
 
+def test_maps_are_shown_by_their_shape(secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    status, _, err = secateur("compile max.pt2 --calibrate x.npz --target 4x16 -o maps.sec")
+    assert status == 0, err
+    status, out, err = secateur("run maps.sec --input x.npz --output maps.npz")
+    assert status == 0, err
+    with np.load(folder / "maps.npz") as saved:
+        first = saved["values"][0]
+    assert f"0: {first.shape}, {first.min()} to {first.max()}" in out
+    assert len(out.splitlines()) < 20
+
+
 def test_verilog_and_memory_files(image: Path, secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
     status, out, err = secateur("verilog --target t.toml --image m.sec -o v --json")
     assert status == 0, err

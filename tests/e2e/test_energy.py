@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,9 +100,14 @@ def test_the_command(image: Image, tmp_path: Path) -> None:
     assert shown.exit_code == 0
     assert "estimate" in shown.output
     assert "ISSCC 2014" in shown.output.replace("\n", " ")
+    (total,) = re.finditer("all layers", shown.output)
+    parts = [found.start() for found in re.finditer("of it:", shown.output)]
+    assert all(total.start() < part for part in parts)
     command = ["energy", str(tmp_path / "model.sec"), "--json", "--table"]
     found = runner.invoke(app, [*command, str(tmp_path / "mine.toml")])
-    assert json.loads(found.stdout)["energies"]["cycle"] == 6.5
+    found = json.loads(found.stdout)
+    assert found["energies"]["cycle"] == 6.5
+    assert len(parts) == len(found["pruned"]["picojoules"]) - 1  # all but their sum, above them
 
 
 @pytest.mark.parametrize(

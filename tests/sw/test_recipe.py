@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from secateur import api
 from secateur.cli import app
-from secateur.errors import SecateurError
-from secateur.pruning import checkpoint, density_of, distillation_loss
+from secateur.errors import SecateurError, SecateurWarning
+from secateur.pruning import checkpoint, density_of, distillation_loss, run
 from secateur.pruning.cutting import BlockCuts
 from secateur.pruning.recipe import Phase, Prune, Qat, Training, load_recipe
 from secateur.pruning.reorder import reorder
@@ -424,3 +424,42 @@ def test_only_the_networks_run_in_bfloat16(precision: str, share: float) -> None
         assert ran == {getattr(torch, precision) if narrow else torch.float32}
         assert judged == (set() if phase.distil else {torch.float32})
         assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_an_augmentation_that_fails_late_is_named() -> None:
+    """From the fifth batch on: neither the data nor the learning rate is to blame."""
+    calls = 0
+
+    def augment(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return x if calls < 5 else x / 0
+
+    trainer = Trainer(
+        "train", recipe_parts.model(0), Split.of(recipe_parts.data(0), "data"), Phase(epochs=1),
+        Training(batch=10), seed=0, loss=torch.nn.functional.cross_entropy, augment=augment,
+    )  # fmt: skip
+    with pytest.raises(SecateurError, match="augment gives infinite or NaN samples"):
+        trainer.run_epoch()
+    assert calls == 5
+
+
+@pytest.mark.parametrize("multiplies", [False, True])
+def test_emulated_bfloat16_is_pointed_out(
+    multiplies: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn
+) -> None:
+    monkeypatch.setattr(run, "multiplies_bfloat16", lambda: multiplies)
+
+    def stop(*progress: object) -> None:
+        raise KeyboardInterrupt
+
+    for precision in ("float32", "bfloat16"):
+        file = tmp_path / f"{precision}.toml"
+        text = TINY.read_text()
+        assert "batch = 10" in text
+        file.write_text(text.replace("batch = 10", f'batch = 10\nprecision = "{precision}"'))
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(load_recipe(file), tmp_path / precision, progress=stop)
+    found = [str(w.message) for w in recwarn if w.category is SecateurWarning]
+    assert len(found) == (0 if multiplies else 1)
+    assert all('training.precision = "float32"' in text for text in found)
