@@ -318,6 +318,8 @@ def study(
     with bar() as progress:
         data = run_study(loaded, output, progress=stage_bar(progress))
     emit(data, as_json, show_study)
+    if data["gate"] is not None:
+        raise SecateurError(data["gate"])
 
 
 @app.command(epilog="Example: secateur energy model.sec --table mine.toml")

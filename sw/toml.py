@@ -14,6 +14,9 @@ from typing import Any
 
 from secateur.errors import SecateurError
 
+#: A float that may be negative; others may not.
+Signed = typing.NewType("Signed", float)
+
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file.
@@ -59,19 +62,23 @@ def parse(kind: Any, table: Any, path: str, where: str) -> Any:
 def _value(hint: Any, value: Any, path: str, name: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return parse(hint, value, path, name)
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    options = typing.get_args(hint) if union else (hint,)
     if typing.get_origin(hint) is list:
         (element,) = typing.get_args(hint)
         if isinstance(value, list):
             return [_value(element, item, path, name) for item in value]
     elif isinstance(value, int | float) and not isinstance(value, bool):
+        if Signed in options and math.isfinite(value):
+            return float(value)
         if float in options and 0 <= value < math.inf:
             return float(value)
         if int in options and type(value) is int and value >= 0:
             return value
     elif type(value) in options:
         return value
-    wanted = " or ".join(getattr(o, "__name__", str(o)) for o in options if o is not type(None))
+    named = [float if o is Signed else o for o in options if o is not type(None)]
+    wanted = " or ".join(getattr(o, "__name__", str(o)) for o in named)
     limit = ", 0 or more" if options and {int, float} & set(options) else ""
     raise SecateurError(f"{path}: {name} must be {wanted}{limit}, not {value!r}")
 

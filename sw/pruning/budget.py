@@ -5,6 +5,7 @@ The blocks with the most saliency per cycle saved stay; ``search`` finds them.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -14,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import SecateurError
+from secateur.errors import SecateurError, SecateurWarning
 from secateur.pruning.blocks import to_mask, weight_of
 from secateur.pruning.costing import Cost, CostModel
 from secateur.pruning.mask import mask_of, set_mask
@@ -63,7 +64,18 @@ class Allocation:
         return float((spent / self.budgets.limits()).max())
 
     def apply(self, model: nn.Module) -> PruneReport:
-        """Put the masks on the model's layers, on top of those that are there."""
+        """Put the masks on the model's layers, on top of those that are there.
+
+        Warns of layers of zeros: whatever is trained, they stay so.
+        """
+        empty = [name for name, kept in self.masks.items() if not bool(kept.any())]
+        if empty:
+            warnings.warn(
+                f"layer {empty[0]!r} has only zeros in int8, and its mask keeps them: initialise "
+                f"it, or name it in skip",
+                SecateurWarning,
+                stacklevel=2,
+            )
         modules = dict(model.named_modules())
         for name, kept in self.masks.items():
             layer = modules[name]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +85,8 @@ def remove_channels(
     Raises
     ------
     SecateurError : an argument out of range, an unknown layer, masks, or frozen parameters; or
-        the narrower model does not run. The model is then unchanged.
+        the narrower model does not run, or loses more channels than asked. The model is then
+        unchanged.
 
     Weights are new parameters: make the optimiser afterwards. Of equal channels the first stays.
     """
@@ -95,43 +96,97 @@ def remove_channels(
     if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
         raise SecateurError(f"round_to must be a positive integer, not {round_to!r}")
     skipped, own = _check_names(model, skip, overrides)
-    chosen = Magnitude(2) if criterion is None else criterion
+    rank = Magnitude(2) if criterion is None else criterion
 
-    def shrink(target: nn.Module, saliency: dict[str, Tensor]) -> None:
+    def choose(target: nn.Module) -> list[tuple[ChannelSet, list[int]]]:
         sets = [s for s in channel_sets(target, example) if not s.output and not s.fixed]
         sets = [s for s in sets if not skipped & s.members.keys()]
         scores = [_scores(s, saliency) for s in sets]
         counts = _counts(sets, scores, density, own, scope, round_to)
         doomed = [_weakest(score, k) for score, k in zip(scores, counts, strict=True)]
+        return list(zip(sets, doomed, strict=True))
+
+    def shrink(target: nn.Module) -> None:
+        chosen = choose(target)
         if compensate is not None:
-            move_means(target, sets, doomed, compensate)
-        for each, channels in zip(sets, doomed, strict=True):
+            move_means(target, [s for s, _ in chosen], [d for _, d in chosen], compensate)
+        for each, channels in chosen:
             if channels:
                 each.group.prune(channels)
 
     layers = _rankable(model, example, skipped)
-    saliency = chosen(model, layers) if layers else {}
+    saliency = rank(model, layers) if layers else {}
     for name, layer in layers.items():
         check_saliency(name, layer, saliency.get(name))
-    with evaluating(model), torch.no_grad():
-        shape = model(example).shape
-    trial = copy.deepcopy(model)
-    shrink(trial, saliency)
-    with evaluating(trial), torch.no_grad():
-        after = trial(example).shape
-    if after != shape:
-        raise SecateurError(
-            f"the model would return shape {tuple(after)} for {tuple(shape)}; "
-            "name the layer that makes its output in skip"
-        )
+    _try(model, example, choose, shrink)
     before = {name: len(weight_of(m)) for name, m in prunable_layers(model).items()}
     parameters = sum(p.numel() for p in model.parameters())
-    shrink(model, saliency)
+    shrink(model)
     rows = tuple(
         LayerWidth(name, before[name], len(weight_of(m)))
         for name, m in prunable_layers(model).items()
     )
     return ChannelReport(rows, parameters, sum(p.numel() for p in model.parameters()))
+
+
+Choose = Callable[[nn.Module], list[tuple[ChannelSet, list[int]]]]
+
+
+def _try(
+    model: nn.Module, example: Tensor, choose: Choose, shrink: Callable[[nn.Module], None]
+) -> None:
+    """Shrink a copy; refuse what does not run, or has not the widths that were chosen."""
+    shape = _shape(model, example)
+    trial = copy.deepcopy(model)
+    widths = {name: len(weight_of(layer)) for name, layer in prunable_layers(trial).items()}
+    for each, channels in choose(trial):
+        for name, pairs in each.members.items():
+            widths[name] -= sum(channel in set(channels) for channel, _ in pairs)
+    try:
+        shrink(trial)
+        after = _shape(trial, example)
+    except SecateurError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        names = ", ".join(map(repr, _culprits(model, example, choose))) or "some layers"
+        raise SecateurError(
+            f"the model does not run with fewer channels of {names}: {reason}; name them in skip"
+        ) from None
+    if after != shape:
+        raise SecateurError(
+            f"the model would return shape {tuple(after)} for {tuple(shape)}; "
+            "name the layer that makes its output in skip"
+        )
+    for name, layer in prunable_layers(trial).items():
+        if len(weight_of(layer)) != widths[name]:
+            raise SecateurError(
+                f"layer {name!r} would keep {len(weight_of(layer))} channels, not "
+                f"{widths[name]}: the model splits or folds them; name it in skip"
+            )
+
+
+def _culprits(model: nn.Module, example: Tensor, choose: Choose) -> list[str]:
+    """Layers of the sets that alone keep the model from running."""
+    names: list[str] = []
+    for index in range(len(choose(model))):
+        trial = copy.deepcopy(model)
+        each, channels = choose(trial)[index]
+        try:
+            if channels:
+                each.group.prune(channels)
+            _shape(trial, example)
+        except Exception:  # whatever the model raises
+            names += each.members
+    return names
+
+
+def _shape(model: nn.Module, example: Tensor) -> torch.Size:
+    with evaluating(model), torch.no_grad():
+        found: Any = model(example)
+    if not isinstance(found, Tensor):
+        raise SecateurError(f"the model must return one tensor, not {type(found).__name__}")
+    return found.shape
 
 
 def _check_names(

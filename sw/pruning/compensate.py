@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from secateur.errors import SecateurError
 from secateur.pruning.blocks import prunable_layers
 from secateur.pruning.coupling import ChannelSet
 from secateur.pruning.probe import evaluating
@@ -26,10 +27,18 @@ def move_means(
     sets, doomed : channel sets, and of each the channels that will be removed
     inputs : over these the means are taken
 
+    Raises
+    ------
+    SecateurError : no list of inputs, or inputs that give values which are not finite
+
     Ye et al., "Rethinking the smaller-norm-less-informative assumption in channel pruning of
     convolution layers", ICLR 2018, do so for channels that are constant.
     """
+    if isinstance(inputs, Tensor) or len(inputs) == 0:
+        raise SecateurError("compensate must be a list of batches of inputs, at least one")
     means = _input_means(model, inputs)
+    if not all(bool(torch.isfinite(mean).all()) for mean in means.values()):
+        raise SecateurError("compensate: on these inputs, values are infinite or NaN")
     for each, channels in zip(sets, doomed, strict=True):
         gone = set(channels)
         for item in each.group:

@@ -14,7 +14,7 @@ from secateur.pruning.criteria import Criterion, criterion_of
 from secateur.pruning.permute import Permutation, permute
 from secateur.pruning.recipe import Recipe
 from secateur.pruning.reorder import reorder
-from secateur.pruning.rewind import rewind
+from secateur.pruning.rewind import rewind, unmasked_state
 from secateur.pruning.saliency import block_saliency
 from secateur.pruning.schedule import cubic_density
 from secateur.pruning.search import Budgets
@@ -44,7 +44,8 @@ def narrow(
     """Remove channels, always the same of the same model; ``density`` None: find it first."""
     skip = recipe.channels.skip
     if density is None:
-        budgets = make_budgets(target, 0, **vars(recipe.budget))
+        limits = vars(recipe.budget) | {"density": None}  # of blocks, which go later
+        budgets = make_budgets(target, 0, **limits)
         density = baselines.fit_channels(
             model, example, target, budgets, criterion=criterion, skip=skip
         )
@@ -93,7 +94,7 @@ class BlockCuts:
                 if each is not None:
                     reorder(each, example[:1], self.order.orders)
             self.costs = CostModel(model, example, target)
-        self.early = None if early is None else early.state_dict()
+        self.early = None if early is None else unmasked_state(early)
 
     def _order(self, example: Tensor) -> Permutation:
         """For the densities that the budget leaves the layers in the order they are in."""

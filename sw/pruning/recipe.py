@@ -13,7 +13,7 @@ from typing import Any, get_args
 from secateur.errors import SecateurError
 from secateur.pruning.budget import Normalise
 from secateur.pruning.criteria import CRITERIA
-from secateur.toml import parse, read_toml
+from secateur.toml import Signed, parse, read_toml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +132,8 @@ class Quantise:
 class Verify:
     """``max_drop``: points of accuracy, int8 against dense int8. ``sensitivity``: densities to scan
     each layer at, on training samples. ``fgsm``, ``pgd``: epsilons in the model's units.
-    ``corruptions``: severities. ``low``, ``high``: range of the inputs. ``samples``: at most so
+    ``corruptions``: severities, of images. ``low``, ``high``: range of the inputs; None: what the
+    data have. ``samples``: at most so
     many for these scans."""
 
     max_drop: float | None = None
@@ -141,8 +142,8 @@ class Verify:
     pgd: list[float] = field(default_factory=list)
     pgd_steps: int = 10
     corruptions: list[int] = field(default_factory=list)
-    low: float = 0.0
-    high: float = 1.0
+    low: Signed | None = None
+    high: Signed | None = None
     samples: int = 500
 
 
@@ -246,7 +247,14 @@ def parse_recipe(table: dict[str, Any], path: Path | str, folder: Path) -> Recip
         ("channels.density", 0 < kept <= 1, "a share above 0, to 1"),
         ("verify.sensitivity", all(0 < d <= 1 for d in verify.sensitivity), "densities to 1"),
         ("verify.corruptions", all(1 <= c <= 5 for c in verify.corruptions), "severities 1 to 5"),
-        ("verify.low", verify.low < verify.high, "below verify.high"),
+        (
+            "verify.low",
+            verify.low is None or verify.high is None or verify.low < verify.high,
+            "below verify.high",
+        ),
+        ("verify.pgd_steps", verify.pgd_steps >= 1, "at least 1"),
+        ("train.distil", recipe.train.distil == 0, "0: there is no dense model yet"),
+        ("qat.lasso", recipe.qat.lasso == 0, "0: give it to prune or recover"),
         *(
             (f"{name}.distil", 0 <= getattr(recipe, name).distil <= 1, "a share, 0 to 1")
             for name in PHASES
@@ -264,6 +272,12 @@ def parse_recipe(table: dict[str, Any], path: Path | str, folder: Path) -> Recip
             raise SecateurError(f"{path}: {key}.criterion must be one of {names}, not {name!r}")
     if recipe.channels.fit and recipe.channels.density is not None:
         raise SecateurError(f"{path}: channels.fit finds the density; leave channels.density out")
+    limits = vars(recipe.budget)
+    if recipe.channels.fit and all(v is None for k, v in limits.items() if k != "density"):
+        raise SecateurError(
+            f"{path}: channels.fit finds the widths for cycles, a latency or bytes, not for "
+            f"budget.density, which counts blocks; give one of those, or channels.density"
+        )
     if prune.steps < 1:
         raise SecateurError(f"{path}: prune.steps must be at least 1")
     if prune.schedule != "one-shot" and prune.epochs < 1:

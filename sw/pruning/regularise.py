@@ -12,7 +12,7 @@ from secateur.errors import SecateurError
 from secateur.pruning.granularity import Block, Granularity, NOfM
 from secateur.pruning.mask import parameter_of
 from secateur.pruning.plan import make_plan
-from secateur.pruning.probe import evaluating
+from secateur.pruning.probe import Loss, evaluating
 
 
 class GroupLasso:
@@ -104,14 +104,16 @@ def distillation_loss(
     *,
     temperature: float = 4.0,
     share: float = 0.9,
+    loss: Loss = F.cross_entropy,
 ) -> Tensor:
-    """share * T^2 * KL(teacher || outputs), both softened by T, + (1 - share) * cross-entropy.
+    """share * T^2 * KL(teacher || outputs), both softened by T, + (1 - share) * loss.
 
     Parameters
     ----------
     outputs, teacher : logits (batch, classes) of the pruned and of the dense model
     targets : (batch,) classes
     temperature, share : T above 0; share in 0 .. 1
+    loss : (outputs, targets) -> scalar, for what is left of the share; not called if nothing is
 
     Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", arXiv:1503.02531, 2015.
 
@@ -134,12 +136,16 @@ def distillation_loss(
         reduction="batchmean",
         log_target=True,
     )
-    hard = F.cross_entropy(outputs, targets)
-    return share * temperature**2 * soft + (1 - share) * hard
+    asked = share * temperature**2 * soft
+    return asked if share == 1 else asked + (1 - share) * loss(outputs, targets)
 
 
 def distil(
-    teacher: nn.Module, *, temperature: float = 4.0, share: float = 0.9
+    teacher: nn.Module,
+    *,
+    temperature: float = 4.0,
+    share: float = 0.9,
+    loss: Loss = F.cross_entropy,
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """A loss (inputs, outputs, targets) -> scalar that asks ``teacher``, the dense model.
 
@@ -147,9 +153,11 @@ def distil(
     has the precision of ``outputs``.
     """
 
-    def loss(inputs: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
+    def distilled(inputs: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
         with evaluating(teacher), torch.no_grad():
             logits = teacher(inputs).to(outputs.dtype)
-        return distillation_loss(outputs, logits, targets, temperature=temperature, share=share)
+        return distillation_loss(
+            outputs, logits, targets, temperature=temperature, share=share, loss=loss
+        )
 
-    return loss
+    return distilled

@@ -61,7 +61,7 @@ class IterativePruner:
 
     Raises
     ------
-    SecateurError : as `secateur.prune`; rounds below 1; N:M
+    SecateurError : as `secateur.prune`; rounds below 1; masks; N:M
     """
 
     def __init__(
@@ -91,6 +91,12 @@ class IterativePruner:
             criterion=criterion,
             granularity=granularity,
         )
+        for name, layer in self._plan.layers.items():
+            if mask_of(layer) is not None:
+                raise SecateurError(
+                    f"layer '{name}' has a mask: IterativePruner begins with a dense model; name "
+                    f"the layer in skip, or bake the mask in with secateur.pruning.remove"
+                )
         self._rounds = rounds
         self._done = 0
         self._early: dict[str, Tensor] | None = None

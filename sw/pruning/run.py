@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import warnings
@@ -79,7 +78,7 @@ def run_recipe(
 
 
 def _record(stages: Stages) -> dict[str, Any]:
-    recipe, split, results = stages.recipe, stages.split, stages.results
+    recipe, results = stages.recipe, stages.results
     columns = {name: _column(stages, name) for name in ("dense", "model")}
     budget = _budget(stages, columns["model"])
     dense, pruned = (
@@ -92,7 +91,6 @@ def _record(stages: Stages) -> dict[str, Any]:
             gate(dense, pruned, recipe.verify.max_drop)
         except GateError as error:
             failed = str(error)
-    tensors = {name: _digest(getattr(split, name)) for name in split.__dataclass_fields__}
     return {
         "recipe": recipe.content,
         "recipe_sha256": recipe.digest,
@@ -102,7 +100,7 @@ def _record(stages: Stages) -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             **{name: version(name) for name in ("secateur", "torch", "torchao", "numpy")},
         },
-        "data_sha256": tensors,
+        "data_sha256": {name: stages.inputs[name] for name in stages.split.__dataclass_fields__},
         "results": results,
         "columns": columns,
         "budget": budget,
@@ -112,10 +110,6 @@ def _record(stages: Stages) -> dict[str, Any]:
         "gate": failed,
         "folder": str(stages.folder),
     }
-
-
-def _digest(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.contiguous().cpu().numpy().tobytes()).hexdigest()
 
 
 def _column(stages: Stages, name: str) -> dict[str, Any]:
@@ -177,7 +171,8 @@ def _robustness(stages: Stages) -> list[dict[str, Any]]:
     verify = stages.recipe.verify
     x, y = stages.split.some("test", verify.samples, stages.recipe.seed)
     models = {name: stages.build(name) for name in ("float", "recovered")}
-    bounds = {"low": verify.low, "high": verify.high}
+    low, high = stages.input_range
+    bounds = {"low": low, "high": high}
     rows: list[dict[str, Any]] = []
 
     def attack(name: str, model: nn.Module, eps: float) -> Tensor:

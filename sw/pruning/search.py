@@ -143,7 +143,8 @@ class Search:
             if least <= self.limits[index]:
                 continue
             cost = self.cost(kept)
-            shares = cost.layer_cycles if index == knapsack.CYCLES else cost.layer_bytes
+            blocks = {name: int(mask.sum()) for name, mask in kept.items()}
+            shares = (cost.layer_cycles, cost.layer_bytes, blocks)[index]
             layers = sorted(shares.items(), key=lambda item: -item[1])
             held = ", ".join(f"{name} ({took:,})" for name, took in layers[:NAMED])
             parts.append(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from secateur.errors import SecateurError
 from secateur.image import Image, load
 from secateur.lower import lower
 from secateur.pruning import checkpoint
+from secateur.pruning.baselines import keep_all
 from secateur.pruning.budget import allocate, make_budgets
 from secateur.pruning.channels import ChannelReport
 from secateur.pruning.check import check_masks
@@ -43,6 +46,11 @@ NARROWED = ("narrowed", "pruned", "recovered")
 ROOM = 1 << 20
 
 
+def digest(tensor: Tensor) -> str:
+    """SHA-256 of the bytes of a tensor."""
+    return hashlib.sha256(tensor.contiguous().cpu().numpy().tobytes()).hexdigest()
+
+
 class Stages:
     """What the stages of one run share: recipe, data, folder, and where the run stands.
 
@@ -65,6 +73,8 @@ class Stages:
         }
         self.loss: Loss = function("training.loss", recipe.training.loss)
         self.results: dict[str, Any] = {}
+        self.inputs = self._inputs()
+        """SHA-256 of what the recipe only names: data, weights, target."""
         self.stage = 0
         self._partial: checkpoint.State | None = None
 
@@ -73,7 +83,7 @@ class Stages:
 
         Raises
         ------
-        SecateurError : the checkpoint is of another recipe, or damaged
+        SecateurError : the checkpoint is of another recipe, data, weights or target, or damaged
         """
         path = self.folder / "running.json"
         if not path.exists():
@@ -84,6 +94,12 @@ class Stages:
                 f"{self.folder}: holds a run of another recipe or budget; choose another folder, "
                 f"or delete it"
             )
+        for name, found in self.inputs.items():
+            if data.get("inputs", {}).get(name) != found:
+                raise SecateurError(
+                    f"{self.folder}: holds a run with another {name}; bring back what it had, or "
+                    f"choose another folder"
+                )
         self.stage, self.results = data["stage"], data["results"]
         if tensors:
             self._partial = tensors, data["trainer"]
@@ -97,8 +113,26 @@ class Stages:
             self._save({}, {})
 
     def _save(self, tensors: dict[str, Tensor], trainer: dict[str, Any]) -> None:
-        data = {"recipe": self.recipe.digest, "stage": self.stage, "results": self.results}
-        checkpoint.write(self.folder / "running.json", tensors, data | {"trainer": trainer})
+        data = {
+            "recipe": self.recipe.digest,
+            "inputs": self.inputs,
+            "stage": self.stage,
+            "results": self.results,
+            "trainer": trainer,
+        }
+        checkpoint.write(self.folder / "running.json", tensors, data)
+
+    def _inputs(self) -> dict[str, str]:
+        recipe = self.recipe
+        names = self.split.__dataclass_fields__
+        found = {name: digest(getattr(self.split, name)) for name in names}
+        target = json.dumps(asdict(self.target), sort_keys=True)
+        found["target"] = hashlib.sha256(target.encode()).hexdigest()
+        if recipe.model.weights is not None:
+            weights = read_weights(recipe.folder / recipe.model.weights)
+            parts = {name: digest(value) for name, value in sorted(weights.items())}
+            found["weights"] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        return found
 
     def build(self, name: str | None = None) -> nn.Module:
         """The model, with the weights of the stage's checkpoint ``name``."""
@@ -140,7 +174,7 @@ class Stages:
         trainer = Trainer(
             name, model, self.split, phase, recipe.training, seed=recipe.seed, loss=self.loss,
             augment=self._augment(phase), before_batch=before_batch, n=self.target.geometry.n,
-            teacher=self.build("float") if phase.distil else None,
+            teacher=self.build("float") if phase.distil else None, skip=recipe.prune.skip,
         )  # fmt: skip
         if self._partial is not None:
             trainer.restore(*self._partial)
@@ -159,11 +193,17 @@ class Stages:
     def _train(self) -> None:
         model = self.build()
         self._check_parts(model)
+        # At once, so that a budget out of reach is refused before any training.
+        trial = copy.deepcopy(model)
+        if self.recipe.channels.wanted:
+            self._narrow(trial)
+            self.results.pop("channel_density")  # the trained model has its own
+        costs, layers = self._costs(trial)
         if self.recipe.prune.method != "none":
-            # At once, so that a budget out of reach is refused before any training.
-            costs, layers = self._costs(model)
             found = allocate(costs, layers, self._budgets(costs, layers))
             self.progress("budget", 1, 1, f"in reach: {found.cost.cycles:,} cycles")
+        elif not self.recipe.train.lasso:  # of which blocks may vanish
+            keep_all(costs, layers, self._budgets(costs, layers))
         self._fit("train", model, self.recipe.train)
         self._keep("float", model)
 
@@ -187,6 +227,7 @@ class Stages:
                 f"classes), not {shape}"
             )
         self._check_labels(outputs.shape[1])
+        self._check_range()
         for key, augment in self.augments.items():
             found: Any = augment(x.clone(), torch.Generator().manual_seed(recipe.seed))
             if not isinstance(found, Tensor) or (found.shape, found.dtype) != (x.shape, x.dtype):
@@ -209,6 +250,31 @@ class Stages:
                 block_saliency(model, self.target.geometry.n, criterion, part.skip)
             except SecateurError as error:
                 raise SecateurError(f"[{name}] {error}") from None
+
+    def _check_range(self) -> None:
+        """Refuse attacks and corruptions that the samples cannot be put to."""
+        verify, x = self.recipe.verify, self.split.test_x
+        if verify.corruptions and x.dim() != 4:
+            raise SecateurError(
+                f"verify.corruptions take images (C, H, W), not samples of {tuple(x.shape[1:])}; "
+                f"leave it out"
+            )
+        if verify.fgsm or verify.pgd or verify.corruptions:
+            low, high = self.input_range
+            least, most = float(x.min()), float(x.max())
+            if least < low or most > high:
+                raise SecateurError(
+                    f"verify.low and verify.high are {low:g} and {high:g}, the held-out samples "
+                    f"reach from {least:g} to {most:g}; leave both out, or give the true range"
+                )
+
+    @property
+    def input_range(self) -> tuple[float, float]:
+        """Least and largest value of an input: as the recipe says, or of all samples."""
+        verify, parts = self.recipe.verify, (self.split.train_x, self.split.test_x)
+        low = min(float(x.min()) for x in parts) if verify.low is None else verify.low
+        high = max(float(x.max()) for x in parts) if verify.high is None else verify.high
+        return low, high
 
     def _check_labels(self, classes: int) -> None:
         """Refuse labels that cross-entropy cannot take."""

@@ -78,7 +78,8 @@ def run_study(study: Study, folder: Path, *, progress: Progress | None = None) -
     Variants with the same dense network and seed share its training. A run that was interrupted
     goes on where it stopped.
 
-    Returns the table: by variant, mean and deviation of every figure over the seeds.
+    Returns the table: by variant, mean and deviation of every figure over the seeds. ``gate`` is
+    None, or why a run of the recipe itself has failed: raise it as an error.
 
     Raises
     ------
@@ -103,7 +104,13 @@ def run_study(study: Study, folder: Path, *, progress: Progress | None = None) -
             table = {key: _row(found) for key, found in records.items() if found}
             text = json.dumps({"seeds": seeds, "variants": table}, indent=1)
             write_atomically(folder / "study.json", text.encode())
-    return {"seeds": seeds, "variants": table, "folder": str(folder)}
+    failed = [
+        f"{ITSELF}-{seed}: {record['gate']}"
+        for seed, record in zip(seeds, records[ITSELF], strict=True)
+        if record["gate"] is not None
+    ]
+    gate = failed[0] if failed else None
+    return {"seeds": seeds, "variants": table, "folder": str(folder), "gate": gate}
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +133,7 @@ def _adopt(source: Path, place: Path, recipe: Recipe) -> None:
     shutil.copyfile(source / "dense.sec", place / "dense.sec")
     _, data = checkpoint.read(source / "running.json")
     results = {key: data["results"][key] for key in ("float", "dense int8")}
-    state = {"recipe": recipe.digest, "stage": SHARED, "results": results, "trainer": {}}
+    state = data | {"recipe": recipe.digest, "stage": SHARED, "results": results, "trainer": {}}
     checkpoint.write(place / "running.json", {}, state)
 
 

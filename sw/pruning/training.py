@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from secateur.errors import SecateurError
 from secateur.pruning import checkpoint
+from secateur.pruning.probe import evaluating
 from secateur.pruning.recipe import Phase, Prune, Qat, Training
 from secateur.pruning.regularise import GroupLasso, distil
 
@@ -81,6 +83,19 @@ def multiplies_bfloat16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def _format(model: nn.Module, x: Tensor) -> torch.memory_format:
+    """Channels-last, if there are images and the model runs on them as they then lie in memory."""
+    if x.dim() != 4:
+        return torch.preserve_format
+    trial = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    try:
+        with evaluating(trial), torch.no_grad():
+            trial(x.contiguous(memory_format=torch.channels_last))
+    except RuntimeError:
+        return torch.contiguous_format
+    return torch.channels_last
+
+
 class Trainer:
     """Trains a module in place, epoch by epoch; its state between epochs can be saved.
 
@@ -90,9 +105,11 @@ class Trainer:
     model : in training mode while an epoch runs, in evaluation mode otherwise
     teacher : the dense model, for ``phase.distil``
     before_batch : called with batches done and to do, before every batch
-    n : output channels of a block, for ``phase.lasso``
+    n, skip : output channels of a block, and layers left alone, for ``phase.lasso``
 
-    Convolutions run in channels-last memory, in about two thirds of the time. In bfloat16 only the
+    Convolutions run in channels-last memory, in about two thirds of the time, unless the model
+    views its maps as they lie there. A last batch of one sample, of which batch norms make
+    nothing, joins the one before. In bfloat16 only the
     networks run; weights, losses and all of quantisation-aware training stay in float32.
     """
 
@@ -110,9 +127,9 @@ class Trainer:
         teacher: nn.Module | None = None,
         before_batch: Callable[[int, int], None] | None = None,
         n: int = 8,
+        skip: Iterable[str] = (),
     ) -> None:
-        images = split.train_x.dim() == 4
-        self.format = torch.channels_last if images else torch.preserve_format
+        self.format = _format(model, split.train_x[:2])
         self.model = self._formatted(model)
         self.split, self.phase, self.training = split, phase, training
         self.distil: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
@@ -120,8 +137,9 @@ class Trainer:
             if teacher is None:
                 raise SecateurError(f"{name}.distil needs a dense model before this stage")
             self.distil = distil(
-                self._formatted(teacher), share=phase.distil, temperature=phase.temperature
-            )
+                self._formatted(teacher), share=phase.distil, temperature=phase.temperature,
+                loss=loss,
+            )  # fmt: skip
         self.loss, self.augment, self.before_batch = loss, augment, before_batch
         self.narrow = training.precision == "bfloat16" and not isinstance(phase, Qat)
         self.epoch = 0
@@ -129,7 +147,7 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(mixed)
         torch.manual_seed(mixed)
         self.optimiser = self._optimiser()
-        self.lasso = GroupLasso(self.model, phase.lasso, n=n) if phase.lasso else None
+        self.lasso = GroupLasso(self.model, phase.lasso, n=n, skip=skip) if phase.lasso else None
         rewinds = isinstance(phase, Prune) and phase.schedule == "rewind"
         self.rounds = phase.steps if isinstance(phase, Prune) and rewinds else 1
 
@@ -139,10 +157,12 @@ class Trainer:
 
     def _optimiser(self) -> torch.optim.Optimizer:
         named = dict(self.model.named_parameters())
-        scales = [value for name, value in named.items() if name.endswith("logarithm")]
-        others = [value for name, value in named.items() if not name.endswith("logarithm")]
+        trained = isinstance(self.phase, Qat) and self.phase.scale_rate > 0
+        scales = [v for name, v in named.items() if trained and name.endswith("logarithm")]
+        known = {id(scale) for scale in scales}
+        others = [value for value in named.values() if id(value) not in known]
         groups: list[dict[str, Any]] = [{"params": others, "highest": self.phase.learning_rate}]
-        if isinstance(self.phase, Qat) and self.phase.scale_rate:
+        if isinstance(self.phase, Qat) and trained:
             groups.append({"params": scales, "highest": self.phase.scale_rate, "weight_decay": 0.0})
         momentum, decay = self.training.momentum, self.training.weight_decay
         if self.training.optimiser == "sgd":
@@ -158,16 +178,18 @@ class Trainer:
 
     def run_epoch(self) -> float:
         """One epoch; returns the mean loss."""
-        count = len(self.split.train_y)
-        batches = -(-count // self.training.batch)
+        order = torch.randperm(len(self.split.train_y), generator=self.generator)
+        parts = list(order.split(self.training.batch))
+        if len(parts) > 1 and len(parts[-1]) == 1:
+            parts[-2:] = [torch.cat(parts[-2:])]
+        batches = len(parts)
         total = batches * self.phase.epochs
         span = total // self.rounds
         if self.rounds > 1 and self.epoch * batches % span == 0:
             self.optimiser = self._optimiser()
-        order = torch.randperm(count, generator=self.generator)
         self.model.train()
         summed = 0.0
-        for index, chosen in enumerate(order.split(self.training.batch)):
+        for index, chosen in enumerate(parts):
             done = self.epoch * batches + index
             if self.before_batch is not None:
                 self.before_batch(done, total)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ from secateur.errors import SecateurError
 from secateur.image import Image
 from secateur.pruning.blocks import prunable_layers, to_mask, weight_of
 from secateur.pruning.mask import mask_of, set_mask
+from secateur.pruning.plan import check_density
+from secateur.pruning.probe import evaluating
 from secateur.pruning.select import kept_count
 
 #: A batch of inputs to logits (batch, classes).
@@ -38,15 +41,9 @@ class GateError(SecateurError):
 
 def logits(predict: Predict, x: Tensor, batch: int = BATCH) -> Tensor:
     """Outputs for all inputs, without gradient; a module is put in evaluation mode meanwhile."""
-    training = isinstance(predict, nn.Module) and predict.training
-    if isinstance(predict, nn.Module) and training:
-        predict.eval()
-    try:
-        with torch.no_grad(), torch.backends.nnpack.flags(enabled=False):
-            return torch.cat([predict(part) for part in x.split(batch)])
-    finally:
-        if isinstance(predict, nn.Module) and training:
-            predict.train()
+    mode = evaluating(predict) if isinstance(predict, nn.Module) else nullcontext()
+    with mode, torch.no_grad(), torch.backends.nnpack.flags(enabled=False):
+        return torch.cat([predict(part) for part in x.split(batch)])
 
 
 def image_logits(image: Image, x: Tensor) -> Tensor:
@@ -71,7 +68,10 @@ def gate(dense: Score, pruned: Score, max_drop: float) -> None:
     Raises
     ------
     GateError : with both accuracies
+    SecateurError : a limit that is no number, or below 0
     """
+    if not max_drop >= 0:
+        raise SecateurError(f"max_drop must be points, 0 or more, not {max_drop!r}")
     drop = 100 * (dense.accuracy - pruned.accuracy)
     if drop > max_drop + 1e-9:
         raise GateError(
@@ -113,7 +113,14 @@ def sensitivity(
     saliency : (channel groups, positions) by module name, for blocks of ``n``
     densities : shares of the blocks to keep
     progress : called with the name of every layer done
+
+    Raises
+    ------
+    SecateurError : an unknown layer, or a density that is no share above 0, to 1
     """
+    densities = list(densities)
+    for density in densities:
+        check_density("densities", density)
     copied = copy.deepcopy(model)
     layers = prunable_layers(copied)
     rows = []

@@ -24,6 +24,20 @@ class Net(nn.Module):
         return logits
 
 
+class Viewed(nn.Module):
+    """Maps to vectors by their place in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(2, 8, 3)
+        self.linear = nn.Linear(8 * 6 * 6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        logits: Tensor = self.linear(x.view(x.size(0), -1))
+        return logits
+
+
 def model(seed: int) -> Net:
     torch.manual_seed(seed)
     return Net()
@@ -40,6 +54,19 @@ def data(seed: int) -> dict[str, Tensor]:
     y = torch.arange(200) % 4
     x = (patterns[y] + 0.3 * torch.randn(200, 2, 8, 8, generator=generator)).clamp(0, 1)
     return {"train_x": x[:160], "train_y": y[:160], "test_x": x[160:], "test_y": y[160:]}
+
+
+def normalised(seed: int) -> dict[str, Tensor]:
+    return {k: v * 4 - 2 if v.dim() == 4 else v for k, v in data(seed).items()}
+
+
+def vectors(seed: int) -> dict[str, Tensor]:
+    return {k: v.flatten(1) if v.dim() == 4 else v for k, v in data(seed).items()}
+
+
+def perceptron(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(128, 16), nn.ReLU(), nn.Linear(16, 4))
 
 
 def large_labels(seed: int) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from torch import nn
 from secateur import demo_model
 from secateur.compiler import compile_network
 from secateur.cost import rows_cycles
-from secateur.errors import SecateurError
+from secateur.errors import SecateurError, SecateurWarning
 from secateur.hw.spec import Geometry
 from secateur.lower import lower
 from secateur.pruning.blocks import nonzero_blocks
@@ -225,6 +225,28 @@ def test_an_unreachable_budget_names_the_least_and_the_layers(costs: CostModel) 
     assert reached.cost.cycles <= least
     with pytest.raises(SecateurError, match="cannot be reached"):
         allocate_budget(costs, None, None, saliency, cycles=least - 1)
+
+
+def test_an_unreachable_density_counts_blocks(costs: CostModel) -> None:
+    """The best block of each layer stays."""
+    model, _ = network("demo")
+    saliency = block_saliency(model, 8)
+    with pytest.raises(SecateurError) as refusal:
+        allocate_budget(costs, None, None, saliency, density=1e-6)
+    held = ", ".join(f"{name} (1)" for name in list(saliency)[:4])
+    assert f"0 blocks cannot be reached: {len(saliency)} is the least" in str(refusal.value)
+    assert f"mostly in {held};" in str(refusal.value)
+
+
+def test_layers_of_zeros_are_pointed_out() -> None:
+    """No mask can keep a block of theirs: training would not bring them to life."""
+    model = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 8))
+    nn.init.zeros_(model[2].weight)
+    target = Target.load("8x8")
+    saliency = block_saliency(model, 8)
+    found = allocate_budget(model, torch.randn(8, 16), target, saliency, density=1.0)
+    with pytest.warns(SecateurWarning, match="layer '2' has only zeros in int8"):
+        found.apply(model)
 
 
 def test_pruned_blocks_stay_pruned() -> None:

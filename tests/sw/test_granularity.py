@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from itertools import product
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import ResNet8
 from tangle import Tangle
-from torch import nn
+from torch import Tensor, nn
 
 from secateur.errors import SecateurError
 from secateur.pruning import (
@@ -384,6 +385,9 @@ def test_removal_refuses_in_one_line() -> None:
         (resnet(), {"skip": ["x"]}, "the model has no layer 'x' with channels; it has 'c.0'"),
         (resnet(), {"overrides": {"c.1": 2}}, r"overrides\['c.1'\] must be above 0"),
         (resnet(), {"overrides": {"c.0": 0.5, "c.2": 1.0}}, "share their channels; give them one"),
+        (resnet(), {"compensate": x}, "compensate must be a list of batches"),
+        (resnet(), {"compensate": []}, "compensate must be a list of batches"),
+        (resnet(), {"compensate": [x / 0]}, "compensate: on these inputs, values are infinite"),
         (masked, {}, "layer 'c.0' has a mask: channels come first, then blocks"),
         (frozen, {}, "parameter 'c.0.weight' is frozen"),
     ]
@@ -393,6 +397,51 @@ def test_removal_refuses_in_one_line() -> None:
             remove_channels(model, x, **{"density": 0.5, "criterion": Magnitude(1), **arguments})
         assert "\n" not in str(caught.value)
         assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+class Fixed(nn.Module):
+    """What a forward that counts on its widths does with them."""
+
+    def __init__(self, forward: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 1)
+        self.c, self.halved, self.does = nn.Conv2d(16, 4, 1), nn.Conv2d(8, 16, 1), forward
+
+    def forward(self, x: Tensor) -> Any:
+        return self.does(self, x)
+
+
+@pytest.mark.parametrize(
+    ("forward", "message"),
+    [
+        (
+            lambda m, x: m.c(m.b(m.a(x)).view(-1, 16, 4, 4)),
+            "^the model does not run with fewer channels of 'b': .*; name them in skip$",
+        ),
+        (
+            lambda m, x: m.c(m.b(torch.relu(m.a(x)) + x)),
+            "^the model does not run with fewer channels of 'a': .*; name them in skip$",
+        ),
+        (
+            lambda m, x: m.c(m.halved(torch.mul(*m.a(x).chunk(2, 1)))),
+            "^layer 'a' would keep . channels, not 8: the model splits",
+        ),
+        (lambda m, x: (m.c(m.b(m.a(x))), x), "must return one tensor, not tuple"),
+    ],
+)
+def test_models_that_count_on_their_widths(
+    forward: Callable[[Tensor, Tensor], Any], message: str
+) -> None:
+    torch.manual_seed(0)
+    model, x = Fixed(forward), torch.randn(2, 16, 4, 4)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(SecateurError, match=message) as caught:
+        remove_channels(model, x, density=0.5)
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    named = re.match(".*of '(.)'|layer '(.)'", str(caught.value))
+    if named:  # the advice helps
+        remove_channels(model, x, density=0.5, skip=[named.group(1) or named.group(2)])
 
 
 def test_grouped_convolutions_and_outputs_keep_their_channels() -> None:

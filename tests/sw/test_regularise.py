@@ -138,6 +138,10 @@ def test_the_teacher_is_asked_and_left_alone() -> None:
     assert teacher.training
     assert all(torch.equal(value, state[key]) for key, value in teacher.state_dict().items())
     logits = copy.deepcopy(teacher).eval()(x)
+    own = distil(teacher, share=0.7, loss=lambda outputs, y: outputs.sum() * 0 + 10)
+    asked = distillation_loss(student(x), logits, y, share=0.7)
+    hard = torch.nn.functional.cross_entropy(student(x), y)
+    torch.testing.assert_close(own(x, student(x), y), asked - 0.3 * hard + 3)
     expected = distillation_loss(student(x), logits, y, temperature=3.0, share=0.7)
     assert torch.equal(loss, expected)
 

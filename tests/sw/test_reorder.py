@@ -89,6 +89,27 @@ class OneSlope(nn.Module):
         return result
 
 
+class AddsItsInput(nn.Module):
+    """Channels of the input cannot move, so none of ``a`` may; a faint input does not show it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.b(torch.relu(self.a(x)) + x)
+        return result
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-6, 1.0])
+def test_no_example_hides_that_a_model_changed(size: float) -> None:
+    torch.manual_seed(0)
+    model = AddsItsInput()
+    x = torch.rand(1, 2, 4, 4) * size
+    with pytest.raises(SecateurError, match="computes something else"):
+        reorder(model, x, {"a": [1, 0]})
+
+
 def test_refusals_leave_the_model_as_it_was() -> None:
     model, masked = slopes(), slopes()
     prune(masked, density=0.5, n=2)

@@ -28,8 +28,20 @@ def test_the_gate_lets_pass_what_is_allowed_and_no_more() -> None:
     dense = Score(0.90, 0.0)
     gate(dense, Score(0.89, 0.0), max_drop=1.0)
     gate(dense, Score(0.95, 0.0), max_drop=0.0)
+    for wrong in (math.nan, -1.0):
+        with pytest.raises(SecateurError, match="max_drop must be points, 0 or more"):
+            gate(dense, dense, max_drop=wrong)
     with pytest.raises(GateError, match=r"fell by 1\.10 points, from 90\.00% to 88\.90%"):
         gate(dense, Score(0.889, 0.0), max_drop=1.0)
+
+
+def test_logits_leave_every_module_in_its_mode() -> None:
+    model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4))
+    model[1].eval()
+    before = model[1].running_mean.clone()
+    logits(model, torch.randn(8, 6))
+    assert (model.training, model[0].training, model[1].training) == (True, True, False)
+    assert torch.equal(model[1].running_mean, before)
 
 
 class Linear(nn.Module):
@@ -118,6 +130,13 @@ def test_noise_has_the_deviation_of_its_severity() -> None:
 def test_refusals(call: object, message: str) -> None:
     with pytest.raises(SecateurError, match=message):
         call(torch.zeros(1, 1, 2, 3))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("density", [0.0, 1.1, math.nan])
+def test_sensitivity_takes_shares(density: float) -> None:
+    x, y = samples()
+    with pytest.raises(SecateurError, match="densities must be above 0 and at most 1"):
+        sensitivity(Linear(), x, y, {"linear": torch.ones(1, 6)}, 2, densities=[density])
 
 
 def test_sensitivity_prunes_one_layer_and_no_other() -> None:
