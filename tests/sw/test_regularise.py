@@ -216,7 +216,8 @@ def test_without_rewinding_the_weights_stay() -> None:
 
 
 def test_refusals_are_one_clear_line() -> None:
-    layer = nn.Linear(4, 4)
+    layer, masked = nn.Linear(4, 4), nn.Sequential(nn.Linear(8, 8))
+    prune(masked, density=0.5)
     logits, target = torch.zeros(2, 3), torch.zeros(2, dtype=torch.long)
     cases = [
         (lambda: GroupLasso(layer, 0.0), "strength must be a number above 0, not 0.0"),
@@ -228,6 +229,7 @@ def test_refusals_are_one_clear_line() -> None:
         (lambda: distillation_loss(logits, logits, target, share=1.1), "0 <= share <= 1"),
         (lambda: distillation_loss(logits, logits[:, :2], target), "must have one shape"),
         (lambda: IterativePruner(layer, density=0.5, rounds=0), "rounds must be a positive int"),
+        (lambda: IterativePruner(masked, density=0.5, rounds=1), "layer '0' has a mask: Iter"),
         (lambda: IterativePruner(layer, density=2.0, rounds=1), "density must be above 0"),
         (
             lambda: IterativePruner(layer, density=0.5, rounds=1, granularity=NOfM()),
