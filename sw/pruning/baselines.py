@@ -20,7 +20,7 @@ from secateur.pruning.channels import ChannelReport, remove_channels
 from secateur.pruning.costing import Cost, CostModel, Kept
 from secateur.pruning.criteria import Criterion
 from secateur.pruning.mask import mask_of, set_mask
-from secateur.pruning.search import Budgets
+from secateur.pruning.search import NAMED, Budgets
 from secateur.target import Target
 
 #: Densities that are tried are multiples of one over this.
@@ -63,7 +63,7 @@ def uniform(costs: CostModel, saliency: Mapping[str, Tensor], budgets: Budgets) 
             kept[name] = (chosen & alive).reshape(costs.alive[name].shape)
         return kept
 
-    density = _largest(lambda d: _fits(costs.cost(kept_at(d)), kept_at(d), budgets))
+    density = _largest(lambda d: _priced(costs, kept_at(d)), budgets)
     kept = kept_at(density)
     return _allocation(costs, kept, costs.cost(kept), budgets)
 
@@ -101,7 +101,7 @@ def elements(
             name: nonzero_blocks(mask, costs.n).numpy() & costs.alive[name] for name, mask in masks
         }
 
-    density = _largest(lambda d: _fits(costs.cost(kept_at(d)), kept_at(d), budgets))
+    density = _largest(lambda d: _priced(costs, kept_at(d)), budgets)
     kept = kept_at(density)
     for name, mask in masks_at(density).items():
         set_mask(modules[name], mask)
@@ -124,9 +124,9 @@ def fit_channels(
     SecateurError : none does
     """
     skipped = list(skip)
-    known: dict[tuple[tuple[str, int], ...], bool] = {}
+    known: dict[tuple[tuple[str, int], ...], tuple[Cost, Kept]] = {}
 
-    def fits(density: float) -> bool:
+    def priced(density: float) -> tuple[Cost, Kept]:
         trial = copy.deepcopy(model)
         report = remove_channels(
             trial, example[:1], density=density, criterion=criterion, skip=skipped,
@@ -135,18 +135,26 @@ def fit_channels(
         widths = _widths(report)
         if widths not in known:
             costs = CostModel(trial, example, target)
-            known[widths] = _fits(costs.cost({}), costs.alive, budgets)
+            known[widths] = costs.cost({}), costs.alive
         return known[widths]
 
-    return _largest(fits)
+    return _largest(priced, budgets)
 
 
 def _widths(report: ChannelReport) -> tuple[tuple[str, int], ...]:
     return tuple((row.name, row.after) for row in report.layers)
 
 
-def _largest(fits: Callable[[float], bool]) -> float:
+def _priced(costs: CostModel, kept: Kept) -> tuple[Cost, Kept]:
+    return costs.cost(kept), kept
+
+
+def _largest(priced: Callable[[float], tuple[Cost, Kept]], budgets: Budgets) -> float:
     """The largest multiple of 1 / GRID, at most 1, that fits; fitting is monotone but for steps."""
+
+    def fits(density: float) -> bool:
+        return _fits(*priced(density), budgets)
+
     low, high = 0, GRID
     if fits(1.0):
         return 1.0
@@ -157,8 +165,13 @@ def _largest(fits: Callable[[float], bool]) -> float:
         else:
             high = middle
     if low == 0:
+        cost, _ = priced(1 / GRID)
+        layers = sorted(cost.layer_cycles.items(), key=lambda item: -item[1])
+        held = ", ".join(f"{name} ({took:,})" for name, took in layers[:NAMED])
         raise SecateurError(
-            "the budget cannot be met with one density for all layers; give a larger one"
+            f"the budget cannot be met with one density for all layers: {cost.cycles:,} cycles and "
+            f"{cost.rom_bytes:,} bytes are the least; cycles are mostly in {held}; give a larger "
+            f"budget, or a smaller network"
         )
     return low / GRID
 

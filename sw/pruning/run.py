@@ -18,6 +18,7 @@ from secateur.errors import SecateurError, SecateurWarning
 from secateur.image import write_atomically
 from secateur.inspect import summary
 from secateur.pruning.budget import make_budgets
+from secateur.pruning.cutting import criterion_for
 from secateur.pruning.recipe import Recipe
 from secateur.pruning.robust import CORRUPTIONS, fgsm, pgd
 from secateur.pruning.saliency import block_saliency
@@ -156,13 +157,17 @@ def _budget(stages: Stages, column: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sensitivity(stages: Stages) -> list[dict[str, Any]]:
-    """On training samples: the test split is not to be tuned on."""
+    """By the recipe's criterion, on training samples: the test split is not to be tuned on."""
     verify = stages.recipe.verify
     if not verify.sensitivity:
         return []
     model, n = stages.build("float"), stages.target.geometry.n
     x, y = stages.split.some("train", verify.samples, stages.recipe.seed)
-    rows = sensitivity(model, x, y, block_saliency(model, n), n, verify.sensitivity)
+    criterion = criterion_for(
+        stages.recipe.prune.criterion, stages.recipe, stages.split, stages.loss
+    )
+    saliency = block_saliency(model, n, criterion, stages.recipe.prune.skip)
+    rows = sensitivity(model, x, y, saliency, n, verify.sensitivity)
     return [{"layer": row.layer, "density": row.density, **asdict(row.score)} for row in rows]
 
 
