@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from secateur import api
 from secateur.cli import app
 from secateur.errors import SecateurError
-from secateur.pruning.recipe import load_recipe
+from secateur.pruning import study
+from secateur.pruning.recipe import Recipe, load_recipe
 from secateur.pruning.run import run_recipe
 from secateur.pruning.study import load_study, run_study
 
@@ -118,3 +119,20 @@ def test_refused_studies(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "study.toml").write_text(text)
     with pytest.raises(SecateurError, match=message):
         load_study(tmp_path / "study.toml")
+
+
+@pytest.mark.parametrize("failing", ["recipe-4", "uniform-4"])
+def test_the_gate_is_for_the_recipe_itself(failing: str, folder: Path, monkeypatch) -> None:
+    """Its runs must keep to ``max_drop``; a baseline may lose what it loses."""
+
+    def again(recipe: Recipe, place: Path, **options: object) -> dict[str, object]:
+        record = json.loads((place / "record.json").read_text())
+        return record | ({"gate": "accuracy fell"} if place.name == failing else {})
+
+    monkeypatch.setattr(study, "run_recipe", again)
+    ran = CliRunner().invoke(app, ["study", str(STUDY), "-o", str(folder)])
+    assert "uniform" in ran.output
+    if failing == "recipe-4":
+        assert str(ran.exception) == "recipe-4: accuracy fell"
+    else:
+        assert ran.exit_code == 0
