@@ -107,5 +107,6 @@ def _channel_set(graph: Any, group: Any, names: dict[nn.Module, str]) -> Channel
             continue
         output |= not node.outputs
         if isinstance(module, PRUNABLE):
+            fixed |= max(item.idxs, default=0) >= len(weight_of(module))  # padded with others
             members[names[module]] = pairs
     return ChannelSet(channels, members, tuple(parts), output, fixed, group)

@@ -42,7 +42,11 @@ def reorder(model: nn.Module, example: Tensor, orders: Mapping[str, Sequence[int
         raise SecateurError(f"the model has no layer {min(unknown)!r} with channels")
     trial = copy.deepcopy(model)
     with torch.no_grad():
-        _reorder(trial, example, orders)
+        try:
+            _reorder(trial, example, orders)
+        except (IndexError, KeyError, RuntimeError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise SecateurError(f"filters that the model splits cannot move: {reason}") from None
         _compare(copy.deepcopy(model), copy.deepcopy(trial), example)
         model.load_state_dict(trial.state_dict())
 

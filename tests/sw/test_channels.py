@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from networks import ResNet8
 from tangle import Tangle
 from torch import Tensor, nn
@@ -244,6 +245,22 @@ def test_models_that_count_on_their_widths(
     named = re.match(".*of '(.)'|layer '(.)'", str(caught.value))
     if named:  # the advice helps
         remove_channels(model, x, density=0.5, skip=[named.group(1) or named.group(2)])
+
+
+def test_channels_of_padded_shortcuts_stay() -> None:
+    """Nothing stands for the channels of zeros, so the sum cannot get narrower."""
+    torch.manual_seed(0)
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        h = torch.relu(m.first(x))
+        result: Tensor = m.c(torch.relu(m.halved(h) + F.pad(h, [0, 0, 0, 0, 0, 8])))
+        return result
+
+    model = Fixed(forward)
+    model.first = nn.Conv2d(16, 8, 1)
+    report = remove_channels(model, torch.randn(2, 16, 4, 4), density=0.5)
+    widths = {row.name: row.after for row in report.layers}
+    assert (widths["first"], widths["halved"]) == (8, 16)
 
 
 def test_grouped_convolutions_and_outputs_keep_their_channels() -> None:

@@ -110,6 +110,17 @@ def test_no_example_hides_that_a_model_changed(size: float) -> None:
         reorder(model, x, {"a": [1, 0]})
 
 
+class Split(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 4, 1), nn.Conv2d(2, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, other = self.a(x).chunk(2, 1)
+        result: Tensor = self.b(one * other)
+        return result
+
+
 def test_refusals_leave_the_model_as_it_was() -> None:
     model, masked = slopes(), slopes()
     prune(masked, density=0.5, n=2)
@@ -128,6 +139,7 @@ def test_refusals_leave_the_model_as_it_was() -> None:
             "followed; Torch-Pruning says: unsup",
         ),
         (model, {"e": C}, "no layer 'e' with channels"),
+        (Split().double(), {"a": [1, 0, 3, 2]}, "filters that the model splits cannot move"),
         (masked, {"c": C}, "has a mask: channels come first"),
     ):
         before = copy.deepcopy(wrong.state_dict())
