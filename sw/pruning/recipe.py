@@ -133,8 +133,7 @@ class Verify:
     """``max_drop``: points of accuracy, int8 against dense int8. ``sensitivity``: densities to scan
     each layer at, on training samples. ``fgsm``, ``pgd``: epsilons in the model's units.
     ``corruptions``: severities, of images. ``low``, ``high``: range of the inputs; None: what the
-    data have. ``samples``: at most so
-    many for these scans."""
+    data have. ``samples``: at most so many for these scans."""
 
     max_drop: float | None = None
     sensitivity: list[float] = field(default_factory=list)

@@ -105,7 +105,13 @@ class Stages:
             self._partial = tensors, data["trainer"]
 
     def run(self) -> None:
-        """The stages that are left."""
+        """The stages that are left.
+
+        Raises
+        ------
+        SecateurError : the recipe does not work out, at once where that can be known
+        """
+        self._check_range()
         for name in STAGES[self.stage :]:
             getattr(self, f"_{name}")()
             self.stage += 1
@@ -227,7 +233,6 @@ class Stages:
                 f"classes), not {shape}"
             )
         self._check_labels(outputs.shape[1])
-        self._check_range()
         for key, augment in self.augments.items():
             found: Any = augment(x.clone(), torch.Generator().manual_seed(recipe.seed))
             if not isinstance(found, Tensor) or (found.shape, found.dtype) != (x.shape, x.dtype):

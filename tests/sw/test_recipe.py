@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -418,6 +419,14 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     path.write_text("{}")
     with pytest.raises(SecateurError, match="not a checkpoint"):
         checkpoint.read(path)
+
+
+def test_a_run_that_is_verified_again_knows_its_range(whole: Path) -> None:
+    """What is verified may change after training; it is checked all the same."""
+    wrong = dataclasses.replace(load_recipe(TINY).verify, low=0.5)
+    recipe = dataclasses.replace(load_recipe(TINY), verify=wrong)
+    with pytest.raises(SecateurError, match="the held-out samples reach from 0 to 1"):
+        run_recipe(recipe, whole, resume=True)
 
 
 def test_the_scan_ranks_by_the_criterion_of_the_recipe(whole: Path, monkeypatch) -> None:
