@@ -34,7 +34,7 @@ class ChannelSet:
     ``members`` has, by name of layer, pairs (channel of the set, output channel of the layer).
     ``parts`` has such pairs for all modules, and input channels of those that read the set.
     ``output``: the model returns them. ``fixed``: a grouped convolution ties them by its groups,
-    or they are cut and put together in another order.
+    or they are padded, or cut and put together in another order.
     """
 
     channels: int
@@ -93,13 +93,11 @@ def _channel_set(graph: Any, group: Any, names: dict[nn.Module, str]) -> Channel
     members: dict[str, list[tuple[int, int]]] = {}
     parts: list[Part] = []
     output = fixed = False
-    channels = len(group[0].idxs)
     for item in group:
         node, module = item.dep.target, item.dep.target.module
         groups = getattr(module, "groups", 1)
         depthwise = groups == getattr(module, "in_channels", 0) == module.out_channels
         fixed |= isinstance(module, nn.Module) and groups != 1 and not depthwise
-        fixed |= max(item.root_idxs, default=0) >= channels  # in halves that were exchanged, say
         reads = not graph.is_out_channel_pruning_fn(item.dep.handler)
         pairs = list(zip(item.root_idxs, item.idxs, strict=True))
         parts.append(Part(module, reads, pairs))
@@ -107,6 +105,6 @@ def _channel_set(graph: Any, group: Any, names: dict[nn.Module, str]) -> Channel
             continue
         output |= not node.outputs
         if isinstance(module, PRUNABLE):
-            fixed |= max(item.idxs, default=0) >= len(weight_of(module))  # padded with others
+            fixed |= max(item.idxs, default=0) >= len(weight_of(module))  # cut, padded
             members[names[module]] = pairs
-    return ChannelSet(channels, members, tuple(parts), output, fixed, group)
+    return ChannelSet(len(group[0].idxs), members, tuple(parts), output, fixed, group)

@@ -263,6 +263,14 @@ def test_channels_of_padded_shortcuts_stay() -> None:
     assert (widths["first"], widths["halved"]) == (8, 16)
 
 
+def test_channels_of_exchanged_halves_stay() -> None:
+    torch.manual_seed(0)
+    model = Fixed(lambda m, x: m.c(m.b(torch.cat(m.a(x).chunk(2, 1)[::-1], 1))))
+    report = remove_channels(model, torch.randn(2, 16, 4, 4), density=0.5)
+    widths = {row.name: row.after for row in report.layers}
+    assert (widths["a"], widths["b"]) == (16, 8)
+
+
 def test_grouped_convolutions_and_outputs_keep_their_channels() -> None:
     model = nn.Sequential(
         nn.Conv2d(2, 8, 1), nn.Conv2d(8, 8, 1, groups=2), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
