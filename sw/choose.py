@@ -56,7 +56,7 @@ def in_place(network: Network) -> dict[Tensor, Tensor]:
     pixel by pixel, its channels in their order, and nobody reads it afterwards.
     """
     readers, pairs = consumers(network), {}
-    states = {state.before for state in network.states}
+    states = {state.before.tensor for state in network.states}
     for layer in network.layers:
         output = layer.output
         whole = layer.first == 0 and layer.channels == output.channels

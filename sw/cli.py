@@ -79,6 +79,9 @@ def compile(
     calibrate: Annotated[
         Path | None, typer.Option(help=".npz with inputs (key x) in the model's units.")
     ] = None,
+    check: Annotated[
+        bool, typer.Option(help="Compare the image with PyTorch, every layer, on a few inputs.")
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Quantise (if in float), schedule and encode a model; zeros in its weights are the pruning."""
@@ -101,7 +104,7 @@ def compile(
     found, notes = load_model(model, calibrated=data is not None)
     for note in notes:
         warnings.warn(f"{model}: {note}", SecateurWarning, stacklevel=1)
-    image = api.compile(found, target=chosen, calibration=data)
+    image = api.compile(found, target=chosen, calibration=data, check=check)
     image.save(output)
     emit(summary(image) | {"output": str(output)}, as_json, show_summary)
 

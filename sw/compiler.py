@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from secateur import dataflow
 from secateur.certificate import Certificate, certify
 from secateur.choose import LayerPlan
 from secateur.copying import copy_layer
@@ -32,7 +33,7 @@ def with_result_layer(network: Network) -> Network:
     last = network.layers[-1:] == writers
     if last and not read:
         return network
-    copy = copy_layer(output, f"{output.name}.result")
+    copy = copy_layer(output.all, f"{output.name}.result")
     layers = [*network.layers, copy]
     return replace(network, output=copy.output, layers=layers)
 
@@ -49,7 +50,7 @@ def with_own_padding(network: Network) -> Network:
         outside = [(layer, source, reads_outside(source, layer)) for layer, source in reads]
         if len({need.fill for _, _, need in outside if need.any}) < 2:
             continue
-        copy = copy_layer(tensor, f"{tensor.name}.padded")
+        copy = copy_layer(tensor.all, f"{tensor.name}.padded")
         readers = [(layer, source) for layer, source, need in outside if need.any and need.fill]
         layers.insert(layers.index(readers[0][0]), copy)
         for layer, source in readers:
@@ -68,12 +69,13 @@ def compile_network(network: Network, target: Target) -> Image:
 
     Raises
     ------
-    SecateurError : an accumulator could overflow, the tensors do not fit the banks, or the image
-        does not fit the weight memory
+    SecateurError : an accumulator could overflow, the tensors do not fit the banks, the image does
+        not fit the weight memory, or (a fault of Secateur) a layer would read another value
     """
-    network = runnable(network)
-    certificates = certify(network)
-    planned = plan(network, target.geometry)
+    placed = runnable(network)
+    certificates = certify(placed)
+    planned = plan(placed, target.geometry)
+    dataflow.check(network, planned)
     encoded = encode(planned)
     return Image(encoded.words, _metadata(planned, encoded, certificates, target))
 
@@ -202,7 +204,7 @@ def _metadata(
         "input": _tensor(planned.layouts[network.input]),
         "output": _tensor(planned.result)
         | {"features": list(network.features), "m": result_walk(planned).tolist()},
-        "states": [state.before.name for state in planned.network.states],
+        "states": [state.before.tensor.name for state in planned.network.states],
         "every_step": planned.network.every_step,
         "tensors": [_tensor(layout) for layout in [*planned.layouts.values(), planned.result]],
         "layers": layers,

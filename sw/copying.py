@@ -1,4 +1,4 @@
-"""A layer that copies a tensor."""
+"""A layer that copies channels."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ from dataclasses import replace
 
 import numpy as np
 
-from secateur.ir import Layer, Source, Tensor
+from secateur.ir import Layer, Part, Source
 
 
-def copy_layer(tensor: Tensor, name: str, output: Tensor | None = None, first: int = 0) -> Layer:
-    """A layer that writes the codes of ``tensor`` to a tensor of its own, or to ``output`` as many
-    of its channels as that has, from ``first`` on."""
-    count = tensor.channels if output is None else output.channels
-    none = np.zeros(count, dtype=np.int64)
+def copy_layer(part: Part, name: str, to: Part | None = None) -> Layer:
+    """A layer that writes the codes of ``part`` to ``to``, or else to a tensor of its own."""
+    tensor = part.tensor
+    if to is None:
+        to = replace(tensor, name=name, channels=part.channels, slices=[]).all
+    none = np.zeros(part.channels, dtype=np.int64)
+    ones = np.ones((part.channels, 1, 1), dtype=np.int64)
     low, high = (-128, 127) if tensor.signed else (0, 255)
-    if output is None:
-        output = replace(tensor, name=name, slices=[tensor.channels])
     return Layer(
         name=name,
         kind="copy",
-        sources=[Source(tensor, "lanewise", np.ones((count, 1, 1), dtype=np.int64), first=first)],
-        output=output,
+        sources=[Source(tensor, "lanewise", ones, first=part.first)],
+        output=to.tensor,
         bias=none,
         shift=none.copy(),
         low=low,
         high=high,
+        first=to.first,
     )

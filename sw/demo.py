@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.progress import Progress
 
 from secateur import demo_model
+from secateur.agreement import check_image
 from secateur.compiler import compile_network
 from secateur.errors import SecateurError
 from secateur.files import write_verilog
@@ -18,7 +18,6 @@ from secateur.image import Image, write_atomically
 from secateur.inspect import summary
 from secateur.lower import lower
 from secateur.quantise import Graph, quantize
-from secateur.reference import reference
 from secateur.target import Target
 
 TARGET = "8x8"
@@ -61,15 +60,16 @@ def run_demo(folder: Path, seed: int, progress: Progress) -> dict[str, Any]:
     target = Target.load(TARGET)
     test_x, labels = images.test_x, images.test_y.numpy()
     shown = test_x[:: len(test_x) // SIMULATED][:SIMULATED]
-    accuracy, compiled = {}, {}
+    accuracy, compiled, layers = {}, {}, 0
     for name, graph in (("dense", dense), ("pruned", pruned)):
-        image = compile_network(lower(graph), target)
+        lowered = lower(graph)
+        image = compile_network(lowered, target)
+        layers += check_image(image, graph, shown, lowered)
         image.save(folder / f"{name}.sec")
         compiled[name] = image
         outputs = api.run(image, test_x.numpy(), bar(f"golden, {name}", len(test_x)))
         _check_results(graph, test_x, outputs.values)
         accuracy[name] = float((outputs.values.argmax(axis=1) == labels).mean())
-    layers = _check_layers(pruned, compiled["pruned"], shown)
     task = progress.add_task("Verilator, every layer", total=None)
     simulated = api.simulate(compiled["pruned"], shown.numpy())
     progress.update(task, total=1, completed=1)
@@ -100,18 +100,6 @@ def _check_results(graph: Graph, x: torch.Tensor, values: Any) -> None:
     different = int((expected != values).any(axis=1).sum())
     if different:
         raise SecateurError(f"golden differs from PyTorch on {different} of {len(x)} images")
-
-
-def _check_layers(graph: Graph, image: Image, x: torch.Tensor) -> int:
-    """Compare all layers of golden and PyTorch; returns how many were compared."""
-    from secateur import api
-
-    expected, compared = reference(graph, x), 0
-    for name, codes in api.layer_codes(image, x.numpy()):
-        if not np.array_equal(codes, expected[name]):
-            raise SecateurError(f"layer {name}: golden differs from PyTorch")
-        compared += len(x)
-    return compared
 
 
 def _rows(

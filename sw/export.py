@@ -205,6 +205,12 @@ def leave_to_host(gm: GraphModule) -> None:
     gm.recompile()
 
 
+def input_node(gm: GraphModule) -> torch.fx.Node:
+    """The node of the input; in the graph of a step, of the step's."""
+    found: torch.fx.Node = next(node for node in gm.graph.nodes if node.op == "placeholder")
+    return found
+
+
 def output_node(gm: GraphModule) -> torch.fx.Node:
     """The node of the output; in the graph of a step, of the first one."""
     return output_nodes(gm)[0]

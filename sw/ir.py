@@ -37,6 +37,11 @@ class Tensor:
         if not self.slices:
             self.slices = [self.channels]
 
+    @property
+    def all(self) -> Part:
+        """All channels."""
+        return Part(self, 0, self.channels)
+
 
 @dataclass(eq=False)
 class Source:
@@ -71,6 +76,11 @@ class Source:
     @property
     def count(self) -> int:
         return int(self.weight.shape[1 if self.mode == "broadcast" else 0])
+
+    @property
+    def part(self) -> Part:
+        """What is read."""
+        return Part(self.tensor, self.first, self.count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,20 +121,42 @@ class Layer:
         return int(self.bias.shape[0])
 
     @property
+    def part(self) -> Part:
+        """What is written."""
+        return Part(self.output, self.first, self.channels)
+
+    @property
     def signed(self) -> bool:
         """Whether the codes that ``low`` and ``high`` bound are signed."""
         return self.output.signed if self.table is None else self.table.signed
 
 
+@dataclass(frozen=True)
+class Part:
+    """Channels ``first .. first + channels`` of a tensor, whole slices."""
+
+    tensor: Tensor
+    first: int
+    channels: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is all of its tensor."""
+        return self.channels == self.tensor.channels
+
+    def meets(self, other: Part) -> bool:
+        """Whether both have a channel in common."""
+        ends = self.first + self.channels, other.first + other.channels
+        return self.tensor is other.tensor and self.first < ends[1] and other.first < ends[0]
+
+
 @dataclass(frozen=True, eq=False)
 class State:
-    """A tensor that an inference finds, zero at first, and what it leaves for the next: the
-    channels of ``after`` from ``first`` on, whole slices. Where both are one tensor, the layers
-    write it in place."""
+    """What an inference finds, zero at first, and what it leaves for the next. All states of a
+    network change at once, when it ends; where both are the same part, the layers write it."""
 
-    before: Tensor
-    after: Tensor
-    first: int = 0
+    before: Part
+    after: Part
 
 
 @dataclass(eq=False)

@@ -79,36 +79,36 @@ class _Lowering:
                 self._visit(node)
         self._check_complete(active)
         result = output_node(self.gm)
-        if result not in self.values or self.input is None:
+        if self.input is None:
+            raise refuse(result, "the output does not depend on the input", "give it to a layer")
+        if result not in self.values:
             raise refuse(result, "the output is not quantised", REQUANTISE)
         value = self.values[result]
-        stores = Stores()
-        if value.store.parent or value.store.parts or value.store is self.input:
-            raise refuse(
-                result,
-                "the output is the input or a concatenation",
-                "return the output of a layer; a 1x1 convolution may be the last",
-            )
-        tensor = stores.tensor(value.store)
+        store, stores = value.store, Stores()
+        if store is self.input:
+            raise refuse(result, "the output is the input", "return the output of a layer")
+        if store.parent or store.parts:
+            store = self._copied(store, result)  # results come from one layer
+        tensor = stores.tensor(store)
         shape: tuple[int, ...] = (tensor.channels, tensor.height, tensor.width)
         if is_call(result, VIEW) and len(cast(list[int], result.args[1])) == 3:
             shape = (tensor.channels, tensor.width)  # a signal
         names: set[str] = set()
         states = []
         for before, after in state_pairs(self.gm):
-            if before not in self.states or after not in self.values:
-                raise refuse(after, "a state that is not quantised or not used", REQUANTISE)
-            states.append((self.states[before], self.values[after].store))
+            if before not in self.states:
+                raise SecateurError(f"state {before.name!r} is never read; remove it")
+            if after not in self.values:
+                raise refuse(after, "a state that is not quantised", REQUANTISE)
+            stored = (self.states[before], self.values[after].store)
+            states.append(State(*(stores.part(store) for store in stored)))
         return Network(
             input=stores.tensor(self.input),
             output=tensor,
             layers=[_finish(draft, stores, names) for draft in self.layers],
             features=(int(np.prod(shape)),) if value.flat else shape,
             source_hash=source_hash(self.gm),
-            states=[
-                State(stores.tensor(before), stores.tensor(after), after.first())
-                for before, after in states
-            ],
+            states=states,
         )
 
     def _visit(self, node: Node) -> None:
@@ -123,11 +123,23 @@ class _Lowering:
             self._max_pool(node)
         elif is_call(node, CAT):
             parts = cast(list[Node], node.args[0])
-            self.values[node] = concatenate(node, [self._value(p, node) for p in parts])
+            values = [self._value(part, node) for part in parts]
+            self.values[node] = concatenate(node, values, self._copied)
         elif is_call(node, FLATTEN):
             self.values[node] = Value(self._value(cast(Node, node.args[0]), node).store, True)
         elif is_call(node, VIEW):
             self._view(node)
+
+    def _copied(self, store: Store, reader: Node) -> Store:
+        """A copy of a store, for a reader that wants it elsewhere."""
+        name = f"{store.name}.{reader.name}"
+        copy = Store(name, store.channels, store.height, store.width, store.scale)
+        ones = np.ones((store.channels, 1, 1), np.int64)
+        source = DraftSource(store, "lanewise", ones, PLAIN)
+        none = np.zeros(store.channels, np.int64)
+        low, high = store.scale.low, store.scale.high
+        self.layers.append(DraftLayer("copy", [source], copy, none, none, low, high, [], False))
+        return copy
 
     def _value(self, node: Node, user: Node) -> Value:
         if is_call(node, PAD):
@@ -139,9 +151,11 @@ class _Lowering:
     def _quantise(self, node: Node) -> None:
         source, scale = cast(Node, node.args[0]), scale_of(node)
         if source.op == "placeholder" and source in {before for before, _ in state_pairs(self.gm)}:
-            channels = shape_of(source)[0]
-            self.states[source] = Store(source.name, channels, 1, 1, scale)
-            self.values[node] = Value(self.states[source], True)
+            state = Store(source.name, shape_of(source)[0], 1, 1, scale)
+            state = self.states.setdefault(source, state)
+            if state.scale != scale:
+                raise refuse(node, "a state has two scales", REQUANTISE)
+            self.values[node] = Value(state, True)
         elif source.op == "placeholder":
             shape = shape_of(source)
             channels, height, width = (shape[0], 1, *shape[1:], 1)[:3] if len(shape) < 3 else shape
@@ -292,8 +306,11 @@ def _name(draft: DraftLayer, names: set[str]) -> str:
 
     An average has become a convolution, whose name would mislead.
     """
-    node = next(n for n in draft.nodes if not is_call(n, PAD))
-    base = path_of(node) or ("average" if draft.kind == "avgpool" else node.name)
+    if not draft.nodes:  # a copy
+        base = draft.output.name
+    else:
+        node = next(n for n in draft.nodes if not is_call(n, PAD))
+        base = path_of(node) or ("average" if draft.kind == "avgpool" else node.name)
     name, count = base, 1
     while name in names:
         count += 1

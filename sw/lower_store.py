@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch.fx import Node
 
 from secateur.graph import argument, refuse
-from secateur.ir import Tensor
+from secateur.ir import Part, Tensor
 
 REQUANTISE = "requantise with secateur.quantize"
 
@@ -34,7 +35,7 @@ class Store:
     scale: Scale
     parent: Store | None = None
     parts: list[Store] = field(default_factory=list)
-    fixed: bool = False  # written by the host: its place cannot be chosen
+    fixed: bool = False  # written by the host: nothing can lie beside it
 
     def root(self) -> Store:
         return self if self.parent is None else self.parent.root()
@@ -78,6 +79,10 @@ class Stores:
             )
         return self._tensors[root]
 
+    def part(self, store: Store) -> Part:
+        """Where a store lies."""
+        return Part(self.tensor(store), store.first(), store.channels)
+
 
 def scale_of(node: Node) -> Scale:
     """Scale of a ``quantize_per_tensor`` or ``dequantize_per_tensor`` node.
@@ -104,12 +109,12 @@ def exponent_of(node: Node, scale: float) -> int:
     return exponent - 1
 
 
-def concatenate(node: Node, values: list[Value]) -> Value:
-    """A store whose parts are those of ``values``; no data moves.
+def concatenate(node: Node, values: list[Value], copied: Callable[[Store, Node], Store]) -> Value:
+    """A store whose parts are those of ``values``; no data moves but that of parts which have their
+    place elsewhere: these are ``copied``.
 
     Raises SecateurError if the parts cannot be placed beside each other.
     """
-    copy = "put a 1x1 convolution before the concatenation"
     stores = [v.store for v in values]
     head = stores[0]
     if any(v.flat and (v.store.height, v.store.width) != (1, 1) for v in values):
@@ -126,11 +131,9 @@ def concatenate(node: Node, values: list[Value]) -> Value:
         if len(stores) == len(outer.parts):
             return Value(outer, values[0].flat)
         stores = [outer, *stores[len(outer.parts) :]]
-    for store in stores:
-        if store.fixed:
-            raise refuse(node, "concatenates the network's input", copy)
-        if store.parent is not None or stores.count(store) > 1:
-            raise refuse(node, f"concatenates {store.name}, which has its place elsewhere", copy)
+    for index, store in enumerate(stores):
+        if store.fixed or store.parent is not None or store in stores[:index]:
+            stores[index] = copied(store, node)
     channels = sum(s.channels for s in stores)
     low, high = min(s.scale.low for s in stores), max(s.scale.high for s in stores)
     scale = Scale(head.scale.exponent, head.scale.signed, low, high)

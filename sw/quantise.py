@@ -15,7 +15,7 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, 
 from secateur.bias import write_biases
 from secateur.canonical import canonicalise
 from secateur.errors import SecateurError
-from secateur.export import check_model, export, is_converted, leave_to_host
+from secateur.export import check_model, export, input_node, is_converted, leave_to_host
 from secateur.harmonise import harmonise
 from secateur.observe import ActivationFakeQuantize, PowerOfTwo
 from secateur.quantiser import SecateurQuantizer
@@ -180,8 +180,7 @@ def _run(graph: GraphModule, batch: torch.Tensor) -> None:
 
 def _parts(graph: GraphModule, batch: torch.Tensor) -> Iterator[torch.Tensor]:
     """A batch, cut or repeated to the size that a fixed-batch graph wants."""
-    placeholder = next(n for n in graph.graph.nodes if n.op == "placeholder")
-    shape = placeholder.meta["val"].shape
+    shape = input_node(graph).meta["val"].shape
     if tuple(batch.shape[1:]) != tuple(int(n) for n in shape[1:]):
         raise SecateurError(
             f"calibration: samples of shape {tuple(batch.shape[1:])}, the model takes "

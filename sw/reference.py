@@ -10,7 +10,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Interpreter, Node
 
 from secateur.errors import SecateurError
-from secateur.export import module_of
+from secateur.export import input_node, module_of
 from secateur.ir import Ints, Network, Tensor
 from secateur.lower import lower
 from secateur.match import is_dequantise
@@ -57,12 +57,12 @@ def _codes(
     gm: GraphModule, inputs: tuple[torch.Tensor, ...], network: Network
 ) -> tuple[dict[str, Ints], Any]:
     """Codes by name, and what the graph returns."""
-    placeholder = next(n for n in gm.graph.nodes if n.op == "placeholder")
+    placeholder = input_node(gm)
     first = next(u for q in placeholder.users for u in q.users if is_dequantise(u))
     wanted: dict[str, tuple[str, Tensor, int]] = {
         network.input.name: (first.name, network.input, network.input.channels)
     }
-    for layer in network.layers:
+    for layer in (layer for layer in network.layers if layer.nodes):  # a copy stands for none
         wanted[layer.name] = (layer.nodes[-1], layer.output, layer.channels)
     recorder = _Recorder(gm, {node for node, _, _ in wanted.values()})
     batch, count = placeholder.meta["val"].shape[0], inputs[0].shape[0]

@@ -37,7 +37,8 @@ def _lives(network: Network) -> dict[Tensor, tuple[int, int]]:
         lives[layer.output] = (begin, step)
         for source in layer.sources:
             lives[source.tensor] = (lives.get(source.tensor, (0, 0))[0], step)
-    return lives | {state.before: (0, len(network.layers) + 1) for state in network.states}
+    always = (0, len(network.layers) + 1)
+    return lives | {state.before.tensor: always for state in network.states}
 
 
 def plan(network: Network, geometry: Geometry, dense: bool = False) -> Plan:

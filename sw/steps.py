@@ -205,13 +205,14 @@ def _without_time(gm: GraphModule) -> GraphModule:
             continue
         if node.target is aten.sym_size.int:
             continue
-        if is_call(node, aten.stack.default) and len(sources) > 1:  # the states of several layers
-            stacks[node] = sources
+        listed = cast(list[Node], node.args[0]) if is_call(node, CAT, aten.stack.default) else []
+        if is_call(node, aten.stack.default) and len(listed) > 1:  # the states of several layers
+            stacks[node] = [flat[part] for part in listed]
             continue
         if is_call(node, aten.select.int) and node.args[0] in stacks and node.args[1] == 0:
             flat[node] = stacks[node.args[0]][node.args[2]]
             continue
-        if node.target in _RESHAPES or (is_call(node, CAT) and len(sources) == 1):
+        if node.target in _RESHAPES or (is_call(node, CAT) and len(listed) == 1):
             if len(sources) != 1 or width(node) != width(node.all_input_nodes[0]):
                 raise refuse(node, "mixes time steps or features", "work on one time step")
             flat[node] = sources[0]

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur.agreement import check_image, some_inputs
 from secateur.compiler import compile_network
 from secateur.errors import SecateurError
 from secateur.image import Image, load
@@ -364,7 +365,9 @@ class Stages:
         self._fit(f"qat {name}", prepared, self.recipe.qat)
         prepared.eval()
         graph = finalise(prepared)
-        image = compile_network(lower(graph), target or self.target)
+        network = lower(graph)
+        image = compile_network(network, target or self.target)
+        check_image(image, graph, some_inputs(graph, network, self._calibration()), network)
         check = check_masks(image, graph, model)
         image.save(self.folder / f"{name}.sec")
         outputs = image_logits(image, self.split.test_x)

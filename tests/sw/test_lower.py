@@ -33,7 +33,8 @@ def check(graph: GraphModule, x: torch.Tensor) -> Network:
     expected = reference(graph, x, network)
     found = evaluate(network, expected[network.input.name])
     for layer in network.layers:
-        np.testing.assert_array_equal(found[layer.name], expected[layer.name], layer.name)
+        if layer.kind != "copy":  # a copy stands for no layer of the model
+            np.testing.assert_array_equal(found[layer.name], expected[layer.name], layer.name)
     last = network.layers[-1]
     assert last.output is network.output
     values = np.ldexp(found[last.name], network.output.exponent).reshape(-1, *network.features)

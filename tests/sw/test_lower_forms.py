@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from secateur.errors import SecateurWarning
 from secateur.quantise import quantize
-from tests.pipeline import build, check_image, compile_for, target
+from tests.pipeline import Built, build, check_image, compile_for, target
 
 SHAPE = (3, 8, 8)
 with torch.random.fork_rng(devices=[]):
@@ -23,6 +23,7 @@ with torch.random.fork_rng(devices=[]):
     POINT = nn.Conv2d(3, 4, 1)
     WIDE = nn.Conv2d(4, 4, 3, padding=2, dilation=2)
     MIX = nn.Conv2d(8, 2, 1)
+    SEVEN = nn.Conv2d(7, 2, 1)
     DENSE = nn.Linear(4, 3)
 
 ONES = torch.ones(4, 3, 1, 1)
@@ -39,6 +40,28 @@ FORMS: dict[str, tuple[Callable[[Tensor], Tensor], Forms]] = {
     "concat": (
         lambda x: MIX(torch.concat([CONV(x), POINT(x)], 1)),
         [("conv", [B]), ("conv", [B]), ("conv", [B])],
+    ),
+    "the input in a concatenation": (
+        lambda x: SEVEN(torch.cat([x, CONV(x)], 1)),
+        [("copy", [L]), ("conv", [B]), ("conv", [B])],
+    ),
+    "a tensor twice in a concatenation": (
+        lambda x: (lambda y: MIX(torch.cat([y, y], 1)))(CONV(x)),
+        [("conv", [B]), ("copy", [L]), ("conv", [B])],
+    ),
+    "a tensor in two concatenations": (
+        lambda x: (lambda y, z: MIX(torch.cat([y, z], 1)) + MIX(torch.cat([z, y], 1)))(
+            CONV(x), POINT(x)
+        ),
+        [("conv", [B]), ("conv", [B]), ("copy", [L]), ("copy", [L]), ("conv", [B, B])],
+    ),
+    "a concatenation as the output": (
+        lambda x: torch.cat([CONV(x), POINT(x)], 1),
+        [("conv", [B]), ("conv", [B]), ("copy", [L])],
+    ),
+    "a part of a concatenation as the output": (
+        lambda x: (lambda y: (MIX(torch.cat([y, POINT(x)], 1)), y)[1])(CONV(x)),
+        [("conv", [B])],
     ),
     "squeeze": (
         lambda x: DENSE(F.adaptive_avg_pool2d(CONV(x), 1).squeeze()),
@@ -159,11 +182,15 @@ FORMS: dict[str, tuple[Callable[[Tensor], Tensor], Forms]] = {
 def test_form(name: str) -> None:
     function, expected = FORMS[name]
     model = Call(function).eval()
-    model.parts = nn.ModuleList([CONV, POINT, WIDE, MIX, DENSE])
+    model.parts = nn.ModuleList([CONV, POINT, WIDE, MIX, SEVEN, DENSE])
     graph = quantize(model, random_input(1, SHAPE, 8))
     network = check(graph, random_input(5, SHAPE, 3))
     found = [(layer.kind, [s.mode for s in layer.sources]) for layer in network.layers]
     assert sorted(found) == sorted(expected)
+    if ("copy", [L]) in expected:
+        to = target(4, 3)
+        built = Built(graph, network, random_input(5, SHAPE, 3))
+        assert check_image(built, compile_for(built, to), to.geometry) > 0
 
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -161,19 +161,6 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
     "pad last": (call(lambda x: F.pad(x, (1, 0, 0, 0))), MAPS, "padding that", "pad only"),
     "cat rows": (call(lambda x: torch.cat([x, F.relu(x)], 2)), MAPS, "another dimension", "dim=1"),
     "layer norm": (call(lambda x: F.layer_norm(x, x.shape[1:])), MAPS, "layer_norm", "BatchNorm2d"),
-    "cat twice": (call(lambda x: torch.cat([x, x], 1)), MAPS, "place elsewhere", "1x1 convolution"),
-    "cat input": (
-        Call(lambda x: torch.cat([x, F.relu(x)], 1)),
-        MAPS,
-        "the network's input",
-        "1x1 convolution",
-    ),
-    "cat last": (
-        call(lambda x: torch.cat([F.relu(x), F.relu(x)], 1)),
-        MAPS,
-        "a concatenation",
-        "1x1 convolution may be the last",
-    ),
     "cat flat": (
         call(lambda x: torch.cat([x.flatten(1), F.relu(x).flatten(1)], 1)),
         MAPS,

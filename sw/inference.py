@@ -1,0 +1,208 @@
+"""Run an image: inputs into the golden interpreter or hardware, results out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from secateur import host
+from secateur import image as images
+from secateur.errors import SecateurError
+from secateur.image import Image
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Results of a batch: ``codes`` (batch, ...) int8 or uint8, ``values`` float32, and the cycles
+    of one inference. Of sequences, an inference is a step; codes are those of the last one, or
+    (batch, steps, ...) if the model returns all."""
+
+    codes: Array
+    values: npt.NDArray[np.float32]
+    cycles: int
+
+
+class Runner(Protocol):
+    """Hardware that holds an image."""
+
+    def restart(self) -> None:
+        """Forget all but the image."""
+
+    def run(self, inputs: bytes, beats: int) -> tuple[bytes, int]:
+        """Result words and cycles of one inference."""
+
+
+def load(path: Path | str, key: Path | str | None = None) -> Image:
+    """Read an image file; with ``key``, a public Ed25519 key in PEM, only a signed one.
+
+    Raises
+    ------
+    SecateurError : the file is missing or damaged; its program is refused, or is not what its
+        metadata say; with ``key``, unsigned or signed by another
+    """
+    from secateur import signing
+
+    image = images.load(path) if key is None else signing.load(path, key)
+    program_of(image)
+    return image
+
+
+def program_of(image: Image) -> Any:
+    """The decoded image: what its metadata say of the program is so."""
+    from secateur.sim import golden
+
+    if not isinstance(image, Image):
+        given = repr(image) if isinstance(image, str | Path) else type(image).__name__
+        raise SecateurError(
+            f"image must be an Image, not {given}; secateur.load reads files, secateur.compile "
+            f"makes one of a model"
+        )
+    again = "compile the model again"
+    try:
+        program = golden.parse(image.stream, image.geometry)
+    except golden.ImageError as error:
+        raise SecateurError(f"{image.name}: the program is refused: {error}; {again}") from None
+    if image.metadata:
+        layers, output = image.metadata["layers"], image.metadata["output"]
+        for key, says, has in (
+            ("input.words", image.metadata["input"]["words"], program.input_words),
+            ("output.m", output["m"], golden.result_words(program).tolist()),
+            (
+                "layers.rows",
+                [meta["rows"] for meta in layers],
+                [len(x.rows) for x in program.layers],
+            ),
+        ):
+            if says != has:
+                counts = [len(x) if isinstance(x, list) else x for x in (says, has)]
+                raise SecateurError(
+                    f"{image.name}: its metadata: {key} is not the program's ({counts[0]}, "
+                    f"expected {counts[1]}); {again}"
+                )
+    return program
+
+
+def _check_inputs(x: object) -> None:
+    """Refuse what is no array with samples first."""
+    if not isinstance(x, np.ndarray):
+        raise SecateurError(
+            f"input 'x' must be a NumPy array, not {type(x).__name__}; give np.asarray(x)"
+        )
+    if x.ndim == 0 or len(x) == 0:
+        raise SecateurError(f"input 'x' has shape {x.shape}; give samples first, at least one")
+
+
+def input_words(image: Image, x: Array) -> tuple[npt.NDArray[np.uint8], int]:
+    """Input words of all inferences, and the inferences of a sequence."""
+    _check_inputs(x)
+    if "input" not in image.metadata:
+        raise SecateurError(f"{image.name}: has no metadata, so its input layout is unknown")
+    meta, steps = image.metadata["input"], 1
+    if image.metadata.get("states"):
+        if x.ndim != 3 or x.shape[1] == 0 or x.shape[2] != meta["channels"]:
+            raise SecateurError(
+                f"input 'x' has shape {tuple(x.shape)}, the model takes sequences "
+                f"(batch, steps, {meta['channels']})"
+            )
+        steps, x = x.shape[1], x.reshape(-1, x.shape[2])
+    return host.pack(host.to_codes(x, meta), meta, image.n), steps
+
+
+def outputs_of(image: Image, words: npt.NDArray[np.uint8], steps: int, cycles: int) -> Outputs:
+    """The outputs that are in result words (inferences, beats, N)."""
+    meta = image.metadata["output"]
+    codes = host.result_codes(words, meta)
+    if image.metadata.get("states"):
+        codes = codes.reshape(-1, steps, *codes.shape[1:])
+        codes = codes if image.metadata["every_step"] else codes[:, -1]
+    return Outputs(codes, host.to_floats(codes, meta), cycles)
+
+
+def run(
+    image: Image, x: Array, progress: Callable[[int], None] | None = None, batch: int = 256
+) -> Outputs:
+    """Run inputs through the golden interpreter.
+
+    Parameters
+    ----------
+    image : the image
+    x : (batch, C, H, W), (batch, C, L) or (batch, C), of a recurrent model (batch, steps, F):
+        floats in the model's units, or int8/uint8 codes
+    progress : called with the images done so far
+    batch : images between two calls of ``progress``
+
+    Raises
+    ------
+    SecateurError : the inputs do not fit the model, or the image is damaged
+    """
+    from secateur.sim import golden
+
+    _check_inputs(x)
+    program, parts, cycles, done = program_of(image), [], 0, 0
+    for begin in range(0, len(x), batch):
+        packed, steps = input_words(image, x[begin : begin + batch])
+        result = golden.run(program, packed, trace=False, steps=steps)
+        parts.append(result.results)
+        cycles, done = result.cycles, done + len(packed) // steps
+        if progress is not None:
+            progress(done)
+    return outputs_of(image, np.concatenate(parts), steps, cycles)
+
+
+def run_on(
+    image: Image, x: Array, device: Runner, progress: Callable[[int], None] | None = None
+) -> tuple[Outputs, list[int]]:
+    """Run inputs on hardware that holds the image; outputs, and the cycles of every inference.
+
+    Parameters
+    ----------
+    image, x, progress : as for ``run``
+    device : a ``secateur.boards.device.Device``, or what does the same
+
+    Raises
+    ------
+    SecateurError : the inputs do not fit the model
+    """
+    packed, steps = input_words(image, x)
+    beats = len(image.metadata["output"]["m"])
+    words, cycles = list[bytes](), list[int]()
+    for index, inputs in enumerate(packed):
+        if index == 0 or (image.metadata.get("states") and index % steps == 0):
+            device.restart()
+        result, count = device.run(inputs.tobytes(), beats)
+        words.append(result)
+        cycles.append(count)
+        if progress is not None:
+            progress((index + 1) // steps)
+    results = np.frombuffer(b"".join(words), np.uint8).reshape(len(packed), beats, image.n)
+    return outputs_of(image, results, steps, max(cycles)), cycles
+
+
+def traced(image: Image, x: Array) -> tuple[Outputs, Iterator[tuple[str, npt.NDArray[np.int64]]]]:
+    """Outputs, and name and codes (batch, C, H, W) of every layer, from the golden interpreter; of
+    sequences (batch * steps, C, H, W)."""
+    from secateur.sim import golden
+
+    packed, steps = input_words(image, x)
+    result = golden.run(program_of(image), packed, steps=steps)
+    tensors = {tensor["name"]: tensor for tensor in image.metadata["tensors"]}
+
+    def layers() -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
+        for trace, meta in zip(result.layers, image.metadata["layers"], strict=True):
+            tensor = tensors[meta["output"]]
+            codes = host.unpack(trace.m, trace.codes, tensor, meta["first"], meta["channels"])
+            yield meta["name"], codes
+
+    return outputs_of(image, result.results, steps, result.cycles), layers()
+
+
+def layer_codes(image: Image, x: Array) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
+    """Name and codes of every layer, as ``traced``."""
+    return traced(image, x)[1]
