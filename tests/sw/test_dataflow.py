@@ -56,7 +56,7 @@ def test_right_plans_pass(delay: Network, residual: Network) -> None:
 def test_states_moved_in_the_wrong_order(delay: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits: the new first state is there before the second has taken the old one."""
     monkeypatch.setattr(states, "_readers", lambda state, waiting: [])
-    with pytest.raises(SecateurError, match="^(layer|state) .* which is overwritten before"):
+    with pytest.raises(SecateurError, match=r"^(layer|state) .* which is overwritten before"):
         dataflow.check(delay, planned(delay))
 
 
@@ -74,7 +74,7 @@ def test_a_state_that_is_not_left(delay: Network) -> None:
     first, second = (state.before for state in found.network.states)
     copy = copy_layer(first, "wrong", second)
     network = replace(found.network, layers=[*found.network.layers, copy])
-    with pytest.raises(SecateurError, match="^state 'states_1' would not get"):
+    with pytest.raises(SecateurError, match=r"^state 'states_1' would not get"):
         dataflow.check(delay, replace(found, network=network))
 
 
@@ -82,7 +82,7 @@ def test_another_state_taken_for_it(delay: Network) -> None:
     found = planned(delay)
     a, b = delay.states
     crossed = replace(delay, states=[State(a.before, b.after), State(b.before, a.after)])
-    with pytest.raises(SecateurError, match="^state 'states_0' would not get"):
+    with pytest.raises(SecateurError, match=r"^state 'states_0' would not get"):
         dataflow.check(crossed, found)
 
 
