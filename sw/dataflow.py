@@ -4,8 +4,8 @@ Three things could break that: a state written while somebody still wants its ol
 two tensors that share words while both are alive, and a copy at the wrong place. The network as it
 was lowered names every channel once (nothing in it is written twice). Here the plan is run on these
 names instead of numbers, over the words of the banks: a step begins with the states and nothing
-else, and must end with what they become. So it holds for every step (docs/recurrent.md, "When a state
-changes").
+else, and must end with what they become. So it holds for every step (docs/recurrent.md, "When a
+state changes").
 """
 
 from __future__ import annotations
