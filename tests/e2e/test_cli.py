@@ -38,6 +38,7 @@ class Unsupported(nn.Module):
         return self.up(x)  # type: ignore[no-any-return]
 
 
+RECIPE = Path(__file__).parents[1] / "sw" / "data" / "tiny.toml"
 TOML = "n = 4\np = 3\nweight_words = 1024\nbank_words = 512\n"
 
 
@@ -242,7 +243,7 @@ BAD = [
     ("simulate m.sec --input x.npz --waves no/w.fst", "no/w.fst", "folder does not exist"),
     ("compile damaged.pt2 --calibrate x.npz --target 8x8 -o o.sec", "damaged.pt2", "CRC-32"),
     ("compile os:getcwd --calibrate x.npz --target 8x8 -o o.sec", "os:getcwd", "seed"),
-    ("prune t.toml -o once", "once", "--resume"),
+    (f"prune {RECIPE} -o once", "once", "--resume"),
 ]
 
 

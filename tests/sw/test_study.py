@@ -129,7 +129,7 @@ def test_the_gate_is_for_the_recipe_itself(failing: str, folder: Path, monkeypat
         record = json.loads((place / "record.json").read_text())
         return record | ({"gate": "accuracy fell"} if place.name == failing else {})
 
-    monkeypatch.setattr(study, "run_recipe", again)
+    monkeypatch.setattr(study, "run_held", again)
     ran = CliRunner().invoke(app, ["study", str(STUDY), "-o", str(folder)])
     assert "uniform" in ran.output
     if failing == "recipe-4":
