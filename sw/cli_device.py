@@ -185,4 +185,4 @@ def serve(
             print("a simulated board; Ctrl-C ends it", file=sys.stderr)
             board.wait()
     except verilator.SimulationError as error:
-        raise SecateurError(str(error)) from None
+        raise SecateurError(error.line) from None
