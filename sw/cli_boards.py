@@ -11,6 +11,7 @@ import typer
 
 from secateur.cli_parts import Commands, Json
 from secateur.errors import SecateurError
+from secateur.lock import held
 from secateur.report import show_boards, show_files
 from secateur.terminal import Data, console, emit, plain, progress_console
 
@@ -79,7 +80,7 @@ def build(
 
     stream = None if image is None else load(image)
     geometry = None if target is None else Target.load(target).geometry
-    with messages(), shown() as progress:
+    with held(output), messages(), shown() as progress:
         design = Design(
             board=find(board),
             geometry=geometry,
@@ -105,7 +106,7 @@ def swap(
     from secateur.boards.build import swap as make
 
     stream = load(image)
-    with messages(), shown() as progress:
+    with held(folder), messages(), shown() as progress:
         data = make(folder, stream, str(image), progress=progress)
     emit(data | {"folder": str(folder)}, as_json, show_build)
 

@@ -33,7 +33,7 @@ IN_FOLDER = {
         "top.*", "routed.config", "secateur.bit", "design.json", "report*.json", "report.txt",
         "*.log", "*.part", "build.tcl",
     ),
-    "prune": ("*.json", "*.sec"),
+    "prune": ("*.json", "*.sec", "*.safetensors"),
     "study": ("study.json",),
     "swap": ("secateur.bit", "report.json", "report.txt", "*.log", "*.part"),
     "verilog": ("secateur*", "weights.*"),

@@ -14,6 +14,9 @@ import pytest
 import torch
 from torch import nn
 
+from tests.commands import listed
+from tests.sw.image_files import altered
+
 
 class Small(nn.Module):
     def __init__(self) -> None:
@@ -163,6 +166,7 @@ def test_verilog_and_memory_files(image: Path, secateur, folder: Path) -> None: 
     names = {Path(name).name for name in json.loads(out)["files"]}
     weights = {f"weights.{s}" for s in ("bin", "hex", "coe", "mem", "mif")}
     assert names == {"secateur.v", "secateur.core"} | weights
+    assert listed("verilog", folder / "v")
     raw = (folder / "v/weights.bin").read_bytes()
     assert image.read_bytes().startswith(raw)
     words = [raw[i : i + 5][::-1].hex() for i in range(0, len(raw), 5)]
@@ -183,6 +187,7 @@ def test_verilog_for_a_soc(interface: str, port: str, secateur, folder: Path) ->
     assert names == {
         "secateur.v", "secateur.core", "secateur.h", "secateur.c", "secateur_registers.h",
     }  # fmt: skip
+    assert listed("verilog", folder / "soc")
     assert f" {port};" in (folder / "soc/secateur.v").read_text()
     core = (folder / "soc/secateur.core").read_text()
     assert core.startswith("CAPI=2:\n")
@@ -269,22 +274,6 @@ def test_bad_input_is_one_line(  # type: ignore[no-untyped-def]
     assert set(folder.iterdir()) == before
 
 
-def altered(image: Path, changes: dict[str, object]) -> bytes:
-    """The file with other metadata under a right CRC: values by dotted key, None removes it."""
-    whole = image.read_bytes()
-    size = int.from_bytes(whole[8:12], "little") * (whole[5] + 1)
-    metadata = json.loads(whole[size:-10])
-    for dotted, value in changes.items():
-        inside, (*keys, last) = metadata, dotted.split(".")
-        for key in keys:
-            inside = inside[int(key) if isinstance(inside, list) else key]
-        inside[last] = value
-        if value is None:
-            del inside[last]
-    text = json.dumps(metadata).encode()
-    return whole[:size] + text + f"\n{zlib.crc32(text):08x}\n".encode()
-
-
 WRONG: list[tuple[dict[str, object], str]] = [
     ({"layers": []}, "layers is empty"),
     ({"layers.0.blocks": None}, "layers[0].blocks is missing"),
@@ -334,7 +323,7 @@ def check_refused(secateur, line: str, says: str) -> None:  # type: ignore[no-un
 def test_wrong_metadata_is_one_line(  # type: ignore[no-untyped-def]
     changes: dict[str, object], says: str, image: Path, secateur, folder: Path
 ) -> None:
-    (folder / "c.sec").write_bytes(altered(image, changes))
+    (folder / "c.sec").write_bytes(altered(image.read_bytes(), changes))
     for line in READERS[:2]:
         check_refused(secateur, line, says)
 
@@ -343,7 +332,7 @@ def test_wrong_metadata_is_one_line(  # type: ignore[no-untyped-def]
 def test_every_reader_refuses_wrong_metadata(
     line: str, image: Path, secateur, folder: Path
 ) -> None:  # type: ignore[no-untyped-def]
-    (folder / "c.sec").write_bytes(altered(image, {"layers.0.blocks": None}))
+    (folder / "c.sec").write_bytes(altered(image.read_bytes(), {"layers.0.blocks": None}))
     check_refused(secateur, line, "layers[0].blocks is missing")
 
 
@@ -351,13 +340,13 @@ def test_every_reader_refuses_wrong_metadata(
 def test_metadata_of_another_program(  # type: ignore[no-untyped-def]
     changes: dict[str, object], says: str, image: Path, secateur, folder: Path
 ) -> None:
-    (folder / "c.sec").write_bytes(altered(image, changes))
+    (folder / "c.sec").write_bytes(altered(image.read_bytes(), changes))
     for line in [line for line in READERS if line.split()[0] in ("run", "simulate", "device")][:-1]:
         check_refused(secateur, line, says)
 
 
 def test_metadata_with_more_in_it(image: Path, secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
-    (folder / "c.sec").write_bytes(altered(image, {"more": {"x": 1}}))
+    (folder / "c.sec").write_bytes(altered(image.read_bytes(), {"more": {"x": 1}}))
     for line in READERS[:2]:
         assert secateur(line)[0] == 0
 

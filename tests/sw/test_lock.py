@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from image_files import image_file, random_words
 from rich.progress import Progress
 from typer.testing import CliRunner
 
 from secateur import example
 from secateur.cli import app
+from secateur.cli_boards import build, swap
 from secateur.demo import run_demo
 from secateur.errors import SecateurError
 from secateur.lock import FILE, held, release, take
@@ -44,12 +46,24 @@ run_recipe(load_recipe(Path(sys.argv[2])), Path(sys.argv[3]), progress=progress)
 """
 
 
+#: Only holds the folder.
+HOLD = """
+import sys
+from pathlib import Path
+from secateur.lock import held
+
+with held(Path(sys.argv[3])):
+    print("budget", flush=True)
+    sys.stdin.read()
+"""
+
+
 @contextmanager
-def another(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that runs the tiny recipe in the folder."""
+def another(folder: Path, program: str) -> Iterator[subprocess.Popen[str]]:
+    """A process in the folder."""
     arguments = [str(DATA.parent), str(DATA / "tiny.toml"), str(folder)]
     with subprocess.Popen(
-        [sys.executable, "-c", RUN, *arguments],
+        [sys.executable, "-c", program, *arguments],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None
@@ -60,10 +74,13 @@ def another(folder: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_a_second_run_is_refused_and_takes_over_from_a_dead_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", [HOLD, pytest.param(RUN, marks=pytest.mark.long)])
+def test_a_second_run_is_refused_and_takes_over_from_a_dead_one(
+    program: str, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     command = ["prune", str(DATA / "tiny.toml"), "-o", str(out)]
-    with another(out) as process:
+    with another(out, program) as process:
         before = {path: path.read_bytes() for path in out.iterdir()}
         for extra in ([], ["--resume"], ["--cycles", "1600"]):
             refused = CliRunner().invoke(app, [*command, *extra])
@@ -83,21 +100,25 @@ def test_a_second_run_is_refused_and_takes_over_from_a_dead_one(tmp_path: Path) 
     assert list(out.iterdir()) == []
 
 
-def run_all(folder: Path) -> dict[str, Any]:
+def run_all(folder: Path, image: Path = Path()) -> dict[str, Any]:
     recipe = load_recipe(DATA / "tiny.toml")
     return {
         "a recipe": lambda: run_recipe(recipe, folder),
         "a study": lambda: run_study(load_study(DATA / "tiny-study.toml"), folder),
         "an example": lambda: example.run_example("home", folder, clock_mhz=1.0),
         "the demo": lambda: run_demo(folder, 0, Progress()),
+        "a build": lambda: build("ulx3s-25f", folder),
+        "a swap": lambda: swap(folder, image),
     }
 
 
 @pytest.mark.parametrize("name", run_all(Path()))
 def test_whatever_runs_in_a_folder_holds_it(name: str, tmp_path: Path) -> None:
-    with held(tmp_path), pytest.raises(SecateurError, match="in use by process"):
-        run_all(tmp_path)[name]()
-    assert list(tmp_path.iterdir()) == []
+    out, image = tmp_path / "out", tmp_path / "m.sec"
+    image.write_bytes(image_file(random_words(300, 2, 0), None))
+    with held(out), pytest.raises(SecateurError, match="in use by process"):
+        run_all(out, image)[name]()
+    assert [path.name for path in tmp_path.iterdir()] == ["m.sec"]
 
 
 def test_an_example_is_held_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
