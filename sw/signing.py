@@ -162,11 +162,11 @@ def _private_key(path: Path) -> ed25519.Ed25519PrivateKey:
 
 def _parsed(path: Path, parse: Any, *arguments: Any) -> Any:
     """A key; what cryptography raises at nonsense becomes one line."""
-    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 
     try:
         return parse(*arguments)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):
         raise SecateurError(f"{path}: not an Ed25519 key in PEM") from None
 
 

@@ -57,6 +57,16 @@ def trailed(metadata: bytes) -> bytes:
     return metadata + f"\n{zlib.crc32(metadata):08x}\n".encode()
 
 
+def resealed(stream: bytes) -> bytes:
+    """A stream, header included, whose number of words and CRC-32 are right, if it has any."""
+    words = len(stream) // (stream[5] + 1)
+    stream = stream[: words * (stream[5] + 1)]
+    if len(stream) < 24:
+        return stream
+    blank = stream[:8] + struct.pack("<I", words) + stream[12:20] + bytes(4) + stream[24:]
+    return blank[:20] + struct.pack("<I", zlib.crc32(blank)) + blank[24:]
+
+
 def parts(image: bytes) -> tuple[bytes, dict[str, Any]]:
     """Stream and metadata of a file."""
     size = int.from_bytes(image[8:12], "little") * (image[5] + 1)
