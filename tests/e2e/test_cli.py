@@ -77,6 +77,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (where / "text.sec").write_text("hello")
     np.save(where / "x.npy", x.numpy())
     np.savez(where / "large.npz", x=x.numpy() * 100)
+    np.savez_compressed(where / "wide.npz", x=np.zeros((1 << 19, 4), np.uint8))
     (where / "once").mkdir()
     (where / "once" / "running.json").write_text("{}")
     damage(where / "m.pt2", where / "damaged.pt2")
@@ -249,6 +250,9 @@ BAD = [
     ("compile damaged.pt2 --calibrate x.npz --target 8x8 -o o.sec", "damaged.pt2", "CRC-32"),
     ("compile os:getcwd --calibrate x.npz --target 8x8 -o o.sec", "os:getcwd", "seed"),
     (f"prune {RECIPE} -o once", "once", "--resume"),
+    ("run m.sec --input wide.npz --max-megabytes 1", "wide.npz", "--max-megabytes"),
+    ("simulate m.sec --input wide.npz --max-megabytes 1", "wide.npz", "--max-megabytes"),
+    ("device run m.sec --port no --input wide.npz --max-megabytes 1", "wide.npz", "at most 1 MB"),
 ]
 
 
@@ -290,6 +294,9 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"input.fill": 256}, "input.fill is 256, expected an integer from 0 to 255"),
     ({"input.exponent": 5000}, "input.exponent is 5000"),
     ({"input.position": [0, 1, 1]}, "input: position"),
+    ({"output.features": [1] * 17}, "output.features has 17 entries, expected 0 to 16"),
+    ({"layers.0.sources.0.dilation": [1]}, "dilation has 1 entries, expected 2"),
+    ({"layers.0.bound_cycles": 1e300}, "layers[0].bound_cycles is 1e+300, expected a number"),
     ({"input.words": 4}, "input: pixels of"),
     ({"input.pitch": 1}, "input: pixels of"),
     ({"cycles": 7}, "cycles is 7, the header says"),
