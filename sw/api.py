@@ -176,7 +176,7 @@ def simulate(
             steps=restarts,
         )  # fmt: skip
     except verilator.SimulationError as error:
-        raise SecateurError(str(error)) from None
+        raise SecateurError(error.line) from None
     compared = bench.compare(result, expected, packed)
     mismatches = list(compared.mismatches)
     if stalls == 0 and any(cycles != expected.cycles for cycles in result.cycles):

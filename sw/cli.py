@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.progress import Progress
 
 from secateur.cli_boards import boards
 from secateur.cli_device import device
 from secateur.cli_parts import (
+    Commands,
     ImageFile,
     Json,
     Key,
+    MaxMegabytes,
     arrays,
     bar,
     of_file,
-    progress_console,
     save_outputs,
 )
+from secateur.cli_recipes import recipes
 from secateur.cli_updates import updates
 from secateur.errors import SecateurError, SecateurWarning
-from secateur.report import emit
+from secateur.limits import DEFAULT, Limits
+from secateur.terminal import emit, progress_console
+from secateur.text import printable
 
 INTERRUPTED = 130
 
-app = typer.Typer(
+app = Commands(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Prune, quantise and compile PyTorch models for a sparse MAC array, and run them on it.",
 )
 app.add_typer(boards)
+app.add_typer(recipes)
 app.add_typer(updates)
 app.add_typer(device, name="device")
 Out = Annotated[Path, typer.Option("-o", "--output-file", help="File to write.")]
@@ -48,19 +52,26 @@ def main() -> None:
     """Entry point: bad input is one line on stderr and exit status 1, Ctrl-C status 130."""
     warnings.filterwarnings("ignore")
     warnings.filterwarnings("always", category=SecateurWarning)
-    warnings.showwarning = lambda message, *_, **__: print(f"secateur: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_, **__: say(message)
     for name in ("torchao", "torch", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a name may be anything
     try:
         app(standalone_mode=True)
     except SecateurError as error:
-        print(f"secateur: {error}", file=sys.stderr)
+        say(error)
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as stop:
         if isinstance(stop, SystemExit) and stop.code != INTERRUPTED:  # typer's for Ctrl-C
             raise
-        print("secateur: interrupted", file=sys.stderr)
+        say("interrupted")
         sys.exit(INTERRUPTED)
+
+
+def say(message: object) -> None:
+    """A line on stderr."""
+    print(f"secateur: {printable(message)}", file=sys.stderr)
 
 
 @app.command(
@@ -115,6 +126,7 @@ def run(
     input: Annotated[Path, typer.Option(help=".npz with inputs: floats, or int8/uint8 codes.")],
     output: Annotated[Path | None, typer.Option(help=".npz for codes and values.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first inputs.")] = None,
+    max_megabytes: MaxMegabytes = DEFAULT.megabytes,
     key: Key = None,
     as_json: Json = False,
 ) -> None:
@@ -123,7 +135,7 @@ def run(
     from secateur.report import show_run
 
     loaded = api.load(image, key)
-    x = arrays(input, limit=limit)
+    x = arrays(input, limit=limit, limits=Limits(megabytes=max_megabytes))
     with bar() as progress:
         task = progress.add_task("golden", total=len(x))
         with of_file(input):
@@ -151,6 +163,7 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Seed of the pauses.")] = 0,
     waves: Annotated[Path | None, typer.Option(help="Write waveforms to this .fst file.")] = None,
     rom: Annotated[bool, typer.Option(help="Image in ROM instead of loaded by stream.")] = False,
+    max_megabytes: MaxMegabytes = DEFAULT.megabytes,
     key: Key = None,
     as_json: Json = False,
 ) -> None:
@@ -159,7 +172,7 @@ def simulate(
     from secateur.report import show_simulation
 
     loaded = api.load(image, key)
-    x = arrays(input, limit=limit)
+    x = arrays(input, limit=limit, limits=Limits(megabytes=max_megabytes))
     with progress_console.status("building and running the engine in Verilator"):
         result = api.simulate(loaded, x, stalls=stalls, seed=seed, waves=waves, rom=rom)
     data = {
@@ -235,96 +248,6 @@ def targets(as_json: Json = False) -> None:
     emit({"targets": listed}, as_json, show_targets)
 
 
-@app.command(epilog="Example: secateur demo -o demo-out")
-def demo(
-    output: Annotated[Path, typer.Option("-o", "--output-dir")] = Path("demo-out"),
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    as_json: Json = False,
-) -> None:
-    """Train, prune, quantise, compile and verify a small CNN on MNIST-5k."""
-    from secateur.demo import run_demo
-    from secateur.report import show_demo
-
-    with bar() as progress:
-        data = run_demo(output, seed, progress)
-    emit(data, as_json, show_demo)
-
-
-@app.command(
-    epilog="Example: secateur prune docs/recipes/mnist.toml --cycles 30000 --max-drop 1 -o out"
-)
-def prune(
-    recipe: Annotated[Path, typer.Argument(help="TOML file, see docs/pruning.md.")],
-    output: Annotated[Path, typer.Option("-o", "--output-dir")] = Path("prune-out"),
-    cycles: Annotated[int | None, typer.Option(min=1, help="Cycles of an inference.")] = None,
-    latency: Annotated[float | None, typer.Option(help="Milliseconds, at --clock.")] = None,
-    clock: Annotated[float | None, typer.Option(help="MHz.")] = None,
-    rom: Annotated[int | None, typer.Option(min=1, help="Bytes of the image.")] = None,
-    density: Annotated[float | None, typer.Option(help="Share of the blocks kept.")] = None,
-    max_drop: Annotated[
-        float | None, typer.Option(min=0.0, help="Points of int8 accuracy that may be lost.")
-    ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on where the last run stopped.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Train, prune to a budget, recover, quantise, compile and verify, as a recipe says."""
-    from secateur.pruning.recipe import load_recipe
-    from secateur.pruning.run import run_recipe
-    from secateur.report import show_prune
-
-    budget = {"cycles": cycles, "latency_ms": latency, "clock_mhz": clock}
-    budget |= {"rom_bytes": rom, "density": density}
-    if (output / "running.json").exists() and not resume:
-        raise SecateurError(
-            f"{output}: holds a run already; go on with it by --resume, or choose another folder"
-        )
-    loaded = load_recipe(recipe, budget=budget, max_drop=max_drop)
-    sys.path.insert(0, str(Path.cwd()))  # where the recipe's modules are looked for
-    with bar() as progress:
-        data = run_recipe(loaded, output, resume=resume, progress=stage_bar(progress))
-    emit(data, as_json, show_prune)
-    if data["gate"] is not None:
-        raise SecateurError(data["gate"])
-
-
-@app.command(epilog="Example: secateur example home -o home-out")
-def example(
-    name: Annotated[str, typer.Argument(help="security, home or traffic: docs/examples.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output-dir")] = None,
-    clock: Annotated[float, typer.Option(help="MHz, for latencies.")] = 150.0,
-    as_json: Json = False,
-) -> None:
-    """Run a use on small hardware: train, prune, quantise, compile, simulate, compare."""
-    from secateur.example import run_example
-    from secateur.report import show_example
-
-    folder = Path(f"{name}-out") if output is None else output
-    with bar() as progress:
-        data = run_example(name, folder, clock_mhz=clock, progress=stage_bar(progress))
-    emit(data, as_json, show_example)
-    if data["gate"] is not None:
-        raise SecateurError(data["gate"])
-
-
-@app.command(epilog="Example: secateur study docs/recipes/mnist-study.toml -o out")
-def study(
-    file: Annotated[Path, typer.Argument(help="TOML file, see docs/pruning.md.")],
-    output: Annotated[Path, typer.Option("-o", "--output-dir")] = Path("study-out"),
-    as_json: Json = False,
-) -> None:
-    """Run variants of a recipe with several seeds, side by side; goes on where it was stopped."""
-    from secateur.pruning.study import load_study, run_study
-    from secateur.report import show_study
-
-    loaded = load_study(file)
-    sys.path.insert(0, str(Path.cwd()))  # where the recipe's modules are looked for
-    with bar() as progress:
-        data = run_study(loaded, output, progress=stage_bar(progress))
-    emit(data, as_json, show_study)
-    if data["gate"] is not None:
-        raise SecateurError(data["gate"])
-
-
 @app.command(epilog="Example: secateur energy model.sec --table mine.toml")
 def energy(
     image: ImageFile,
@@ -363,16 +286,3 @@ def compare(
     with progress_console.status("running Vela"):
         data = comparison.compare(loaded, tflite, accelerator or comparison.DEFAULT)
     emit(data | {"image": str(image)}, as_json, show_compare)
-
-
-def stage_bar(progress: Progress) -> Callable[[str, int, int, str], None]:
-    """A bar a stage; every note is printed once, above the bars."""
-    tasks: dict[str, Any] = {}
-
-    def update(stage: str, done: int, total: int, note: str) -> None:
-        if stage not in tasks:
-            tasks[stage] = progress.add_task(stage, total=total)
-        progress.update(tasks[stage], completed=done)
-        progress.console.print(f"{stage} {done}/{total}: {note}", markup=False)
-
-    return update

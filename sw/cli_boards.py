@@ -9,11 +9,13 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli_parts import Json, progress_console
+from secateur.cli_parts import Commands, Json
 from secateur.errors import SecateurError
-from secateur.report import Data, emit, show_boards, show_files
+from secateur.lock import held
+from secateur.report import show_boards, show_files
+from secateur.terminal import Data, console, emit, plain, progress_console
 
-boards = typer.Typer()
+boards = Commands()
 
 #: Seeds that are tried if none is given.
 TRIES = 3
@@ -78,7 +80,7 @@ def build(
 
     stream = None if image is None else load(image)
     geometry = None if target is None else Target.load(target).geometry
-    with messages(), shown() as progress:
+    with held(output), messages(), shown() as progress:
         design = Design(
             board=find(board),
             geometry=geometry,
@@ -104,7 +106,7 @@ def swap(
     from secateur.boards.build import swap as make
 
     stream = load(image)
-    with messages(), shown() as progress:
+    with held(folder), messages(), shown() as progress:
         data = make(folder, stream, str(image), progress=progress)
     emit(data | {"folder": str(folder)}, as_json, show_build)
 
@@ -138,24 +140,26 @@ def shown() -> Iterator[Callable[[str, str], None]]:
     def line(stage: str, note: str) -> None:
         if stage not in seen:
             seen.add(stage)
-            progress_console.print(stage, markup=False)
+            progress_console.print(stage)
 
     if not progress_console.is_terminal:
         yield line
         return
     with progress_console.status("") as status:
-        yield lambda stage, note: status.update(f"{stage} {note}".rstrip())
+        yield lambda stage, note: status.update(plain(f"{stage} {note}".rstrip()))
 
 
 def show_build(data: Data) -> None:
     """The report's text."""
     from secateur.boards.report import to_text
 
-    print(to_text(data), end="")
-    print(f"\n{Path(data['folder']) / data['bitstream']['name']}")
+    for line in to_text(data).split("\n"):
+        console.out(line)
+    console.out(Path(data["folder"]) / data["bitstream"]["name"])
 
 
 def show_sources(data: Data) -> None:
     """What was written for a vendor's tool, and that it is still to be run."""
     show_files(data)
-    print(f"No bitstream: the tools of this board are the vendor's. Run\n    {data['next']}")
+    console.out("No bitstream: the tools of this board are the vendor's. Run")
+    console.out(f"    {data['next']}")

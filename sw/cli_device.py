@@ -11,23 +11,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from secateur.cli_parts import (
+    Commands,
     ImageFile,
     Json,
     Key,
+    MaxMegabytes,
     arrays,
     bar,
     of_file,
-    progress_console,
     save_outputs,
 )
 from secateur.errors import SecateurError
-from secateur.report import emit
+from secateur.limits import DEFAULT, Limits
+from secateur.terminal import emit, progress_console
 
 if TYPE_CHECKING:
     from secateur.boards.device import Device
     from secateur.image import Image
 
-device = typer.Typer(no_args_is_help=True, help="Drive an engine behind a UART (docs/link.md).")
+device = Commands(no_args_is_help=True, help="Drive an engine behind a UART (docs/link.md).")
 
 Port = Annotated[str, typer.Option(help="Serial port, such as /dev/ttyUSB0.")]
 Baud = Annotated[int, typer.Option(min=1, help="Baud rate that the board was built for.")]
@@ -116,6 +118,7 @@ def run(
     loaded: Annotated[
         bool, typer.Option("--loaded", help="The device holds this image already.")
     ] = False,
+    max_megabytes: MaxMegabytes = DEFAULT.megabytes,
     key: Key = None,
     as_json: Json = False,
 ) -> None:
@@ -124,7 +127,7 @@ def run(
     from secateur.report import show_device_run
 
     program = api.load(image, key)
-    x = arrays(input, limit=limit)
+    x = arrays(input, limit=limit, limits=Limits(megabytes=max_megabytes))
     with opened(port, baud) as found, of_image(image):
         if not loaded:
             load_into(found, program)
@@ -182,4 +185,4 @@ def serve(
             print("a simulated board; Ctrl-C ends it", file=sys.stderr)
             board.wait()
     except verilator.SimulationError as error:
-        raise SecateurError(str(error)) from None
+        raise SecateurError(error.line) from None

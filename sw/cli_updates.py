@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from secateur.report import emit
+from secateur.cli_parts import Commands, Json, Key
+from secateur.terminal import emit
 
-updates = typer.Typer()
+updates = Commands()
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 OldImage = Annotated[Path, typer.Argument(help="Image that the device has.")]
 
 
@@ -36,9 +36,7 @@ def patch(
     output: Annotated[
         Path, typer.Option("-o", "--output-file", help="Image to write; may be the old one.")
     ],
-    key: Annotated[
-        Path | None, typer.Option(help="Public key (PEM): refuse an image that it did not sign.")
-    ] = None,
+    key: Key = None,
     signature: Annotated[
         Path | None, typer.Option(help="The new image's, for --key; else OUTPUT.sig.")
     ] = None,

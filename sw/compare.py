@@ -22,6 +22,8 @@ from typing import Any
 from secateur.errors import SecateurError, SecateurWarning
 from secateur.image import Image
 from secateur.inspect import dense_macs
+from secateur.storage import read
+from secateur.text import printable
 
 #: Multipliers by Vela's name of the configuration.
 ACCELERATORS = {"ethos-u55-32": 32, "ethos-u55-64": 64, "ethos-u55-128": 128, "ethos-u55-256": 256}
@@ -30,6 +32,8 @@ DEFAULT = ("ethos-u55-32", "ethos-u55-64", "ethos-u55-128")
 SYSTEM_CONFIG = "Ethos_U55_High_End_Embedded"
 MEMORY_MODE = "Sram_Only"
 TIMEOUT_SECONDS = 600
+#: Bytes of a .tflite file.
+LIMIT = 1 << 30
 #: Vela counts pooling and softmax as well, little in a network of convolutions.
 SAME_NETWORK = 0.1
 _IDENTIFIER = b"TFL3"  # bytes 4 to 7 of a .tflite file
@@ -183,11 +187,7 @@ def read_summary(folder: Path, accelerator: str, printed: str) -> Estimate:
 
 
 def _check_file(tflite: Path) -> None:
-    try:
-        with tflite.open("rb") as file:
-            head = file.read(8)
-    except OSError as error:
-        raise SecateurError(f"{tflite}: cannot be read: {error.strerror or error}") from None
+    head = read(tflite, LIMIT, "a model that Vela is given", first=8)
     if head[4:] != _IDENTIFIER:
         raise SecateurError(f"{tflite}: not a .tflite file; expected an int8 TensorFlow Lite model")
 
@@ -206,7 +206,12 @@ def _run(tflite: Path, accelerator: str, folder: Path, version: str) -> str:
     failed = f"{tflite}: Vela {version} failed on it"
     try:
         run = subprocess.run(
-            command, capture_output=True, text=True, cwd=folder, timeout=TIMEOUT_SECONDS
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            cwd=folder,
+            timeout=TIMEOUT_SECONDS,
         )
     except subprocess.TimeoutExpired:
         raise SecateurError(f"{failed}: no result after {TIMEOUT_SECONDS} seconds") from None
@@ -223,4 +228,4 @@ def _reason(lines: list[str]) -> str:
     starts = [
         i for i, line in enumerate(lines) if re.match(r"(\w+\.)*\w*(Error|Exception)\b", line)
     ]
-    return " ".join(line.strip() for line in lines[starts[-1] if starts else -1 :])
+    return printable(" ".join(map(str.strip, lines[starts[-1] if starts else -1 :])), 1000)

@@ -105,9 +105,20 @@ def decode(image: Image) -> list[Weights]:
     ------
     SecateurError : the stream and the metadata contradict each other
     """
-    n, metadata = image.n, image.metadata
-    if "layers" not in metadata:
+    if "layers" not in image.metadata:
         raise SecateurError("the image has no metadata: it can run, but not be decoded to layers")
+    try:
+        return _decode(image)
+    except SecateurError:
+        raise
+    except (ValueError, IndexError):  # of sizes and channels that do not fit each other
+        raise SecateurError(
+            "the image's stream and its metadata contradict each other; compile the model again"
+        ) from None
+
+
+def _decode(image: Image) -> list[Weights]:
+    n, metadata = image.n, image.metadata
     header = -(-spec.HEADER.size // (n + 1))
     rows = _rows(image.words[header:], n)
     tensors = {tensor["name"]: tensor for tensor in metadata["tensors"]}
@@ -133,7 +144,9 @@ def decode(image: Image) -> list[Weights]:
                 [_column(word, meta, tensors[meta["tensor"]], n) for word in words] for words in own
             ]
             if layer["passes"] > 1:
-                taps = meta["shape"][-2] * meta["shape"][-1] // layer["passes"]
+                taps, rest = divmod(meta["shape"][-2] * meta["shape"][-1], layer["passes"])
+                if rest or not taps:
+                    raise ValueError
                 steps = range(layer["passes"])
                 columns = [[c + z * taps for z in steps for c in row] for row in columns]
                 own = [row * layer["passes"] for row in own]

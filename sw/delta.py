@@ -23,7 +23,8 @@ import numpy.typing as npt
 from secateur import image as images
 from secateur import signing
 from secateur.errors import SecateurError
-from secateur.image import Image, write_atomically
+from secateur.image import LIMIT, Image
+from secateur.storage import read, write_atomically
 
 MAGIC = b"SECD"
 VERSION = 1
@@ -33,8 +34,6 @@ HEADER = struct.Struct("<4sBBHIII32s32s")
 #: operations, words among the differences; three arrays of int32 follow: skip, copied, inserted.
 BODY = struct.Struct("<II")
 CRC = struct.Struct("<I")
-#: No image is as large; neither is the body of a sensible patch.
-LIMIT = 1 << 26
 _FILTERS: list[dict[str, Any]] = [
     {"id": lzma.FILTER_LZMA2, "dict_size": 1 << 20, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0}
 ]
@@ -294,7 +293,7 @@ def make_file(old: Path, new: Path, patch: Path) -> dict[str, Any]:
     ------
     SecateurError : as ``make``, or a file cannot be read or written
     """
-    before, after = read(old), read(new)
+    before, after = (read(path, LIMIT, "an image") for path in (old, new))
     made = make(before, after, (str(old), str(new)))
     write_atomically(patch, made)
     whole = len(compress(after))
@@ -316,25 +315,9 @@ def apply_file(
     ------
     SecateurError : as ``apply`` and ``signing.check``, or a file cannot be read or written
     """
-    made = apply(read(old), read(patch), (str(old), str(patch)))
+    before, change = read(old, LIMIT, "an image"), read(patch, LIMIT, "a patch")
+    made = apply(before, change, (str(old), str(patch)))
     if key is not None:
         signing.check(made, str(new), key, signature or signing.signature_path(new))
     write_atomically(new, made)
     return {"image": str(new), "image_bytes": len(made), "sha256": hashlib.sha256(made).hexdigest()}
-
-
-def read(path: Path) -> bytes:
-    """A whole file of at most LIMIT bytes.
-
-    Raises
-    ------
-    SecateurError : it cannot be read, or is larger
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(LIMIT + 1)
-    except OSError as error:
-        raise SecateurError(f"{path}: cannot be read: {error.strerror}") from None
-    if len(data) > LIMIT:
-        raise SecateurError(f"{path}: more than {LIMIT} bytes: neither an image nor a patch")
-    return data

@@ -14,10 +14,12 @@ from secateur.agreement import check_image
 from secateur.compiler import compile_network
 from secateur.errors import SecateurError
 from secateur.files import write_verilog
-from secateur.image import Image, write_atomically
+from secateur.image import Image
 from secateur.inspect import summary
+from secateur.lock import held
 from secateur.lower import lower
 from secateur.quantise import Graph, quantize
+from secateur.storage import write_atomically
 from secateur.target import Target
 
 TARGET = "8x8"
@@ -30,9 +32,14 @@ def run_demo(folder: Path, seed: int, progress: Progress) -> dict[str, Any]:
 
     Raises
     ------
-    SecateurError : the folder cannot be written, a tool is missing, or anything differs between
-        PyTorch, golden and Verilator
+    SecateurError : the folder cannot be written, another run is going on in it, a tool is missing,
+        or anything differs between PyTorch, golden and Verilator
     """
+    with held(folder):
+        return _run_held(folder, seed, progress)
+
+
+def _run_held(folder: Path, seed: int, progress: Progress) -> dict[str, Any]:
     from secateur import api
 
     images = demo_model.data(seed)
@@ -53,10 +60,6 @@ def run_demo(folder: Path, seed: int, progress: Progress) -> dict[str, Any]:
     pruned_float = demo_model.evaluate(network, images.test_x, images.test_y)
     pruned = quantize(network, calibration)
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SecateurError(f"{folder}: cannot be made: {error.strerror}") from None
     target = Target.load(TARGET)
     test_x, labels = images.test_x, images.test_y.numpy()
     shown = test_x[:: len(test_x) // SIMULATED][:SIMULATED]

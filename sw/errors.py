@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from secateur.text import printable
+
 
 class SecateurError(ValueError):
-    """Bad input: the message names what is wrong, what was expected and what to do."""
+    """Bad input: the message names what is wrong, what was expected and what to do.
+
+    It is one printable line, whatever it quotes: it may go to a terminal or into a log.
+    """
+
+    def __init__(self, message: object) -> None:
+        super().__init__(printable(message))
 
 
 class SecateurWarning(UserWarning):

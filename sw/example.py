@@ -9,11 +9,13 @@ from typing import Any
 from secateur import api
 from secateur.energy import estimate
 from secateur.errors import SecateurError
-from secateur.image import Image, load, write_atomically
+from secateur.image import Image, load
+from secateur.lock import held
 from secateur.pruning.recipe import load_recipe
-from secateur.pruning.run import run_recipe
+from secateur.pruning.run import run_held
 from secateur.pruning.stages import Progress
 from secateur.pruning.training import Split
+from secateur.storage import write_atomically
 from secateur.toml import function
 
 #: Names of the examples, and what they need from the user.
@@ -35,14 +37,22 @@ def run_example(
 
     Raises
     ------
-    SecateurError : no such example, its data are missing, or Verilog and golden differ
+    SecateurError : no such example, its data are missing, Verilog and golden differ, or another run
+        is going on in the folder
     """
     if name not in EXAMPLES:
         raise SecateurError(f"no example {name!r}; there are {', '.join(EXAMPLES)}")
     if clock_mhz <= 0:
         raise SecateurError(f"--clock must be above 0, not {clock_mhz:g}")
+    with held(folder):
+        return _run_held(name, folder, clock_mhz, progress)
+
+
+def _run_held(
+    name: str, folder: Path, clock_mhz: float, progress: Progress | None
+) -> dict[str, Any]:
     recipe = load_recipe(Path(__file__).parent / "examples" / f"{name}.toml")
-    record = run_recipe(recipe, folder, resume=True, progress=progress)
+    record = run_held(recipe, folder, resume=True, progress=progress)
     images = {key: load(folder / f"{key}.sec") for key in ("dense", "model")}
     split = Split.of(function("data.load", recipe.data.load)(recipe.seed), recipe.data.load)
     shown = split.some("test", SIMULATED, recipe.seed)[0]

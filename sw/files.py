@@ -9,7 +9,8 @@ from typing import Any
 from secateur import image as images
 from secateur.api import verilog
 from secateur.errors import SecateurError
-from secateur.image import Image, write_atomically
+from secateur.image import Image
+from secateur.storage import write_atomically
 from secateur.target import Target, check_family, check_primitives
 
 INTERFACES = ("stream", "axi", "wishbone", "uart")

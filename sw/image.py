@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +14,11 @@ import numpy.typing as npt
 from secateur.errors import SecateurError
 from secateur.hw import spec
 from secateur.schema import problem
+from secateur.storage import read, write_atomically
 
 FORMATS = ("bin", "hex", "coe", "mem", "mif")
+#: Bytes; no image is as large.
+LIMIT = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -90,42 +91,6 @@ def _trailer(text: bytes) -> bytes:
     return f"\n{zlib.crc32(text):08x}\n".encode()
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write to a temporary file beside ``path`` and rename it: all or nothing.
-
-    Raises
-    ------
-    SecateurError : the file cannot be written
-    """
-    name = None
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # or a loss of power could leave the new name without data
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except OSError as error:
-        _remove(name)
-        raise SecateurError(f"{path}: cannot be written: {error.strerror}") from None
-    except BaseException:
-        _remove(name)
-        raise
-
-
-def _remove(name: str | None) -> None:
-    if name is not None:
-        os.unlink(name)
-
-
-def _umask() -> int:
-    """The process's mask for new files, which mkstemp does not heed."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
 def load(path: Path | str) -> Image:
     """Read an image file.
 
@@ -134,12 +99,7 @@ def load(path: Path | str) -> Image:
     SecateurError : the file is missing, is no image, is of another version, is cut short or
         altered, or its metadata are not as ``docs/image.md`` says
     """
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SecateurError(f"{path}: cannot be read: {error.strerror}") from None
-    return parse(data, str(path))
+    return parse(read(Path(path), LIMIT, "an image"), str(path))
 
 
 def parse(data: bytes, name: str) -> Image:

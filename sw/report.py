@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-console = Console()
-Data = dict[str, Any]
+from secateur.terminal import Data, Rows, console
+from secateur.text import printable
 
 
-def emit(data: Data, as_json: bool, show: Callable[[Data], None]) -> None:
-    """Print a result as JSON or by ``show``."""
-    if as_json:
-        print(json.dumps(data))
-    else:
-        show(data)
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", header_style="bold")
+def _table(title: str, *columns: str) -> Rows:
+    table = Rows(title=printable(title, 200), title_justify="left", header_style="bold")
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
     return table
@@ -97,11 +83,11 @@ def show_run(data: Data) -> None:
         if array.ndim > 1:
             short = False
             values = f"{array.shape}, {array.min()} to {array.max()}"
-        console.print(f"  {index}: {values}", markup=False)
+        console.print(f"  {index}: {values}")
     if data["images"] > 10:
         console.print("  ...")
     if data.get("file"):
-        console.print(data["file"], markup=False)
+        console.print(data["file"])
     elif data["images"] > 10 or not short:
         console.print("  (--output FILE.npz keeps all)")
 
@@ -116,7 +102,7 @@ def show_simulation(data: Data) -> None:
     table.add_row("cycles, predicted", f"{data['predicted_cycles']:,}")
     console.print(table)
     for difference in data["differences"][:10]:
-        console.print(f"  {difference}", markup=False)
+        console.print(f"  {difference}")
 
 
 def show_info(data: Data) -> None:
@@ -131,9 +117,7 @@ def show_info(data: Data) -> None:
 
 def show_loaded(data: Data) -> None:
     """An image that a device has accepted."""
-    console.print(
-        f"{data['port']}: {data['image']}, {data['bytes']:,} bytes, accepted", markup=False
-    )
+    console.print(f"{data['port']}: {data['image']}, {data['bytes']:,} bytes, accepted")
 
 
 def show_device_run(data: Data) -> None:
@@ -146,7 +130,7 @@ def show_device_run(data: Data) -> None:
 def show_files(data: Data) -> None:
     """Files written."""
     for name in data["files"]:
-        console.print(name, markup=False)
+        console.print(name)
 
 
 def show_delta(data: Data) -> None:
@@ -161,12 +145,12 @@ def show_delta(data: Data) -> None:
 
 def show_patched(data: Data) -> None:
     """The image that a patch made."""
-    console.print(f"{data['image']}: {data['image_bytes']:,} bytes", markup=False)
+    console.print(f"{data['image']}: {data['image_bytes']:,} bytes")
 
 
 def show_verified(data: Data) -> None:
     """An image with a good signature."""
-    console.print(f"{data['image']}: signed by {data['key']}", markup=False)
+    console.print(f"{data['image']}: signed by {data['key']}")
 
 
 def show_targets(data: Data) -> None:
@@ -215,7 +199,7 @@ def show_demo(data: Data) -> None:
     )
     console.print("Results:")
     for name in data["files"]:
-        console.print(f"  {name}", markup=False)
+        console.print(f"  {name}")
 
 
 def show_prune(data: Data) -> None:
@@ -278,14 +262,13 @@ def show_example(data: Data) -> None:
     console.print(table)
     gone = [f"{name} {a} to {b}" for name, (a, b) in data["widths"].items() if a != b]
     if gone:
-        console.print(f"Channels: {', '.join(gone)}.", markup=False)
+        console.print(f"Channels: {', '.join(gone)}.")
     console.print(
         f"{data['samples']:,} samples in the golden interpreter, "
         f"{data['simulated']['samples']} of them in Verilator, every layer "
         f"({data['simulated']['layers_compared']} comparisons): no difference.",
-        markup=False,
     )
-    console.print(f"Results: {data['folder']}/model.sec, example.json, record.json", markup=False)
+    console.print(f"Results: {data['folder']}/model.sec, example.json, record.json")
 
 
 def show_study(data: Data) -> None:
@@ -302,7 +285,7 @@ def show_study(data: Data) -> None:
             cells.append(f"{found['mean']:{style}}{spread}")
         table.add_row(name, *cells)
     console.print(table)
-    console.print(f"Results: {data['folder']}/study.json", markup=False)
+    console.print(f"Results: {data['folder']}/study.json")
 
 
 def show_energy(data: Data) -> None:
@@ -323,7 +306,6 @@ def show_energy(data: Data) -> None:
     console.print(
         f"Multiply-accumulates: {counts['macs']:,} issued ({data['macs_nonzero']:,} by a nonzero "
         f"weight), {skipped:,} skipped. An estimate: exact counts, energies from {data['source']}.",
-        markup=False,
     )
 
 
@@ -347,7 +329,6 @@ def show_compare(data: Data) -> None:
         f"not in it. Estimate: Vela {vela['version']}'s model of the NPU, {vela['system_config']}, "
         f"{vela['memory_mode']}: weights and tensors in SRAM at the NPU's clock. Ratios are Vela's "
         f"cycles to ours, at as many multipliers.",
-        markup=False,
     )
     for row in data["estimates"]:
         if row["cpu_operators"]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from math import inf, prod
+from math import prod
 from typing import Any
 
-#: ``range``: an integer in it; ``float``: a number from 0 up; ``tuple``: one of these; ``dict``: an
-#: object with these keys or more; ``list``: of any number of what is in it, or ``[kind, n]`` of n.
+#: ``range``: an integer in it; ``float``: a number from 0 to 2**63; ``tuple``: one of these;
+#: ``dict``: an object with these keys or more; ``list``: of any number of what is in it, or
+#: ``[kind, range]`` of a number in the range.
 Kind = Any
 
 _COUNT = range(1 << 63)
 _SIZE = range(1, (1 << 20) + 1)
 _MAP_WORD = range(1 << 16)
+#: Dimensions of a shape: a product of more sizes could take for ever.
+_DIMENSIONS = range(17)
+#: Above every count, and far below what overflows.
+_MOST = 1 << 63
 _EXPONENT = range(-149, 150)  # of powers of two that are float32 numbers
 
 _TENSOR = {
@@ -22,7 +27,8 @@ _TENSOR = {
 _TRAFFIC = {"body_reads": _COUNT, "other_reads": _COUNT, "pixels": _COUNT}
 _SOURCE = {
     "tensor": str, "mode": ("broadcast", "lanewise", "maximum", "gate"),
-    "first": _COUNT, "start": _COUNT, "shape": [_SIZE], "dilation": [_SIZE, 2],
+    "first": _COUNT, "start": _COUNT, "shape": [_SIZE, _DIMENSIONS],
+    "dilation": [_SIZE, range(2, 3)],
 }  # fmt: skip
 _LAYER = {
     "name": str, "kind": str, "deal": str, "cycles": _COUNT, "cycles_dense": _COUNT,
@@ -34,7 +40,7 @@ _LAYER = {
 _IMAGE = {
     "target": str, "source_hash": str, "cycles": _COUNT, "cycles_dense": _COUNT,
     "bound_cycles": float, "input": _TENSOR,
-    "output": _TENSOR | {"features": [_SIZE], "m": [_MAP_WORD]},
+    "output": _TENSOR | {"features": [_SIZE, _DIMENSIONS], "m": [_MAP_WORD]},
     "states": [str], "every_step": bool, "tensors": [_TENSOR | {"name": str}], "layers": [_LAYER],
     "memory": [{"tensor": str, "base": _MAP_WORD, "words": _COUNT, "clear": bool}],
     "bank_words": _COUNT, "tables": _COUNT, "weight_words": _COUNT,
@@ -59,14 +65,14 @@ def problem(metadata: dict[str, Any], n: int, cycles: int) -> str | None:
             return f"{where}: {found}"
     output = metadata["output"]
     if prod(output["features"]) != output["channels"] * output["height"] * output["width"]:
-        return f"output.features are {output['features']}, not of the tensor's size"
+        return f"output.features are {_shown(output['features'])}, not of the tensor's size"
     if not metadata["layers"]:
         return "layers is empty, expected one or more"
     names = {tensor["name"] for tensor in metadata["tensors"]}
     for index, layer in enumerate(metadata["layers"]):
         for name in (layer["output"], *(source["tensor"] for source in layer["sources"])):
             if name not in names:
-                return f"layers[{index}]: tensor {name!r} is not in tensors"
+                return f"layers[{index}]: tensor {_shown(name)} is not in tensors"
     return None
 
 
@@ -86,8 +92,8 @@ def _mismatch(value: Any, kind: Kind, where: str) -> str | None:
     if isinstance(kind, list):
         if not isinstance(value, list):
             return f"{where} is {_shown(value)}, expected a list"
-        if len(kind) > 1 and len(value) != kind[1]:
-            return f"{where} is {_shown(value)}, expected {kind[1]} entries"
+        if len(kind) > 1 and len(value) not in kind[1]:
+            return f"{where} has {len(value)} entries, expected {_span(kind[1])}"
         for index, entry in enumerate(value):
             found = _mismatch(entry, kind[0], f"{where}[{index}]")
             if found is not None:
@@ -95,16 +101,21 @@ def _mismatch(value: Any, kind: Kind, where: str) -> str | None:
         return None
     if isinstance(kind, range):
         sound = type(value) is int and value in kind
-        wanted = f"an integer from {kind.start} to {kind.stop - 1}"
+        wanted = f"an integer from {_span(kind)}"
     elif isinstance(kind, tuple):
         sound, wanted = value in kind, f"one of {', '.join(kind)}"
     elif kind is float:
-        sound = type(value) in (int, float) and 0 <= value < inf
-        wanted = "a number, 0 or more"
+        sound = type(value) in (int, float) and 0 <= value <= _MOST
+        wanted = f"a number from 0 to {_MOST}"
     else:
         sound = type(value) is kind
         wanted = {str: "a text", bool: "true or false"}[kind]
     return None if sound else f"{where} is {_shown(value)}, expected {wanted}"
+
+
+def _span(numbers: range) -> str:
+    first, last = numbers[0], numbers[-1]
+    return f"{first} to {last}" if last > first else str(first)
 
 
 def _shown(value: Any) -> str:

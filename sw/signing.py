@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from secateur import image as images
 from secateur.errors import SecateurError
-from secateur.image import Image, write_atomically
+from secateur.image import LIMIT, Image
+from secateur.storage import read, write_atomically
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ed25519
 
 SUFFIX = ".sig"
 SIGNATURE_BYTES = 64
+#: Bytes of a file with a key or a signature, and more.
+KEY_LIMIT = 1 << 16
 
 
 def signature_path(image: Path) -> Path:
@@ -34,7 +37,7 @@ def keygen(private: Path, public: Path) -> None:
     SecateurError : both are one file, ``private`` exists, a file cannot be written, or
         cryptography is missing
     """
-    if private.resolve() == public.resolve():
+    if os.path.realpath(private) == os.path.realpath(public):
         raise SecateurError(f"{private}: is to hold both keys; give two files")
     serialization, kinds, _ = _cryptography()
     key = kinds.Ed25519PrivateKey.generate()
@@ -47,8 +50,14 @@ def keygen(private: Path, public: Path) -> None:
         raise SecateurError(f"{private}: cannot be made: {error.strerror}") from None
     try:
         with os.fdopen(handle, "wb") as file:
+            os.fchmod(handle, 0o600)  # whatever the umask has taken
             file.write(secret)
+            file.flush()
+            os.fsync(handle)
         write_atomically(public, open_half)
+    except OSError as error:
+        private.unlink()
+        raise SecateurError(f"{private}: cannot be written: {error.strerror}") from None
     except BaseException:
         private.unlink()
         raise
@@ -62,7 +71,7 @@ def sign(image: Path, key: Path) -> Path:
     SecateurError : the image is missing or damaged, the key is none for Ed25519, the signature
         cannot be written, or cryptography is missing
     """
-    data = _read(image)
+    data = read(image, LIMIT, "an image")
     images.parse(data, str(image))
     path = signature_path(image)
     write_atomically(path, signature(data, key))
@@ -88,7 +97,7 @@ def verify(image: Path | str, key: Path | str) -> bytes:
         cannot be read or is of another kind; cryptography is missing
     """
     image = Path(image)
-    data = _read(image)
+    data = read(image, LIMIT, "an image")
     check(data, str(image), key, signature_path(image))
     return data
 
@@ -107,14 +116,11 @@ def check(data: bytes, name: str, key: Path | str, signature: Path) -> None:
     """As ``verify``, of an image that may be no file yet; ``name`` is for messages."""
     _, _, invalid = _cryptography()
     public = _public_key(Path(key))
-    try:
-        found = signature.read_bytes()
-    except FileNotFoundError:
+    if not os.path.lexists(signature):
         raise SecateurError(
             f"{name}: unsigned (no {signature}); sign it by secateur sign, or leave the key away"
-        ) from None
-    except OSError as error:
-        raise SecateurError(f"{signature}: cannot be read: {error.strerror}") from None
+        )
+    found = read(signature, KEY_LIMIT, "a signature")
     if len(found) != SIGNATURE_BYTES:
         raise SecateurError(
             f"{signature}: {len(found)} bytes, an Ed25519 signature has {SIGNATURE_BYTES}"
@@ -130,7 +136,7 @@ def check(data: bytes, name: str, key: Path | str, signature: Path) -> None:
 
 def _public_key(path: Path) -> ed25519.Ed25519PublicKey:
     serialization, kinds, _ = _cryptography()
-    text = _read(path)
+    text = read(path, KEY_LIMIT, "a key")
     if b"PRIVATE KEY" in text:
         raise SecateurError(f"{path}: a private key; give the public one that belongs to it")
     key = _parsed(path, serialization.load_pem_public_key, text)
@@ -142,7 +148,7 @@ def _public_key(path: Path) -> ed25519.Ed25519PublicKey:
 
 def _private_key(path: Path) -> ed25519.Ed25519PrivateKey:
     serialization, kinds, _ = _cryptography()
-    text = _read(path)
+    text = read(path, KEY_LIMIT, "a key")
     if b"PUBLIC KEY" in text:
         raise SecateurError(f"{path}: a public key; signing takes the private one")
     if b"ENCRYPTED" in text:
@@ -156,19 +162,12 @@ def _private_key(path: Path) -> ed25519.Ed25519PrivateKey:
 
 def _parsed(path: Path, parse: Any, *arguments: Any) -> Any:
     """A key; what cryptography raises at nonsense becomes one line."""
-    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 
     try:
         return parse(*arguments)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):
         raise SecateurError(f"{path}: not an Ed25519 key in PEM") from None
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SecateurError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _cryptography() -> tuple[Any, Any, type[Exception]]:

@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from secateur.errors import SecateurError
+from secateur.storage import read
 
+#: Bytes; who writes by hand writes less.
+LIMIT = 1 << 18
 #: A float that may be negative; others may not.
 Signed = typing.NewType("Signed", float)
 
@@ -26,10 +29,10 @@ def read_toml(path: Path) -> dict[str, Any]:
     SecateurError : no such file, or not TOML
     """
     try:
-        return tomllib.loads(path.read_text())
-    except OSError as error:
-        raise SecateurError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(read(path, LIMIT, "a TOML file").decode())
+    except SecateurError:
+        raise
+    except (ValueError, RecursionError) as error:  # also of numbers too long, and tables too deep
         raise SecateurError(f"{path}: not a TOML file: {error}") from None
 
 

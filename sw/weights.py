@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
 from secateur.errors import SecateurError
+from secateur.limits import DEFAULT
+from secateur.storage import read
+from secateur.text import name
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -16,14 +18,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises
     ------
-    SecateurError : the file cannot be read, or is none
+    SecateurError : the file cannot be read, is none, or is larger than the limit for models
     """
+    data = read(path, DEFAULT.bytes, "weights")
     try:
-        return load(path.read_bytes())
-    except OSError as error:
-        raise SecateurError(f"{path}: weights cannot be read: {error.strerror}") from None
-    except SafetensorError as error:
+        return load(data)
+    except Exception as error:  # SafetensorError, and what torch makes of types that it lacks
         raise SecateurError(
-            f"{path}: not a whole safetensors file ({error}); write the state dict by "
+            f"{path}: not a whole safetensors file ({name(error)}); write the state dict by "
             f"safetensors.torch.save_file"
         ) from None

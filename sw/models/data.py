@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from secateur.errors import SecateurError
+from secateur.npz import load_npz
 from secateur.pruning.training import Split
 
 FOLDS = 5
@@ -46,14 +47,12 @@ def read(name: str) -> dict[str, np.ndarray]:
 
     Raises
     ------
-    SecateurError : no such file
+    SecateurError : no such file, or it is damaged
     """
-    path = folder() / name
     try:
-        with np.load(path, allow_pickle=False) as found:
-            return {key: found[key] for key in found.files}
-    except OSError:
-        raise SecateurError(f"{path}: cannot be read; see docs/networks.md") from None
+        return load_npz(folder() / name)
+    except SecateurError as error:
+        raise SecateurError(f"{error}; see docs/networks.md") from None
 
 
 def cifar10(seed: int) -> Split:

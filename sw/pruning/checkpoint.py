@@ -17,11 +17,15 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from secateur.errors import SecateurError
-from secateur.image import write_atomically
+from secateur.limits import DEFAULT
 from secateur.pruning.blocks import prunable_layers, weight_of
 from secateur.pruning.mask import mask_of, set_mask
+from secateur.storage import read as read_file
+from secateur.storage import write_atomically
 
 State = tuple[dict[str, Tensor], dict[str, Any]]
+#: Bytes of the JSON file.
+LIMIT = 1 << 26
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> str:
@@ -34,9 +38,10 @@ def write(path: Path, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) ->
     digest = hashlib.sha256(payload).hexdigest()
     file = path.parent / f"{path.stem}-{digest[:16]}.safetensors"
     write_atomically(file, payload)
-    text = json.dumps({"tensors": file.name, "sha256": digest, "data": data}, indent=1)
+    head = {"tensors": file.name, "sha256": digest, "data": data, "data_sha256": _digest(data)}
+    text = json.dumps(head, indent=1)
     write_atomically(path, text.encode())
-    for old in path.parent.glob(f"{path.stem}-*.safetensors"):
+    for old in path.parent.glob(f"{path.stem}-{'[0-9a-f]' * 16}.safetensors"):
         if old != file:
             old.unlink()
     return digest
@@ -49,18 +54,28 @@ def read(path: Path) -> State:
     ------
     SecateurError : a file is missing or damaged
     """
+    again = f"delete {path.parent} and start again"
     try:
-        head = json.loads(path.read_text())
-        payload = (path.parent / head["tensors"]).read_bytes()
-    except OSError as error:
-        raise SecateurError(f"{error.filename}: cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        raise SecateurError(
-            f"{path}: not a checkpoint; delete {path.parent} and start again"
-        ) from None
-    if hashlib.sha256(payload).hexdigest() != head["sha256"]:
-        raise SecateurError(f"{head['tensors']}: damaged; delete {path.parent} and start again")
-    return load(payload), head["data"]
+        head = json.loads(read_file(path, LIMIT, "a checkpoint"))
+        file, digest, data, of_data = (
+            head[key] for key in ("tensors", "sha256", "data", "data_sha256")
+        )
+        sound = _digest(data) == of_data and Path(file).name == file
+    except SecateurError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise SecateurError(f"{path}: not a checkpoint; {again}") from None
+    if not sound:
+        raise SecateurError(f"{path}: damaged; {again}")
+    payload = read_file(path.parent / file, DEFAULT.bytes, "a checkpoint")
+    if hashlib.sha256(payload).hexdigest() != digest:
+        raise SecateurError(f"{path.parent / file}: damaged; {again}")
+    return load(payload), data
+
+
+def _digest(data: Mapping[str, Any]) -> str:
+    """SHA-256 of JSON data, the same when they were written and read again."""
+    return hashlib.sha256(json.dumps(data).encode()).hexdigest()
 
 
 def model_state(model: nn.Module) -> dict[str, Tensor]:

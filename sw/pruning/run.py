@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import warnings
-from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -15,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import SecateurError, SecateurWarning
-from secateur.image import write_atomically
 from secateur.inspect import summary
+from secateur.lock import held
 from secateur.pruning.budget import make_budgets
 from secateur.pruning.cutting import criterion_for
 from secateur.pruning.recipe import Recipe
@@ -25,6 +24,7 @@ from secateur.pruning.saliency import block_saliency
 from secateur.pruning.stages import Progress, Stages
 from secateur.pruning.training import multiplies_bfloat16
 from secateur.pruning.verify import GateError, Score, agreement, gate, logits, score, sensitivity
+from secateur.storage import write_atomically
 
 #: Kinds of layers with weights of their own.
 WEIGHTED = ("conv", "depthwise", "linear")
@@ -49,8 +49,21 @@ def run_recipe(
 
     Raises
     ------
-    SecateurError : the recipe does not work out, or the budget cannot be met
+    SecateurError : the recipe does not work out, the budget cannot be met, another run is going on
+        in the folder, or without ``resume`` it holds one
     """
+    with held(folder):
+        return run_held(recipe, folder, resume=resume, progress=progress)
+
+
+def run_held(
+    recipe: Recipe, folder: Path, *, resume: bool = False, progress: Progress | None = None
+) -> dict[str, Any]:
+    """As `run_recipe`, in a folder that the caller holds."""
+    if (folder / "running.json").exists() and not resume:
+        raise SecateurError(
+            f"{folder}: holds a run already; go on with it by --resume, or choose another folder"
+        )
     report = progress or (lambda stage, done, total, note: None)
     if recipe.training.precision == "bfloat16" and not multiplies_bfloat16():
         warnings.warn(
@@ -61,18 +74,9 @@ def run_recipe(
         )
     with torch.random.fork_rng(devices=[]):
         stages = Stages(recipe, folder, report)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SecateurError(f"{folder}: cannot be made: {error.strerror}") from None
-        try:
-            if resume:
-                stages.resume()
-            stages.run()
-        except BaseException:
-            with suppress(OSError):  # one with nothing in it: the recipe was refused
-                folder.rmdir()
-            raise
+        if resume:
+            stages.resume()
+        stages.run()
         record = _record(stages)
     write_atomically(folder / "record.json", json.dumps(record, indent=1).encode())
     return record

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from secateur.errors import SecateurError
-from secateur.image import write_atomically
+from secateur.lock import held
 from secateur.pruning import checkpoint
 from secateur.pruning.recipe import Recipe, parse_recipe
-from secateur.pruning.run import run_recipe
+from secateur.pruning.run import run_held
 from secateur.pruning.stages import STAGES, Progress
+from secateur.storage import write_atomically
 from secateur.toml import read_toml
 
 ITSELF = "recipe"
@@ -83,8 +84,14 @@ def run_study(study: Study, folder: Path, *, progress: Progress | None = None) -
 
     Raises
     ------
-    SecateurError : a run does not work out; the others are kept
+    SecateurError : a run does not work out; the others are kept. Or another study, or run of one of
+        the recipes, is going on in the folder
     """
+    with held(folder):
+        return _run_held(study, folder, progress)
+
+
+def _run_held(study: Study, folder: Path, progress: Progress | None) -> dict[str, Any]:
     report = progress or (lambda stage, done, total, note: None)
     dense: dict[str, Path] = {}
     records: dict[str, list[dict[str, Any]]] = {name: [] for name in study.runs}
@@ -93,13 +100,14 @@ def run_study(study: Study, folder: Path, *, progress: Progress | None = None) -
     for seed in seeds:
         for name, recipes in study.runs.items():
             recipe, place = recipes[seed], folder / f"{name}-{seed}"
-            if recipe.dense_digest in dense:
-                _adopt(dense[recipe.dense_digest], place, recipe)
 
             def named(stage: str, *rest: Any, _run: str = place.name) -> None:
                 report(f"{_run} {stage}", *rest)
 
-            records[name].append(run_recipe(recipe, place, resume=True, progress=named))
+            with held(place):
+                if recipe.dense_digest in dense:
+                    _adopt(dense[recipe.dense_digest], place, recipe)
+                records[name].append(run_held(recipe, place, resume=True, progress=named))
             dense.setdefault(recipe.dense_digest, place)
             table = {key: _row(found) for key, found in records.items() if found}
             text = json.dumps({"seeds": seeds, "variants": table}, indent=1)
@@ -125,7 +133,6 @@ def _adopt(source: Path, place: Path, recipe: Recipe) -> None:
     """Begin in ``place`` with the dense network of another run, unless it has begun."""
     if (place / "running.json").exists():
         return
-    place.mkdir(parents=True, exist_ok=True)
     early = ["early"] if recipe.prune.schedule == "rewind" else []
     for name in ("float", "dense.int8", *early):
         tensors, data = checkpoint.read(source / f"{name}.json")

@@ -22,6 +22,7 @@ from secateur.boards.contents import find_blocks, placeholder, read_blocks
 from secateur.boards.design import Design, place
 from secateur.hw.spec import Geometry
 from tests.boards import fake_tools
+from tests.commands import listed
 from tests.sw.image_files import image_file, random_words
 
 # Slices of 2,048 words in columns of 9 bits, and of 256 words in columns of 18.
@@ -128,6 +129,7 @@ def test_reports(secateur, folder: Path) -> None:  # type: ignore[no-untyped-def
     assert report["passed"] is True
     assert report["slowest_path"] == [{"type": "routing", "ns": 6.0, "from": "a", "to": "b"}]
     assert not list(folder.rglob("*.part"))
+    assert listed("build", folder / "out")
     status, out, err = secateur("swap out --image b.sec --json")
     assert status == 0, err
     assert json.loads(out)["image"]["words"] == 308
@@ -239,6 +241,7 @@ def test_arty(secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
     status, out, err = secateur("build --board arty-a7-100t --target t.toml --image a.sec -o out")
     assert status == 0, err
     assert "No bitstream: the tools of this board are the vendor's." in out
+    assert listed("build", folder / "out")
     names = ["build.tcl", "top.v", "top.xdc"]
     assert sorted(path.name for path in (folder / "out").iterdir()) == names
     script = (folder / "out" / "build.tcl").read_text()

@@ -14,6 +14,9 @@ import pytest
 import torch
 from torch import nn
 
+from tests.commands import listed
+from tests.sw.image_files import altered
+
 
 class Small(nn.Module):
     def __init__(self) -> None:
@@ -38,6 +41,7 @@ class Unsupported(nn.Module):
         return self.up(x)  # type: ignore[no-any-return]
 
 
+RECIPE = Path(__file__).parents[1] / "sw" / "data" / "tiny.toml"
 TOML = "n = 4\np = 3\nweight_words = 1024\nbank_words = 512\n"
 
 
@@ -73,6 +77,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (where / "text.sec").write_text("hello")
     np.save(where / "x.npy", x.numpy())
     np.savez(where / "large.npz", x=x.numpy() * 100)
+    np.savez_compressed(where / "wide.npz", x=np.zeros((1 << 19, 4), np.uint8))
     (where / "once").mkdir()
     (where / "once" / "running.json").write_text("{}")
     damage(where / "m.pt2", where / "damaged.pt2")
@@ -162,6 +167,7 @@ def test_verilog_and_memory_files(image: Path, secateur, folder: Path) -> None: 
     names = {Path(name).name for name in json.loads(out)["files"]}
     weights = {f"weights.{s}" for s in ("bin", "hex", "coe", "mem", "mif")}
     assert names == {"secateur.v", "secateur.core"} | weights
+    assert listed("verilog", folder / "v")
     raw = (folder / "v/weights.bin").read_bytes()
     assert image.read_bytes().startswith(raw)
     words = [raw[i : i + 5][::-1].hex() for i in range(0, len(raw), 5)]
@@ -182,6 +188,7 @@ def test_verilog_for_a_soc(interface: str, port: str, secateur, folder: Path) ->
     assert names == {
         "secateur.v", "secateur.core", "secateur.h", "secateur.c", "secateur_registers.h",
     }  # fmt: skip
+    assert listed("verilog", folder / "soc")
     assert f" {port};" in (folder / "soc/secateur.v").read_text()
     core = (folder / "soc/secateur.core").read_text()
     assert core.startswith("CAPI=2:\n")
@@ -242,7 +249,10 @@ BAD = [
     ("simulate m.sec --input x.npz --waves no/w.fst", "no/w.fst", "folder does not exist"),
     ("compile damaged.pt2 --calibrate x.npz --target 8x8 -o o.sec", "damaged.pt2", "CRC-32"),
     ("compile os:getcwd --calibrate x.npz --target 8x8 -o o.sec", "os:getcwd", "seed"),
-    ("prune t.toml -o once", "once", "--resume"),
+    (f"prune {RECIPE} -o once", "once", "--resume"),
+    ("run m.sec --input wide.npz --max-megabytes 1", "wide.npz", "--max-megabytes"),
+    ("simulate m.sec --input wide.npz --max-megabytes 1", "wide.npz", "--max-megabytes"),
+    ("device run m.sec --port no --input wide.npz --max-megabytes 1", "wide.npz", "at most 1 MB"),
 ]
 
 
@@ -268,22 +278,6 @@ def test_bad_input_is_one_line(  # type: ignore[no-untyped-def]
     assert set(folder.iterdir()) == before
 
 
-def altered(image: Path, changes: dict[str, object]) -> bytes:
-    """The file with other metadata under a right CRC: values by dotted key, None removes it."""
-    whole = image.read_bytes()
-    size = int.from_bytes(whole[8:12], "little") * (whole[5] + 1)
-    metadata = json.loads(whole[size:-10])
-    for dotted, value in changes.items():
-        inside, (*keys, last) = metadata, dotted.split(".")
-        for key in keys:
-            inside = inside[int(key) if isinstance(inside, list) else key]
-        inside[last] = value
-        if value is None:
-            del inside[last]
-    text = json.dumps(metadata).encode()
-    return whole[:size] + text + f"\n{zlib.crc32(text):08x}\n".encode()
-
-
 WRONG: list[tuple[dict[str, object], str]] = [
     ({"layers": []}, "layers is empty"),
     ({"layers.0.blocks": None}, "layers[0].blocks is missing"),
@@ -300,6 +294,9 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"input.fill": 256}, "input.fill is 256, expected an integer from 0 to 255"),
     ({"input.exponent": 5000}, "input.exponent is 5000"),
     ({"input.position": [0, 1, 1]}, "input: position"),
+    ({"output.features": [1] * 17}, "output.features has 17 entries, expected 0 to 16"),
+    ({"layers.0.sources.0.dilation": [1]}, "dilation has 1 entries, expected 2"),
+    ({"layers.0.bound_cycles": 1e300}, "layers[0].bound_cycles is 1e+300, expected a number"),
     ({"input.words": 4}, "input: pixels of"),
     ({"input.pitch": 1}, "input: pixels of"),
     ({"cycles": 7}, "cycles is 7, the header says"),
@@ -333,7 +330,7 @@ def check_refused(secateur, line: str, says: str) -> None:  # type: ignore[no-un
 def test_wrong_metadata_is_one_line(  # type: ignore[no-untyped-def]
     changes: dict[str, object], says: str, image: Path, secateur, folder: Path
 ) -> None:
-    (folder / "c.sec").write_bytes(altered(image, changes))
+    (folder / "c.sec").write_bytes(altered(image.read_bytes(), changes))
     for line in READERS[:2]:
         check_refused(secateur, line, says)
 
@@ -342,7 +339,7 @@ def test_wrong_metadata_is_one_line(  # type: ignore[no-untyped-def]
 def test_every_reader_refuses_wrong_metadata(
     line: str, image: Path, secateur, folder: Path
 ) -> None:  # type: ignore[no-untyped-def]
-    (folder / "c.sec").write_bytes(altered(image, {"layers.0.blocks": None}))
+    (folder / "c.sec").write_bytes(altered(image.read_bytes(), {"layers.0.blocks": None}))
     check_refused(secateur, line, "layers[0].blocks is missing")
 
 
@@ -350,13 +347,13 @@ def test_every_reader_refuses_wrong_metadata(
 def test_metadata_of_another_program(  # type: ignore[no-untyped-def]
     changes: dict[str, object], says: str, image: Path, secateur, folder: Path
 ) -> None:
-    (folder / "c.sec").write_bytes(altered(image, changes))
+    (folder / "c.sec").write_bytes(altered(image.read_bytes(), changes))
     for line in [line for line in READERS if line.split()[0] in ("run", "simulate", "device")][:-1]:
         check_refused(secateur, line, says)
 
 
 def test_metadata_with_more_in_it(image: Path, secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
-    (folder / "c.sec").write_bytes(altered(image, {"more": {"x": 1}}))
+    (folder / "c.sec").write_bytes(altered(image.read_bytes(), {"more": {"x": 1}}))
     for line in READERS[:2]:
         assert secateur(line)[0] == 0
 

@@ -175,6 +175,10 @@ def test_bad_input(image: Image, stand_in: Any, tmp_path: Path) -> None:
         estimate(tmp_path / "none.tflite", "ethos-u55-64")
     with pytest.raises(SecateurError, match="no metadata to compare"):
         compare(replace(image, metadata={}), tflite)
+    with tflite.open("r+b") as file:
+        file.truncate((1 << 30) + 1)
+    with pytest.raises(SecateurError, match=r"net\.tflite: more than 1,073,741,824 bytes"):
+        estimate(tflite, "ethos-u55-64")
     tflite.write_bytes(b"TFL3")
     with pytest.raises(SecateurError, match=r"net\.tflite: not a \.tflite file"):
         estimate(tflite, "ethos-u55-64")

@@ -49,7 +49,42 @@ def image_file(words: Bytes, metadata: dict[str, Any] | bytes | None) -> bytes:
     if metadata is None:
         return stream
     text = metadata if isinstance(metadata, bytes) else json.dumps(metadata).encode()
-    return stream + text + f"\n{zlib.crc32(text):08x}\n".encode()
+    return stream + trailed(text)
+
+
+def trailed(metadata: bytes) -> bytes:
+    """Metadata and the line behind them."""
+    return metadata + f"\n{zlib.crc32(metadata):08x}\n".encode()
+
+
+def resealed(stream: bytes) -> bytes:
+    """A stream, header included, whose number of words and CRC-32 are right, if it has any."""
+    words = len(stream) // (stream[5] + 1)
+    stream = stream[: words * (stream[5] + 1)]
+    if len(stream) < 24:
+        return stream
+    blank = stream[:8] + struct.pack("<I", words) + stream[12:20] + bytes(4) + stream[24:]
+    return blank[:20] + struct.pack("<I", zlib.crc32(blank)) + blank[24:]
+
+
+def parts(image: bytes) -> tuple[bytes, dict[str, Any]]:
+    """Stream and metadata of a file."""
+    size = int.from_bytes(image[8:12], "little") * (image[5] + 1)
+    return image[:size], json.loads(image[size:-10])
+
+
+def altered(image: bytes, changes: dict[str, object]) -> bytes:
+    """The file with other metadata under a right CRC: values by dotted key, None removes it."""
+    stream, metadata = parts(image)
+    for dotted, value in changes.items():
+        inside: Any = metadata
+        *keys, last = dotted.split(".")
+        for key in keys:
+            inside = inside[int(key) if isinstance(inside, list) else key]
+        inside[last] = value
+        if value is None:
+            del inside[last]
+    return stream + trailed(json.dumps(metadata).encode())
 
 
 def random_words(count: int, n: int, seed: int) -> Bytes:

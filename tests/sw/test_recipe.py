@@ -110,10 +110,10 @@ def test_the_gate_fails_the_command(whole: Path, tmp_path: Path) -> None:
     """A finished run, in which the dense network is said to be right always."""
     for file in whole.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    running = json.loads((tmp_path / "running.json").read_text())
-    running["data"]["results"]["dense int8"]["accuracy"] = 1.0
-    running["data"]["results"]["model int8"]["accuracy"] = 0.985
-    (tmp_path / "running.json").write_text(json.dumps(running))
+    tensors, data = checkpoint.read(tmp_path / "running.json")
+    data["results"]["dense int8"]["accuracy"] = 1.0
+    data["results"]["model int8"]["accuracy"] = 0.985
+    checkpoint.write(tmp_path / "running.json", tensors, data)
     command = ["prune", str(TINY), "-o", str(tmp_path), "--resume", "--max-drop"]
     passed = CliRunner().invoke(app, [*command, "1.5"])
     assert passed.exit_code == 0
@@ -400,7 +400,7 @@ def test_weights_that_are_no_safetensors_file(tmp_path: Path) -> None:
     text = TINY.read_text().replace("[model]", '[model]\nweights = "w.pt"')
     assert "w.pt" in text
     file.write_text(text)
-    with pytest.raises(SecateurError, match=r"w\.pt: weights cannot be read: No such file"):
+    with pytest.raises(SecateurError, match=r"w\.pt: cannot be read: No such file"):
         run_recipe(load_recipe(file), tmp_path / "out")
     torch.save({"a": torch.ones(3)}, tmp_path / "w.pt")
     with pytest.raises(SecateurError, match=r"w\.pt: not a whole safetensors file"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -168,6 +170,45 @@ def test_a_private_key_is_never_overwritten(folder: Path) -> None:
         signing.keygen(folder / "private.pem", folder / "other.pem")
     assert (folder / "private.pem").read_bytes() == before
     assert not (folder / "other.pem").exists()
+
+
+def test_a_private_key_is_its_owners_from_the_first_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the umask gives or takes, and whatever happens later."""
+    modes, original = list[int](), os.fdopen
+
+    def opened(handle: int, how: str) -> object:
+        modes.append(stat.S_IMODE(os.fstat(handle).st_mode))
+        return original(handle, how)
+
+    monkeypatch.setattr(os, "fdopen", opened)
+    for mask in (0o000, 0o777):
+        before = os.umask(mask)
+        try:
+            signing.keygen(tmp_path / f"{mask}.pem", tmp_path / "public.pem")
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((tmp_path / f"{mask}.pem").stat().st_mode) == 0o600
+    assert modes[0] == 0o600
+    assert modes[2] == 0  # of the second private key
+    assert (tmp_path / "0.pem").read_bytes().startswith(b"-----BEGIN PRIVATE KEY-----")
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_full_disk_leaves_no_key(at: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither while the private key is written, nor while the public one is."""
+    calls = iter(range(9))
+    before = set(folder.iterdir())
+
+    def full(_: int) -> None:
+        if next(calls) == at:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SecateurError, match=r"cannot be written: No space left on device$"):
+        signing.keygen(folder / "new.pem", folder / "new-public.pem")
+    assert set(folder.iterdir()) == before
 
 
 def test_both_keys_or_none(folder: Path) -> None:

@@ -7,6 +7,7 @@ import statistics
 from pathlib import Path
 
 import pytest
+import recipe_parts
 from typer.testing import CliRunner
 
 from secateur import api
@@ -16,6 +17,7 @@ from secateur.pruning import study
 from secateur.pruning.recipe import Recipe, load_recipe
 from secateur.pruning.run import run_recipe
 from secateur.pruning.study import load_study, run_study
+from tests.commands import listed
 
 TINY = Path(__file__).parent / "data" / "tiny.toml"
 STUDY = Path(__file__).parent / "data" / "tiny-study.toml"
@@ -91,9 +93,27 @@ def test_what_shares_a_dense_network(tmp_path: Path) -> None:
     assert len({digests[name] for name in others}) == len(others)
 
 
-def test_the_command_shows_a_finished_study(folder: Path) -> None:
+@pytest.fixture
+def noisy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe whose data print something."""
+    data = recipe_parts.data
+    monkeypatch.setattr(recipe_parts, "data", lambda seed: print("loaded") or data(seed))
+
+
+def test_the_command_shows_a_finished_run(folder: Path, noisy: None) -> None:
+    line = ["prune", str(TINY), "-o", str(folder / "recipe-3"), "--resume"]
+    found = CliRunner().invoke(app, [*line, "--json"])
+    assert json.loads(found.stdout)["gate"] is None
+    assert "loaded" in found.stderr
+    assert "loaded" in CliRunner().invoke(app, line).stdout
+    assert listed("prune", folder / "recipe-3")
+    assert CliRunner().invoke(app, [*line, "--cycles", "9", "--json"]).stdout == ""
+
+
+def test_the_command_shows_a_finished_study(folder: Path, noisy: None) -> None:
     found = CliRunner().invoke(app, ["study", str(STUDY), "-o", str(folder), "--json"])
     assert found.exit_code == 0
+    assert "loaded" in found.stderr
     assert tuple(json.loads(found.stdout)["variants"]) == VARIANTS
 
 
@@ -129,7 +149,7 @@ def test_the_gate_is_for_the_recipe_itself(failing: str, folder: Path, monkeypat
         record = json.loads((place / "record.json").read_text())
         return record | ({"gate": "accuracy fell"} if place.name == failing else {})
 
-    monkeypatch.setattr(study, "run_recipe", again)
+    monkeypatch.setattr(study, "run_held", again)
     ran = CliRunner().invoke(app, ["study", str(STUDY), "-o", str(folder)])
     assert "uniform" in ran.output
     if failing == "recipe-4":

@@ -1,0 +1,159 @@
+"""What holds for every command of the command line, those to come included."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+import pytest
+import typer
+
+from secateur.cli import app
+from secateur.cli_parts import IN_FOLDER, OUTPUTS, REPLACED, Command
+
+
+@dataclass(frozen=True)
+class Given:
+    """A command: ``line`` sets its parameters by name."""
+
+    name: str
+    command: Any
+    kinds: dict[str, set[Any]] = field(repr=False)
+
+    def line(self, **values: object) -> str:
+        """A command line with all that must be given; what is not in ``values`` is made up."""
+        words, arguments = [self.name], list[str]()
+        for parameter in self.command.params:
+            if parameter.name not in self.kinds:
+                continue  # Typer's own
+            made_up = "4" if self.kinds[parameter.name] & {int, float} else "made-up"
+            if parameter.name not in values and not parameter.required:
+                continue
+            value = str(values.get(parameter.name, made_up))
+            if parameter.param_type_name == "argument":
+                arguments.append(value)
+            else:
+                words += [parameter.opts[0], value]
+        return " ".join(words + arguments)
+
+    def named(self, *kinds: Any) -> list[str]:
+        """Parameters of one of these types."""
+        return [name for name, found in self.kinds.items() if found & set(kinds)]
+
+    @property
+    def outputs(self) -> list[str]:
+        return [name for name in self.named(Path) if name in OUTPUTS]
+
+    @property
+    def inputs(self) -> list[str]:
+        """Files that it reads, and texts that may name one."""
+        return [name for name in self.named(Path, str) if name not in OUTPUTS]
+
+
+def commands() -> Iterator[Given]:
+    def walk(command: Any, path: tuple[str, ...]) -> Iterator[Given]:
+        for name, inner in getattr(command, "commands", {}).items():
+            yield from walk(inner, (*path, name))
+        if not hasattr(command, "commands"):
+            function = inspect.unwrap(command.callback)
+            kinds = {
+                name: set(typing.get_args(hint)) if isinstance(hint, UnionType) else {hint}
+                for name, hint in typing.get_type_hints(function).items()
+                if name != "return"
+            }
+            yield Given(" ".join(path), command, kinds)
+
+    yield from walk(typer.main.get_command(app), ())
+
+
+ALL = {given.name: given for given in commands()}
+CLASHES = [
+    (name, output, input)
+    for name, given in ALL.items()
+    for output in given.outputs
+    for input in given.inputs
+    if REPLACED.get(name) != input
+]
+IN_FOLDERS = [
+    (name, pattern, input)
+    for name, patterns in IN_FOLDER.items()
+    for pattern in patterns
+    for input in ALL[name].inputs
+    if input != "folder"
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def test_all_commands_are_seen() -> None:
+    assert {"compile", "patch", "prune", "build", "device run"} <= set(ALL)
+    assert ("run", "output", "input") in CLASHES
+    assert ("compile", "output", "model") in CLASHES
+    assert ("patch", "output", "patch") in CLASHES
+    assert ("patch", "output", "old") not in CLASHES
+    assert all(isinstance(given.command, Command) for given in ALL.values())
+
+
+def refused(secateur: Any, line: str, file: Path, written: Path) -> None:
+    """One line, nothing on stdout, and all files as they were."""
+    before = {path: path.read_bytes() for path in file.parent.rglob("*") if path.is_file()}
+    status, out, err = secateur(line)
+    assert (status, out) == (1, ""), line
+    assert err.startswith(f"secateur: {written}: is an input ({file}) and would be lost"), line
+    assert err.count("\n") == 1
+    after = {path: path.read_bytes() for path in file.parent.rglob("*") if path.is_file()}
+    assert after == before
+
+
+@pytest.mark.parametrize(("name", "output", "input"), CLASHES)
+def test_no_command_writes_over_an_input(
+    name: str, output: str, input: str, secateur: Any, folder: Path
+) -> None:
+    file, link, hard = folder / "in", folder / "link", folder / "hard"
+    file.write_text("content")
+    link.symlink_to("in")
+    os.link(file, hard)
+    for other in (file, link, hard, Path("in"), Path("../") / folder.name / "in"):
+        values = {output: other, input: file}
+        refused(secateur, ALL[name].line(**values), file, other)
+    if "as_json" in ALL[name].kinds:
+        refused(secateur, ALL[name].line(**values) + " --json", file, other)
+
+
+@pytest.mark.parametrize(("name", "pattern", "input"), IN_FOLDERS)
+def test_no_command_writes_over_an_input_in_its_folder(
+    name: str, pattern: str, input: str, secateur: Any, folder: Path
+) -> None:
+    where = "folder" if "folder" in ALL[name].kinds else "output"
+    file = folder / "out" / pattern.replace("*", "1")
+    file.parent.mkdir()
+    file.write_text("content")
+    refused(secateur, ALL[name].line(**{where: "out", input: file}), file, file.relative_to(folder))
+
+
+def test_commands_that_write_to_a_folder_say_what() -> None:
+    """Those with an input that they could write over."""
+    folders = {name for name, given in ALL.items() if "--output-dir" in outputs(given)}
+    assert folders == {"build", "verilog", "prune", "study", "demo", "example"}
+    assert set(IN_FOLDER) == folders - {"demo", "example"} | {"swap"}
+    assert not ALL["demo"].inputs
+    assert ALL["example"].inputs == ["name"]
+
+
+def outputs(given: Given) -> list[str]:
+    return [option for p in given.command.params if p.name == "output" for option in p.opts]
+
+
+def test_the_signature_is_written_over_no_input(secateur: Any, folder: Path) -> None:
+    key = folder / "m.sec.sig"
+    key.write_text("content")
+    refused(secateur, f"sign m.sec --key {key}", key, Path("m.sec.sig"))
