@@ -20,6 +20,7 @@ from secateur.graph import (
     Window,
     active_nodes,
     is_call,
+    label_of,
     pad_amounts,
     path_of,
     pool_window,
@@ -272,8 +273,9 @@ def _finish(draft: DraftLayer, stores: Stores, names: set[str]) -> Layer:
         )
         for s in draft.sources
     ]
+    first = _first(draft)
     return Layer(
-        name=_name(draft, names),
+        name=_name(first, draft.kind, names),
         kind=draft.kind,
         sources=sources,
         output=stores.tensor(draft.output),
@@ -284,16 +286,21 @@ def _finish(draft: DraftLayer, stores: Stores, names: set[str]) -> Layer:
         first=draft.output.first(),
         nodes=[n.name for n in draft.nodes],
         table=draft.table,
+        label=label_of(first),
     )
 
 
-def _name(draft: DraftLayer, names: set[str]) -> str:
+def _first(draft: DraftLayer) -> Node:
+    """The node that a layer is named by."""
+    return next(n for n in draft.nodes if not is_call(n, PAD))
+
+
+def _name(node: Node, kind: str, names: set[str]) -> str:
     """The module's path where the graph knows it, else the node's name; unique.
 
     An average has become a convolution, whose name would mislead.
     """
-    node = next(n for n in draft.nodes if not is_call(n, PAD))
-    base = path_of(node) or ("average" if draft.kind == "avgpool" else node.name)
+    base = path_of(node) or ("average" if kind == "avgpool" else node.name)
     name, count = base, 1
     while name in names:
         count += 1
