@@ -23,20 +23,41 @@ Array = npt.NDArray[Any]
 #: Bytes that a number takes until it is in an image: as the file has it, as a weight of a module,
 #: and while that is quantised.
 _NUMBER = 16
+#: Numbers that may be computed: these, and so many for one in the file. A weight passes a few
+#: operators on its way to a layer.
+_FREE, _TIMES = 1 << 20, 16
 _SIMPLIFY = "fold constants when you export, or simplify the file (onnxsim)"
 
 
 @dataclass
 class Budget:
-    """What constants may take: all of them together as much as a file."""
+    """What constants may take: together as much as a file, computed ones some times of the others.
+
+    ``held``, ``made``: numbers that the file holds, and that are computed from them.
+    """
 
     limits: Limits
-    spent: int = 0
+    held: int = 0
+    made: int = 0
 
-    def spend(self, count: int, what: str) -> None:
-        """Count the numbers of a tensor that ``what`` names, before it is made."""
-        self.spent += count * _NUMBER
-        self.limits.check_bytes(self.spent, f"{what}, with all constants before it")
+    def hold(self, count: int, what: str) -> None:
+        """Count the numbers of a tensor of the file, which ``what`` names, before it is made."""
+        self.held += count
+        self._check(what)
+
+    def make(self, count: int, what: str) -> None:
+        """Count the numbers that a node makes, before it does."""
+        self.made += count
+        self._check(what)
+        if self.made > _FREE + _TIMES * self.held:
+            raise SecateurError(
+                f"{what}: {self.made:,} numbers are computed from {self.held:,} in the file; "
+                f"{_SIMPLIFY}"
+            )
+
+    def _check(self, what: str) -> None:
+        size = (self.held + self.made) * _NUMBER
+        self.limits.check_bytes(size, f"{what}, with all constants before it")
 
 
 def values_of(tensor: Any, what: str, budget: Budget) -> Array:
@@ -50,7 +71,7 @@ def values_of(tensor: Any, what: str, budget: Budget) -> Array:
         _check_type(tensor.data_type, what)
         if any(size < 0 for size in tensor.dims):
             raise SecateurError(f"{what}: a dimension below 0; export the model again")
-        budget.spend(math.prod(tensor.dims), what)
+        budget.hold(math.prod(tensor.dims), what)
         return np.asarray(numpy_helper.to_array(tensor))
 
 
@@ -83,7 +104,7 @@ def fold(node: OnnxNode, inputs: list[Array | None], version: int, budget: Budge
         bound = _BOUNDS.get(node.op_type)
         if bound is None or node.domain:
             raise refuse(node, "computes a constant by an operator that is not known", _SIMPLIFY)
-        budget.spend(bound(node, inputs), shown(node))
+        budget.make(bound(node, inputs), shown(node))
         if node.op_type == "DequantizeLinear":  # onnx evaluates its later versions only
             return [dequantised(node, inputs)]
         with np.errstate(all="ignore"):
@@ -124,7 +145,7 @@ def _constant(node: OnnxNode, budget: Budget) -> Array:
         if name in kinds:
             held = {"value_float": item.f, "value_floats": item.floats, "value_int": item.i,
                     "value_ints": item.ints}[name]  # fmt: skip
-            budget.spend(len(held) if name.endswith("s") else 1, shown(node))
+            budget.hold(len(held) if name.endswith("s") else 1, shown(node))
             return np.array(held, kinds[name])
     raise refuse(node, "a constant that is not a number or a tensor", _SIMPLIFY)
 
