@@ -99,6 +99,25 @@ def active_nodes(gm: GraphModule) -> set[Node]:
     return active
 
 
+def leaves(value: Node, parts: Callable[[Node], list[Node]]) -> list[Node]:
+    """The nodes that a value consists of, each once, in order.
+
+    ``parts`` gives those that a node is made of, none for a leaf. However deep, and however often
+    a node is used, each is looked at once.
+    """
+    found, seen, waiting = [], set[Node](), [value]
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        inner = parts(node)
+        waiting += reversed(inner)
+        if not inner:
+            found.append(node)
+    return found
+
+
 def constant(gm: GraphModule, node: Node) -> torch.Tensor:
     """Value of a node that does not depend on the input; observers are looked through."""
     if node.op == "get_attr":
