@@ -9,7 +9,8 @@ from itertools import combinations
 
 from secateur.ir import Tensor
 
-_TRIES = 100
+#: Orders that are tried, and how many pairs of windows may be compared for it, roughly.
+_TRIES, _STEPS = 100, 4_000_000
 
 
 @dataclass(frozen=True)
@@ -36,26 +37,40 @@ class Request:
 Bases = dict[Tensor, int]
 
 
+def _spoils(a: Request, base_a: int, b: Request, base_b: int) -> bool:
+    """Whether two windows overlap, and one writes other words there than the other."""
+    overlap = base_a < base_b + b.words and base_b < base_a + a.words
+    return overlap and (base_a, a.words, a.shape) != (base_b, b.words, b.shape)
+
+
+def _spoilt(request: Request, base: int, others: list[Request], bases: Bases) -> list[Request]:
+    """Those that spoil a window at a base, or that it spoils."""
+    return [other for other in others if _spoils(request, base, other, bases[other.tensor])]
+
+
+def _added(
+    request: Request, base: int, placed: list[Request], clean: list[Request], bases: Bases
+) -> int:
+    """Cycles of clearing that a window adds at a base: its own, and those of clean others."""
+    own = request.clearing if request.clearing and _spoilt(request, base, placed, bases) else 0
+    return own + sum(other.clearing for other in _spoilt(request, base, clean, bases))
+
+
 def dirtied(requests: list[Request], bases: Bases) -> set[Tensor]:
     """Tensors in whose window another tensor writes other words than they do."""
     dirty = set()
     for a, b in combinations(requests, 2):
-        base_a, base_b = bases[a.tensor], bases[b.tensor]
-        overlap = base_a < base_b + b.words and base_b < base_a + a.words
-        if overlap and (base_a, a.words, a.shape) != (base_b, b.words, b.shape):
+        if _spoils(a, bases[a.tensor], b, bases[b.tensor]):
             dirty |= {a.tensor, b.tensor}
     return dirty
 
 
-def _clearing(requests: list[Request], bases: Bases) -> int:
-    dirty = dirtied(requests, bases)
-    return sum(request.clearing for request in requests if request.tensor in dirty)
-
-
-def _pack(ordered: list[Request], depth: int | None) -> Bases | None:
-    """Place one after another where it adds least to clear, then lowest."""
+def _pack(ordered: list[Request], depth: int | None) -> tuple[Bases, int] | None:
+    """Place one after another where it adds least to clear, then lowest; the cycles of clearing."""
     bases: Bases = {}
     placed: list[Request] = []
+    clean: list[Request] = []  # of those placed, what would cost cycles and does not yet
+    total = 0
     for request in ordered:
         spans = [(bases[other.tensor], bases[other.tensor] + other.words) for other in placed]
         alive = [span for span, o in zip(spans, placed, strict=True) if request.meets(o)]
@@ -70,10 +85,15 @@ def _pack(ordered: list[Request], depth: int | None) -> Bases | None:
         ]
         if not free:
             return None
+
+        costs = [(_added(request, base, placed, clean, bases), base) for base in free]
+        cost, base = min(costs)
+        clean = [other for other in clean if not _spoils(request, base, other, bases[other.tensor])]
+        if request.clearing and not _spoilt(request, base, placed, bases):
+            clean.append(request)
+        bases[request.tensor], total = base, total + cost
         placed.append(request)
-        costed = [(_clearing(placed, bases | {request.tensor: base}), base) for base in free]
-        bases[request.tensor] = min(costed)[1]
-    return bases
+    return bases, total
 
 
 def allocate(requests: list[Request], depth: int) -> tuple[Bases | None, int]:
@@ -90,16 +110,15 @@ def allocate(requests: list[Request], depth: int) -> tuple[Bases | None, int]:
     by_size = sorted(requests, key=lambda request: (-request.words, request.begin))
     order = sorted(requests, key=lambda request: (request.begin, -request.words))
     shuffle = random.Random(0).shuffle
-    best, least = _pack(by_size, depth), 0
-    if best is not None:
-        least = _clearing(requests, best)
-    for _ in range(_TRIES):
-        if best is not None and least == 0:
+    best = _pack(by_size, depth)
+    for _ in range(min(_TRIES, _STEPS // max(len(requests), 1) ** 2)):
+        if best is not None and best[1] == 0:
             break
-        bases = _pack(order, depth)
-        if bases is not None and (best is None or _clearing(requests, bases) < least):
-            best, least = bases, _clearing(requests, bases)
+        found = _pack(order, depth)
+        if found is not None and (best is None or found[1] < best[1]):
+            best = found
         shuffle(order)
     needed = best if best is not None else _pack(by_size, None)
     assert needed is not None  # without a limit everything fits
-    return best, max((needed[r.tensor] + r.words for r in requests), default=0)
+    top = max((needed[0][r.tensor] + r.words for r in requests), default=0)
+    return None if best is None else best[0], top

@@ -93,6 +93,12 @@ def compile(
     check: Annotated[
         bool, typer.Option(help="Compare the image with PyTorch, every layer, on a few inputs.")
     ] = True,
+    max_nodes: Annotated[
+        int, typer.Option(min=1, help="Operations that a model file may have.")
+    ] = DEFAULT.nodes,
+    max_megabytes: Annotated[
+        int, typer.Option(min=1, help="What a model file, and what is made of it, may take.")
+    ] = DEFAULT.megabytes,
     as_json: Json = False,
 ) -> None:
     """Quantise (if in float), schedule and encode a model; zeros in its weights are the pruning."""
@@ -112,7 +118,8 @@ def compile(
             raise SecateurError(f"{calibrate}: calibration wants floats, not {values.dtype}")
         data = torch.from_numpy(values)
     sys.path.insert(0, str(Path.cwd()))  # where package.module:callable is looked for
-    found, notes = load_model(model, calibrated=data is not None)
+    limits = Limits(max_nodes, max_megabytes)
+    found, notes = load_model(model, calibrated=data is not None, limits=limits)
     for note in notes:
         warnings.warn(f"{model}: {note}", SecateurWarning, stacklevel=1)
     image = api.compile(found, target=chosen, calibration=data, check=check)

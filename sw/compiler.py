@@ -156,6 +156,7 @@ def _layer(
     slots = lane_map.groups * geometry.p
     return {
         "name": layer.name,
+        "label": layer.label,
         "kind": layer.kind,
         "nodes": layer.nodes,
         "cycles": cost[0],

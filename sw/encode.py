@@ -16,6 +16,7 @@ from secateur.hw.spec import Reg
 from secateur.ir import Layer
 from secateur.layout import MapLayout
 from secateur.schedule import Plan
+from secateur.text import printable
 
 Words = npt.NDArray[np.uint8]  # (words, N + 1)
 
@@ -147,7 +148,7 @@ def tables_of(plan: Plan) -> list[bytes]:
     if len(found) > plan.geometry.tables:
         names = ", ".join(repr(layer.name) for layer in plan.network.layers if layer.table)
         raise SecateurError(
-            f"layers {names} need {len(found)} activation tables, the target has "
+            f"layers {printable(names, 400)} need {len(found)} activation tables, the target has "
             f"{plan.geometry.tables}: choose a target with more, or functions and scales alike"
         )
     return list(found)

@@ -17,7 +17,7 @@ from torch.fx import GraphModule
 from torchao.quantization.pt2e import allow_exported_model_train_eval  # registers the q/dq ops
 
 from secateur.errors import SecateurError, SecateurWarning
-from secateur.graph import active_nodes, aten, attribute, is_call, refuse
+from secateur.graph import LABELS, active_nodes, aten, attribute, is_call, labels_of, refuse
 
 __all__ = [
     "allow_exported_model_train_eval",
@@ -98,7 +98,9 @@ def capture(model: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> Grap
             f"samples first: {lines[0] if lines else type(error).__name__}; the model must take "
             "one tensor and have no data-dependent control flow"
         ) from error
-    return _callable(program)
+    gm = _callable(program)
+    gm.meta[LABELS] = labels_of(model)
+    return gm
 
 
 @contextlib.contextmanager

@@ -21,6 +21,8 @@ MAX_POOL, CAT, PAD = aten.max_pool2d.default, aten.cat.default, aten.pad.default
 FLATTEN, VIEW = aten.flatten.using_ints, aten.view.default
 PRODUCTS = (CONV, LINEAR)
 ACTIVATIONS = (RELU, HARDTANH)
+#: Key of a graph module's ``meta``: `labels_of` the model that it was captured from.
+LABELS = "secateur_labels"
 
 
 def path_of(node: Node) -> str:
@@ -31,6 +33,24 @@ def path_of(node: Node) -> str:
     return next((path for path in reversed(paths) if path), "")
 
 
+def labels_of(model: torch.nn.Module) -> dict[str, str]:
+    """What a file calls the modules of a model that was read from one, by module path."""
+    found = {path: getattr(module, "onnx_label", None) for path, module in model.named_modules()}
+    return {path: label for path, label in found.items() if isinstance(label, str)}
+
+
+def label_of(node: Node) -> str:
+    """What the model's file calls the module that the node is part of; "" where it is not known.
+
+    It is text of the file's, escaped: for messages and reports, never a name.
+    """
+    labels = getattr(node.graph.owning_module, "meta", {}).get(LABELS, {})
+    path = path_of(node)
+    while path and path not in labels:
+        path = path.rpartition(".")[0]
+    return str(labels.get(path, ""))
+
+
 def operation_of(node: Node) -> str:
     """Name of the node's operation, without overload."""
     return str(node.target).removeprefix("aten.").split(".")[0]
@@ -38,9 +58,10 @@ def operation_of(node: Node) -> str:
 
 def name_of(node: Node) -> str:
     """The node as a message names it: module path if known, node name and operation."""
-    path = path_of(node)
+    path, label = path_of(node), label_of(node)
     op = operation_of(node)
-    return f"layer {path!r} (node {node.name}, {op})" if path else f"node {node.name} ({op})"
+    said = f", '{label}' in the file" if label else ""
+    return f"layer {path!r} (node {node.name}, {op}{said})" if path else f"node {node.name} ({op})"
 
 
 def refuse(node: Node, reason: str, remedy: str) -> SecateurError:
@@ -76,6 +97,25 @@ def active_nodes(gm: GraphModule) -> set[Node]:
         if node.op == "placeholder" or any(n in active for n in node.all_input_nodes):
             active.add(node)
     return active
+
+
+def leaves(value: Node, parts: Callable[[Node], list[Node]]) -> list[Node]:
+    """The nodes that a value consists of, each once, in order.
+
+    ``parts`` gives those that a node is made of, none for a leaf. However deep, and however often
+    a node is used, each is looked at once.
+    """
+    found, seen, waiting = [], set[Node](), [value]
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        inner = parts(node)
+        waiting += reversed(inner)
+        if not inner:
+            found.append(node)
+    return found
 
 
 def constant(gm: GraphModule, node: Node) -> torch.Tensor:

@@ -101,7 +101,8 @@ class Layer:
     ``bias`` and ``shift`` have one entry an output channel. ``first`` is the channel of ``output``
     at which this layer's channels begin (a slice border). One or two sources; if two, they have
     the same output size and ``maximum`` is not among them. ``nodes`` names the graph nodes that
-    the layer stands for; the last one's (dequantised) value is the layer's output.
+    the layer stands for; the last one's (dequantised) value is the layer's output. ``label``: what
+    the model's file calls it, if it says.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Layer:
     first: int = 0
     nodes: list[str] = field(default_factory=list)
     table: Table | None = None
+    label: str = ""
 
     @property
     def channels(self) -> int:

@@ -79,11 +79,17 @@ def _is_layer(node: Node) -> bool:
 def _store_before_moves(editor: Editor) -> None:
     """quantise(move(x)) becomes move(quantise(x)): pooling, views and the like move codes."""
     waiting = [node for node in editor.gm.graph.nodes if is_quantise(node)]
+    left = len(editor.gm.graph.nodes)
     while waiting:
         node = waiting.pop(0)  # in order: what is behind it may come to lie on a move
         move = cast(Node, node.args[0])
         if not is_call(move, *MOVES, PAD):
             continue
+        left -= 1
+        if left < 0:
+            raise refuse(
+                node, "quantises again and again behind views and poolings", "quantise once before"
+            )
         parts = cast(list[Node], move.args[0] if is_call(move, CAT) else [move.args[0]])
         dequantise = next(user for user in node.users if is_dequantise(user))
         stored = []

@@ -8,6 +8,7 @@ from secateur.errors import SecateurError
 from secateur.ir import Layer, Source, Tensor
 from secateur.lanes import LaneMap, Split
 from secateur.place import Placement, round_up
+from secateur.text import printable
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def padding(tensor: Tensor, consumers: list[tuple[Layer, Source]]) -> Padding:
     needs = [(reads_outside(source, layer), layer.name) for layer, source in consumers]
     fills = {need.fill for need, _ in needs if need.any}
     if len(fills) > 1:
-        names = ", ".join(name for need, name in needs if need.any)
+        names = printable(", ".join(name for need, name in needs if need.any), 400)
         raise SecateurError(
             f"tensor {tensor.name!r} is read with zero padding by some and by a padded MaxPool2d "
             f"over signed values by others of {names}; put a ReLU before the "

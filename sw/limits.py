@@ -25,12 +25,26 @@ class Limits:
         """``megabytes`` in bytes."""
         return self.megabytes << 20
 
+    @property
+    def steps(self) -> int:
+        """Operations on the model's input, what is left when constants are computed: a tenth of
+        ``nodes``, since torch's quantisation takes time that grows with the square of them."""
+        return self.nodes // 10
+
     def check_nodes(self, count: int, what: str) -> None:
         """Refuse more than ``nodes`` operations; ``what`` names what has them."""
         if count > self.nodes:
             raise SecateurError(
                 f"{what}: {count:,} nodes, at most {self.nodes:,} are read; raise the limit by "
                 f"--max-nodes if the file is to be trusted"
+            )
+
+    def check_steps(self, count: int, what: str) -> None:
+        """Refuse more than ``steps``; ``what`` names what has them."""
+        if count > self.steps:
+            raise SecateurError(
+                f"{what}: {count:,} operations on its input, at most {self.steps:,} are read, a "
+                f"tenth of the nodes; raise the limit by --max-nodes if the file is to be trusted"
             )
 
     def check_bytes(self, size: int, what: str) -> None:

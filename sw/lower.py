@@ -20,6 +20,7 @@ from secateur.graph import (
     Window,
     active_nodes,
     is_call,
+    label_of,
     pad_amounts,
     path_of,
     pool_window,
@@ -286,8 +287,9 @@ def _finish(draft: DraftLayer, stores: Stores, names: set[str]) -> Layer:
         )
         for s in draft.sources
     ]
+    first = _first(draft)
     return Layer(
-        name=_name(draft, names),
+        name=_name(draft, first, names),
         kind=draft.kind,
         sources=sources,
         output=stores.tensor(draft.output),
@@ -298,19 +300,23 @@ def _finish(draft: DraftLayer, stores: Stores, names: set[str]) -> Layer:
         first=draft.output.first(),
         nodes=[n.name for n in draft.nodes],
         table=draft.table,
+        label="" if first is None else label_of(first),
     )
 
 
-def _name(draft: DraftLayer, names: set[str]) -> str:
+def _first(draft: DraftLayer) -> Node | None:
+    """The node that a layer is named by; a copy has none."""
+    return next((n for n in draft.nodes if not is_call(n, PAD)), None)
+
+
+def _name(draft: DraftLayer, first: Node | None, names: set[str]) -> str:
     """The module's path where the graph knows it, else the node's name; unique.
 
     An average has become a convolution, whose name would mislead.
     """
-    if not draft.nodes:  # a copy
-        base = draft.output.name
-    else:
-        node = next(n for n in draft.nodes if not is_call(n, PAD))
-        base = path_of(node) or ("average" if draft.kind == "avgpool" else node.name)
+    base = draft.output.name  # of a copy, which stands for no node
+    if first is not None:
+        base = path_of(first) or ("average" if draft.kind == "avgpool" else first.name)
     name, count = base, 1
     while name in names:
         count += 1

@@ -20,6 +20,7 @@ from secateur.graph import (
     activation_bounds,
     argument,
     is_call,
+    leaves,
     pad_amounts,
     refuse,
 )
@@ -153,10 +154,13 @@ def _factor(node: Node, user: Node) -> Operand:
 
 def stored_roots(value: Node) -> list[Node]:
     """The observers or dequantise nodes that a stored value consists of."""
-    if not is_call(value, PAD, *MOVES):
-        return [value]
-    parts = value.args[0] if is_call(value, CAT) else [value.args[0]]
-    return [root for part in cast(list[Node], parts) for root in stored_roots(part)]
+
+    def parts(node: Node) -> list[Node]:
+        if not is_call(node, PAD, *MOVES):
+            return []
+        return cast(list[Node], node.args[0] if is_call(node, CAT) else [node.args[0]])
+
+    return leaves(value, parts)
 
 
 def observed_layers(gm: GraphModule) -> list[tuple[Match, Node]]:

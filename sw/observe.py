@@ -17,6 +17,8 @@ from torchao.quantization.pt2e import FakeQuantizeBase
 from secateur.errors import SecateurError
 
 BINS = 4096
+#: Values below are within a power of two that float32 has.
+LARGEST = 2.0**127
 #: Exponents below the smallest without clipping that are tried.
 CANDIDATES = 6
 #: Exponent of a channel or tensor without any nonzero value; the harmoniser raises it.
@@ -139,6 +141,10 @@ class ActivationFakeQuantize(PowerOfTwo):
         if not math.isfinite(top):
             raise SecateurError(
                 "calibration: the model computes infinite or NaN values; check its weights"
+            )
+        if top >= LARGEST:
+            raise SecateurError(
+                f"calibration: the model computes values of {top:.3g}; check its weights"
             )
         if self.quant_min == 0:
             magnitudes = x.float().flatten().clamp(min=0)

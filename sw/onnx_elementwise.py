@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from functools import reduce
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from secateur.onnx_context import Attributes, Context, Run, by_channel, refuse
+from secateur.onnx_context import Context, Run, by_channel
+from secateur.onnx_node import OnnxNode, refuse
 
 #: Functions without attributes.
 FUNCTIONS: dict[str, Run] = {
@@ -30,54 +30,52 @@ FUNCTIONS: dict[str, Run] = {
 }
 
 
-def function(node: Any, attributes: Attributes, context: Context) -> Run:
+def function(node: OnnxNode, context: Context) -> Run:
     """One of ``FUNCTIONS``."""
     return nn.ReLU() if node.op_type == "Relu" else FUNCTIONS[node.op_type]
 
 
-def parametric(node: Any, attributes: Attributes, context: Context) -> Run:
+def parametric(node: OnnxNode, context: Context) -> Run:
     """Functions with attributes; defaults are the format's."""
-    kind, alpha = node.op_type, attributes.get("alpha")
+    kind = node.op_type
     if kind == "LeakyRelu":
-        return nn.LeakyReLU(0.01 if alpha is None else alpha)
+        return nn.LeakyReLU(node.real("alpha", 0.01))
     if kind == "Elu":
-        return nn.ELU(1.0 if alpha is None else alpha)
+        return nn.ELU(node.real("alpha", 1.0))
     if kind == "Celu":
-        return nn.CELU(1.0 if alpha is None else alpha)
+        return nn.CELU(node.real("alpha", 1.0))
     if kind == "Selu":
         # The defaults as float32; PyTorch's elu takes both.
-        first = 1.67326319217681884765625 if alpha is None else alpha
-        gamma = attributes.get("gamma", 1.05070102214813232421875)
+        first = node.real("alpha", 1.67326319217681884765625)
+        gamma = node.real("gamma", 1.05070102214813232421875)
         return lambda x: torch.ops.aten.elu.default(x, first, gamma)
     if kind == "Gelu":
-        return nn.GELU(attributes.get("approximate", b"none").decode())
+        return nn.GELU(node.choice("approximate", "none", "tanh"))
     if kind == "Swish":
-        factor = 1.0 if alpha is None else alpha
+        factor = node.real("alpha", 1.0)
         return nn.SiLU() if factor == 1 else lambda x: x * torch.sigmoid(x * factor)
-    slope = 0.2 if alpha is None else alpha
-    offset = attributes.get("beta", 0.5)
+    slope, offset = node.real("alpha", 0.2), node.real("beta", 0.5)
     if math.isclose(slope, 1 / 6, rel_tol=1e-6) and offset == 0.5:
         return nn.Hardsigmoid()
     return lambda x: F.hardtanh(x * slope + offset, 0.0, 1.0)
 
 
-def clip(node: Any, attributes: Attributes, context: Context) -> Run:
-    bounds = [context.constant(node, index) for index in (1, 2)]
-    low = float(bounds[0]) if bounds[0] is not None else attributes.get("min")
-    high = float(bounds[1]) if bounds[1] is not None else attributes.get("max")
+def clip(node: OnnxNode, context: Context) -> Run:
+    low, high = (context.scalar(node, index) for index in (1, 2))
+    low = node.real("min") if low is None and node.has("min") else low
+    high = node.real("max") if high is None and node.has("max") else high
     if low is None or high is None:
         if low == 0 and high is None:
             return nn.ReLU()
         raise refuse(node, "clips on one side only", "use Relu, or two bounds")
-    if low >= high:
+    if not low < high:
         raise refuse(node, f"clips to {low} .. {high}", "give bounds in their order")
     return nn.ReLU6() if (low, high) == (0, 6) else nn.Hardtanh(low, high)
 
 
-def prelu(node: Any, attributes: Attributes, context: Context) -> Run:
-    slope, shape = context.constant(node, 1), context.shape(node)
-    assert slope is not None
-    if context.version() < 7 and slope.ndim == 1:  # by channel, before there was broadcasting
+def prelu(node: OnnxNode, context: Context) -> Run:
+    slope, shape = context.weight(node, 1), context.shape(node)
+    if context.version < 7 and slope.ndim == 1:  # by channel, before there was broadcasting
         slope = slope.reshape(-1, *[1] * (len(shape) - 2))
     values = by_channel(node, slope, len(shape), shape[1] if len(shape) > 1 else 0)
     layer = nn.PReLU(values.numel())
@@ -86,9 +84,8 @@ def prelu(node: Any, attributes: Attributes, context: Context) -> Run:
     return layer
 
 
-def power(node: Any, attributes: Attributes, context: Context) -> Run:
-    exponent = context.constant(node, 1)
-    if exponent is None or exponent.size != 1 or float(exponent.flat[0]) != 2:
+def power(node: OnnxNode, context: Context) -> Run:
+    if context.scalar(node, 1) != 2:
         raise refuse(node, "a power other than the square", "use the exponent 2")
     return torch.square
 
@@ -110,13 +107,13 @@ class _Affine(nn.Module):
         return x + self.offset if self.shifts else x
 
 
-def arithmetic(node: Any, attributes: Attributes, context: Context) -> Run:
+def arithmetic(node: OnnxNode, context: Context) -> Run:
     """Add, Sub, Mul, Div and Sum: of tensors, or of a tensor and a constant.
 
     What a layer's output is multiplied by, or what is added to it, goes into the layer.
     """
     kind = node.op_type
-    if attributes.get("axis") is not None:
+    if node.has("axis"):
         raise refuse(node, "broadcasts along an axis that it names", "export opset 7 or later")
     fixed = [index for index, name in enumerate(node.input) if name in context.known]
     if not fixed:
@@ -166,7 +163,7 @@ def arithmetic(node: Any, attributes: Attributes, context: Context) -> Run:
     return nn.Identity()
 
 
-def _of_tensors(node: Any, context: Context) -> Run:
+def _of_tensors(node: OnnxNode, context: Context) -> Run:
     kind, shapes = node.op_type, [context.shapes.get(name, []) for name in node.input]
     if kind == "Div":
         raise refuse(node, "divides a tensor by a tensor", "divide by constants only")

@@ -2,24 +2,35 @@
 
 Convolutions, dense layers and batch norms become modules of their own, so that they can be pruned
 and trained like any others. Tensors stay as the file has them, channels first; a Transpose is
-refused, with what to tell the exporter.
+refused, with what to tell the exporter. Names of the file are labels: no module is called by them,
+since torch.export writes the names of modules into code.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from secateur.errors import SecateurError
-from secateur.onnx_context import Context, refuse
+from secateur.limits import DEFAULT, Limits
+from secateur.onnx_context import Context, context_of
+from secateur.onnx_file import read_onnx
+from secateur.onnx_fold import Array, Budget, fold
 from secateur.onnx_layers import LAYERS, RECURRENT_LAYERS, REFUSED
-from secateur.onnx_quantised import RECHOSEN, dequantised, moved
+from secateur.onnx_node import OnnxNode, guarded, refuse, shown
+from secateur.onnx_quantised import RECHOSEN, moved
+from secateur.text import name as quoted
 
-Step = tuple[Callable[..., Tensor], tuple[str, ...], str]
+__all__ = ["OnnxModel", "convert_onnx", "load_onnx", "read_onnx"]
+
+#: Samples of which all tensors are to fit at once, a batch of calibration; bytes of a number.
+_BATCH, _FLOAT = 64, 4
 
 
 class _Function(nn.Module):
@@ -33,35 +44,77 @@ class _Function(nn.Module):
         return self.run(*inputs)
 
 
-class OnnxModel(nn.Module):
-    """A chain of steps over named tensors, one output; one input if it is to run on the array.
+@dataclass(frozen=True)
+class _Step:
+    """The layer of a node, and the numbers of the tensors that it takes.
 
-    ``layers`` holds the modules, by the names of their nodes. ``notes`` says what is not as in the
+    ``what``: the node as messages name it.
+    """
+
+    key: str
+    inputs: tuple[int, ...]
+    what: str
+
+
+class OnnxModel(nn.Module):
+    """A chain of steps over numbered tensors, one output; one input if it is to run on the array.
+
+    ``layers`` holds the modules by names of ours: ``conv_3`` for node 3 of the file, a Conv. The
+    node's own name is the module's ``onnx_label``, escaped. ``notes`` says what is not as in the
     file. ``shape`` is that of a sample, 0 where it is not fixed.
     """
 
-    def __init__(self, sources: tuple[str, ...], result: str, notes: list[str]) -> None:
+    def __init__(self, context: Context) -> None:
         super().__init__()
         self.layers = nn.ModuleDict()
-        self.notes = notes
-        self._sources, self._result = sources, result
-        self._steps: list[Step] = []
-        self.shape: tuple[int, ...] = ()
+        self.notes = context.notes
+        self.shape = tuple(context.shapes[context.sources[0]][1:])
+        self._limits = context.budget.limits
+        self._numbers = {name: number for number, name in enumerate(context.sources)}
+        self._sources = len(context.sources)
+        self._steps: list[_Step] = []
+        self._result = 0
+        self._last: dict[int, int] = {}
 
     @property
     def quantised(self) -> bool:
         """Whether the file quantises activations, and this module does not."""
         return RECHOSEN in self.notes
 
-    def add(self, name: str, run: Callable[..., Tensor], inputs: tuple[str, ...], out: str) -> None:
-        """Append a step that computes the tensor ``out``."""
-        run = run if isinstance(run, nn.Module) else _Function(run)
-        key, count = name, 1
-        while key in self.layers:
-            count += 1
-            key = f"{name}_{count}"
-        self.layers[key] = run
-        self._steps.append((run, inputs, out))
+    def add(self, node: OnnxNode, run: Callable[..., Tensor], inputs: tuple[str, ...]) -> None:
+        """Append a step that computes the first output of ``node``, of a known operator."""
+        module: Any = run if isinstance(run, nn.Module) else _Function(run)
+        module.onnx_label = quoted(node.label)
+        key = f"{node.op_type.lower()}_{node.index}"
+        self.layers[key] = module
+        self._steps.append(_Step(key, tuple(self._numbers[name] for name in inputs), shown(node)))
+        self._numbers[node.output[0]] = self._sources + len(self._steps) - 1
+
+    def finish(self, result: str) -> None:
+        """Take the tensor ``result`` as output; check weights, and with a fixed shape, all shapes.
+
+        Raises SecateurError, naming the node.
+        """
+        if result not in self._numbers:
+            raise SecateurError(f"output '{quoted(result)}' is constant; export a network")
+        self._result = self._numbers[result]
+        for index, step in enumerate(self._steps):
+            self._last |= dict.fromkeys((*step.inputs, self._sources + index), index)
+        self._last[self._result] = len(self._steps)
+        self._limits.check_steps(len(self._steps), "the model")
+        for step in self._steps:
+            for value in self.layers[step.key].state_dict().values():
+                if value.is_floating_point() and not bool(value.isfinite().all()):
+                    raise SecateurError(
+                        f"{step.what}: weights, or constants that they are multiplied by, that are "
+                        f"infinite or NaN; train the model again"
+                    )
+        if self._sources == 1 and 0 not in self.shape:
+            size = math.prod(self.shape) * _FLOAT * _BATCH
+            self._limits.check_bytes(size, f"the input: {_BATCH} samples of {self.shape}")
+            state = {name: value.to("meta") for name, value in self.state_dict().items()}
+            sample = torch.empty(2, *self.shape, device="meta")
+            torch.func.functional_call(self, state, (sample,))
 
     def forward(self, x: Tensor) -> Tensor:
         """The output for samples of ``shape``; SecateurError if they are of another."""
@@ -76,56 +129,53 @@ class OnnxModel(nn.Module):
 
     def evaluate(self, *inputs: Tensor) -> Tensor:
         """The output for one tensor or several."""
-        tensors = dict(zip(self._sources, inputs, strict=True))
-        for run, names, out in self._steps:
-            tensors[out] = run(*(tensors[name] for name in names))
+        tensors = dict(enumerate(inputs))
+        alive = sum(map(_room, inputs))
+        for index, step in enumerate(self._steps):
+            with guarded(step.what):
+                made = self.layers[step.key](*(tensors[number] for number in step.inputs))
+            alive += _room(made)
+            self._limits.check_bytes(alive, f"{step.what}: all tensors of {_BATCH} samples")
+            tensors[self._sources + index] = made
+            for number in {*step.inputs, self._sources + index}:
+                if self._last[number] == index:
+                    alive -= _room(tensors.pop(number))
         return tensors[self._result]
 
 
-def read_onnx(path: Path | str) -> Any:
-    """The ``onnx.ModelProto`` of a file.
-
-    Raises SecateurError if the file is no ONNX model, or the package onnx is missing.
-    """
-    path = Path(path)
-    try:
-        import onnx
-    except ImportError:
-        raise SecateurError(
-            f"{path}: ONNX files need the package onnx: pip install 'secateur[onnx]'"
-        ) from None
-    if not path.is_file():
-        raise SecateurError(f"{path}: no such file")
-    try:
-        model = onnx.load(str(path))
-        onnx.checker.check_model(model)
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise SecateurError(f"{path}: not an ONNX model ({reason})") from None
-    return model
+def _room(tensor: Tensor) -> int:
+    """Bytes of a tensor in a batch; sizes that are not fixed count as one."""
+    fixed = math.prod(size for size in tensor.shape[1:] if isinstance(size, int))
+    return fixed * tensor.element_size() * _BATCH
 
 
-def load_onnx(path: Path | str) -> OnnxModel:
+def load_onnx(path: Path | str, *, limits: Limits = DEFAULT) -> OnnxModel:
     """Read an ONNX file as a module in float.
+
+    Parameters
+    ----------
+    path : the file
+    limits : how large it may be, and what is made of it
 
     Raises
     ------
     SecateurError : the file is no ONNX model, the package onnx is missing, or the model has an
         operator, or a form of one, that is not supported: named, with what to do instead
     """
-    model = read_onnx(path)
+    model = read_onnx(path, limits=limits)
     try:
-        return convert_onnx(model)
+        return convert_onnx(model, limits=limits)
     except SecateurError as error:
         raise SecateurError(f"{path}: {error}") from None
 
 
 def convert_onnx(
     model: Any,
-    constants: dict[str, npt.NDArray[Any]] | None = None,
+    constants: dict[str, Array] | None = None,
     *,
     keep: bool = False,
     inputs: int = 1,
+    limits: Limits = DEFAULT,
 ) -> OnnxModel:
     """An ``onnx.ModelProto`` as a module.
 
@@ -135,87 +185,36 @@ def convert_onnx(
     constants : binds further inputs of the graph
     keep : quantise activations where the model does; by default it is left to calibration
     inputs : how many the module takes; the array takes one
+    limits : of nodes, of constants and of tensors
 
     Raises
     ------
     SecateurError : as `load_onnx`; with ``keep``, for scales that are no powers of two
     """
-    import onnx
-    from onnx import numpy_helper
-
-    inferred = onnx.shape_inference.infer_shapes(model)
-    graph = inferred.graph
-    known = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    known |= constants or {}
-    sources = [value for value in graph.input if value.name not in known]
-    if len(sources) != inputs or len(graph.output) != 1:
-        raise SecateurError(
-            f"the model has {len(sources)} inputs and {len(graph.output)} outputs, the array takes "
-            f"one tensor and returns one; export one network with one of each"
-        )
-    shapes = {
-        value.name: [int(dim.dim_value) for dim in value.type.tensor_type.shape.dim]
-        for value in [*graph.input, *graph.value_info, *graph.output]
-    }
-    readers: dict[str, int] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers[name] = readers.get(name, 0) + 1
-    for value in graph.output:
-        readers[value.name] = readers.get(value.name, 0) + 1
-    context = Context(known, shapes, readers, list(model.opset_import), keep=keep)
-    result = OnnxModel(tuple(value.name for value in sources), graph.output[0].name, context.notes)
-    result.shape = tuple(shapes[sources[0].name][1:])
+    context = context_of(model, constants or {}, Budget(limits), inputs, keep)
+    result = OnnxModel(context)
     # Recurrent layers first: exporters write other operators for their states before them.
-    for node in sorted(graph.node, key=lambda node: node.op_type not in RECURRENT_LAYERS):
-        _convert(node, context, result)
+    for node in sorted(context.nodes, key=lambda node: node.op_type not in RECURRENT_LAYERS):
+        with guarded(shown(node)):
+            _convert(node, context, result)
+    result.finish(context.result)
     return result.eval()
 
 
-def _convert(node: Any, context: Context, result: OnnxModel) -> None:
-    from onnx import helper
-
-    names = [name for name in node.input if name]
-    if all(name in context.known for name in names):
-        context.known |= zip(node.output, _fold(node, context), strict=True)
+def _convert(node: OnnxNode, context: Context, result: OnnxModel) -> None:
+    dynamic = tuple(name for name in node.input if name and name not in context.known)
+    if not dynamic:
+        inputs = [context.known.get(name) for name in node.input]
+        made = fold(node, inputs, context.version, context.budget)
+        context.known |= zip(node.output, made, strict=True)
         return
-    attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-    convert = (LAYERS | REFUSED).get(node.op_type)
-    if convert is None or node.domain not in ("", "ai.onnx"):
+    convert = None if node.domain else (LAYERS | REFUSED).get(node.op_type)
+    if convert is None:
         raise refuse(node, "is not supported", f"supported are {', '.join(sorted(LAYERS))}")
     for name in node.output[1:]:
         if node.op_type in LAYERS and name in context.readers:
-            raise refuse(node, f"has a second output, {name!r}, that is read", "export without it")
-    run = convert(node, attributes, context)
+            what = f"has a second output, '{quoted(name)}', that is read"
+            raise refuse(node, what, "export without it")
+    run = convert(node, context)
     moved(node, context)
-    dynamic = tuple(name for name in names if name not in context.known)
-    label = (node.name or node.output[0]).strip("/").replace("/", "_").replace(".", "_")
-    result.add(label, run, dynamic, node.output[0])
-
-
-def _fold(node: Any, context: Context) -> list[npt.NDArray[Any]]:
-    """The outputs of a node whose inputs are constant."""
-    from onnx import helper
-    from onnx.reference import ReferenceEvaluator
-
-    values = {name: context.known[name] for name in node.input if name}
-    if node.op_type == "DequantizeLinear":  # onnx evaluates its later versions only
-        return [dequantised(node, *values.values())]
-    graph = helper.make_graph(
-        [node],
-        "constant",
-        [helper.make_value_info(name, helper.make_tensor_type_proto(0, None)) for name in values],
-        [
-            helper.make_value_info(name, helper.make_tensor_type_proto(0, None))
-            for name in node.output
-        ],
-    )
-    opsets = context.opsets
-    if node.op_type == "QuantizeLinear":  # the same
-        opsets = [helper.make_opsetid("", max(context.version(), 19))]
-    model = helper.make_model(graph, opset_imports=opsets)
-    try:
-        return list(ReferenceEvaluator(model).run(None, values))
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise refuse(node, f"a constant cannot be computed ({reason})", "fold constants") from None
+    result.add(node, run, dynamic)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torchao.quantization.pt2e import allow_exported_model_train_eval  # noqa: F401  registers q, dq
 
-from secateur.onnx_context import Attributes, Context, Run, refuse
+from secateur.onnx_context import Context, Run
+from secateur.onnx_fold import Array
+from secateur.onnx_node import OnnxNode, refuse
+from secateur.text import name as quoted
 
 RECHOSEN = "activations of the file are quantised; their scales are chosen anew, powers of two"
 _POWERS = "quantise symmetrically to 8 bits, with powers of two as scales"
@@ -34,36 +35,36 @@ class Stored(nn.Module):
         return values
 
 
-def quantise(node: Any, attributes: Attributes, context: Context) -> Run:
+def quantise(node: OnnxNode, context: Context) -> Run:
     """QuantizeLinear of activations; they are dequantised at once, so that all else is in float.
 
     Without ``context.keep`` it is left out, and the user is told.
     """
-    scale = context.constant(node, 1)
-    assert scale is not None
+    scale = context.weight(node, 1)
     if not context.keep:
         if RECHOSEN not in context.notes:
             context.notes.append(RECHOSEN)
         return nn.Identity()
-    found = _power_of_two(node, scale, context.constant(node, 2), attributes)
+    found = _power_of_two(node, scale, context.constant(node, 2))
     context.scales[node.output[0]] = found
     return Stored(*found)
 
 
-def dequantise(node: Any, attributes: Attributes, context: Context) -> Run:
+def dequantise(node: OnnxNode, context: Context) -> Run:
     """DequantizeLinear of activations, by the scale that they have."""
-    scale = context.constant(node, 1)
-    assert scale is not None
+    scale = context.weight(node, 1)
     if context.keep:
         stored = context.scales.get(node.input[0])
         if stored is None:
-            raise refuse(node, f"reads {node.input[0]!r}, codes of no QuantizeLinear", _POWERS)
-        if _power_of_two(node, scale, context.constant(node, 2), attributes) != stored:
+            raise refuse(
+                node, f"reads '{quoted(node.input[0])}', codes of no QuantizeLinear", _POWERS
+            )
+        if _power_of_two(node, scale, context.constant(node, 2)) != stored:
             raise refuse(node, "another scale or type than its QuantizeLinear", _POWERS)
     return nn.Identity()
 
 
-def moved(node: Any, context: Context) -> None:
+def moved(node: OnnxNode, context: Context) -> None:
     """Give what a node makes of codes the scale of these.
 
     Raises SecateurError if it computes with codes.
@@ -76,17 +77,15 @@ def moved(node: Any, context: Context) -> None:
     context.scales[node.output[0]] = next(scale for scale in found if scale is not None)
 
 
-def _power_of_two(
-    node: Any, scale: npt.NDArray[Any], zero: npt.NDArray[Any] | None, attributes: Attributes
-) -> tuple[int, bool]:
+def _power_of_two(node: OnnxNode, scale: Array, zero: Array | None) -> tuple[int, bool]:
     """(exponent, signed) of an activation's scale."""
-    if scale.size != 1 or attributes.get("block_size", 0):
+    if scale.size != 1 or node.integer("block_size", 0):
         raise refuse(node, "several scales for one tensor of activations", _POWERS)
     dtype = np.dtype(np.uint8) if zero is None else zero.dtype
-    if zero is None and attributes.get("output_dtype", 0):
+    if zero is None and node.integer("output_dtype", 0):
         from onnx import helper
 
-        dtype = helper.tensor_dtype_to_np_dtype(attributes["output_dtype"])
+        dtype = helper.tensor_dtype_to_np_dtype(node.integer("output_dtype"))
     if zero is not None and zero.any():
         raise refuse(node, f"zero point {zero.flat[0]} instead of 0", _POWERS)
     if dtype not in (np.uint8, np.int8):
@@ -96,23 +95,3 @@ def _power_of_two(
     if mantissa != 0.5:
         raise refuse(node, f"scale {value:g} is not a power of two", _POWERS)
     return exponent - 1, bool(dtype == np.int8)
-
-
-def dequantised(
-    node: Any,
-    codes: npt.NDArray[Any],
-    scale: npt.NDArray[Any],
-    zero: npt.NDArray[Any] | None = None,
-) -> npt.NDArray[np.float32]:
-    """Constant DequantizeLinear, per tensor or along an axis."""
-    attributes = {item.name: item.i for item in node.attribute}
-    if attributes.get("block_size", 0):
-        raise refuse(node, "blocked scales", "use one scale a channel")
-    shape = [1] * codes.ndim
-    if scale.size > 1:
-        shape[attributes.get("axis", 1)] = scale.size
-    offset = np.zeros(1) if zero is None else zero
-    shift = offset.astype(np.float32).reshape(shape if offset.size > 1 else [1] * codes.ndim)
-    shifted = codes.astype(np.float32) - shift
-    found: npt.NDArray[np.float32] = shifted * scale.astype(np.float32).reshape(shape)
-    return found

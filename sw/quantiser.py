@@ -31,6 +31,7 @@ from secateur.graph import (
     activation_bounds,
     active_nodes,
     is_call,
+    leaves,
 )
 from secateur.observe import ActivationFakeQuantize, PerChannelWeightFakeQuantize
 from secateur.support import check_supported
@@ -64,8 +65,11 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
         outputs = [n for n in nodes if _ends_a_layer(n)]
         states = state_pairs(model)
         self._states = {before for before, _ in states}
+        signs: dict[Node, bool] = {}  # whether a value is never negative
+        for node in nodes:
+            signs[node] = self._never_negative(node, signs)
         for leader, members in _shared_groups(nodes, outputs, states).items():
-            unsigned = all(self._never_negative(m) for m in members)
+            unsigned = all(signs[m] for m in members)
             leader.meta[_ANNOTATION] = QuantizationAnnotation(
                 output_qspec=self._activation_spec(unsigned), _annotated=True
             )
@@ -103,7 +107,8 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
             ch_axis=0,
         )
 
-    def _never_negative(self, node: Node) -> bool:
+    def _never_negative(self, node: Node, before: dict[Node, bool]) -> bool:
+        """Whether a value is never negative, as far as that of those before it is known."""
         if node.op == "placeholder":
             return self.unsigned_input and node not in self._states
         if is_call(node, *ACTIVATIONS):
@@ -112,9 +117,8 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
             return never_negative(node)
         if is_call(node, *PRODUCTS):
             average = str(cast(Node, node.args[1]).target).startswith(AVERAGE_WEIGHT)
-            return average and self._never_negative(cast(Node, node.args[0]))
-        parts = cast(list[Node], node.args[0]) if is_call(node, CAT) else node.all_input_nodes
-        return all(self._never_negative(n) for n in parts)
+            return average and before[cast(Node, node.args[0])]
+        return all(before.get(part, True) for part in node.all_input_nodes)
 
 
 def _absorbed(product: Node) -> bool:
@@ -138,10 +142,13 @@ def _ends_a_layer(node: Node) -> bool:
 
 def _stored(node: Node) -> list[Node]:
     """The layer outputs that a value consists of."""
-    if _ends_a_layer(node):
-        return [node]
-    parts = cast(list[Node], node.args[0]) if is_call(node, CAT) else [cast(Node, node.args[0])]
-    return [stored for part in parts for stored in _stored(part)]
+
+    def parts(value: Node) -> list[Node]:
+        if _ends_a_layer(value):
+            return []
+        return cast(list[Node], value.args[0] if is_call(value, CAT) else [value.args[0]])
+
+    return leaves(node, parts)
 
 
 def state_pairs(gm: GraphModule) -> list[tuple[Node, Node]]:

@@ -61,6 +61,7 @@ def show_inspection(data: Data) -> None:
             layer["deal"],
         )
     console.print(layers)
+    _show_labels(data)
     memory = _table("Bank memory", "tensor", "first word", "words", "cleared")
     for window in data["memory"]:
         cleared = "yes" if window["clear"] else ""
@@ -72,6 +73,16 @@ def show_inspection(data: Data) -> None:
         share = _percent(largest, data["accumulator_limit"])
         proof.add_row(layer["name"], f"{largest:,}", share)
     console.print(proof)
+
+
+def _show_labels(data: Data) -> None:
+    """What the model's file calls the layers, where it says so."""
+    labels = {layer["name"]: layer["label"] for layer in data["layers"] if layer.get("label")}
+    table = _table("Names in the model's file", "layer", "there")
+    for name, label in labels.items():
+        table.add_row(name, label)
+    if labels:
+        console.print(table)
 
 
 def show_run(data: Data) -> None:

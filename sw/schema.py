@@ -70,6 +70,8 @@ def problem(metadata: dict[str, Any], n: int, cycles: int) -> str | None:
         return "layers is empty, expected one or more"
     names = {tensor["name"] for tensor in metadata["tensors"]}
     for index, layer in enumerate(metadata["layers"]):
+        if not isinstance(layer.get("label", ""), str):  # version 0.1.0 wrote none
+            return f"layers[{index}].label is {_shown(layer['label'])}, expected a text"
         for name in (layer["output"], *(source["tensor"] for source in layer["sources"])):
             if name not in names:
                 return f"layers[{index}]: tensor {_shown(name)} is not in tensors"

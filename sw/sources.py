@@ -12,18 +12,21 @@ import torch
 from secateur.errors import SecateurError
 from secateur.export import quiet  # registers the operators that archives refer to, too
 from secateur.keep import keep_scales
+from secateur.limits import DEFAULT, Limits
 from secateur.lower import lower
 from secateur.onnx_import import convert_onnx, load_onnx, read_onnx
 from secateur.toml import function, imported
 
 
-def load_model(source: str, *, calibrated: bool = False) -> tuple[Any, list[str]]:
+def load_model(
+    source: str, *, calibrated: bool = False, limits: Limits = DEFAULT
+) -> tuple[Any, list[str]]:
     """The model that ``source`` names, and notes on what is not as its file says.
 
     ``FILE.onnx``, in float, or converted if it is quantised with powers of two as scales: with
     other scales it is in float if it is to be ``calibrated``, else refused;
     ``package.module:callable``, which is called with seed 0 and returns a module in float; anything
-    else is an archive of torch.export.
+    else is an archive of torch.export. ``limits`` bound what a file may hold.
 
     Raises
     ------
@@ -31,7 +34,7 @@ def load_model(source: str, *, calibrated: bool = False) -> tuple[Any, list[str]
     """
     path = Path(source)
     if path.suffix == ".onnx":
-        return _load_onnx(path, calibrated)
+        return _load_onnx(path, calibrated, limits)
     if not path.exists() and ":" in source:
         return build("model", source, 0).eval(), []
     if not path.is_file():
@@ -81,12 +84,12 @@ def build(where: str, name: str, seed: int) -> torch.nn.Module:
     return model
 
 
-def _load_onnx(path: Path, calibrated: bool) -> tuple[Any, list[str]]:
-    model = load_onnx(path)
+def _load_onnx(path: Path, calibrated: bool, limits: Limits) -> tuple[Any, list[str]]:
+    model = load_onnx(path, limits=limits)
     if not model.quantised:
         return model, model.notes
     try:
-        kept = convert_onnx(read_onnx(path), keep=True)
+        kept = convert_onnx(read_onnx(path, limits=limits), keep=True, limits=limits)
         graph = keep_scales(kept, kept.shape)
         lower(graph)
     except SecateurError as error:

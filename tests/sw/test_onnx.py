@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 from secateur.cli import app
 from secateur.errors import SecateurError
 from secateur.models import DSCNN, Autoencoder, MobileNetV1, ResNet8
+from secateur.onnx_fold import dequantised
 from secateur.onnx_import import convert_onnx, load_onnx
-from secateur.onnx_quantised import dequantised
+from secateur.onnx_node import nodes_of
 from secateur.pruning import prune
 from tests.onnx_backend import PASSED, outcomes
 from tests.pipeline import build, check_image, compile_for, target
@@ -126,7 +127,8 @@ def test_weights_are_dequantised(axis: int | None, zero: bool) -> None:
     scale = rng.random(shape).astype(np.float32)
     offset = rng.integers(-9, 9, shape).astype(np.int8)
     made = node("DequantizeLinear", "c s z" if zero else "c s", "y", axis=axis or 0)
-    found = dequantised(made, codes, scale, *([np.array(offset)] if zero else []))
+    (given,) = nodes_of(helper.make_graph([made], "g", [], []), [])
+    found = dequantised(given, [codes, scale, *([np.array(offset)] if zero else [])])
     with_opset = helper.make_model(
         helper.make_graph(
             [made], "g",

@@ -138,7 +138,7 @@ def test_constants_go_into_the_layer_before() -> None:
         return [n for n, m in model.layers.items() if not isinstance(m, nn.Identity | nn.Conv2d)]
 
     assert layers(out="y") == []
-    assert layers(node("Add", "c a", "y"), out="y") == ["n_b", "n_c", "n_y"]
+    assert layers(node("Add", "c a", "y"), out="y") == ["mul_1", "sub_2", "add_3"]
 
 
 def test_broadcasting_of_old_versions() -> None:
