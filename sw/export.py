@@ -42,7 +42,7 @@ def check_model(model: object) -> None:
         given = repr(model) if isinstance(model, str | Path) else type(model).__name__
         raise SecateurError(
             f"the model must be a torch.nn.Module or ExportedProgram, not {given}; read files by "
-            f"torch.export.load or secateur.onnx_import.load_onnx"
+            f"secateur.archive.load_archive or secateur.onnx_import.load_onnx"
         )
     for kind, inner in _WRAPPERS.items():
         if type(model).__name__ == kind:

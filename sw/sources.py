@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from secateur.archive import load_archive
 from secateur.errors import SecateurError
-from secateur.export import quiet  # registers the operators that archives refer to, too
 from secateur.keep import keep_scales
+from secateur.limits import DEFAULT, Limits
 from secateur.lower import lower
 from secateur.onnx_import import convert_onnx, load_onnx, read_onnx
 from secateur.toml import function, imported
 
 
-def load_model(source: str, *, calibrated: bool = False) -> tuple[Any, list[str]]:
+def load_model(
+    source: str, *, calibrated: bool = False, limits: Limits = DEFAULT
+) -> tuple[Any, list[str]]:
     """The model that ``source`` names, and notes on what is not as its file says.
 
     ``FILE.onnx``, in float, or converted if it is quantised with powers of two as scales: with
     other scales it is in float if it is to be ``calibrated``, else refused;
     ``package.module:callable``, which is called with seed 0 and returns a module in float; anything
-    else is an archive of torch.export.
+    else is an archive of torch.export. ``limits`` bound what is read of a file.
 
     Raises
     ------
@@ -36,23 +37,7 @@ def load_model(source: str, *, calibrated: bool = False) -> tuple[Any, list[str]
         return build("model", source, 0).eval(), []
     if not path.is_file():
         raise SecateurError(f"{source}: no such file; save the model with torch.export.save")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        raise SecateurError(
-            f"{source}: not a torch.export archive ({error}); save the model with torch.export.save"
-        ) from None
-    if damaged is not None:
-        raise SecateurError(f"{source}: damaged, {damaged} has another CRC-32; save it again")
-    try:
-        with quiet():
-            return torch.export.load(path), []
-    except Exception as error:  # whatever torch makes of another kind of zip file
-        raise SecateurError(
-            f"{source}: not a torch.export archive ({type(error).__name__}); save the model with "
-            f"torch.export.save"
-        ) from None
+    return load_archive(path, limits), []
 
 
 def build(where: str, name: str, seed: int) -> torch.nn.Module:
