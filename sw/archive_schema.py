@@ -35,7 +35,10 @@ DTYPES = {
     6: torch.float16, 7: torch.float32, 8: torch.float64, 12: torch.bool, 13: torch.bfloat16,
 }  # fmt: skip
 #: Operators by namespace: they are looked up, and must be of those that are read, too.
-_TARGET = re.compile(r"torch\.ops\.(aten|quantized_decomposed)\.(?!__)\w{1,99}\.(?!__)\w{1,99}")
+_TARGET = re.compile(
+    r"torch\.ops\.(aten|quantized_decomposed)\.(?!__)\w{1,99}\.(?!__)\w{1,99}"
+    r"|_operator\.(add|sub|mul|floordiv|mod)"
+)
 
 _dtype = one_of(*DTYPES)
 _named = record(name=variable)
