@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.fx.node import map_arg
 
+from secateur.export import quiet
 from secateur.graph import name_of, refuse
 from secateur.limits import Limits
 from secateur.support import check_layers, unsupported
@@ -110,7 +111,7 @@ def _run(node: Node, mode: Any) -> Any:
             raise TypeError("arithmetic of what is not a size")
         if isinstance(target, OpOverload) and _parts(target, args) > _PARTS:
             raise ValueError(f"more than {_PARTS:,} parts of a tensor")
-        with mode, torch.no_grad():
+        with quiet(), mode, torch.no_grad():
             return target(*args, **kwargs)
     except Exception as error:  # whatever an operator says of arguments that do not fit
         lines = str(error).strip().splitlines() or [type(error).__name__]
