@@ -8,11 +8,12 @@ programs that take and return tensors remain.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 
-from secateur.archive_schema import AGAIN, GIVEN, HOMES, INPUT_SPEC, NODE, OUTPUT_SPEC
+from secateur.archive_schema import AGAIN, HOMES, INPUT_SPEC, NODE, OUTPUT_SPEC, given
 from secateur.archive_values import count, fault, many, one_of, optional, record, symbol
 from secateur.limits import Limits
 from secateur.text import name
@@ -48,8 +49,8 @@ def program(
     nodes = many(NODE)(nodes, f"{where}: nodes")
     inputs = many(INPUT_SPEC)(signature.get("input_specs"), f"{where}: inputs")
     outputs = many(OUTPUT_SPEC)(signature.get("output_specs"), f"{where}: outputs")
-    given = [v["arg"]["as_tensor"]["name"] for s in inputs for k, v in s.items() if k not in HOMES]
-    if not given:
+    taken = [v["arg"]["as_tensor"]["name"] for s in inputs for k, v in s.items() if k not in HOMES]
+    if not taken:
         raise fault(where, "the model has no input")
     claimed = _object(graph, "tensor_values", where)
     values = {}
@@ -59,7 +60,8 @@ def program(
             values[held["arg"]["name"]] = _home(kind, held, weights, constants, where)
         else:
             key = held["arg"]["as_tensor"]["name"]
-            values[key] = GIVEN(claimed.get(key), f"{where}: input {key!r}")
+            values[key] = given(claimed.get(key), f"{where}: input {key!r}")
+    _check_order(values, nodes, where)
     results = [result for node in nodes for result in node["outputs"]]
     rewritten = {
         "inputs": [{"as_tensor": {"name": key}} for key in values],
@@ -79,7 +81,7 @@ def program(
         "graph_module": {
             "graph": rewritten,
             "signature": {"input_specs": inputs, "output_specs": outputs},
-            "module_call_graph": [_call(given, sum("user_output" in s for s in outputs))],
+            "module_call_graph": [_call(taken, sum("user_output" in s for s in outputs))],
         },
         "opset_version": {},
         "range_constraints": _ranges(config, where),
@@ -99,6 +101,30 @@ def _check_version(config: dict[str, Any], where: str) -> None:
             f"written in schema {name(major)} of torch ({by}), schema {_SCHEMA} is read; {AGAIN} "
             f"of torch {name(torch.__version__)}",
         )
+
+
+def _check_order(known: Iterable[str], nodes: list[dict[str, Any]], where: str) -> None:
+    """Refuse a node that reads what no input or node before it gives, or gives it once more."""
+    given = set(known)
+    for index, node in enumerate(nodes):
+        here = f"{where}: nodes[{index}]"
+        for key in _names([argument["arg"] for argument in node["inputs"]]):
+            if key not in given:
+                raise fault(here, f"reads {name(key)!r}, which nothing before it gives")
+        for key in _names(node["outputs"]):
+            if key in given:
+                raise fault(here, f"gives {name(key)!r}, which there is before it")
+            given.add(key)
+
+
+def _names(value: Any) -> Iterator[str]:
+    """Names of values in arguments or results."""
+    if isinstance(value, list):
+        for part in value:
+            yield from _names(part)
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield from [part] if key in ("name", "as_name") else _names(part)
 
 
 def _object(of: dict[str, Any], key: str, where: str) -> dict[str, Any]:
@@ -164,7 +190,7 @@ def _call(inputs: list[str], outputs: int) -> dict[str, Any]:
 
 
 def _ranges(config: dict[str, Any], where: str) -> dict[str, Any]:
-    """Bounds of the sizes that are symbols; others, of expressions of them, follow."""
+    """Bounds of the sizes that are symbols."""
     check = record(min_val=optional(count), max_val=optional(count))
     return {
         key: check(value, f"{where}: range of {key}")

@@ -13,14 +13,15 @@ from secateur.archive_values import (
     Check,
     attribute_path,
     count,
-    expression,
     fault,
     flag,
     many,
     number,
     one_of,
     optional,
+    product,
     record,
+    size,
     text,
     union,
     variable,
@@ -39,6 +40,9 @@ _TARGET = re.compile(
     r"torch\.ops\.(aten|quantized_decomposed)\.(?!__)\w{1,99}\.(?!__)\w{1,99}"
     r"|_operator\.(add|sub|mul|floordiv|mod)"
 )
+
+#: Dimensions of an input.
+_RANK = 8
 
 _dtype = one_of(*DTYPES)
 _named = record(name=variable)
@@ -59,25 +63,22 @@ def _target(value: Any, where: str) -> str:
 
 
 _fixed = union("a fixed size", as_int=count)
-_hint = optional(union("a hint", as_int=count))
-_size = union(
-    "a size", as_int=count, as_expr=lambda v, w: record({"hint": _hint}, expr_str=expression)(v, w)
-)
+_tensor: dict[str, Check] = {
+    "dtype": _dtype,
+    "requires_grad": flag,
+    "device": _device,
+    "layout": one_of(7),
+}
+_stored = record(**_tensor, sizes=many(_fixed), strides=many(_fixed), storage_offset=_fixed)
 
 
-def _meta(size: Check) -> Check:
-    return record(
-        dtype=_dtype,
-        sizes=many(size),
-        requires_grad=flag,
-        device=_device,
-        strides=many(size),
-        storage_offset=_fixed,
-        layout=one_of(7),
-    )
-
-
-_STORED, GIVEN = _meta(_fixed), _meta(_size)
+def given(value: Any, where: str) -> dict[str, Any]:
+    """What is known of an input of the model; its elements lie without gaps."""
+    meta: dict[str, Any] = record(**_tensor, sizes=many(size))(value, where)
+    if len(meta["sizes"]) > _RANK:
+        raise fault(where, f"{len(meta['sizes'])} dimensions")
+    inner = [product(meta["sizes"][index:]) for index in range(1, len(meta["sizes"]) + 1)]
+    return meta | {"strides": inner, "storage_offset": {"as_int": 0}}
 
 
 def _symbolic(kind: str, of: Check) -> Check:
@@ -133,7 +134,7 @@ OUTPUT_SPEC = union(
     buffer_mutation=record(arg=_named, buffer_name=attribute_path),
     user_input_mutation=record(arg=_named, user_input_name=variable),
 )
-_PAYLOAD = record(path_name=text, is_param=flag, use_pickle=flag, tensor_meta=optional(_STORED))
+_PAYLOAD = record(path_name=text, is_param=flag, use_pickle=flag, tensor_meta=optional(_stored))
 #: Where the tensor of an input is, and the key of its path.
 HOMES = {
     "parameter": "parameter_name",

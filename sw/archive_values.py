@@ -1,13 +1,12 @@
 """Checks of single values in the JSON of an archive.
 
-What a check returns is a copy that holds what was checked and nothing else. Names and sizes of an
-archive become Python when torch reads it: names as variables and attributes of generated code,
-sizes as expressions that are evaluated. Here both are syntax of a few known forms.
+What a check returns is a copy that holds what was checked and nothing else. Names of an archive
+become Python when torch reads it, variables and attributes of generated code; sizes in symbols are
+evaluated. Here both are of a few known forms.
 """
 
 from __future__ import annotations
 
-import ast
 import keyword
 import math
 import re
@@ -23,10 +22,8 @@ from secateur.text import name
 #: A check of a value; the text says where the value is.
 Check = Callable[[Any, str], Any]
 
-#: Characters of a name, of another text and of an expression.
-_NAME, _TEXT, _EXPRESSION = 500, 10_000, 500
-#: Operations in one expression: torch multiplies sums out, which takes time beyond all bounds.
-_OPERATIONS = 16
+#: Characters of a name and of another text.
+_NAME, _TEXT = 500, 10_000
 #: What generated code calls by name.
 _IN_CODE = frozenset(
     ("self", "getattr", "inf", "nan", "NoneType", "torch", "device", "fx_pytree", "pytree")
@@ -36,9 +33,9 @@ _OF_GRAPH = frozenset(dir(torch.fx.GraphModule(torch.nn.Module(), torch.fx.Graph
 _OF_MODULE = frozenset(dir(torch.nn.Module()))
 _VARIABLE = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]*")
 _ATTRIBUTE = re.compile(r"(?!__)[\w-]+")
-_SYMBOL = re.compile(r"s[0-9]{1,6}")
-_FUNCTIONS = ("Add", "Mul", "FloorDiv", "Mod", "PythonMod", "CleanDiv", "CeilDiv", "Max", "Min")
-_OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Mod)
+#: A size that is a symbol, as torch writes it; what it writes of that sizes are.
+_SYMBOL = re.compile(r"Symbol\('(s[0-9]{1,6})'(?:, (?:positive|integer|nonnegative)=True)*\)")
+_OF_SIZES = ", positive=True, integer=True)"
 
 
 def fault(where: str, what: str) -> SecateurError:
@@ -110,54 +107,36 @@ def attribute_path(value: Any, where: str) -> str:
     return value
 
 
-def expression(value: Any, where: str) -> str:
-    """A size in symbols, ``Mul(Integer(2), Symbol('s7', positive=True, integer=True))``."""
-    try:
-        if not isinstance(value, str) or len(value) > _EXPRESSION:
-            raise SyntaxError
-        tree = ast.parse(value, mode="eval").body
-        operations = sum(isinstance(node, ast.Call | ast.BinOp) for node in ast.walk(tree))
-        if not _is_size(tree) or operations > 2 * _OPERATIONS:
-            raise SyntaxError
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        wanted = "a size of symbols s0, s1, ..., integers, + - * // and %"
-        raise _wanted(where, wanted, value) from None
-    return ast.unparse(tree)
+def size(value: Any, where: str) -> dict[str, Any]:
+    """A size of an input: a number, or a symbol. Nothing is evaluated: of an expression in symbols
+    it is the number that the example had.
+    """
+    ((kind, held),) = union("a size", as_int=count, as_expr=_SIZE)(value, where).items()
+    if kind == "as_int":
+        return {"as_int": held}
+    found = _SYMBOL.fullmatch(held["expr_str"]) if isinstance(held["expr_str"], str) else None
+    if found is None:
+        return dict(held["hint"])
+    return {"as_expr": {"expr_str": f"Symbol({found[1]!r}{_OF_SIZES}", "hint": held["hint"]}}
 
 
-def _is_size(tree: ast.expr) -> bool:
-    match tree:
-        case (
-            ast.Name(id=symbol)
-            | ast.Call(func=ast.Name(id="Symbol"), args=[ast.Constant(value=str(symbol))])
-        ):
-            assumptions = tree.keywords if isinstance(tree, ast.Call) else []
-            known = all(
-                k.arg in ("positive", "integer", "nonnegative")
-                and isinstance(k.value, ast.Constant)
-                and k.value.value is True
-                for k in assumptions
-            )
-            return known and _SYMBOL.fullmatch(symbol) is not None
-        case ast.Call(func=ast.Name(id="Integer"), args=[argument], keywords=[]):
-            return _is_integer(argument)
-        case ast.Call(func=ast.Name(id=function), args=[_, *_] as terms, keywords=[]):
-            return function in _FUNCTIONS and all(_is_size(term) for term in terms)
-        case ast.BinOp(left=left, op=operator, right=right):
-            return isinstance(operator, _OPERATORS) and _is_size(left) and _is_size(right)
-        case _:
-            return _is_integer(tree)
+def product(sizes: list[dict[str, Any]]) -> dict[str, Any]:
+    """The product of sizes, as a size."""
+    known = [
+        one.get("as_int", one.get("as_expr", {}).get("hint", {}).get("as_int")) for one in sizes
+    ]
+    symbols = [one["as_expr"]["expr_str"] for one in sizes if "as_expr" in one]
+    hint = {"as_int": math.prod(known)}
+    if not symbols:
+        return hint
+    number = math.prod(one["as_int"] for one in sizes if "as_int" in one)
+    text = f"Mul(Integer({number}), {', '.join(symbols)})"
+    return {"as_expr": {"expr_str": text, "hint": hint}}
 
 
-def _is_integer(tree: ast.expr) -> bool:
-    if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.USub):
-        tree = tree.operand
-    return isinstance(tree, ast.Constant) and type(tree.value) is int and tree.value < 2**63
-
-
-def symbol(value: Any) -> bool:
-    """Whether a key names a size that an input has."""
-    return isinstance(value, str) and _SYMBOL.fullmatch(value) is not None
+def symbol(key: str) -> bool:
+    """Whether a key names a size that is a symbol."""
+    return _SYMBOL.fullmatch(f"Symbol({key!r}{_OF_SIZES}") is not None
 
 
 def one_of(*values: Any) -> Check:
@@ -214,3 +193,6 @@ def union(what: str, **kinds: Check) -> Check:
         return {kind: kinds[kind](held, f"{where}.{kind}")}
 
     return check
+
+
+_SIZE = record(expr_str=lambda value, _: value, hint=union("the size of an example", as_int=count))

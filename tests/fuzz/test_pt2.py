@@ -13,7 +13,7 @@ import secateur
 from secateur.errors import SecateurError
 from secateur.limits import Limits
 from secateur.sources import load_model
-from tests.fuzz.archives import (
+from tests.archives import (
     CONSTANTS,
     MODEL,
     WEIGHTS,

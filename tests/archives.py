@@ -81,10 +81,10 @@ def members(data: bytes) -> Members:
         return {n.partition("/")[2]: archive.read(n) for n in archive.namelist()}
 
 
-def together(parts: Members) -> bytes:
+def together(parts: Members, compression: int = zipfile.ZIP_STORED) -> bytes:
     """An archive of files, with the right checks of all."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
         for path, content in parts.items():
             archive.writestr(f"archive/{path}", content)
     return buffer.getvalue()
