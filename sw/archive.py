@@ -52,10 +52,12 @@ def load_archive(path: Path | str, limits: Limits = DEFAULT) -> ExportedProgram:
 
     Raises
     ------
-    SecateurError : not an archive, damaged, of an older torch, beyond a limit, or it holds what
-        only a pickle or other code brings back
+    SecateurError : no such file, not an archive, damaged, of an older torch, beyond a limit, or
+        something in it is code, or only a pickle brings it back
     """
     shown = printable(path)
+    if not Path(path).is_file():
+        raise SecateurError(f"{shown}: no such file; save the model with torch.export.save")
     try:
         limits.check_bytes(Path(path).stat().st_size, "the file")
         try:

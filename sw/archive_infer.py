@@ -81,16 +81,17 @@ def infer(program: ExportedProgram, limits: Limits) -> None:
     mode = next(n.meta["val"].fake_mode for n in nodes if n.op == "placeholder")
     given = set(program.graph_signature.user_inputs)
     active = {node for node in nodes if node.name in given}
-    for node in nodes:
-        if any(n in active for n in node.all_input_nodes):
-            active.add(node)
-        if node.op == "call_function":
-            if not _is_read(node.target):
-                raise unsupported(node) if node in active else refuse(node, *_OF_WEIGHTS)
-            node.meta["val"] = _run(node, mode)
-        elif node.op == "output":
-            node.meta["val"] = map_arg(node.args[0], lambda n: n.meta["val"])
-        _check_size(node, limits)
+    with quiet():
+        for node in nodes:
+            if any(n in active for n in node.all_input_nodes):
+                active.add(node)
+            if node.op == "call_function":
+                if not _is_read(node.target):
+                    raise unsupported(node) if node in active else refuse(node, *_OF_WEIGHTS)
+                node.meta["val"] = _run(node, mode)
+            elif node.op == "output":
+                node.meta["val"] = map_arg(node.args[0], lambda n: n.meta["val"])
+            _check_size(node, limits)
 
 
 def _is_read(target: object) -> bool:
@@ -111,7 +112,7 @@ def _run(node: Node, mode: Any) -> Any:
             raise TypeError("arithmetic of what is not a size")
         if isinstance(target, OpOverload) and _parts(target, args) > _PARTS:
             raise ValueError(f"more than {_PARTS:,} parts of a tensor")
-        with quiet(), mode, torch.no_grad():
+        with mode, torch.no_grad():
             return target(*args, **kwargs)
     except Exception as error:  # whatever an operator says of arguments that do not fit
         lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -11,6 +11,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from secateur.errors import SecateurError
+from secateur.text import name
 
 aten = torch.ops.aten
 
@@ -40,7 +41,8 @@ def name_of(node: Node) -> str:
     """The node as a message names it: module path if known, node name and operation."""
     path = path_of(node)
     op = operation_of(node)
-    return f"layer {path!r} (node {node.name}, {op})" if path else f"node {node.name} ({op})"
+    node_name = name(node.name)
+    return f"layer {name(path)!r} (node {node_name}, {op})" if path else f"node {node_name} ({op})"
 
 
 def refuse(node: Node, reason: str, remedy: str) -> SecateurError:

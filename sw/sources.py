@@ -35,8 +35,6 @@ def load_model(
         return _load_onnx(path, calibrated)
     if not path.exists() and ":" in source:
         return build("model", source, 0).eval(), []
-    if not path.is_file():
-        raise SecateurError(f"{source}: no such file; save the model with torch.export.save")
     return load_archive(path, limits), []
 
 

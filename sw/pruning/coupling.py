@@ -75,7 +75,7 @@ def channel_sets(model: nn.Module, example: Tensor) -> list[ChannelSet]:
         found = computed(layer)
         if found is not None:
             what, how = found
-            raise SecateurError(f"layer '{name}': {what}; make it permanent before: {how}")
+            raise SecateurError(f"layer '{name}': {what}; make it permanent: {how}")
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             raise SecateurError(f"parameter '{name}' is frozen; the trace needs requires_grad")
