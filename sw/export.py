@@ -18,6 +18,8 @@ from torchao.quantization.pt2e import allow_exported_model_train_eval  # registe
 
 from secateur.errors import SecateurError, SecateurWarning
 from secateur.graph import LABELS, active_nodes, aten, attribute, is_call, labels_of, refuse
+from secateur.outputs import output_node, output_nodes, return_one
+from secateur.text import printable
 
 __all__ = [
     "allow_exported_model_train_eval",
@@ -42,13 +44,31 @@ def check_model(model: object) -> None:
         given = repr(model) if isinstance(model, str | Path) else type(model).__name__
         raise SecateurError(
             f"the model must be a torch.nn.Module or ExportedProgram, not {given}; read files by "
-            f"torch.export.load or secateur.onnx_import.load_onnx"
+            f"secateur.archive.load_archive or secateur.onnx_import.load_onnx"
         )
     for kind, inner in _WRAPPERS.items():
         if type(model).__name__ == kind:
             raise SecateurError(
                 f"the model is wrapped by {kind}; give the module in it, model.{inner}"
             )
+
+
+def check_tensors(model: torch.nn.Module | ExportedProgram) -> None:
+    """Raise SecateurError for parameters and buffers that have no values, or no floats of 32 bits.
+
+    Counters, and other tensors that hold no floats, may be in buffers.
+    """
+    kinds = {"parameter": model.named_parameters, "buffer": model.named_buffers}
+    for kind, tensors in kinds.items():
+        for name, tensor in tensors():
+            if tensor.is_meta:
+                raise SecateurError(
+                    f"{kind} {name!r} is on the meta device, it has no values; load them: "
+                    f"model.to_empty(device='cpu'), then model.load_state_dict(...)"
+                )
+            floats = kind == "parameter" or tensor.is_floating_point()
+            if floats and tensor.dtype != torch.float32:
+                raise SecateurError(f"{kind} {name!r} is {tensor.dtype}; convert by model.float()")
 
 
 def export(model: torch.nn.Module | ExportedProgram, example: torch.Tensor) -> GraphModule:
@@ -61,12 +81,9 @@ def export(model: torch.nn.Module | ExportedProgram, example: torch.Tensor) -> G
     if isinstance(model, ExportedProgram):
         return module_of(model)
     if isinstance(model, GraphModule) and _is_exported(model):
-        return _unguarded(copy.deepcopy(model))
-    for name, parameter in model.named_parameters():
-        if parameter.dtype != torch.float32:
-            raise SecateurError(
-                f"parameter {name!r} is {parameter.dtype}; convert by model.float()"
-            )
+        gm = _unguarded(copy.deepcopy(model))
+        return_one(gm)
+        return gm
     was_training = model.training
     model.eval()
     # Two samples: torch.export would take a batch of one for a constant.
@@ -75,7 +92,7 @@ def export(model: torch.nn.Module | ExportedProgram, example: torch.Tensor) -> G
         gm = capture(model, (example,))
     finally:
         model.train(was_training)
-    _check_one_output(gm)
+    return_one(gm)
     return gm
 
 
@@ -127,7 +144,7 @@ def module_of(program: ExportedProgram) -> GraphModule:
             f"the model has {len(inputs)} inputs, the array takes one tensor; one with states is "
             f"to be compiled as a module, see secateur.recurrent"
         )
-    _check_one_output(gm)
+    return_one(gm)
     return gm
 
 
@@ -139,6 +156,12 @@ def _callable(program: ExportedProgram) -> GraphModule:
             "the model has a submodule whose name torch.export cannot write as code (a quote, a "
             "backslash, a keyword of Python); rename it"
         ) from None
+    except Exception as error:  # whatever torch makes of a program that does not hold together
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise SecateurError(
+            f"torch cannot make a module of the exported program: {printable(lines[-1], 300)}; "
+            f"export the model again"
+        ) from error
     assert isinstance(gm, GraphModule)
     _drop_casts(gm)
     return gm
@@ -211,39 +234,6 @@ def input_node(gm: GraphModule) -> torch.fx.Node:
     """The node of the input; in the graph of a step, of the step's."""
     found: torch.fx.Node = next(node for node in gm.graph.nodes if node.op == "placeholder")
     return found
-
-
-def output_node(gm: GraphModule) -> torch.fx.Node:
-    """The node of the output; in the graph of a step, of the first one."""
-    return output_nodes(gm)[0]
-
-
-def output_nodes(gm: GraphModule) -> list[torch.fx.Node]:
-    """The nodes of the output and, in the graph of a step, of the states that it leaves.
-
-    Raises SecateurError for what is no tensor.
-    """
-
-    def flatten(value: object) -> list[torch.fx.Node]:
-        if isinstance(value, tuple | list):
-            return [node for part in value for node in flatten(part)]
-        if not isinstance(value, torch.fx.Node):
-            raise SecateurError("the model does not return a tensor")
-        return [value]
-
-    found = flatten(next(n for n in gm.graph.nodes if n.op == "output").args[0])
-    if not found:
-        raise SecateurError("the model does not return a tensor")
-    return found
-
-
-def _check_one_output(gm: GraphModule) -> None:
-    count = len(output_nodes(gm))
-    if count != 1:
-        raise SecateurError(
-            f"the model has {count} outputs, the array returns one tensor; "
-            "return one, or compile one model for each"
-        )
 
 
 def needed_nodes(gm: GraphModule) -> set[torch.fx.Node]:

@@ -11,6 +11,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from secateur.errors import SecateurError
+from secateur.text import name
 
 aten = torch.ops.aten
 
@@ -61,7 +62,10 @@ def name_of(node: Node) -> str:
     path, label = path_of(node), label_of(node)
     op = operation_of(node)
     said = f", '{label}' in the file" if label else ""
-    return f"layer {path!r} (node {node.name}, {op}{said})" if path else f"node {node.name} ({op})"
+    node_name = name(node.name)
+    if not path:
+        return f"node {node_name} ({op})"
+    return f"layer {name(path)!r} (node {node_name}, {op}{said})"
 
 
 def refuse(node: Node, reason: str, remedy: str) -> SecateurError:

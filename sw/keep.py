@@ -17,7 +17,7 @@ from torch.fx import GraphModule, Node
 from secateur.canonical import canonicalise
 from secateur.canonical_pool import depthwise
 from secateur.errors import SecateurError
-from secateur.export import export, leave_to_host, output_node
+from secateur.export import export, leave_to_host
 from secateur.graph import CAT, PAD, Editor, constant, is_call, refuse
 from secateur.harmonise import SHIFT_LIMIT, SHIFT_SPAN, UNIT_LIMIT
 from secateur.hw.spec import WSHIFT
@@ -32,6 +32,7 @@ from secateur.match import (
     match_layer,
     stored_roots,
 )
+from secateur.outputs import output_node
 from secateur.tables import UNARY
 
 _REMEDY = "requantise with calibration data"

@@ -10,7 +10,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
 from secateur.errors import SecateurError
-from secateur.export import is_converted, module_of, needed_nodes, output_node, source_hash
+from secateur.export import is_converted, module_of, needed_nodes, source_hash
 from secateur.graph import (
     CAT,
     FLATTEN,
@@ -40,9 +40,10 @@ from secateur.lower_store import (
     scale_of,
 )
 from secateur.match import is_dequantise, is_quantise, match_layer
+from secateur.outputs import output_node
 from secateur.quantiser import state_pairs
 from secateur.steps import Sequence
-from secateur.support import check_pool_windows, unsupported
+from secateur.support import check_pool_windows, check_supported, unsupported
 from secateur.tables import UNARY, table_of
 
 _PADDING = "pad only what a convolution, an add or a pooling reads"
@@ -54,7 +55,10 @@ def lower(model: torch.nn.Module | ExportedProgram) -> Network:
 
     Raises SecateurError, naming the node and a rewrite that works, for what the array cannot run.
     """
-    gm = module_of(model) if isinstance(model, ExportedProgram) else model
+    gm = model
+    if isinstance(model, ExportedProgram):  # it may be that of others, never made canonical
+        gm = module_of(model)
+        check_supported(gm, sizes=True)
     every_step = isinstance(gm, Sequence) and gm.every_step
     gm = gm.graph if isinstance(gm, Sequence) else gm
     if not isinstance(gm, GraphModule) or not is_converted(gm):
@@ -116,7 +120,7 @@ class _Lowering:
         if is_quantise(node):
             self._quantise(node)
         elif is_dequantise(node):
-            value = self.values[cast(Node, node.args[0])]
+            value = self._value(cast(Node, node.args[0]), node)
             if scale_of(node) != scale_of(cast(Node, node.args[0])):
                 raise refuse(node, "dequantises by another scale", REQUANTISE)
             self.values[node] = value

@@ -255,13 +255,11 @@ def _prove(node: Node, sources: list[DraftSource], bias: Ints, shift: Ints) -> N
 
 def _clip(match: Match, scale: Scale) -> tuple[int, int]:
     """Code bounds: rounding is monotone, so clipping codes equals clipping values before it."""
-    low = scale.low
-    if match.low > float("-inf"):
-        low = max(low, round(match.low * 2.0**-scale.exponent))
-    high = scale.high
-    if match.high < float("inf"):
-        high = min(high, round(match.high * 2.0**-scale.exponent))
-    return min(low, scale.high), max(high, scale.low)
+    if not match.low <= match.high:
+        raise refuse(match.result, f"clips to {match.low}..{match.high}", "clip to a range")
+    codes = (value * 2.0**-scale.exponent for value in (match.low, match.high))
+    low, high = (round(min(max(code, scale.low), scale.high)) for code in codes)
+    return low, high
 
 
 def _kind(match: Match, sources: list[DraftSource], bias: Ints) -> str:

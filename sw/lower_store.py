@@ -102,9 +102,9 @@ def scale_of(node: Node) -> Scale:
 
 
 def exponent_of(node: Node, scale: float) -> int:
-    """log2 of a scale; raises SecateurError if it is not an integer."""
+    """log2 of a scale; raises SecateurError if it is not an integer that float32 has."""
     mantissa, exponent = math.frexp(scale)
-    if mantissa != 0.5:
+    if mantissa != 0.5 or not -125 <= exponent <= 128:
         raise refuse(node, f"scale {scale:g} is not a power of two", REQUANTISE)
     return exponent - 1
 

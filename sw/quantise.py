@@ -15,7 +15,14 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, 
 from secateur.bias import write_biases
 from secateur.canonical import canonicalise
 from secateur.errors import SecateurError
-from secateur.export import check_model, export, input_node, is_converted, leave_to_host
+from secateur.export import (
+    check_model,
+    check_tensors,
+    export,
+    input_node,
+    is_converted,
+    leave_to_host,
+)
 from secateur.harmonise import harmonise
 from secateur.observe import ActivationFakeQuantize, PowerOfTwo
 from secateur.quantiser import SecateurQuantizer
@@ -42,12 +49,14 @@ def quantize(
     Parameters
     ----------
     model : module or ExportedProgram with one input, (N, C, H, W), (N, C, L) or (N, C), and one
-        output; a recurrent one, a module, takes sequences (N, T, F)
+        output, a tensor or a tuple, list or dictionary of one; a recurrent one, a module, takes
+        sequences (N, T, F)
     calibration : inputs in the model's own units, one tensor (samples first) or batches
     qat : called with the prepared graph to train it in place, between calibration and conversion
     seed : of torch's generators during ``qat``; they continue afterwards as before it
 
-    Returns the converted graph: stock PyTorch operations, its codes are those of the array. A
+    Returns the converted graph: stock PyTorch operations, its codes are those of the array. It
+    returns its output as a tensor, whatever the model returned it in. A
     softmax at the very end is left to the host, with a SecateurWarning.
     Raises SecateurError for what the array cannot run and for unusable calibration data.
     """
@@ -74,6 +83,7 @@ def prepare(
     batches = calibration_batches(calibration)
     if is_converted(model):
         raise SecateurError("the model is quantised already; give the float model")
+    check_tensors(model)
     sequence = None
     if is_recurrent(model):
         sequence = capture_step(cast(torch.nn.Module, model), batches[0])

@@ -21,7 +21,6 @@ from torchao.quantization.pt2e.quantizer import (
 
 from secateur.canonical import canonicalise
 from secateur.canonical_pool import AVERAGE_WEIGHT
-from secateur.export import output_nodes
 from secateur.graph import (
     ACTIVATIONS,
     ADD,
@@ -34,6 +33,7 @@ from secateur.graph import (
     leaves,
 )
 from secateur.observe import ActivationFakeQuantize, PerChannelWeightFakeQuantize
+from secateur.outputs import output_nodes
 from secateur.support import check_supported
 from secateur.tables import UNARY, never_negative
 

@@ -7,7 +7,6 @@ The array runs one time step an inference, and keeps the state in its banks betw
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -15,6 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from secateur.computed import copied
 from secateur.errors import SecateurError
 
 
@@ -254,7 +254,7 @@ def decompose(model: nn.Module) -> nn.Module:
     """
     if not any(isinstance(m, (*_LAYERS, *_CELLS)) for m in model.modules()):
         return model
-    model = copy.deepcopy(model)
+    model = copied(model)
     if type(model) in _LAYERS or type(model) in _CELLS:
         return _decomposed(model, type(model).__name__)
     for name, module in list(model.named_modules()):

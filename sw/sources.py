@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from secateur.archive import load_archive
 from secateur.errors import SecateurError
-from secateur.export import quiet  # registers the operators that archives refer to, too
 from secateur.keep import keep_scales
 from secateur.limits import DEFAULT, Limits
 from secateur.lower import lower
@@ -37,25 +35,7 @@ def load_model(
         return _load_onnx(path, calibrated, limits)
     if not path.exists() and ":" in source:
         return build("model", source, 0).eval(), []
-    if not path.is_file():
-        raise SecateurError(f"{source}: no such file; save the model with torch.export.save")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        raise SecateurError(
-            f"{source}: not a torch.export archive ({error}); save the model with torch.export.save"
-        ) from None
-    if damaged is not None:
-        raise SecateurError(f"{source}: damaged, {damaged} has another CRC-32; save it again")
-    try:
-        with quiet():
-            return torch.export.load(path), []
-    except Exception as error:  # whatever torch makes of another kind of zip file
-        raise SecateurError(
-            f"{source}: not a torch.export archive ({type(error).__name__}); save the model with "
-            f"torch.export.save"
-        ) from None
+    return load_archive(path, limits), []
 
 
 def build(where: str, name: str, seed: int) -> torch.nn.Module:

@@ -11,9 +11,10 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from secateur.errors import SecateurError
-from secateur.export import capture, output_nodes
+from secateur.export import capture
 from secateur.functional import functionalise
 from secateur.graph import CAT, LINEAR, Editor, active_nodes, aten, is_call, refuse
+from secateur.outputs import only_tensor, output_nodes
 from secateur.recurrent import Stateful, decompose
 from secateur.tables import elementwise
 
@@ -79,7 +80,7 @@ class Step(nn.Module):
             module.tape.before, left = left[:count], left[count:]
             module.tape.after = None
         try:
-            y = self.model(x.unsqueeze(1))
+            y = only_tensor(self.model(x.unsqueeze(1)))
             after = [module.tape.after for module in self.stateful]
         finally:
             for module in self.stateful:
@@ -148,8 +149,8 @@ def capture_step(model: nn.Module, example: Tensor) -> Sequence:
 def _check_steps(model: nn.Module, step: Step, example: Tensor) -> bool:
     """Whether the model returns all steps; raises unless steps give what the sequence gives."""
     with torch.no_grad():
-        whole = _ran("sequences", model, example)
-        if not isinstance(whole, Tensor) or whole.dim() not in (2, 3):
+        whole = only_tensor(_ran("sequences", model, example))
+        if whole.dim() not in (2, 3):
             raise SecateurError("the model must return one tensor, (N, K) or (N, T, K)")
         states, outputs = step.zeros(example[:, 0]), []
         for t in range(example.shape[1]):

@@ -97,8 +97,9 @@ def check_layers(gm: GraphModule) -> None:
             raise refuse(node, "attention is not supported", _NO_ATTENTION)
 
 
-def check_supported(gm: GraphModule) -> None:
-    """Raise SecateurError for the first node of a canonical graph that the array cannot run."""
+def check_supported(gm: GraphModule, *, sizes: bool = False) -> None:
+    """Raise SecateurError for the first node of a canonical graph that the array cannot run; with
+    ``sizes`` it may read those of the batch, as graphs of others do."""
     active = active_nodes(gm)
     for node in gm.graph.nodes:
         if node not in active or node.op == "output":
@@ -112,6 +113,8 @@ def check_supported(gm: GraphModule) -> None:
                 )
         elif str(node.target).startswith("quantized_decomposed."):
             continue  # what is quantised already
+        elif sizes and node.target is aten.sym_size.int:
+            continue
         elif node.op == "call_function" and node.target in UNARY:
             _check_type(node)
             _check_bounds(node)
@@ -173,7 +176,9 @@ def _check_add(node: Node) -> None:
 
 
 def _check_mul(node: Node) -> None:
-    a, b = (cast(Node, x) for x in node.args[:2])
+    a, b = node.args[:2]
+    if not isinstance(a, Node) or not isinstance(b, Node):
+        raise refuse(node, "a product with a constant", "scale a weight instead")
     gate, whole = shape_of(a), shape_of(b)
     if gate != whole and not (len(whole) == 3 and gate == (whole[0], 1, 1)):
         raise refuse(

@@ -5,7 +5,6 @@ Each asks for one density for all layers, the largest at which the image meets t
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
+from secateur.computed import copied
 from secateur.errors import SecateurError
 from secateur.pruning.blocks import nonzero_blocks, prunable_layers, weight_of
 from secateur.pruning.budget import Allocation
@@ -127,7 +127,7 @@ def fit_channels(
     known: dict[tuple[tuple[str, int], ...], tuple[Cost, Kept]] = {}
 
     def priced(density: float) -> tuple[Cost, Kept]:
-        trial = copy.deepcopy(model)
+        trial = copied(model)
         report = remove_channels(
             trial, example[:1], density=density, criterion=criterion, skip=skipped,
             round_to=target.geometry.n,

@@ -73,6 +73,11 @@ def check_layer(name: str, layer: nn.Module, *, grouped: bool = False) -> None:
         raise SecateurError(
             f"layer '{name}': the weight has no shape yet; run the model on one batch first"
         )
+    if weight.is_meta:
+        raise SecateurError(
+            f"layer '{name}': the weight is on the meta device, it has no values; load them: "
+            f"model.to_empty(device='cpu'), then model.load_state_dict(...)"
+        )
     groups = getattr(layer, "groups", 1)
     if not grouped and groups != 1 and not (groups == layer.in_channels == layer.out_channels):
         raise SecateurError(

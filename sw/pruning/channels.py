@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -10,7 +9,9 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
+from secateur.computed import copied
 from secateur.errors import SecateurError
+from secateur.outputs import only_tensor
 from secateur.pruning.blocks import check_layer, prunable_layers, weight_of
 from secateur.pruning.compensate import move_means
 from secateur.pruning.coupling import ChannelSet, channel_sets
@@ -137,7 +138,7 @@ def _try(
 ) -> None:
     """Shrink a copy; refuse what does not run, or has not the widths that were chosen."""
     shape = _shape(model, example)
-    trial = copy.deepcopy(model)
+    trial = copied(model)
     widths = {name: len(weight_of(layer)) for name, layer in prunable_layers(trial).items()}
     for each, channels in choose(trial):
         for name, pairs in each.members.items():
@@ -170,7 +171,7 @@ def _culprits(model: nn.Module, example: Tensor, choose: Choose) -> list[str]:
     """Layers of the sets that alone keep the model from running."""
     names: list[str] = []
     for index in range(len(choose(model))):
-        trial = copy.deepcopy(model)
+        trial = copied(model)
         each, channels = choose(trial)[index]
         try:
             if channels:
@@ -184,9 +185,7 @@ def _culprits(model: nn.Module, example: Tensor, choose: Choose) -> list[str]:
 def _shape(model: nn.Module, example: Tensor) -> torch.Size:
     with evaluating(model), torch.no_grad():
         found: Any = model(example)
-    if not isinstance(found, Tensor):
-        raise SecateurError(f"the model must return one tensor, not {type(found).__name__}")
-    return found.shape
+    return only_tensor(found).shape
 
 
 def _check_names(

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from secateur.computed import computed
 from secateur.errors import SecateurError
 from secateur.pruning.blocks import PRUNABLE, weight_of
 from secateur.pruning.mask import mask_of
@@ -62,8 +63,8 @@ def channel_sets(model: nn.Module, example: Tensor) -> list[ChannelSet]:
 
     Raises
     ------
-    SecateurError : masks, or frozen parameters, which the trace cannot see through; or a model
-        that Torch-Pruning cannot follow
+    SecateurError : masks, other tensors that are computed, or frozen parameters, which the trace
+        cannot see through; or a model that Torch-Pruning cannot follow
     """
     for name, layer in model.named_modules():
         if mask_of(layer) is not None:
@@ -71,6 +72,10 @@ def channel_sets(model: nn.Module, example: Tensor) -> list[ChannelSet]:
                 f"layer '{name}' has a mask: channels come first, then blocks; "
                 "call secateur.pruning.remove to bake the masks in"
             )
+        found = computed(layer)
+        if found is not None:
+            what, how = found
+            raise SecateurError(f"layer '{name}': {what}; make it permanent: {how}")
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             raise SecateurError(f"parameter '{name}' is frozen; the trace needs requires_grad")

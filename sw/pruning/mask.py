@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from secateur.computed import computed
 from secateur.errors import SecateurError
 
 
@@ -67,17 +68,17 @@ def check_maskable(name: str, layer: nn.Module) -> None:
 
     Raises
     ------
-    SecateurError : another parametrisation, or a pruning hook, computes the weight
+    SecateurError : another parametrisation, or a hook, computes the weight
     """
-    if parametrize.is_parametrized(layer, "weight"):
-        chain = list(layer.parametrizations["weight"])  # type: ignore[index]
-        others = [type(entry).__name__ for entry in chain if not isinstance(entry, BlockMask)]
-        if others:
-            raise SecateurError(
-                f"layer '{name}': the weight is already parametrised by {', '.join(others)}; "
-                "remove that before pruning, or name the layer in skip"
-            )
-    elif "weight" not in dict(layer.named_parameters(recurse=False)):
+    found = computed(layer, but=BlockMask)
+    if found is not None:
+        what, how = found
+        raise SecateurError(
+            f"layer '{name}': {what}; make it permanent before pruning, {how}, or name the layer "
+            f"in skip"
+        )
+    own = dict(layer.named_parameters(recurse=False))
+    if "weight" not in own and mask_of(layer) is None:
         raise SecateurError(
             f"layer '{name}': the weight is not a parameter of the layer (a hook computes it); "
             "make it permanent before pruning, or name the layer in skip"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from secateur.computed import copied
 from secateur.errors import SecateurError
+from secateur.outputs import only_tensor
 from secateur.pruning.blocks import PRUNABLE, prunable_layers
 from secateur.pruning.coupling import ChannelSet, channel_sets
 from secateur.pruning.probe import evaluating
@@ -40,14 +41,14 @@ def reorder(model: nn.Module, example: Tensor, orders: Mapping[str, Sequence[int
     unknown = orders.keys() - prunable_layers(model).keys()
     if unknown:
         raise SecateurError(f"the model has no layer {min(unknown)!r} with channels")
-    trial = copy.deepcopy(model)
+    trial = copied(model)
     with torch.no_grad():
         try:
             _reorder(trial, example, orders)
         except (IndexError, KeyError, RuntimeError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise SecateurError(f"filters that the model splits cannot move: {reason}") from None
-        _compare(copy.deepcopy(model), copy.deepcopy(trial), example)
+        _compare(copied(model), copied(trial), example)
         model.load_state_dict(trial.state_dict())
 
 
@@ -58,7 +59,7 @@ def _compare(model: nn.Module, trial: nn.Module, example: Tensor) -> None:
     with evaluating(model), evaluating(trial), torch.no_grad():
         for x in (example.double(), noise):
             try:
-                before, after = model.double()(x), trial.double()(x)
+                before, after = (only_tensor(m.double()(x)) for m in (model, trial))
             except Exception as error:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise SecateurError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from secateur.agreement import check_image, some_inputs
 from secateur.compiler import compile_network
+from secateur.computed import copied
 from secateur.errors import SecateurError
 from secateur.image import Image, load
 from secateur.lower import lower
@@ -201,7 +201,7 @@ class Stages:
         model = self.build()
         self._check_parts(model)
         # At once, so that a budget out of reach is refused before any training.
-        trial = copy.deepcopy(model)
+        trial = copied(model)
         if self.recipe.channels.wanted:
             self._narrow(trial)
             self.results.pop("channel_density")  # the trained model has its own

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from secateur.computed import copied
 from secateur.errors import SecateurError
 from secateur.pruning import checkpoint
 from secateur.pruning.probe import evaluating
@@ -87,7 +87,7 @@ def _format(model: nn.Module, x: Tensor) -> torch.memory_format:
     """Channels-last, if there are images and the model runs on them as they then lie in memory."""
     if x.dim() != 4:
         return torch.preserve_format
-    trial = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trial = copied(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
         with evaluating(trial), torch.no_grad():
             trial(x.contiguous(memory_format=torch.channels_last))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateur import api
+from secateur.computed import copied
 from secateur.errors import SecateurError
 from secateur.image import Image
 from secateur.pruning.blocks import prunable_layers, to_mask, weight_of
@@ -121,8 +121,8 @@ def sensitivity(
     densities = list(densities)
     for density in densities:
         check_density("densities", density)
-    copied = copy.deepcopy(model)
-    layers = prunable_layers(copied)
+    trial = copied(model)
+    layers = prunable_layers(trial)
     rows = []
     for name, scores in saliency.items():
         if name not in layers:
@@ -136,7 +136,7 @@ def sensitivity(
             kept[order[: kept_count(density, scores.numel())]] = True
             mask = to_mask(kept.reshape(scores.shape), base, n)
             set_mask(layer, mask * base)
-            rows.append(Sensitivity(name, density, score(logits(copied, x), y, loss)))
+            rows.append(Sensitivity(name, density, score(logits(trial, x), y, loss)))
         set_mask(layer, base)
         if progress is not None:
             progress(name)
