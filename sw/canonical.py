@@ -172,19 +172,23 @@ def _view(editor: Editor, node: Node) -> Node | None:
 
 def _lift_activations(editor: Editor) -> None:
     """relu(max_pool(x)) becomes max_pool(relu(x)), and so for views: the relu joins its layer."""
-    for node in [n for n in editor.gm.graph.nodes if is_call(n, *ACTIVATIONS)]:
-        below = node.args[0]
-        while is_call(below, MAX_POOL, FLATTEN, VIEW):
+    moved = True
+    while moved:
+        moved = False
+        for node in list(editor.gm.graph.nodes):
+            below = node.args[0] if is_call(node, *ACTIVATIONS) else None
+            if not is_call(below, MAX_POOL, FLATTEN, VIEW):
+                continue
             assert isinstance(below, Node)
             if len(below.users) > 1:
-                break
+                continue
             with editor.gm.graph.inserting_before(below):
                 first = editor.call(cast(Op, node.target), below.args[0], *node.args[1:], like=node)
                 second = editor.call(cast(Op, below.target), first, *below.args[1:], like=below)
             node.replace_all_uses_with(second)
             editor.gm.graph.erase_node(node)
             editor.gm.graph.erase_node(below)
-            node, below = first, first.args[0]
+            moved = True
 
 
 def _give_activations_a_layer(editor: Editor) -> None:

@@ -52,7 +52,8 @@ def read_onnx(path: Path | str, *, limits: Limits = DEFAULT) -> Any:
     except OSError as error:
         raise SecateurError(f"{path}: cannot be read: {error.strerror}") from None
     except Exception as error:  # of protobuf, and of the checker, which raises of all kinds
-        raise SecateurError(f"{path}: not an ONNX model ({first_line(error)})") from None
+        reason = printable(" ".join(str(error).split()) or type(error).__name__, 400)
+        raise SecateurError(f"{path}: not an ONNX model ({reason}); export it again") from None
     return model
 
 
