@@ -98,6 +98,22 @@ def changed(data: bytes, member: str, change: Callable[[Any], object]) -> bytes:
     return together(parts | {member: json.dumps(value).encode()})
 
 
+def nodes(config: Any) -> Any:
+    """The operations in the JSON of a program."""
+    return config["graph_module"]["graph"]["nodes"]
+
+
+def call(target: str, result: str, **arguments: object) -> dict[str, Any]:
+    """An operation whose arguments are given as the JSON has them; it gives one tensor."""
+    return {
+        "target": target,
+        "name": result,
+        "inputs": [{"name": key, "arg": arg, "kind": 1} for key, arg in arguments.items()],
+        "outputs": [{"as_tensor": {"name": result}}],
+        "metadata": {},
+    }
+
+
 #: What stands where something else is expected: code, wrong types, sizes beyond all bounds.
 HOSTILE: tuple[Any, ...] = (
     None, True, False, -1, 0, 1, 2, 3, 7, 2**31, 2**63 - 1, 2**64, 10**30, -(2**63), 0.5, 1e308,

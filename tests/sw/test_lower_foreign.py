@@ -11,11 +11,7 @@ import pytest
 import secateur
 from secateur.archive import load_archive
 from secateur.errors import SecateurError
-from tests.archives import MODEL, changed, inputs, quantised_archive
-
-
-def nodes(config: Any) -> Any:
-    return config["graph_module"]["graph"]["nodes"]
+from tests.archives import MODEL, call, changed, inputs, nodes, quantised_archive
 
 
 def first(config: Any, operation: str) -> int:
@@ -26,15 +22,7 @@ def insert(config: Any, before: str, target: str, other: Any) -> None:
     """Put a call between a node and what it reads first; the value it takes comes first."""
     at = first(config, before)
     reads = nodes(config)[at]["inputs"][0]
-    given = [reads["arg"], other]
-    named = [
-        {"name": n, "arg": a, "kind": 1} for n, a in zip(("self", "other"), given, strict=True)
-    ]
-    nodes(config).insert(
-        at,
-        {"target": target, "inputs": named, "outputs": [{"as_tensor": {"name": "put"}}],
-         "metadata": {}, "name": "put"},
-    )  # fmt: skip
+    nodes(config).insert(at, call(target, "put", self=reads["arg"], other=other))
     reads["arg"] = {"as_tensor": {"name": "put"}}
 
 
