@@ -48,7 +48,7 @@ def build(
     folder : for all files; a bitstream of an earlier build is removed first
     tries : seeds to try, from the design's on, until one meets the clock
     progress : called with a stage and a note
-    timeout : seconds that each tool may take
+    timeout : seconds of processor time that each tool may take
 
     Raises
     ------

@@ -89,7 +89,7 @@ def place(
     progress: Progress = silent,
     timeout: float | None = None,
 ) -> Placed:
-    """Place and route a design; ``timeout`` is the seconds that each tool may take.
+    """Place and route a design; ``timeout`` is the processor time of each tool, s.
 
     If there is no placement from its seed, or one that misses the clock, further seeds are tried,
     ``tries`` in all; what comes back is the first that meets the clock, or the last.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -15,8 +14,11 @@ from secateur.hw.spec import Error, Status
 from .fit import misfit
 from .link import QUIET_READS, SILENCE, Link, LinkError
 
-#: Seconds without progress after which an engine that answers is given up all the same.
-PATIENCE = 30.0
+#: Answers in a row without progress after which an engine is given up all the same. They are
+#: counted, not timed: each takes at least 880 cycles, however slowly an engine is simulated.
+PATIENCE = 20_000
+#: Seconds in which a port takes a request: it does at once, or never will.
+WRITE_SECONDS = 30.0
 #: Bytes on the line of the longest request and the longest answer together.
 _LINE_BYTES = 320
 
@@ -69,7 +71,11 @@ def open_port(path: str, baud: int) -> Iterator[Link]:
     silence = SILENCE + 10 * _LINE_BYTES / baud
     try:
         port = serial.Serial(
-            path, baud, timeout=silence / QUIET_READS, write_timeout=4 * silence, exclusive=True
+            path,
+            baud,
+            timeout=silence / QUIET_READS,
+            write_timeout=WRITE_SECONDS,
+            exclusive=True,
         )
     except (serial.SerialException, ValueError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -91,12 +97,12 @@ class Device:
     Parameters
     ----------
     link : the link
-    patience : seconds without progress after which the engine is given up
+    patience : answers in a row without progress after which the engine is given up
 
     All methods raise DeviceError as well as LinkError.
     """
 
-    def __init__(self, link: Link, *, patience: float = PATIENCE) -> None:
+    def __init__(self, link: Link, *, patience: int = PATIENCE) -> None:
         self.link, self.patience = link, patience
         self.identity = self._identify()
 
@@ -231,19 +237,22 @@ class Device:
     ) -> None:
         """Until ``done``; DeviceError if the engine stops or nothing moves for long, and with
         ``runs`` if it has gone back to wait for an input."""
-        last, since, idle = progress(), time.monotonic(), 0
+        last, still, idle = progress(), 0, 0
         while not done():
             if progress() != last:
-                last, since, idle = progress(), time.monotonic(), 0
+                last, still, idle = progress(), 0, 0
                 continue
+            still += 1
             idle = idle + 1 if self.state() == Status.WAITING else 0
             if runs and idle > 2:
                 raise DeviceError(
                     f"the engine does not {what} but waits for more input: the device holds "
                     f"another image; load the image again"
                 )
-            if time.monotonic() - since > self.patience:
-                raise DeviceError(f"the engine does not {what} within {self.patience:g} s")
+            if still > self.patience:
+                raise DeviceError(
+                    f"the engine does not {what}: nothing has changed in {self.patience:,} answers"
+                )
 
 
 def _words(data: bytes, size: int) -> list[int]:

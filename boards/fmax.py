@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--device", choices=DIES, default="LFE5U-45F")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--clock", type=float, default=175.0, help="MHz that the router aims at")
-    parser.add_argument("--timeout", type=int, default=2400, help="seconds a seed")
+    parser.add_argument("--timeout", type=int, default=2400, help="processor seconds of a seed")
     parser.add_argument("-o", type=Path, default=Path("build/fmax"))
     args = parser.parse_args()
     geometry = Geometry(

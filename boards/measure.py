@@ -114,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--boards", nargs="+", choices=built, default=built)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--timeout", type=float, default=3600, help="seconds that a tool may take")
+    parser.add_argument("--timeout", type=float, default=3600, help="processor seconds of a tool")
     parser.add_argument("--document", type=Path, help="write the table between its marks")
     parser.add_argument("-o", type=Path, default=Path("build/boards"))
     args = parser.parse_args()

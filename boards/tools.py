@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
+import resource
 import shutil
+import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,7 +19,8 @@ TOOLS = {
     "ice40": ("yosys", "nextpnr-ice40", "icepack"),
 }
 
-
+#: What a shell adds to the signal that ended its command.
+_OF_SHELL = 128
 #: What nextpnr says of a full device, if it may yet place the design from another seed.
 _UNLUCKY = "Unable to find legal placement"
 
@@ -72,7 +75,7 @@ def run(
     command : the tool's own name and its arguments
     folder : where it runs
     log : name of the file; the tool's name and ``.log`` if None
-    timeout : seconds
+    timeout : seconds of processor time, which do not pass faster beside other programs
     line : called with each line that it prints
 
     Raises
@@ -81,15 +84,13 @@ def run(
     """
     program = locate(command[0])
     log = log or f"{command[0]}.log"
-    late, said = threading.Event(), ""
+    said = ""
     with (folder / log).open("w") as file:
         with subprocess.Popen(
             [program, *command[1:]], cwd=folder, text=True, errors="replace",
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            preexec_fn=None if timeout is None else lambda: _limit_processor_time(timeout),
         ) as process:  # fmt: skip
-            timer = threading.Timer(timeout or 0, lambda: (late.set(), process.kill()))
-            if timeout is not None:
-                timer.start()
             try:
                 for text in process.stdout:
                     file.write(text)
@@ -100,15 +101,22 @@ def run(
                         line(text.rstrip())
                 status = process.wait()
             finally:
-                timer.cancel()
                 process.kill()
-    if late.is_set():
-        raise ToolError(f"{command[0]} took more than {timeout:g} seconds; see {folder / log}")
+    if status in (-signal.SIGXCPU, _OF_SHELL + signal.SIGXCPU):
+        raise ToolError(
+            f"{command[0]} took more than {timeout:g} seconds of processor time; see {folder / log}"
+        )
     if status:
         where = f"see {folder / log}"
         if _UNLUCKY in said:
             raise PlacementError(f"{command[0]} failed{said}; try another --seed; {where}")
         raise ToolError(f"{command[0]} failed{said}; {where}")
+
+
+def _limit_processor_time(seconds: float) -> None:
+    """Of this process, from when it began; SIGXCPU ends it then."""
+    most = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(seconds), most))
 
 
 def versions(flow: str) -> dict[str, str]:

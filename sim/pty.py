@@ -1,7 +1,8 @@
 """The engine behind its UART in Verilator, behind a pseudo-terminal: a board without a board.
 
 Whatever opens the terminal as a serial port talks to the simulated line, byte for byte; baud rates
-mean nothing. The clock stands still while nothing goes on.
+mean nothing. The clock stands still while nothing goes on. While a request is on its way or not yet
+answered, the board gives signs of life: a driver's time-out does not pass because it is slow.
 """
 
 from __future__ import annotations
@@ -141,11 +142,15 @@ def serve(
                 )
             except verilator.SimulationError as error:
                 failures.append(error)
+                os.write(master, b"\n")  # so that no one waits for the first sign of life
 
     thread = threading.Thread(target=simulate, daemon=True)
     board = Board(os.ttyname(slave), thread, failures)
     try:
         thread.start()
+        os.read(slave, 1)
+        if failures:
+            raise failures[0]
         yield board
     finally:
         opened.remove(stopper)

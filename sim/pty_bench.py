@@ -10,17 +10,24 @@ from typing import Any
 import cocotb
 from cocotb.triggers import Timer
 
+from secateur.hw.protocol import END
+
 CLOCK = 2  # ns, as the bench makes it
 #: Cycles without a byte after which nothing more is to be expected of the link by itself.
 REST = 4000
-#: Cycles between two looks at the line while an inference runs and no byte is on its way.
+#: Cycles between two looks at the line while an inference runs and no byte is on its way; and
+#: between two signs of life while an answer is to be expected.
 STRIDE = 500
 
 
 @cocotb.test()
 async def run(bench: Any) -> None:
     """Settings: SECATEUR_TERMINAL and _STOP (file descriptors; ends when the latter is closed),
-    _DIVISOR (cycles of a bit)."""
+    _DIVISOR (cycles of a bit).
+
+    A simulation may take longer for an answer than a driver waits in silence. Hence signs of life:
+    delimiters between frames, where they mean nothing. The first says that the board is up.
+    """
     terminal, stop = (int(os.environ[f"SECATEUR_{name}"]) for name in ("TERMINAL", "STOP"))
     os.set_blocking(terminal, False)
     # Bytes are ten bits apart; looks at the line must be less.
@@ -30,9 +37,15 @@ async def run(bench: Any) -> None:
     await Timer(10 * CLOCK, "ns")
     bench.rst.value = 0
     await Timer(10 * CLOCK, "ns")
+
+    def say(byte: int) -> None:
+        with contextlib.suppress(BlockingIOError):  # nobody reads: the byte is lost
+            os.write(terminal, bytes([byte]))
+
+    say(END)
     queue = bytearray()
-    sent = taken = 0
-    quiet = REST
+    sent = taken = silent = 0
+    quiet, last = REST, END
     while True:
         resting = quiet >= REST and not queue and not bench.running.value
         if not queue:
@@ -49,8 +62,12 @@ async def run(bench: Any) -> None:
         step = STRIDE if quiet >= REST and not queue else look
         await Timer(step * CLOCK, "ns")
         quiet += step
+        silent += step
         if int(bench.got_go.value) != taken:
             taken ^= 1
-            quiet = 0
-            with contextlib.suppress(BlockingIOError):  # nobody reads: the byte is lost
-                os.write(terminal, bytes([int(bench.got.value)]))
+            quiet = silent = 0
+            last = int(bench.got.value)
+            say(last)
+        elif last == END and silent >= STRIDE and quiet < REST:
+            silent = 0
+            say(END)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import csv
 import importlib.metadata
 import re
+import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,7 +33,8 @@ DEFAULT = ("ethos-u55-32", "ethos-u55-64", "ethos-u55-128")
 #: Weights and tensors both in SRAM, which runs at the clock of the NPU: nothing waits for a flash.
 SYSTEM_CONFIG = "Ethos_U55_High_End_Embedded"
 MEMORY_MODE = "Sram_Only"
-TIMEOUT_SECONDS = 600
+#: Processor time of a run of Vela, which takes seconds: a damaged file may send it in circles.
+MOST_SECONDS = 600
 #: Bytes of a .tflite file.
 LIMIT = 1 << 30
 #: Vela counts pooling and softmax as well, little in a network of convolutions.
@@ -204,23 +207,28 @@ def _run(tflite: Path, accelerator: str, folder: Path, version: str) -> str:
     arguments = [word for option in options.items() for word in option]
     command = [sys.executable, "-m", "ethosu.vela", str(tflite.resolve()), *arguments]
     failed = f"{tflite}: Vela {version} failed on it"
-    try:
-        run = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            cwd=folder,
-            timeout=TIMEOUT_SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        raise SecateurError(f"{failed}: no result after {TIMEOUT_SECONDS} seconds") from None
+    run = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        cwd=folder,
+        preexec_fn=_limit_processor_time,
+    )
+    if run.returncode == -signal.SIGXCPU:
+        raise SecateurError(f"{failed}: no result after {MOST_SECONDS} seconds of processor time")
     if run.returncode < 0:
         raise SecateurError(f"{failed}: it crashed, signal {-run.returncode}; is it damaged?")
     if run.returncode:
         lines = (run.stderr.strip() or run.stdout.strip() or "no reason given").splitlines()
         raise SecateurError(f"{failed}: {_reason(lines)}")
     return run.stdout
+
+
+def _limit_processor_time() -> None:
+    """Of this process; SIGXCPU ends it then."""
+    most = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (MOST_SECONDS, most))
 
 
 def _reason(lines: list[str]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from secateur.cli import main
 
@@ -13,6 +14,11 @@ from secateur.cli import main
 # format line by line, costs half of the time.
 torch.set_num_threads(1)
 logging.getLogger("torch.__trace").propagate = False
+# How long an example takes says how busy the machine is.
+settings.register_profile(
+    "untimed", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("untimed")
 
 
 @pytest.fixture

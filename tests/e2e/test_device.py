@@ -24,14 +24,14 @@ from torch import nn
 
 from secateur import api
 from secateur.boards.device import Device, DeviceError, open_port
-from secateur.boards.link import Link, LinkError, encode
+from secateur.boards.link import Decoder, Link, LinkError, encode
 from secateur.hw.spec import Geometry
-from secateur.sim import pty
+from secateur.sim import pty, verilator
 from secateur.sim.golden import parse, run
 
 GEOMETRY = Geometry(n=2, p=1, weight_words=512, bank_words=128, tables=0)
 TOML = "n = 2\np = 1\nweight_words = 512\nbank_words = 128\ntables = 0\n"
-#: In the simulation all rates are alike; this one keeps the driver's time-outs short.
+#: In the simulation all rates are alike.
 BAUD = 1_000_000
 
 
@@ -76,7 +76,7 @@ def board(folder: Path) -> Iterator[str]:
             assert served.stdout is not None
             yield served.stdout.readline().strip()
             served.send_signal(signal.SIGINT)
-            assert served.wait(timeout=60) == 130
+            assert served.wait() == 130
         finally:
             served.kill()
 
@@ -164,6 +164,35 @@ def test_random_programs_give_the_golden_results_and_cycles(board: str) -> None:
                 assert device.run(row.tobytes(), len(result)) == (result.tobytes(), golden.cycles)
 
 
+def test_signs_of_life_come_before_the_answer(board: str) -> None:
+    """By cycles: 16 words to MODE take 40 each byte, and a sign of life comes every 500 or so."""
+    request = encode(bytes([7, 0xC6, 16]) + bytes(64))
+    with serial.Serial(board) as port:
+        port.write(request)
+        line, decoder, found = b"", Decoder(), list[bytes]()
+        while not found:
+            byte = port.read(1)
+            line += byte
+            found = decoder.feed(byte)
+    assert found == [bytes([7, 0xC6, 0x90])]
+    signs = len(line) - len(encode(found[0]))
+    assert 40 * len(request) // 600 <= signs <= 40 * len(request) // 500 + 4
+    assert line.startswith(bytes([0xC0]) * signs)
+
+
+def test_a_board_that_does_not_come_up_is_no_board(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise verilator.SimulationError("it does not begin")
+
+    monkeypatch.setattr(pty, "build", lambda *_, **__: Path("none"))
+    monkeypatch.setattr(verilator, "execute", fail)
+    entered = False
+    with pytest.raises(verilator.SimulationError, match="it does not begin"):
+        with pty.serve(GEOMETRY):
+            entered = True
+    assert not entered
+
+
 class BadLine:
     """A serial port that damages one byte in a hundred, on both ways."""
 
@@ -203,7 +232,7 @@ def noisy_sessions(board: str, seeds: range) -> tuple[int, int]:
         for seed in seeds:
             line = BadLine(port, seed)
             with contextlib.suppress(LinkError, DeviceError):
-                device = Device(Link(line), patience=1)
+                device = Device(Link(line), patience=200)
                 device.load(sample.image)
                 device.restart()
                 result = device.run(inputs[0].tobytes(), golden.results.shape[1])
@@ -256,14 +285,12 @@ def test_an_engine_that_refuses_says_why(board: str, folder: Path) -> None:
             device.load(bytes(stream))
 
 
-def test_bad_input_is_one_line(board: str, secateur, folder: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_bad_input_is_one_line(board: str, secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
     (folder / "text.sec").write_text("hello")
-    master, slave = os.openpty()  # a port at which nobody answers
     secateur("keygen --private k.pem --public p.pem")
     cases = [
         ("info --port /dev/ttyNONE", "/dev/ttyNONE: the port cannot be opened: "),
         ("info --port t.toml", "t.toml: the port cannot be opened: "),
-        (f"info --port {os.ttyname(slave)}", ": no answer from the device; check the cable"),
         (
             f"load other.sec --port {board}",
             "other.sec: the image does not fit: compiled for 2x2",
@@ -275,13 +302,23 @@ def test_bad_input_is_one_line(board: str, secateur, folder: Path, monkeypatch) 
         ("serve", "give either --target or --image"),
         ("serve --target 8x8 --rom", "--rom needs --image"),
     ]
-    monkeypatch.setattr("secateur.boards.device.SILENCE", 0.02)
     for line, message in cases:
-        status, out, err = secateur(f"device {line}")
-        assert (status, out) == (1, ""), line
-        assert err.startswith("secateur: ")
-        assert err.count("\n") == 1, err
-        assert message in err
+        refused(secateur, line, message)
+
+
+def refused(secateur, line: str, message: str) -> None:  # type: ignore[no-untyped-def]
+    status, out, err = secateur(f"device {line}")
+    assert (status, out) == (1, ""), line
+    assert err.startswith("secateur: ")
+    assert err.count("\n") == 1, err
+    assert message in err
+
+
+def test_a_port_at_which_nobody_answers(secateur, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr("secateur.boards.device.SILENCE", 0.001)
+    master, slave = os.openpty()
+    port = os.ttyname(slave)
+    refused(secateur, f"info --port {port}", f"{port}: no answer from the device; check the cable")
     for number in (master, slave):
         os.close(number)
 

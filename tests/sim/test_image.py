@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -294,7 +293,7 @@ def harmed(image: bytes, kind: str, at: int, other: int = 0) -> bytes:
     return bytes(data)
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400, derandomize=True)
 @given(damage)
 def test_damage_is_refused(how: tuple) -> None:
     image = harmed(IMAGE, *how)
@@ -302,7 +301,7 @@ def test_damage_is_refused(how: tuple) -> None:
         refused(image)
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400, derandomize=True)
 @given(st.lists(damage, min_size=1, max_size=4))
 def test_damage_under_a_right_crc_neither_hangs_nor_escapes(hows: list[tuple]) -> None:
     image = IMAGE
@@ -313,17 +312,16 @@ def test_damage_under_a_right_crc_neither_hangs_nor_escapes(hows: list[tuple]) -
     body = image[spec.HEADER.size :]
     words = (spec.HEADER.size + len(body)) // size
     image = patched(WORDS, words, 4, IMAGE[: spec.HEADER.size] + body)[: words * size]
-    began = time.monotonic()
     code = None
     try:
         program = parse(with_crc(image), GEOMETRY)
         assert program.cycles <= program.limit
         inputs = np.zeros((1, program.input_words * GEOMETRY.n), np.uint8)
-        run(program, inputs)
+        written = sum(layer.codes.size for layer in run(program, inputs).layers)
+        assert written <= program.limit * GEOMETRY.n * GEOMETRY.p
     except ImageError as error:
         code = error.code
     assert code in (None, Error.LENGTH, Error.ROW, Error.WATCHDOG)
-    assert time.monotonic() - began < 5
 
 
 def test_registers_live_on_between_inferences() -> None:

@@ -12,7 +12,7 @@ from secateur.decode import decode
 from tests.pipeline import build, compile_for, target
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     inputs=st.integers(1, 19),
     outputs=st.integers(1, 21),

@@ -127,7 +127,7 @@ edits = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(st.sampled_from((2, 4, 8)), st.integers(1, 80), edits, st.dictionaries(st.text(), st.text()))
 def test_every_pair_round_trips(n: int, count: int, changes: list, metadata: dict) -> None:
     words = random_words(count, n, count)
@@ -167,7 +167,7 @@ def harmed(data: bytes, kind: str, at: int, value: int) -> bytes:
     return data[:at] + data[at + value :]
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400, derandomize=True)
 @given(damage)
 def test_damage_is_refused(how: tuple) -> None:
     patch = harmed(PATCH, *how)
@@ -175,7 +175,7 @@ def test_damage_is_refused(how: tuple) -> None:
         refused(OLD, patch)
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400, derandomize=True)
 @given(st.lists(damage, min_size=1, max_size=3))
 def test_damage_under_a_right_crc_is_refused(hows: list) -> None:
     packed = PATCH[:-4]
@@ -186,7 +186,7 @@ def test_damage_under_a_right_crc_is_refused(hows: list) -> None:
         refused(OLD, patch)
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400, derandomize=True)
 @given(st.lists(damage, min_size=1, max_size=3), st.booleans())
 def test_damaged_operations_under_right_sums_are_refused(hows: list, front: bool) -> None:
     body, rest = (BODY[:60], BODY[60:]) if front else (BODY, b"")

@@ -81,7 +81,7 @@ def blockless(layer: nn.Module, name: str) -> bool:
     return name == "block" and groups > 1 and not depthwise
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     layer=layers(),
     name=st.sampled_from(sorted(UNIT_OF)),
@@ -124,7 +124,7 @@ def test_every_granularity_equals_a_naive_loop(
     assert density_of(model, granularity=granularity).kept == alive
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(layer=layers(), m=st.integers(1, 5), data=st.data())
 def test_n_of_m_equals_a_naive_loop(layer: nn.Module, m: int, data: st.DataObject) -> None:
     n = data.draw(st.integers(1, m))

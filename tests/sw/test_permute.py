@@ -37,7 +37,7 @@ def saliencies(draw: st.DrawFn, most: int = 6) -> np.ndarray:
     return rng.random((channels, positions)) ** 3
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(part=saliencies(9), n=st.integers(1, 4), data=st.data())
 def test_kept_saliency_equals_a_naive_loop(part: np.ndarray, n: int, data: st.DataObject) -> None:
     order = tuple(data.draw(st.permutations(range(len(part)))))
@@ -46,7 +46,7 @@ def test_kept_saliency_equals_a_naive_loop(part: np.ndarray, n: int, data: st.Da
     assert found == pytest.approx(naive_kept(part, order, keep, n), rel=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(part=saliencies(), other=st.integers(0, 1 << 20), n=st.integers(1, 3), data=st.data())
 def test_search_against_all_orders(
     part: np.ndarray, other: int, n: int, data: st.DataObject

@@ -80,7 +80,7 @@ DENSITIES = st.floats(0.001, 1.0)
 WIDTHS = st.sampled_from([1, 2, 4, 8, 16])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(layer=layers(), density=DENSITIES, n=WIDTHS)
 def test_layer_scope_equals_a_naive_loop(layer: nn.Module, density: float, n: int) -> None:
     weight = layer.weight.detach().clone()
@@ -96,7 +96,7 @@ def test_layer_scope_equals_a_naive_loop(layer: nn.Module, density: float, n: in
     assert (report.blocks, report.kept) == (len(scores), count)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(parts=st.lists(layers(), min_size=1, max_size=4), density=DENSITIES, n=WIDTHS)
 def test_global_scope_equals_a_naive_loop(parts: list[nn.Module], density: float, n: int) -> None:
     weights = [layer.weight.detach().clone() for layer in parts]

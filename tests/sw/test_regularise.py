@@ -39,7 +39,7 @@ SEEDS = st.integers(0, 1 << 20)
 SIZES = {"outputs": st.integers(1, 9), "inputs": st.integers(1, 5), "seed": SEEDS}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(**SIZES, strength=st.floats(0.01, 3), rate=st.floats(0.01, 1))
 def test_l1_is_soft_thresholding(
     outputs: int, inputs: int, seed: int, strength: float, rate: float
@@ -60,7 +60,7 @@ def test_l1_is_soft_thresholding(
     assert torch.equal(layer.bias, bias)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(**SIZES, strength=st.floats(0.01, 2), n=st.integers(1, 4))
 def test_block_step_is_the_proximal_operator(
     outputs: int, inputs: int, seed: int, strength: float, n: int
