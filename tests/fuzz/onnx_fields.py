@@ -38,7 +38,9 @@ def _spoil(model: Any, rng: random.Random) -> None:
     values = np.array(numpy_helper.to_array(tensor))
     way = rng.randrange(3)
     if way == 0:
-        values = rng.choice((values.reshape(-1), values.T, values[..., None], values[:0]))
+        values = rng.choice(
+            (values.reshape(-1), values.T, values[..., None], values.reshape(-1)[:0])
+        )
     elif values.size:
         spoilt = rng.choice(_FLOATS if values.dtype.kind == "f" else (0, 1, -1, 127, -128, 1 << 40))
         at = slice(None) if way == 1 else rng.randrange(values.size)
@@ -87,10 +89,10 @@ def _change_list(values: Any, field: Any, model: Any, rng: random.Random) -> Non
 def changed(data: bytes, seed: int) -> bytes:
     """A model with one or two of its fields or tensors changed, the same for the same seed."""
     rng, model = random.Random(seed), onnx.ModelProto.FromString(data)
-    for _ in range(rng.choice((1, 1, 2))):
-        if rng.random() < 0.3 and model.graph.initializer:
-            _spoil(model, rng)
-            continue
+    spoilt = rng.random() < 0.3 and len(model.graph.initializer) > 0
+    if spoilt:
+        _spoil(model, rng)
+    for _ in range(rng.choice((1, 1, 2)) - spoilt):
         message, field = rng.choice(_fields(model))
         if field.is_repeated:
             _change_list(getattr(message, field.name), field, model, rng)
