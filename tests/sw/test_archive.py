@@ -234,6 +234,7 @@ def test_kinds_of_files_that_are_not_read(tmp_path: Path) -> None:
         (together(without), "no models/model.json in it"),
         (together(without | {"data/aotinductor/model/a.so": b""}), "machine code that AOTInductor"),
         (old.getvalue(), "written by a torch before 2.8, as pickles; save it again"),
+        (together(parts, zipfile.ZIP_LZMA), "weight_0 is compressed in another way; save it again"),
         (double.getvalue(), "two files of it are named"),
         (together(parts | {"archive_version": b"1"}), "archive_version is b'1', expected b'0'"),
         (together(parts | {"byteorder": b"big"}), "in the byte order of another machine"),
