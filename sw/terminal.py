@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from secateur.text import name, printable
+from secateur.text import NAME, name, printable
 
 Data = dict[str, Any]
 #: Characters of a text on the terminal.
@@ -46,8 +46,11 @@ class Rows(Table):
     """A table whose cells are names and numbers; long ones are cut."""
 
     def add_row(self, *cells: Any, **options: Any) -> None:
-        """Add a row of texts."""
-        super().add_row(*map(name, cells), **options)
+        """Add a row of texts; the other columns keep their place beside a long first one."""
+        first, *rest = map(name, cells)
+        if len(first) > NAME // 2:
+            self.columns[0].no_wrap, self.columns[0].overflow = False, "fold"
+        super().add_row(first, *rest, **options)
 
 
 def plain(text: str) -> Text:

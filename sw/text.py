@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 #: Characters of a name in a message, and of a whole message.
 NAME, MESSAGE = 80, 4000
 
@@ -10,8 +12,13 @@ def printable(text: object, most: int = MESSAGE) -> str:
     """``text`` on one line: control characters, lone surrogates and marks of direction as escapes,
     and what is longer than ``most`` characters cut in the middle, with a count of what is gone.
     """
-    # Cut twice: before, or a long text would take long; after, since escapes are longer.
-    return _cut("".join(map(_escaped, _cut(str(text), most))), most)
+    whole = str(text)
+    shown = _fitting(whole, most)
+    if len(shown) == len(whole):
+        return "".join(shown)
+    head, tail = _fitting(whole, most // 2), _fitting(reversed(whole), most // 2)[::-1]
+    gone = len(whole) - len(head) - len(tail)
+    return f"{''.join(head)}[... {gone} more ...]{''.join(tail)}"
 
 
 def name(text: object) -> str:
@@ -19,12 +26,13 @@ def name(text: object) -> str:
     return printable(text, NAME)
 
 
-def _escaped(character: str) -> str:
-    return character if character.isprintable() else ascii(character)[1:-1]
-
-
-def _cut(text: str, most: int) -> str:
-    if len(text) <= most:
-        return text
-    kept = max(most // 2, 1)
-    return f"{text[:kept]}[... {len(text) - 2 * kept} more ...]{text[-kept:]}"
+def _fitting(characters: Iterable[str], most: int) -> list[str]:
+    """Characters as they are shown, as many as fit."""
+    taken, size = list[str](), 0
+    for character in characters:
+        shown = character if character.isprintable() else ascii(character)[1:-1]
+        size += len(shown)
+        if size > most:
+            break
+        taken.append(shown)
+    return taken

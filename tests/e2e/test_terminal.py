@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import json
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -70,6 +72,17 @@ def test_names_in_an_image(command: str, secateur: Any, folder: Path) -> None:
     status, out, err = secateur(f"{command} --json")
     assert (status, err) == (0, "")
     assert BAD in json.loads(out)["layers"][0]["name"]
+
+
+def test_a_long_name_leaves_room_for_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    table = report._table("title", "name", "number")
+    table.add_row(BAD, "12345.67")
+    console.print(table)
+    out = capsys.readouterr().out
+    check(out)
+    assert "12345.67" in out
+    assert len(out) < 1000
+    assert re.search(r"\[\.\.\. 99[0-9]{3}", out)
 
 
 def test_names_do_not_matter_to_a_run(secateur: Any, folder: Path) -> None:
@@ -172,12 +185,16 @@ import ctypes, os, subprocess, sys
 from torch import nn
 
 def noise(where):
-    print(where, "print")
+    print(where, "print", flush=True)
     sys.__stdout__.write(where + " stream\\n")
     os.write(1, f"{where} descriptor\\n".encode())
-    ctypes.CDLL(None).puts(f"{where} C".encode())
+    libc.puts(f"{where} C".encode())
     subprocess.run(["echo", where + " process"], check=True)
 
+libc = ctypes.CDLL(None)
+# What C prints is kept until it is flushed, in a buffer that is there to the end.
+sys.buffer_of_c = ctypes.create_string_buffer(4096)
+libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), sys.buffer_of_c, 0, 4096)
 noise("import")
 
 def model(seed):
@@ -212,12 +229,13 @@ def test_stdout_is_json_alone(
         assert json.loads(out)["output"] == "n.sec"
     printed = err if as_json else out
     for when in ("import", "call"):
-        for what in SOURCES:
-            assert f"{when} {what}\n" in printed, (when, what)
+        for what in SOURCES if as_json else ("print", "descriptor", "process"):
+            assert f"{when} {what}" in printed, (when, what)
     status, out, err = run("noisy:failing")
     assert status == 1
     assert "secateur: model = 'noisy:failing' fails" in err
     assert as_json == (out == "")
+    ctypes.CDLL(None).fflush(None)  # here, not into another test
     assert f"{'failure'} print\n" in (err if as_json else out)
 
 
