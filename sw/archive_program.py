@@ -52,7 +52,8 @@ def program(
     taken = [v["arg"]["as_tensor"]["name"] for s in inputs for k, v in s.items() if k not in HOMES]
     if not taken:
         raise fault(where, "the model has no input")
-    values = _inputs(inputs, _object(graph, "tensor_values", where), weights, constants, where)
+    claimed = _object(graph, "tensor_values", where)
+    values = _inputs(inputs, claimed, weights, constants, where)
     _check_order(values, nodes, where)
     results = [result for node in nodes for result in node["outputs"]]
     rewritten = {
@@ -79,27 +80,6 @@ def program(
         "verifiers": many(one_of("TRAINING", "ATEN"))(config.get("verifiers"), f"{where}: dialect"),
         "guards_code": [],
     }
-
-
-def _inputs(
-    specs: list[dict[str, Any]],
-    claimed: dict[str, Any],
-    weights: dict[str, dict[str, Any]],
-    constants: dict[str, dict[str, Any]],
-    where: str,
-) -> dict[str, Any]:
-    """What is known of each input of the graph, by its name: weights are inputs, too."""
-    values = {}
-    for spec in specs:
-        ((kind, held),) = spec.items()
-        if kind in HOMES:
-            values[held["arg"]["name"]] = _home(kind, held, weights, constants, where)
-        else:
-            key = held["arg"]["as_tensor"]["name"]
-            values[key] = given(claimed.get(key), f"{where}: input {key!r}")
-    if len(values) != len(specs):
-        raise fault(where, "two inputs have one name")
-    return values
 
 
 def _check_version(config: dict[str, Any], where: str) -> None:
@@ -143,6 +123,27 @@ def _object(of: dict[str, Any], key: str, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise fault(where, f"{key} is not an object; {AGAIN}")
     return value
+
+
+def _inputs(
+    specs: list[dict[str, Any]],
+    claimed: dict[str, Any],
+    weights: dict[str, dict[str, Any]],
+    constants: dict[str, dict[str, Any]],
+    where: str,
+) -> dict[str, Any]:
+    """What is known of the inputs of a graph, by name: the model's own tensors, and those given."""
+    values = {}
+    for spec in specs:
+        ((kind, held),) = spec.items()
+        if kind in HOMES:
+            values[held["arg"]["name"]] = _home(kind, held, weights, constants, where)
+        else:
+            key = held["arg"]["as_tensor"]["name"]
+            values[key] = given(claimed.get(key), f"{where}: input {key!r}")
+    if len(values) != len(specs):
+        raise fault(where, "two inputs have one name")
+    return values
 
 
 def _home(
