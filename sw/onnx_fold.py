@@ -103,7 +103,9 @@ def fold(node: OnnxNode, inputs: list[Array | None], version: int, budget: Budge
             return [_constant(node, budget)]
         bound = _BOUNDS.get(node.op_type)
         if bound is None or node.domain:
-            raise refuse(node, "makes a constant by an operator that is not computed here", _SIMPLIFY)
+            raise refuse(
+                node, "makes a constant by an operator that is not computed here", _SIMPLIFY
+            )
         budget.make(bound(node, inputs), shown(node))
         if node.op_type == "DequantizeLinear":  # onnx evaluates its later versions only
             return [dequantised(node, inputs)]
