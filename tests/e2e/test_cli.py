@@ -283,6 +283,7 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"layers.0.blocks": None}, "layers[0].blocks is missing"),
     ({"layers.1.certificate.accumulator": 1.5}, "layers[1].certificate.accumulator is 1.5"),
     ({"layers.0.output": "no"}, "'no' is not in tensors"),
+    ({"layers.0.label": 3}, "layers[0].label is 3, expected a text"),
     ({"weight_words": "512"}, "weight_words is '512', expected an integer"),
     ({"weight_words": 64}, "weight_words is 64, the header needs"),
     ({"weight_words": (1 << 20) + 1}, "weight_words must be 64 to 1048576"),

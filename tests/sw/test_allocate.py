@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from secateur import allocate as module
 from secateur.allocate import Request, allocate, dirtied
 from secateur.ir import Tensor
 
@@ -70,3 +74,31 @@ def test_room_for_all_means_nothing_is_dirty(made: list[Request]) -> None:
     bases, _ = allocate(made, sum(request.words for request in made) * 2)
     assert bases is not None
     assert not any(r.clearing for r in made if r.tensor in dirtied(made, bases))
+
+
+@given(requests())
+def test_what_is_cleared_is_counted_as_windows_are_placed(made: list[Request]) -> None:
+    found = module._pack(made, None)
+    assert found is not None
+    bases, cycles = found
+    assert cycles == sum(r.clearing for r in made if r.tensor in dirtied(made, bases))
+
+
+def test_windows_are_compared_as_often_as_there_are_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chain of layers, of which every second one has padding: not all windows for each anew."""
+    count, compared = 60, 0
+    made = [
+        Request(Tensor(str(i), 1, 1, 1, 0, False), 8 + i % 2, i, i + 1, 7 * (i % 2), i % 2)
+        for i in range(count)
+    ]
+    assert sum(a.meets(b) for a, b in combinations(made, 2)) == count - 1
+    spoils = module._spoils
+
+    def counting(*arguments: object) -> bool:
+        nonlocal compared
+        compared += 1
+        return spoils(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_spoils", counting)
+    assert module._pack(made, None) is not None
+    assert 0 < compared < 20 * count * count

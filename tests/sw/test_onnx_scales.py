@@ -82,6 +82,16 @@ def test_codes_move_through_one_pooling_after_another() -> None:
     same_codes(q.finish(q.store(q.call("Relu", x), -5, np.uint8), (3, 8, 8), 4), (3, 8, 8))
 
 
+def pools(count: int) -> onnx.ModelProto:
+    """Codes that are quantised again after every pooling; each would move before all of these."""
+    q = Qdq(9)
+    x = q.store("x", -6)
+    for index in range(count):
+        x = q.call("MaxPool", x, kernel_shape=[1, 1])
+        x = q.store(x, -5 + index % 2)
+    return q.finish(x, (3, 4, 4), 4)
+
+
 def a_layer(
     *,
     scale: float = 2.0**-6,
@@ -131,6 +141,7 @@ _SPAN = np.ldexp(np.full((4, 3, 1, 1), 1 / 128 + 1 / 2), [[[[e]]] for e in (0, 0
         (a_layer(weights=np.full((4, 3, 1, 1), 512.0)), "at most -2 to -2, the array has 0"),
         (a_layer(last=False), "its result is not quantised"),
         (a_layer(sum_codes=True), r"node 'n_add\d+' \(Add\): computes with codes"),
+        (pools(30), "quantises again and again behind views and poolings; quantise once"),
         (a_layer(average=3), "layers.averagepool_2.*no 8-bit codes"),
     ],
 )  # fmt: skip

@@ -15,9 +15,12 @@ from torch.fx import GraphModule
 from torch.nn.utils import parametrize
 from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e, prepare_qat_pt2e
 
+from secateur import quantiser as module
 from secateur.canonical import canonicalise
 from secateur.export import export
+from secateur.graph import CAT, FLATTEN, activation_bounds
 from secateur.lower import lower
+from secateur.match import stored_roots
 from secateur.observe import ActivationFakeQuantize
 from secateur.quantise import finalise, prepare, quantize
 from secateur.quantiser import SecateurQuantizer
@@ -220,3 +223,45 @@ def test_calls_of_one_module_share_their_scales(summed: str, size: float) -> Non
     with torch.no_grad():
         expected, found = model(built.x), built.graph(built.x)
     assert float((found - expected).abs().max() / expected.abs().max()) < 0.06
+
+
+class Sums(nn.Module):
+    """Each is the sum of the two before it: as many ways lead back as the Fibonacci numbers say."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.depth, self.first = depth, nn.Conv2d(2, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        before, last = x, x + x
+        for _ in range(self.depth):
+            before, last = last, before + last
+        return last
+
+
+def test_signs_are_found_once_for_each_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+
+    def counting(node: torch.fx.Node) -> tuple[float, float]:
+        nonlocal asked
+        asked += 1
+        return activation_bounds(node)
+
+    monkeypatch.setattr(module, "activation_bounds", counting)
+    prepared = prepare(Sums(8), torch.randn(4, 2, 3, 3))
+    kinds = {m.quant_min for m in prepared.modules() if isinstance(m, ActivationFakeQuantize)}
+    assert kinds == {0, -128}  # the sums are never negative, the input is
+    assert asked == 1
+
+
+def test_what_a_value_consists_of_is_found_however_deep_it_lies() -> None:
+    graph = torch.fx.Graph()
+    x = value = graph.placeholder("x")
+    for _ in range(3000):
+        value = graph.call_function(FLATTEN, (value,))
+    for _ in range(60):
+        value = graph.call_function(CAT, ([value, value],))
+    assert stored_roots(value) == [x]
+    y = graph.placeholder("y")
+    assert stored_roots(graph.call_function(CAT, ([y, value, y],))) == [y, x]

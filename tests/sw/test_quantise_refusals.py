@@ -57,6 +57,11 @@ def test_models_that_are_not_finite() -> None:
     with pytest.raises(SecateurError, match="computes infinite or NaN values; check its weights"):
         quantize(model, x)
 
+    with torch.no_grad():  # finite, but beyond the last power of two of float32
+        model.weight.fill_(0).view(4, -1)[:, 0] = 1.5 * 2.0**127
+    with pytest.raises(SecateurError, match=r"computes values of [0-9.e+]+; check its weights"):
+        quantize(model, torch.ones_like(x))
+
     def diverge(prepared: GraphModule) -> None:
         with torch.no_grad():
             next(p for p in prepared.parameters() if p.dim() == 4).fill_(float("inf"))
