@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,8 +47,8 @@ def written(command: str, values: Mapping[str, Any]) -> list[Path]:
     """Files that a command will write, or may; ``values`` of its parameters by name."""
     files = [values[name] for name in OUTPUTS if isinstance(values.get(name), Path)]
     folder = values.get("folder", values.get("output"))
-    for pattern in IN_FOLDER.get(command, ()):
-        files += Path(folder).glob(pattern)
+    for pattern in IN_FOLDER.get(command, ()) if folder and os.path.isdir(folder) else ():
+        files += folder.glob(pattern)
     if command == "sign":
         files.append(Path(f"{values['image']}.sig"))
     return files

@@ -52,7 +52,7 @@ def held(folder: Path) -> Iterator[None]:
 def _enter(folder: Path, made: list[Path]) -> int:
     """The folder's lock; what was made goes to ``made``, innermost first."""
     for left in reversed(range(_TRIES)):
-        missing = [place for place in (folder, *folder.parents) if not place.exists()]
+        missing = [place for place in (folder, *folder.parents) if not os.path.exists(place)]
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

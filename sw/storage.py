@@ -108,7 +108,7 @@ def apart(written: Iterable[Path], read: Iterable[Path | str]) -> None:
     inputs = [path for path in read if os.path.isfile(path)]
     for output in written:
         for path in inputs:
-            if output.exists() and os.path.samefile(output, path):
+            if os.path.exists(output) and os.path.samefile(output, path):
                 raise SecateurError(
                     f"{output}: is an input ({path}) and would be lost; give another output"
                 )

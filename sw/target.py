@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class Target:
         if name in PRESETS:
             return PRESETS[name]
         path = Path(name)
-        if not path.is_file():
+        if not os.path.isfile(path):  # Path's own raises for a name that no file can have
             raise SecateurError(
                 f"target {name!r} is neither a preset ({', '.join(PRESETS)}) nor a TOML file"
             )

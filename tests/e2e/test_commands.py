@@ -157,3 +157,14 @@ def test_the_signature_is_written_over_no_input(secateur: Any, folder: Path) -> 
     key = folder / "m.sec.sig"
     key.write_text("content")
     refused(secateur, f"sign m.sec --key {key}", key, Path("m.sec.sig"))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_names_that_no_file_can_have(name: str, secateur: Any, folder: Path) -> None:
+    given = ALL[name]
+    for parameter in given.named(Path, str):
+        status, out, err = secateur(given.line(**{parameter: "n" * 300}))
+        assert status in (1, 2), parameter  # 2: Typer's, of an option that it misses
+        assert out == ""
+        assert status == 2 or err.count("\n") == 1
+    assert list(folder.iterdir()) == []
