@@ -14,6 +14,7 @@ from secateur.ir import Network
 from secateur.quantise import Graph
 from secateur.reference import reference
 from secateur.steps import Sequence
+from secateur.text import printable
 
 #: Inputs, and steps of a sequence, that a compiled image is tried with.
 SAMPLES, STEPS = 2, 12
@@ -56,16 +57,26 @@ def check_image(image: Image, graph: Graph, x: Tensor, network: Network | None =
 
     Raises
     ------
-    SecateurError : a code differs, which is a fault of Secateur
+    SecateurError : a code differs, which is a fault of Secateur; or PyTorch cannot run the graph
     """
-    expected, compared = reference(graph, x, network), 0
+    compared = 0
+    with torch.no_grad(), torch.backends.nnpack.flags(enabled=False):
+        try:
+            expected, values = reference(graph, x, network), graph(x).numpy()
+        except SecateurError:
+            raise
+        except Exception as error:  # whatever torch says of a graph of others
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise SecateurError(
+                f"PyTorch cannot run the quantised model: {printable(lines[0], 300)}; quantise it "
+                f"again, or give up the comparison (check=False, --no-check)"
+            ) from None
     outputs, layers = traced(image, x.numpy())
     for name, codes in layers:
         if name in expected:  # a copy stands for no layer of the model
             _compare(f"layer {name!r}", codes, expected[name])
             compared += len(codes)
-    with torch.no_grad(), torch.backends.nnpack.flags(enabled=False):
-        _compare("the output", outputs.values, graph(x).numpy())
+    _compare("the output", outputs.values, values)
     return compared
 
 

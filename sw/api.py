@@ -100,13 +100,14 @@ def compile(
             raise SecateurError(
                 "the model is in float: give calibration inputs, or quantise it first"
             )
-        tried, graph = calibration_batches(calibration)[0], quantize(model, calibration)
+        tried, model = calibration_batches(calibration)[0], quantize(model, calibration)
     else:
-        tried, given = None, module_of(model) if isinstance(model, ExportedProgram) else model
-        graph = cast("Graph", given)
-    network = lower(graph)
+        tried = None
+    network = lower(model)
     image = compile_network(network, target)
     if check:
+        ran = module_of(model) if isinstance(model, ExportedProgram) else model
+        graph = cast("Graph", ran)
         check_image(image, graph, some_inputs(graph, network, tried), network)
     return image
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import resource
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,8 +22,8 @@ from tests.sw.qdq import Qdq
 from tests.sw.test_onnx import model_of, node
 
 SHAPE = (2, 6, 6)
-#: Of one file, far above what any takes: a bound of memory and of time.
-_BYTES, _SECONDS = 2 << 30, 60
+#: Of memory, for one file: far above what any takes.
+_BYTES = 2 << 30
 
 
 def plain() -> bytes:
@@ -128,16 +127,15 @@ def test_damaged_files(kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[s
 def test_many_damaged_files(
     kind: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    data, slowest, grown, good = KINDS[kind](), 0.0, 0, 0
+    data, grown, good = KINDS[kind](), 0, 0
     compiles(data, tmp_path / "net.onnx")
     for seed in range(100, 500):
-        began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         good += compiles(damage(data, seed), tmp_path / "net.onnx")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-        slowest, grown = max(slowest, time.process_time() - began), max(grown, peak << 10)
-    for name, value in (("slowest", slowest), ("grown", grown), ("compiled", good)):
+        grown = max(grown, peak << 10)
+    for name, value in (("grown", grown), ("compiled", good)):
         record_property(name, value)
         print(f"{kind}: {name} {value:,}")
     assert 0 < good < 400
     assert grown < _BYTES
-    assert slowest < _SECONDS
