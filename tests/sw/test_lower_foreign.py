@@ -71,7 +71,7 @@ def test_bounds_beyond_all_codes_clip_to_codes(tmp_path: Path) -> None:
 
 def test_what_pytorch_itself_cannot_run(tmp_path: Path) -> None:
     """Nothing can be compared then, and nothing is promised."""
-    with pytest.raises(SecateurError, match="^PyTorch cannot run the quantised model: .*--no-ch"):
+    with pytest.raises(SecateurError, match=r"^PyTorch cannot run the quantised model: .*--no-ch"):
         compiled(clipped(0.0, 1e300), tmp_path)
 
 
