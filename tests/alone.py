@@ -14,6 +14,7 @@ from pathlib import Path
 
 #: Names the lock's file; the processes of a run inherit it from the first.
 VARIABLE = "SECATEUR_TESTS_LOCK"
+_inside = False
 
 
 def begin() -> None:
@@ -25,10 +26,18 @@ def begin() -> None:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """While no other process of the run is in here."""
+    """While no other process of the run is in here; this one may be, already."""
+    global _inside
+    if _inside:
+        yield
+        return
     with Path(os.environ[VARIABLE]).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        _inside = True
+        try:
+            yield
+        finally:
+            _inside = False
 
 
 @functools.cache
