@@ -1,14 +1,20 @@
 """Settings of all tests, and the command line as a fixture."""
 
+import functools
 import logging
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from torchao.quantization.pt2e import utils
 
 from secateur.cli import main
+from secateur.sim import verilator
+from tests import alone
 
 # Tiny tensors: threads cost more than they gain. torch.export's trace log, which pytest would
 # format line by line, costs half of the time.
@@ -19,6 +25,51 @@ settings.register_profile(
     "untimed", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("untimed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    alone.begin()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        Path(os.environ.pop(alone.VARIABLE)).unlink()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_build_at_a_time() -> Iterator[None]:
+    """What one process builds, the next finds in the cache: all need Verilator's library, and many
+    the same engine."""
+    build = verilator.build
+
+    @functools.wraps(build)
+    def wait_and_build(*args, **options) -> Path:  # type: ignore[no-untyped-def]
+        with alone.alone():
+            return build(*args, **options)
+
+    verilator.build = wait_and_build
+    yield
+    verilator.build = build
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patterns_once() -> Iterator[None]:
+    """torchao exports the same six patterns at every change between training and evaluation, which
+    takes longer than the training of a small network."""
+    export, known = utils._get_aten_graph_module_for_pattern, {}
+
+    def exported(pattern, inputs, is_cuda=False, **options):  # type: ignore[no-untyped-def]
+        name = pattern.fn.__qualname__
+        if not name.startswith(("_replace_dropout.", "_replace_batchnorm.")):
+            return export(pattern, inputs, is_cuda, **options)
+        values = tuple(cell.cell_contents for cell in pattern.fn.__closure__ or ())
+        if (name, values, is_cuda) not in known:
+            known[name, values, is_cuda] = export(pattern, inputs, is_cuda, **options)
+        return known[name, values, is_cuda]
+
+    utils._get_aten_graph_module_for_pattern = exported
+    yield
+    utils._get_aten_graph_module_for_pattern = export
 
 
 @pytest.fixture

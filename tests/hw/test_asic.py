@@ -19,6 +19,7 @@ from secateur.hw.spec import Error, Geometry, Status
 from secateur.hw.verilog import to_verilog, without_initial_values
 from secateur.sim.golden import parse, run
 from secateur.sim.simulate import compare, simulate
+from tests.alone import prepared
 
 # two slices of weight memory, the second no power of two
 GEOMETRY = Geometry(n=2, p=2, weight_words=2100, bank_words=256)
@@ -113,6 +114,7 @@ def test_power_up_is_random_indeed(verilog: str) -> None:
 @pytest.mark.parametrize("interface", ["stream", "axi"])
 def test_cells_by_module(interface: str, tmp_path: Path) -> None:
     engine = "secateur.engine"
+    prepared("yosys")
     geometry = Geometry(n=2, p=1, weight_words=256, bank_words=64, tables=0)
     found = cells.synthesise(geometry, tmp_path, interface=interface)
     design = json.loads((tmp_path / "stat.json").read_text())["design"]["num_cells_by_type"]
