@@ -10,7 +10,7 @@ from secateur import api
 from secateur.errors import SecateurError
 from secateur.quantise import quantize
 from secateur.recurrent import Steps, decompose
-from tests.pipeline import build, check_image, compile_for, target
+from tests.pipeline import build, check_image, compile_for, simulated, target
 
 INPUTS, HIDDEN, CLASSES = 5, 11, 3
 
@@ -93,12 +93,11 @@ def test_every_layer_of_every_step(name: str) -> None:
     built = build(MODELS[name](), sequences(5))
     for n, p in ((8, 8), (4, 3), (2, 1)):
         to = target(n, p, bank_words=256)
-        image = compile_for(built, to)
-        assert check_image(built, image, to.geometry) > 0
-        if (n, p) == (4, 3):
-            result = api.simulate(image, built.x[:2].numpy())
-            assert result.mismatches == []
-            assert result.layers_compared == 2 * 6 * len(image.metadata["layers"])
+        assert check_image(built, compile_for(built, to), to.geometry) > 0
+    image = compile_for(built, simulated(4, 3))
+    result = api.simulate(image, built.x[:2].numpy())
+    assert result.mismatches == []
+    assert result.layers_compared == 2 * 6 * len(image.metadata["layers"])
 
 
 @pytest.mark.parametrize("name", MODELS)

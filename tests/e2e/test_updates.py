@@ -13,7 +13,8 @@ from torch import nn
 from secateur import api
 from secateur.target import Target
 
-TOML = "n = 4\np = 2\nweight_words = 1024\nbank_words = 512\n"
+# the array of tests/sim/test_engine.py, whose simulator is built once
+TOML = "n = 4\np = 3\nweight_words = 1024\nbank_words = 128\n"
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from dataclasses import dataclass, field
 
@@ -61,35 +62,65 @@ def run_engine(
 
     Ends, too, with an error or after ``limit`` cycles.
     """
-    n = geometry.n
-    dut = Engine(geometry, init=words_of(image, geometry) if rom else None)
-    outcome = Outcome()
-    words = [w for row in inputs for w in words_of(bytes(row), _Bytes(n))]
+    bench = Bench(geometry, image) if rom else _bench(geometry)
+    return bench.run(image, inputs, stall=stall, seed=seed, limit=limit, settle=settle)
 
-    def count() -> None:
-        outcome.image_bytes += 1
 
-    async def load(ctx) -> None:
-        if not rom:
-            await send(ctx, dut.image, image, random.Random(seed), 0.0, count)
+@functools.lru_cache(maxsize=2)
+def _bench(geometry: Geometry) -> Bench:
+    """One bench for many runs: to elaborate an engine takes longer than most of them."""
+    return Bench(geometry, None)
 
-    async def feed(ctx) -> None:
-        await send(ctx, dut.input, words, random.Random(seed + 1), stall)
 
-    async def take(ctx) -> None:
-        rng = random.Random(seed + 2)
+class Bench:
+    """An engine in a simulator, with ``rom`` in its ROM, for one run after the other."""
+
+    def __init__(self, geometry: Geometry, rom: bytes | None) -> None:
+        self.n, self.rom = geometry.n, rom
+        self.outcome: Outcome | None = None
+        self.dut = Engine(geometry, init=None if rom is None else words_of(rom, geometry))
+        self.simulator = Simulator(self.dut)
+        self.simulator.add_clock(1e-6)
+        for process in (self._load, self._feed, self._take):
+            self.simulator.add_testbench(process, background=True)
+        self.simulator.add_testbench(self._watch)
+
+    def run(
+        self, image: bytes, inputs, *, stall: float, seed: int, limit: int, settle: int
+    ) -> Outcome:
+        self.image, self.inputs = image, inputs
+        self.stall, self.seed, self.limit, self.settle = stall, seed, limit, settle
+        if self.outcome is not None:
+            self.simulator.reset()
+        self.outcome = Outcome()
+        self.simulator.run()
+        return self.outcome
+
+    async def _load(self, ctx) -> None:
+        def count() -> None:
+            self.outcome.image_bytes += 1
+
+        if self.rom is None:
+            await send(ctx, self.dut.image, self.image, random.Random(self.seed), 0.0, count)
+
+    async def _feed(self, ctx) -> None:
+        words = [w for row in self.inputs for w in words_of(bytes(row), _Bytes(self.n))]
+        await send(ctx, self.dut.input, words, random.Random(self.seed + 1), self.stall)
+
+    async def _take(self, ctx) -> None:
+        rng, result = random.Random(self.seed + 2), self.dut.result
         while True:
-            ctx.set(dut.result.ready, rng.random() >= stall)
+            ctx.set(result.ready, rng.random() >= self.stall)
             _, _, valid, ready, payload = await ctx.tick().sample(
-                dut.result.valid, dut.result.ready, dut.result.payload
+                result.valid, result.ready, result.payload
             )
             if valid and ready:
-                outcome.results.append(int(payload).to_bytes(n, "little"))
+                self.outcome.results.append(int(payload).to_bytes(self.n, "little"))
 
-    async def watch(ctx) -> None:
-        ended, left = 0, settle
-        trace, status = dut.trace, dut.status
-        for _ in range(limit):
+    async def _watch(self, ctx) -> None:
+        ended, left, outcome = 0, self.settle, self.outcome
+        trace, status = self.dut.trace, self.dut.status
+        for _ in range(self.limit):
             (
                 _,
                 _,
@@ -112,24 +143,17 @@ def run_engine(
                 status.error,
             )
             if valid:
-                outcome.trace.append((layer, m, int(data).to_bytes(n, "little"), bool(result)))
+                beat = (layer, m, int(data).to_bytes(self.n, "little"), bool(result))
+                outcome.trace.append(beat)
             if inferences != ended:
                 ended = inferences
                 outcome.cycles.append(cycles)
-            if Error(error) != Error.NONE or (inputs is not None and 0 < len(inputs) == ended):
+            if Error(error) != Error.NONE or 0 < len(self.inputs) == ended:
                 left -= 1
                 if left == 0:
                     break
         outcome.state = Status(ctx.get(status.state))
         outcome.error = Error(ctx.get(status.error))
-
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    for process in (load, feed, take):
-        simulator.add_testbench(process, background=True)
-    simulator.add_testbench(watch)
-    simulator.run()
-    return outcome
 
 
 @dataclass(frozen=True)

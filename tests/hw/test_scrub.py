@@ -133,7 +133,7 @@ def test_an_engine_finds_upsets_and_recovers(monkeypatch) -> None:
     geometry = Geometry(n=2, p=2, weight_words=1024, bank_words=64)
     monkeypatch.setattr("secateur.hw.memory.memory.Memory", Recorder)
     monkeypatch.setattr(Recorder, "made", [])
-    sample = random_program(1, geometry, layers=2)
+    sample = random_program(5, geometry, layers=2)
     inputs = sample.inputs(2)
     want = run(parse(sample.image, geometry), inputs, sequential=True).results
     dut = Engine(geometry)

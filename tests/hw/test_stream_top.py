@@ -22,7 +22,7 @@ GEOMETRY = Geometry(n=2, p=2, weight_words=1024, bank_words=64)
 @pytest.mark.parametrize("command", ["reset", "restart"])
 def test_offers_after_a_command(command: str, wait: int) -> None:
     """What is offered ``wait`` cycles after the pulse, or all the time since, is taken once."""
-    sample = random_program(1, GEOMETRY, layers=2)
+    sample = random_program(5, GEOMETRY, layers=2)
     inputs = sample.inputs(2)
     want = run(parse(sample.image, GEOMETRY), inputs, sequential=True).results
     n = GEOMETRY.n
@@ -47,6 +47,12 @@ def test_offers_after_a_command(command: str, wait: int) -> None:
         ctx.set(dut.result.ready, 0)
         return got
 
+    async def watch(ctx) -> None:
+        for _ in range(5_000):  # an engine that has lost a word waits for ever
+            await ctx.tick()
+            if ended:
+                return
+
     async def bench(ctx) -> None:
         whole = sample.image if command == "restart" else sample.image[: len(sample.image) // 2]
         await offer(ctx, dut.image, list(whole))
@@ -70,8 +76,9 @@ def test_offers_after_a_command(command: str, wait: int) -> None:
     ended: list[bool] = []
     simulator = Simulator(dut)
     simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.run_until(20_000e-6)  # an engine that has lost a word waits for ever
+    simulator.add_testbench(bench, background=True)
+    simulator.add_testbench(watch)
+    simulator.run()
     assert ended
 
 

@@ -19,7 +19,7 @@ from secateur.sim.simulate import SimResult, compare, simulate
 GEOMETRIES = [
     Geometry(n=4, p=3, weight_words=1024, bank_words=128),
     Geometry(n=8, p=4, weight_words=512, bank_words=64),
-    Geometry(n=2, p=1, weight_words=1024, bank_words=256),
+    Geometry(n=2, p=1, weight_words=8192, bank_words=256),
 ]
 SMALL = GEOMETRIES[0]
 SEEDS = range(100, 108)
@@ -78,7 +78,7 @@ def test_sequences(seed: int, stalls: float) -> None:
 @pytest.mark.parametrize("layers", [255, 256, 257, 513])
 def test_many_layers(layers: int) -> None:
     """The trace counts layers modulo 256, and 0 is the input."""
-    geometry = Geometry(n=2, p=1, weight_words=8192, bank_words=256)
+    geometry = GEOMETRIES[2]
     assembler = Assembler(geometry, random.Random(0))
     registers = dict.fromkeys(Reg, 0) | {Reg.OFF_PC: 1, Reg.OUT_S: 8}
     assembler.configure(registers | {Reg.GX: 8}, spec.COMMON_LOAD)

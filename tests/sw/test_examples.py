@@ -67,7 +67,10 @@ def test_a_short_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         train=replace(whole.train, epochs=2),
         channels=replace(whole.channels, epochs=1),
         qat=replace(whole.qat, epochs=1),
+        quantise=replace(whole.quantise, samples=30),
     )
+    # Widths are sought among eighths of them, not 1024ths.
+    monkeypatch.setattr("secateur.pruning.baselines.GRID", 8)
     monkeypatch.setattr(example, "load_recipe", lambda path: short)
     data = example.run_example("home", tmp_path, clock_mhz=100.0)
     assert data["pruned"]["cycles"] <= short.budget.cycles < data["dense"]["cycles"]
