@@ -45,7 +45,7 @@ def simulated(n: int, p: int) -> Target:
     """A target whose simulator is built once for all tests: a build takes as long as many runs."""
     if (n, p) == (8, 8):
         return Target.load("8x8")
-    return target(n, p, bank_words=4096, weight_words=32768)
+    return target(n, p, bank_words=2048, weight_words=2048)
 
 
 def check_image(built: Built, image: Image, geometry: Geometry) -> int:

@@ -36,7 +36,7 @@ def prove(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "top.il").write_text(rtlil.convert(top, name="top", ports=inputs, emit_src=False))
     (folder / "top.sby").write_text(SCRIPT.format(mode=mode, depth=depth))
-    # The solver may first say that it is being prepared; smtbmc takes all it says for an answer.
+    # The solver may first say that it is being prepared, and smtbmc takes that for an answer.
     tools = prepared("boolector").parent
     prepared("yosys")
     # sby calls its tools by these names.
