@@ -31,13 +31,16 @@ OUTPUTS = ("output", "waves", "private", "public")
 #: Files that a command writes to its folder, ``output`` or else ``folder``.
 IN_FOLDER = {
     "build": (
-        "top.*", "routed.config", "secateur.bit", "design.json", "report*.json", "report.txt",
-        "*.log", "*.part", "build.tcl",
+        "top.v", "top.lpf", "top.pcf", "top.xdc", "top.json", "routed.config",
+        "secateur.bit", "design.json", "report*.json", "report.txt", "*.log", "*.part", "build.tcl",
     ),
     "prune": ("*.json", "*.sec", "*.safetensors"),
     "study": ("study.json",),
     "swap": ("secateur.bit", "report.json", "report.txt", "*.log", "*.part"),
-    "verilog": ("secateur*", "weights.*"),
+    "verilog": (
+        "secateur.v", "secateur.core", "secateur.h", "secateur.c", "secateur_registers.h",
+        "weights.bin", "weights.hex", "weights.coe", "weights.mem", "weights.mif",
+    ),
 }  # fmt: skip
 #: What a command may write over: `patch` an image by the next one.
 REPLACED = {"patch": "old"}

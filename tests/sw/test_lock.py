@@ -134,6 +134,7 @@ def test_an_example_is_held_to_its_end(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(KeyboardInterrupt):
         example.run_example("home", tmp_path, clock_mhz=1.0)
     assert seen == [True]
+    assert not (tmp_path / FILE).exists()
 
 
 def test_a_run_within_a_study_is_held_as_well(
