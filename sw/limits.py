@@ -31,6 +31,12 @@ class Limits:
         ``nodes``, since torch's quantisation takes time that grows with the square of them."""
         return self.nodes // 10
 
+    @property
+    def work(self) -> int:
+        """Multiplications and comparisons for one sample: 2**21 a node. A small file can ask for
+        any number of them, by a large map or window."""
+        return self.nodes << 21
+
     def check_nodes(self, count: int, what: str) -> None:
         """Refuse more than ``nodes`` operations; ``what`` names what has them."""
         if count > self.nodes:
@@ -45,6 +51,15 @@ class Limits:
             raise SecateurError(
                 f"{what}: {count:,} operations on its input, at most {self.steps:,} are read, a "
                 f"tenth of the nodes; raise the limit by --max-nodes if the file is to be trusted"
+            )
+
+    def check_work(self, count: int, what: str) -> None:
+        """Refuse more than ``work``; ``what`` names what asks for it."""
+        if count > self.work:
+            raise SecateurError(
+                f"{what}: {count:,} operations for one sample up to here, at most {self.work:,} "
+                f"are done, 2**21 a node; raise the limit by --max-nodes if the file is to be "
+                f"trusted"
             )
 
     def check_bytes(self, size: int, what: str) -> None:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from secateur.errors import SecateurError
 from secateur.onnx_file import outside
-from secateur.onnx_fold import Array, Budget, values_of
 from secateur.onnx_node import OnnxNode, guarded, nodes_of, refuse
+from secateur.onnx_values import Array, Budget, values_of
 from secateur.text import name as quoted
 
 Run = Callable[..., Tensor]

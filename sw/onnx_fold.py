@@ -1,87 +1,16 @@
-"""Constants of an ONNX graph: what the file holds, and what a few operators compute from it.
-
-The size of a constant is known before it is allocated, and all of them share one budget.
-"""
+"""Constants of an ONNX graph that a few operators compute, each of a size known before."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from secateur.errors import SecateurError
-from secateur.limits import Limits
 from secateur.onnx_node import OnnxNode, guarded, refuse, shown
+from secateur.onnx_values import SIMPLIFY, Array, Budget, check_type, values_of
 from secateur.text import name as quoted
-
-Array = npt.NDArray[Any]
-
-#: Bytes that a number takes until it is in an image: as the file has it, as a weight of a module,
-#: and while that is quantised.
-_NUMBER = 16
-#: Numbers that may be computed: these, and so many for one in the file. A weight passes a few
-#: operators on its way to a layer.
-_FREE, _TIMES = 1 << 20, 16
-_SIMPLIFY = "fold constants when you export, or simplify the file (onnxsim)"
-
-
-@dataclass
-class Budget:
-    """What constants may take: together as much as a file, computed ones some times of the others.
-
-    ``held``, ``made``: numbers that the file holds, and that are computed from them.
-    """
-
-    limits: Limits
-    held: int = 0
-    made: int = 0
-
-    def hold(self, count: int, what: str) -> None:
-        """Count the numbers of a tensor of the file, which ``what`` names, before it is made."""
-        self.held += count
-        self._check(what)
-
-    def make(self, count: int, what: str) -> None:
-        """Count the numbers that a node makes, before it does."""
-        self.made += count
-        self._check(what)
-        if self.made > _FREE + _TIMES * self.held:
-            raise SecateurError(
-                f"{what}: {self.made:,} numbers are computed from {self.held:,} in the file; "
-                f"{_SIMPLIFY}"
-            )
-
-    def _check(self, what: str) -> None:
-        size = (self.held + self.made) * _NUMBER
-        self.limits.check_bytes(size, f"{what}, with all constants before it")
-
-
-def values_of(tensor: Any, what: str, budget: Budget) -> Array:
-    """The values of an ``onnx.TensorProto``; ``what`` names it.
-
-    Raises SecateurError if it holds no numbers, not as many as its shape says, or too many.
-    """
-    from onnx import numpy_helper
-
-    with guarded(what):
-        _check_type(tensor.data_type, what)
-        if any(size < 0 for size in tensor.dims):
-            raise SecateurError(f"{what}: a dimension below 0; export the model again")
-        budget.hold(math.prod(tensor.dims), what)
-        return np.asarray(numpy_helper.to_array(tensor))
-
-
-def _check_type(number: int, what: str) -> None:
-    from onnx import TensorProto
-
-    known = dict(zip(TensorProto.DataType.values(), TensorProto.DataType.keys(), strict=True))
-    found = known.get(number, f"type {number}")
-    if number not in known or found in ("UNDEFINED", "STRING", "COMPLEX64", "COMPLEX128"):
-        raise SecateurError(f"{what}: holds {found}; export the model with real numbers")
 
 
 def fold(node: OnnxNode, inputs: list[Array | None], version: int, budget: Budget) -> list[Array]:
@@ -98,13 +27,13 @@ def fold(node: OnnxNode, inputs: list[Array | None], version: int, budget: Budge
     SecateurError : an operator that is not computed, or one that would make too much
     """
     what = f"{shown(node)}: a constant cannot be computed"
-    with guarded(what, _SIMPLIFY):
+    with guarded(what, SIMPLIFY):
         if node.op_type == "Constant" and not node.domain:
             return [_constant(node, budget)]
         bound = _BOUNDS.get(node.op_type)
         if bound is None or node.domain:
             raise refuse(
-                node, "makes a constant by an operator that is not computed here", _SIMPLIFY
+                node, "makes a constant by an operator that is not computed here", SIMPLIFY
             )
         budget.make(bound(node, inputs), shown(node))
         if node.op_type == "DequantizeLinear":  # onnx evaluates its later versions only
@@ -112,7 +41,7 @@ def fold(node: OnnxNode, inputs: list[Array | None], version: int, budget: Budge
         with np.errstate(all="ignore"):
             found = _evaluate(node, inputs, version)
         if len(found) != len(node.output):
-            raise refuse(node, f"{len(found)} results, {len(node.output)} outputs", _SIMPLIFY)
+            raise refuse(node, f"{len(found)} results, {len(node.output)} outputs", SIMPLIFY)
         return found
 
 
@@ -149,7 +78,7 @@ def _constant(node: OnnxNode, budget: Budget) -> Array:
                     "value_ints": item.ints}[name]  # fmt: skip
             budget.hold(len(held) if name.endswith("s") else 1, shown(node))
             return np.array(held, kinds[name])
-    raise refuse(node, "a constant that is not a number or a tensor", _SIMPLIFY)
+    raise refuse(node, "a constant that is not a number or a tensor", SIMPLIFY)
 
 
 def dequantised(node: OnnxNode, inputs: list[Array | None]) -> npt.NDArray[np.float32]:
@@ -202,7 +131,7 @@ def _joined(node: OnnxNode, inputs: list[Array | None]) -> int:
 
 
 def _cast(node: OnnxNode, inputs: list[Array | None]) -> int:
-    _check_type(node.integer("to"), shown(node))
+    check_type(node.integer("to"), shown(node))
     return _first(node, inputs)
 
 
@@ -227,7 +156,7 @@ def _expanded(node: OnnxNode, inputs: list[Array | None]) -> int:
 
 def _dimensions(node: OnnxNode, shape: Array) -> tuple[int, ...]:
     if shape.size > np.iinfo(np.int8).max or shape.dtype.kind != "i" or (shape < 0).any():
-        raise refuse(node, f"makes a tensor of shape {quoted(shape.tolist())}", _SIMPLIFY)
+        raise refuse(node, f"makes a tensor of shape {quoted(shape.tolist())}", SIMPLIFY)
     return tuple(int(size) for size in shape.flat)
 
 

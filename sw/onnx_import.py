@@ -21,10 +21,12 @@ from secateur.errors import SecateurError
 from secateur.limits import DEFAULT, Limits
 from secateur.onnx_context import Context, context_of
 from secateur.onnx_file import read_onnx
-from secateur.onnx_fold import Array, Budget, fold
+from secateur.onnx_fold import fold
 from secateur.onnx_layers import LAYERS, RECURRENT_LAYERS, REFUSED
 from secateur.onnx_node import OnnxNode, guarded, refuse, shown
 from secateur.onnx_quantised import RECHOSEN, moved
+from secateur.onnx_values import Array, Budget
+from secateur.onnx_windows import terms
 from secateur.text import name as quoted
 
 __all__ = ["OnnxModel", "convert_onnx", "load_onnx", "read_onnx"]
@@ -48,12 +50,13 @@ class _Function(nn.Module):
 class _Step:
     """The layer of a node, and the numbers of the tensors that it takes.
 
-    ``what``: the node as messages name it.
+    ``what``: the node as messages name it; ``terms``: operations for each number that it makes.
     """
 
     key: str
     inputs: tuple[int, ...]
     what: str
+    terms: int
 
 
 class OnnxModel(nn.Module):
@@ -87,7 +90,8 @@ class OnnxModel(nn.Module):
         module.onnx_label = quoted(node.label)
         key = f"{node.op_type.lower()}_{node.index}"
         self.layers[key] = module
-        self._steps.append(_Step(key, tuple(self._numbers[name] for name in inputs), shown(node)))
+        numbers = tuple(self._numbers[name] for name in inputs)
+        self._steps.append(_Step(key, numbers, shown(node), terms(module)))
         self._numbers[node.output[0]] = self._sources + len(self._steps) - 1
 
     def finish(self, result: str) -> None:
@@ -101,7 +105,9 @@ class OnnxModel(nn.Module):
         for index, step in enumerate(self._steps):
             self._last |= dict.fromkeys((*step.inputs, self._sources + index), index)
         self._last[self._result] = len(self._steps)
-        self._limits.check_steps(len(self._steps), "the model")
+        # A sum of many tensors is as many operations.
+        count = sum(max(len(step.inputs) - 1, 1) for step in self._steps)
+        self._limits.check_steps(count, "the model")
         for step in self._steps:
             for value in self.layers[step.key].state_dict().values():
                 if value.is_floating_point() and not bool(value.isfinite().all()):
@@ -130,12 +136,14 @@ class OnnxModel(nn.Module):
     def evaluate(self, *inputs: Tensor) -> Tensor:
         """The output for one tensor or several."""
         tensors = dict(enumerate(inputs))
-        alive = sum(map(_room, inputs))
+        alive, work = sum(map(_room, inputs)), 0
         for index, step in enumerate(self._steps):
             with guarded(step.what):
                 made = self.layers[step.key](*(tensors[number] for number in step.inputs))
             alive += _room(made)
+            work += step.terms * _fixed(made)
             self._limits.check_bytes(alive, f"{step.what}: all tensors of {_BATCH} samples")
+            self._limits.check_work(work, step.what)
             tensors[self._sources + index] = made
             for number in {*step.inputs, self._sources + index}:
                 if self._last[number] == index:
@@ -143,10 +151,14 @@ class OnnxModel(nn.Module):
         return tensors[self._result]
 
 
+def _fixed(tensor: Tensor) -> int:
+    """Numbers of a sample; sizes that are not fixed count as one."""
+    return math.prod(size for size in tensor.shape[1:] if isinstance(size, int))
+
+
 def _room(tensor: Tensor) -> int:
-    """Bytes of a tensor in a batch; sizes that are not fixed count as one."""
-    fixed = math.prod(size for size in tensor.shape[1:] if isinstance(size, int))
-    return fixed * tensor.element_size() * _BATCH
+    """Bytes of a tensor in a batch."""
+    return _fixed(tensor) * tensor.element_size() * _BATCH
 
 
 def load_onnx(path: Path | str, *, limits: Limits = DEFAULT) -> OnnxModel:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torchao.quantization.pt2e import allow_exported_model_train_eval  # noqa: F401  registers q, dq
 
 from secateur.onnx_context import Context, Run
-from secateur.onnx_fold import Array
 from secateur.onnx_node import OnnxNode, refuse
+from secateur.onnx_values import Array
 from secateur.text import name as quoted
 
 RECHOSEN = "activations of the file are quantised; their scales are chosen anew, powers of two"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from secateur.onnx_context import Context, Run, tensor
 from secateur.onnx_node import MOST, OnnxNode, refuse
 
 Sizes = tuple[int, ...]
+#: Multiplications that take as long as a step of a pooling, roughly.
+_POOLED = 16
 
 
 def _padding(node: OnnxNode, context: Context, kernel: Sizes) -> tuple[Sizes, Sizes]:
@@ -50,6 +53,17 @@ class _Padded(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.layer(F.pad(x, self.amounts))
         return result
+
+
+def terms(layer: nn.Module) -> int:
+    """Operations for each number that a layer makes."""
+    layer = layer.layer if isinstance(layer, _Padded) else layer
+    if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear):
+        return layer.weight[0].numel()
+    if isinstance(layer, nn.MaxPool1d | nn.MaxPool2d | nn.AvgPool1d | nn.AvgPool2d):
+        size = layer.kernel_size
+        return _POOLED * math.prod((size,) if isinstance(size, int) else size)
+    return 1
 
 
 def conv(node: OnnxNode, context: Context) -> Run:

@@ -81,6 +81,8 @@ def test_nodes_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(SecateurError, match="the model: 3 operations on its input, at most 2"):
         convert_onnx(chain(3), limits=few)
     convert_onnx(chain(2), limits=few)
+    with pytest.raises(SecateurError, match="the model: 3 operations on its input, at most 2"):
+        convert_onnx(model_of([node("Sum", "x x x x", "y")], (3, 4, 4), 4), limits=few)
     # Nodes of a graph in a node count, too.
     proto, inner = named("n"), chain(30).graph
     proto.graph.node[1].attribute.append(helper.make_attribute("body", inner))

@@ -89,6 +89,8 @@ _MANY = 1 << 40
     [
         ([node("MaxPool", "x", "a", kernel_shape=[1, 1]),
           node("Pad", "a wide", "y")], r"node 'n_y' \(Pad\): all tensors of 64 samples: .* bytes"),
+        ([node("Pad", "x broad", "a"), node("MaxPool", "a", "y", kernel_shape=[400, 400])],
+         r"node 'n_y' \(MaxPool\): [0-9,]+ operations for one sample"),
         ([node("Pad", "x far", "y")], r"pads by \[0, 0, 1099511627776"),
         ([node("Conv", "x w", "y", pads=[_MANY, 0, 0, 0])], "attribute 'pads' is"),
         ([node("Conv", "x w", "y", strides=[0, 1])], r"'strides' is \[0, 1\], expected 2 numbers"),
@@ -110,7 +112,7 @@ _MANY = 1 << 40
         ([node("Constant", "", "y", value_string="y")], "not a number or a tensor"),
         ([node("Identity", "one", "y")], "output 'y' is constant"),
     ],
-    ids=range(20),
+    ids=range(21),
 )  # fmt: skip
 def test_a_node_is_refused_by_name(nodes: list[onnx.NodeProto], message: str) -> None:
     """Without the checker of the package onnx, which refuses some of these itself."""
@@ -120,6 +122,7 @@ def test_a_node_is_refused_by_name(nodes: list[onnx.NodeProto], message: str) ->
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
     for name, value in {
+        "broad": np.array([0, 0, 400, 400, 0, 0, 400, 400]),
         "wide": np.array([0, 0, 9000, 0, 0, 0, 0, 9000]), "w": ones(4, 3, 1, 1),
         "far": np.array([0, 0, _MANY, 0, 0, 0, 0, 0]), "narrow": ones(4, 2, 1, 1),
         "spoilt": spoilt, "five": ones(5), "four": ones(4), "less": -ones(4), "one": ones(1),
