@@ -111,7 +111,7 @@ def decode(image: Image) -> list[Weights]:
         return _decode(image)
     except SecateurError:
         raise
-    except (ValueError, IndexError):  # of sizes and channels that do not fit each other
+    except (ValueError, IndexError, ArithmeticError):  # of sizes and channels that do not fit
         raise SecateurError(
             "the image's stream and its metadata contradict each other; compile the model again"
         ) from None
