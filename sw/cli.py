@@ -111,14 +111,13 @@ def compile(
     from secateur.target import Target
 
     chosen = Target.load(target)
-    data = None
+    data, limits = None, Limits(max_nodes, max_megabytes)
     if calibrate is not None:
-        values = arrays(calibrate)
+        values = arrays(calibrate, limits=limits)
         if values.dtype.kind != "f":
             raise SecateurError(f"{calibrate}: calibration wants floats, not {values.dtype}")
         data = torch.from_numpy(values)
     sys.path.insert(0, str(Path.cwd()))  # where package.module:callable is looked for
-    limits = Limits(max_nodes, max_megabytes)
     found, notes = load_model(model, calibrated=data is not None, limits=limits)
     for note in notes:
         warnings.warn(f"{model}: {note}", SecateurWarning, stacklevel=1)

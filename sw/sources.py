@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def load_model(
     path = Path(source)
     if path.suffix == ".onnx":
         return _load_onnx(path, calibrated, limits)
-    if not path.exists() and ":" in source:
+    if not os.path.exists(path) and ":" in source:
         return build("model", source, 0).eval(), []
     return load_archive(path, limits), []
 
