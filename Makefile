@@ -5,29 +5,27 @@ PYTHON ?= $(shell python3.11 -c "" 2>/dev/null && echo python3.11 || echo python
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
-# secateur, secateur.hw, ... under their names, for tools that do not run Python's import hooks
-TREE := build/tree
 
 # packages of which the examples read data and weights, and nothing else
 CARRIERS := aeon facenet-pytorch scikit-image
 
-.PHONY: demo test test-long lint boards tree
+.PHONY: demo test test-long lint boards
 
 demo: $(STAMP)
 	$(BIN)/secateur demo
 
-test: $(STAMP) tree
-	PYTHONPATH=$(TREE) $(BIN)/lint-imports
+test: $(STAMP)
+	$(BIN)/lint-imports
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-long: $(STAMP)
 	$(BIN)/pytest -m long
 
-lint: $(STAMP) tree
+lint: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	PYTHONPATH=$(TREE) $(BIN)/lint-imports
+	$(BIN)/lint-imports
 
 boards: $(STAMP)
 	$(BIN)/python -m secateur.boards.measure -o build/boards --document docs/boards.md
@@ -38,8 +36,3 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
 	$(BIN)/pip install -q -c constraints.txt --no-deps $(CARRIERS)
 	touch $@
-
-tree:
-	rm -rf $(TREE)
-	mkdir -p $(TREE)/secateur
-	for entry in sw/* hw sim boards; do ln -s "$(CURDIR)/$$entry" $(TREE)/secateur/; done

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from amaranth_boards.arty_a7 import ArtyA7_100Platform
 
+from secateur.boards.board import Board, find_pins
 from secateur.hw.spec import Geometry
-
-from .board import Board, find_pins
 
 ARTY_A7_100T = Board(
     name="arty-a7-100t",

@@ -8,16 +8,15 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
+from secateur.boards import tools
+from secateur.boards.board import Board, BoardError
+from secateur.boards.contents import find_blocks, placeholder, replace_blocks
+from secateur.boards.design import ROUTED, Design, Placed, place
+from secateur.boards.image import Image
+from secateur.boards.report import to_text
+from secateur.boards.route import Progress, silent
+from secateur.boards.sites import DIES
 from secateur.hw.spec import Geometry
-
-from . import tools
-from .board import Board, BoardError
-from .contents import find_blocks, placeholder, replace_blocks
-from .design import ROUTED, Design, Placed, place
-from .image import Image
-from .report import to_text
-from .route import Progress, silent
-from .sites import DIES
 
 BITSTREAM = "secateur.bit"
 #: Which of the block RAMs of ROUTED, which holds the placeholder, is what: for swaps.

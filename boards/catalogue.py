@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from .arty import ARTY_A7_100T
-from .board import Board, BoardError
-from .ecpix5 import ECPIX5_45F, ECPIX5_85F
-from .icebreaker import ICEBREAKER
-from .orangecrab import ORANGECRAB_25F, ORANGECRAB_85F
-from .ulx3s import ULX3S_25F, ULX3S_45F, ULX3S_85F
+from secateur.boards.arty import ARTY_A7_100T
+from secateur.boards.board import Board, BoardError
+from secateur.boards.ecpix5 import ECPIX5_45F, ECPIX5_85F
+from secateur.boards.icebreaker import ICEBREAKER
+from secateur.boards.orangecrab import ORANGECRAB_25F, ORANGECRAB_85F
+from secateur.boards.ulx3s import ULX3S_25F, ULX3S_45F, ULX3S_85F
 
 BOARDS = {
     board.name: board

@@ -13,11 +13,10 @@ import argparse
 import json
 from pathlib import Path
 
+from secateur.boards import tools
 from secateur.hw.soc import BUSES
 from secateur.hw.spec import Geometry
 from secateur.hw.verilog import to_verilog
-
-from . import tools
 
 TOP = "secateur"
 

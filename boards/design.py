@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from secateur.boards import ice40
+from secateur.boards.board import Board, BoardError
+from secateur.boards.route import Progress, route, silent, synthesise
+from secateur.boards.sites import PACKAGES, multipliers
+from secateur.boards.tools import PlacementError
+from secateur.boards.top import clocking, to_lpf, to_verilog
 from secateur.hw.spec import Geometry
-
-from . import ice40
-from .board import Board, BoardError
-from .route import Progress, route, silent, synthesise
-from .sites import PACKAGES, multipliers
-from .tools import PlacementError
-from .top import clocking, to_lpf, to_verilog
 
 #: The textual configuration of a placed design, for the flow's packer.
 ROUTED = "routed.config"

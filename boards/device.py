@@ -6,13 +6,12 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from secateur.boards.fit import misfit
+from secateur.boards.link import QUIET_READS, SILENCE, Link, LinkError
 from secateur.hw import registers, spec
 from secateur.hw.protocol import MAX_ACCESSES
 from secateur.hw.registers import BY_NAME, field
 from secateur.hw.spec import Error, Status
-
-from .fit import misfit
-from .link import QUIET_READS, SILENCE, Link, LinkError
 
 #: Answers in a row without progress after which an engine is given up all the same. They are
 #: counted, not timed: each takes at least 880 cycles, however slowly an engine is simulated.

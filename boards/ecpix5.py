@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from amaranth_boards.ecpix5 import ECPIX545Platform, ECPIX585Platform
 
+from secateur.boards.board import Board, find_pins
 from secateur.hw.spec import Geometry
-
-from .board import Board, find_pins
 
 _LEDS = {"running": ("rgb_led", 0, "g"), "error": ("rgb_led", 0, "r")}
 

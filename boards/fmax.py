@@ -18,12 +18,11 @@ from amaranth.hdl import Cat, ClockDomain, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from secateur.boards.route import route, synthesise
+from secateur.boards.sites import DIES, multiplier_sites
+from secateur.boards.tools import ToolError
 from secateur.hw.engine import Engine
 from secateur.hw.spec import Geometry
-
-from .route import route, synthesise
-from .sites import DIES, multiplier_sites
-from .tools import ToolError
 
 
 class Harness(wiring.Component):

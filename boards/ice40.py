@@ -12,16 +12,15 @@ from amaranth.hdl import ClockDomain, DomainRenamer, Instance, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from secateur.boards import tools
+from secateur.boards.board import Board
+from secateur.boards.route import Progress, note_progress, silent
+from secateur.boards.top import LOCK_CYCLES, LockFilter
 from secateur.hw.serial_array import check_compact
 from secateur.hw.spec import Geometry
 from secateur.hw.spram import SPRAM_BITS, SPRAM_WORDS, SPRAMS
 from secateur.hw.uart import divisor_for
 from secateur.hw.uart_top import UartEngine
-
-from . import tools
-from .board import Board
-from .route import Progress, note_progress, silent
-from .top import LOCK_CYCLES, LockFilter
 
 #: Ranges of the data sheet, Hz, and of the dividers.
 PHASE_DETECTOR, VCO = (10_000_000, 133_000_000), (533_000_000, 1_066_000_000)

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from amaranth_boards.icebreaker import ICEBreakerPlatform
 
+from secateur.boards.board import Board, find_pins
 from secateur.hw.spec import Geometry
-
-from .board import Board, find_pins
 
 # Three SPRAMs of weights, 16 of 30 block RAMs of banks: target ``up5k``.
 ICEBREAKER = Board(

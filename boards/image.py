@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from secateur.boards.board import BoardError
+from secateur.boards.fit import misfit
 from secateur.hw.spec import HEADER, Geometry
-
-from .board import BoardError
-from .fit import misfit
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,10 @@ from amaranth.hdl import Instance, Module, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Flow
 
+from secateur.boards.tools import run
 from secateur.hw.engine import Engine
 from secateur.hw.spec import Geometry
 from secateur.hw.uart_top import UartEngine
-
-from .tools import run
 
 #: LUTs of a cell: a CCU2C is two, 16 x 4 bits of distributed RAM are four.
 LUTS = {"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 4}

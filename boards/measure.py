@@ -16,14 +16,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from . import tools
-from .board import Board
-from .build import write_atomically
-from .catalogue import BOARDS
-from .contents import placeholder
-from .design import Design, place, place_again
-from .sites import DIES
-from .tools import ToolError
+from secateur.boards import tools
+from secateur.boards.board import Board
+from secateur.boards.build import write_atomically
+from secateur.boards.catalogue import BOARDS
+from secateur.boards.contents import placeholder
+from secateur.boards.design import Design, place, place_again
+from secateur.boards.sites import DIES
+from secateur.boards.tools import ToolError
 
 BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
 RESULTS = "results.json"

@@ -9,9 +9,8 @@ from amaranth.build import Attrs
 from amaranth_boards.orangecrab_r0_2 import OrangeCrabR0_2_25FPlatform, OrangeCrabR0_2_85FPlatform
 from amaranth_boards.resources import UARTResource
 
+from secateur.boards.board import Board, find_pins
 from secateur.hw.spec import Geometry
-
-from .board import Board, find_pins
 
 _UART = UARTResource(0, rx="0", tx="1", conn=("io", 0), attrs=Attrs(IO_TYPE="LVCMOS33"))
 _PINS = {"running": ("rgb_led", 0, "g"), "error": ("rgb_led", 0, "r"), "extra": (_UART,)}

@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from . import tools
-from .packing import yield_to_loops
-from .sites import DIES
+from secateur.boards import tools
+from secateur.boards.packing import yield_to_loops
+from secateur.boards.sites import DIES
 
 #: Called with a stage and what it is at.
 Progress = Callable[[str, str], None]

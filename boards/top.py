@@ -7,12 +7,11 @@ from amaranth.hdl import ClockDomain, Const, DomainRenamer, Instance, Module, Si
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from secateur.boards.board import Board
+from secateur.boards.pll import Pll
+from secateur.boards.sites import multiplier_sites
 from secateur.hw.uart import divisor_for
 from secateur.hw.uart_top import UartEngine
-
-from .board import Board
-from .pll import Pll
-from .sites import multiplier_sites
 
 #: Oscillator cycles for which the PLL must hold its lock before the engine's clock begins.
 LOCK_CYCLES = 1 << 12

@@ -8,9 +8,8 @@ from amaranth_boards.ulx3s import (
     ULX3S_85F_Platform,
 )
 
+from secateur.boards.board import Board, find_pins
 from secateur.hw.spec import Geometry
-
-from .board import Board, find_pins
 
 _LEDS = {"running": ("led", 0, ""), "error": ("led", 1, "")}
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .build import write_atomically
-from .design import Design
-from .image import Image
+from secateur.boards.build import write_atomically
+from secateur.boards.design import Design
+from secateur.boards.image import Image
 
 _SCRIPT = """\
 # vivado -mode batch -source build.tcl

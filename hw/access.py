@@ -6,9 +6,9 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .axi_lite import REQUEST, RESPONSE
-from .frames import CHUNK, HEADER
-from .protocol import WORD_BYTES
+from secateur.hw.axi_lite import REQUEST, RESPONSE
+from secateur.hw.frames import CHUNK, HEADER
+from secateur.hw.protocol import WORD_BYTES
 
 
 class Phase(enum.Enum):

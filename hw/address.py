@@ -7,10 +7,10 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from . import spec
-from .fetch import Kind, word_layout
-from .memory import delay
-from .spec import Reg
+from secateur.hw import spec
+from secateur.hw.fetch import Kind, word_layout
+from secateur.hw.memory import delay
+from secateur.hw.spec import Reg
 
 #: Cycles from ``word`` to ``address`` and ``access``: decode, base, adder, output register.
 ADDRESS_LATENCY = 4

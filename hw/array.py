@@ -7,13 +7,13 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from . import lane as lane_
-from . import spec
-from .address import ACCESS, ADDRESS_LATENCY
-from .bank import Bank, write_layout
-from .fetch import Kind, word_layout
-from .lane import Lane
-from .memory import delay
+from secateur.hw import lane as lane_
+from secateur.hw import spec
+from secateur.hw.address import ACCESS, ADDRESS_LATENCY
+from secateur.hw.bank import Bank, write_layout
+from secateur.hw.fetch import Kind, word_layout
+from secateur.hw.lane import Lane
+from secateur.hw.memory import delay
 
 TREE_RADIX = 4
 

@@ -6,7 +6,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .registers import ADDRESS_BITS
+from secateur.hw.registers import ADDRESS_BITS
 
 OKAY, SLVERR = 0, 2
 

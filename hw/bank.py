@@ -7,7 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from .memory import Ram, check_family, delay
+from secateur.hw.memory import Ram, check_family, delay
 
 #: Cycles by which the data of a write follow its address: difference, comparison. A compact bank
 #: takes them together.

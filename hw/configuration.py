@@ -6,10 +6,10 @@ from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from . import spec
-from .address import REGISTERS
-from .fetch import Kind, word_layout, writes_register
-from .spec import Reg
+from secateur.hw import spec
+from secateur.hw.address import REGISTERS
+from secateur.hw.fetch import Kind, word_layout, writes_register
+from secateur.hw.spec import Reg
 
 
 class Configuration(wiring.Component):

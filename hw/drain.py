@@ -6,17 +6,17 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from . import spec
-from .address import REGISTERS
-from .array import sum_latency
-from .bank import DATA_DELAY, write_layout
-from .fetch import Kind, word_layout
-from .fifo import FIFO_LATENCY, CreditFifo
-from .memory import delay
-from .requantise import REQUANTISE_LATENCY, Requantiser
-from .spec import Reg
-from .table import TABLE_LATENCY, Tables, table_write_layout
-from .walk import WALK_LATENCY, Walk
+from secateur.hw import spec
+from secateur.hw.address import REGISTERS
+from secateur.hw.array import sum_latency
+from secateur.hw.bank import DATA_DELAY, write_layout
+from secateur.hw.fetch import Kind, word_layout
+from secateur.hw.fifo import FIFO_LATENCY, CreditFifo
+from secateur.hw.memory import delay
+from secateur.hw.requantise import REQUANTISE_LATENCY, Requantiser
+from secateur.hw.spec import Reg
+from secateur.hw.table import TABLE_LATENCY, Tables, table_write_layout
+from secateur.hw.walk import WALK_LATENCY, Walk
 
 ROWS_IN_FLIGHT = 16
 #: Cycles that the requantiser needs the parameters of a row.

@@ -6,19 +6,19 @@ from amaranth.hdl import Module, Mux, ResetInserter, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from . import spec
-from .address import AddressGenerator
-from .array import Array
-from .bank import OffsetGenerator
-from .drain import Drain
-from .fetch import Fetcher
-from .issue import RESET_WAY, Issue
-from .loader import Loader
-from .memory import WeightMemory, check_family
-from .serial_array import SerialArray, check_compact
-from .serial_drain import SERIAL_RESULTS, SerialDrain
-from .spec import Error, Reg, Status
-from .spram import SpramMemory
+from secateur.hw import spec
+from secateur.hw.address import AddressGenerator
+from secateur.hw.array import Array
+from secateur.hw.bank import OffsetGenerator
+from secateur.hw.drain import Drain
+from secateur.hw.fetch import Fetcher
+from secateur.hw.issue import RESET_WAY, Issue
+from secateur.hw.loader import Loader
+from secateur.hw.memory import WeightMemory, check_family
+from secateur.hw.serial_array import SerialArray, check_compact
+from secateur.hw.serial_drain import SERIAL_RESULTS, SerialDrain
+from secateur.hw.spec import Error, Reg, Status
+from secateur.hw.spram import SpramMemory
 
 STATUS = wiring.Signature(
     {

@@ -7,9 +7,9 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from . import spec
-from .fifo import CreditFifo
-from .memory import delay
+from secateur.hw import spec
+from secateur.hw.fifo import CreditFifo
+from secateur.hw.memory import delay
 
 FIFO_DEPTH = 16
 

@@ -6,9 +6,9 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .loader import CRC_POLYNOMIAL
-from .protocol import CRC_BYTES, HEADER_BYTES, MAX_ACCESSES, RESIDUE, WORD_BYTES
-from .stuffing import ITEM
+from secateur.hw.loader import CRC_POLYNOMIAL
+from secateur.hw.protocol import CRC_BYTES, HEADER_BYTES, MAX_ACCESSES, RESIDUE, WORD_BYTES
+from secateur.hw.stuffing import ITEM
 
 #: Bytes of the words of a frame.
 CHUNK = MAX_ACCESSES * WORD_BYTES

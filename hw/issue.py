@@ -8,15 +8,15 @@ from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from . import spec
-from .address import REGISTERS
-from .configuration import Configuration
-from .drain import host_layout, result_depth
-from .fetch import END_TAGS, Kind, word_layout
-from .memory import exceeds
-from .spec import Error, Reg
-from .stopwatch import Stopwatch
-from .table import table_write_layout
+from secateur.hw import spec
+from secateur.hw.address import REGISTERS
+from secateur.hw.configuration import Configuration
+from secateur.hw.drain import host_layout, result_depth
+from secateur.hw.fetch import END_TAGS, Kind, word_layout
+from secateur.hw.memory import exceeds
+from secateur.hw.spec import Error, Reg
+from secateur.hw.stopwatch import Stopwatch
+from secateur.hw.table import table_write_layout
 
 
 class State(enum.Enum):

@@ -7,9 +7,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from . import spec
-from .memory import RAM_LATENCY, check_family, delay
-from .multiply import MULTIPLY_LATENCY, OPERAND_BITS, WEIGHT_BITS, Multiplier
+from secateur.hw import spec
+from secateur.hw.memory import RAM_LATENCY, check_family, delay
+from secateur.hw.multiply import MULTIPLY_LATENCY, OPERAND_BITS, WEIGHT_BITS, Multiplier
 
 #: Cycles from the bank's word to the operand: two for the byte, one for the choice of lane-wise
 #: or broadcast, one for the running maximum, which is also the register before the multiplier.

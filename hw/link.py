@@ -6,12 +6,12 @@ from amaranth.hdl import Cat, Module, Mux
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .access import Accesses
-from .axi_lite import REQUEST, RESPONSE
-from .frames import CHUNK, FrameReceiver, FrameTransmitter
-from .memory import check_family
-from .stuffing import Stuffer, Unstuffer
-from .uart import UartReceiver, UartTransmitter
+from secateur.hw.access import Accesses
+from secateur.hw.axi_lite import REQUEST, RESPONSE
+from secateur.hw.frames import CHUNK, FrameReceiver, FrameTransmitter
+from secateur.hw.memory import check_family
+from secateur.hw.stuffing import Stuffer, Unstuffer
+from secateur.hw.uart import UartReceiver, UartTransmitter
 
 
 class Link(wiring.Component):

@@ -9,9 +9,9 @@ from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from . import spec
-from .memory import delay, exceeds
-from .spec import Error
+from secateur.hw import spec
+from secateur.hw.memory import delay, exceeds
+from secateur.hw.spec import Error
 
 CRC_POLYNOMIAL = 0xEDB88320  # IEEE 802.3, reflected
 _CRC_AT = spec.HEADER_CRC_OFFSET

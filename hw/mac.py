@@ -6,9 +6,9 @@ from amaranth.hdl import ClockSignal, Const, Instance, Module, Mux, Signal, sign
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from . import spec
-from .memory import check_family
-from .multiply import OPERAND_BITS, PRODUCT_BITS, WEIGHT_BITS
+from secateur.hw import spec
+from secateur.hw.memory import check_family
+from secateur.hw.multiply import OPERAND_BITS, PRODUCT_BITS, WEIGHT_BITS
 
 #: Cycles from operand and weight to the total that has their product: operands, partial products,
 #: product, total.

@@ -15,7 +15,7 @@ from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from . import macro
+from secateur.hw import macro
 
 FAMILIES = ("generic", "ecp5", "asic", "ice40")
 #: Cycles from the address at a RAM's pins to the data after its output register.

@@ -6,7 +6,7 @@ from amaranth.hdl import ClockSignal, Instance, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .memory import check_family
+from secateur.hw.memory import check_family
 
 OPERAND_BITS = 9  # a byte, signed or unsigned
 WEIGHT_BITS = 12  # a signed byte, shifted by WSHIFT or not

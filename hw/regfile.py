@@ -6,11 +6,11 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from . import registers, spec
-from .axi_lite import REQUEST, RESPONSE
-from .engine import CONTROL, SETTLE_CYCLES, STATUS
-from .registers import field
-from .spec import MAGIC, Status
+from secateur.hw import registers, spec
+from secateur.hw.axi_lite import REQUEST, RESPONSE
+from secateur.hw.engine import CONTROL, SETTLE_CYCLES, STATUS
+from secateur.hw.registers import field
+from secateur.hw.spec import MAGIC, Status
 
 
 class Phase(enum.Enum):

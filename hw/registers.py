@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from .spec import MAGIC, Error, Status
+from secateur.hw.spec import MAGIC, Error, Status
 
 #: Version of this map; it changes when a register moves or means something else.
 MAP_VERSION = 1

@@ -6,8 +6,8 @@ from amaranth.hdl import Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from . import spec
-from .memory import delay
+from secateur.hw import spec
+from secateur.hw.memory import delay
 
 FRACTION = spec.BIAS_FRACTION
 SHIFT_BITS = 6  # 0 .. 31 + 7

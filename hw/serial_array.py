@@ -11,14 +11,14 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from . import spec
-from .address import ACCESS, REGISTERS
-from .bank import Bank, write_layout
-from .fetch import Kind, word_layout
-from .mac import MAC_LATENCY, Mac
-from .memory import check_family, delay
-from .multiply import OPERAND_BITS, WEIGHT_BITS
-from .spec import Reg
+from secateur.hw import spec
+from secateur.hw.address import ACCESS, REGISTERS
+from secateur.hw.bank import Bank, write_layout
+from secateur.hw.fetch import Kind, word_layout
+from secateur.hw.mac import MAC_LATENCY, Mac
+from secateur.hw.memory import check_family, delay
+from secateur.hw.multiply import OPERAND_BITS, WEIGHT_BITS
+from secateur.hw.spec import Reg
 
 #: Cycles from a word to its address: decode and base, adder.
 ADDRESS_LATENCY = 3

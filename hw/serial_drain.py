@@ -6,15 +6,15 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In
 
-from . import spec
-from .drain import ROWS_IN_FLIGHT, drain_ports
-from .fetch import Kind
-from .fifo import CreditFifo
-from .memory import Ram, check_family, delay
-from .requantise import COMPACT_LATENCY, Requantiser
-from .serial_array import SUM_LATENCY, check_compact
-from .spec import Reg
-from .walk import WALK_LATENCY, Walk
+from secateur.hw import spec
+from secateur.hw.drain import ROWS_IN_FLIGHT, drain_ports
+from secateur.hw.fetch import Kind
+from secateur.hw.fifo import CreditFifo
+from secateur.hw.memory import Ram, check_family, delay
+from secateur.hw.requantise import COMPACT_LATENCY, Requantiser
+from secateur.hw.serial_array import SUM_LATENCY, check_compact
+from secateur.hw.spec import Reg
+from secateur.hw.walk import WALK_LATENCY, Walk
 
 #: Cycles from a sum to its code, behind the table.
 CODE_LATENCY = COMPACT_LATENCY + 1

@@ -6,13 +6,13 @@ from amaranth.hdl import ClockDomain, Module, Mux
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from . import spec
-from .axi_lite import AXI_LITE_PORTS, AxiLite
-from .engine import Engine
-from .outlet import Outlet
-from .regfile import RegisterFile
-from .stage import Stage
-from .wishbone import WISHBONE_PORTS, Wishbone
+from secateur.hw import spec
+from secateur.hw.axi_lite import AXI_LITE_PORTS, AxiLite
+from secateur.hw.engine import Engine
+from secateur.hw.outlet import Outlet
+from secateur.hw.regfile import RegisterFile
+from secateur.hw.stage import Stage
+from secateur.hw.wishbone import WISHBONE_PORTS, Wishbone
 
 #: Prefix, ports and bridge of a bus by its name.
 BUSES = {

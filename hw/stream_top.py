@@ -6,7 +6,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import connect, flipped
 
-from .engine import SETTLE_CYCLES, Engine
+from secateur.hw.engine import SETTLE_CYCLES, Engine
 
 
 class StreamEngine(wiring.Component):

@@ -9,7 +9,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .protocol import END, ESCAPE, ESCAPED_END, ESCAPED_ESCAPE
+from secateur.hw.protocol import END, ESCAPE, ESCAPED_END, ESCAPED_ESCAPE
 
 #: A byte of a frame, or the delimiter.
 ITEM = data.StructLayout({"data": 8, "end": 1})

@@ -7,8 +7,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from . import spec
-from .memory import RAM_LATENCY, TwoReadRam, check_family, delay
+from secateur.hw import spec
+from secateur.hw.memory import RAM_LATENCY, TwoReadRam, check_family, delay
 
 #: The memory, and the register behind the choice of code or entry.
 TABLE_LATENCY = RAM_LATENCY + 1

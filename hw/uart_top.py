@@ -6,12 +6,12 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from . import spec
-from .engine import Engine
-from .link import Link
-from .soc import add_registers
-from .spec import Status
-from .stage import Stage
+from secateur.hw import spec
+from secateur.hw.engine import Engine
+from secateur.hw.link import Link
+from secateur.hw.soc import add_registers
+from secateur.hw.spec import Status
+from secateur.hw.stage import Stage
 
 
 class UartEngine(wiring.Component):

@@ -6,12 +6,12 @@ import re
 
 from amaranth.back import verilog
 
-from . import macro
-from .engine import Engine
-from .soc import BUSES, Soc
-from .spec import Geometry
-from .stream_top import StreamEngine
-from .uart_top import UartEngine
+from secateur.hw import macro
+from secateur.hw.engine import Engine
+from secateur.hw.soc import BUSES, Soc
+from secateur.hw.spec import Geometry
+from secateur.hw.stream_top import StreamEngine
+from secateur.hw.uart_top import UartEngine
 
 #: A register's value at power-up, and that of a memory, as Amaranth's back end writes them.
 _REGISTER = re.compile(r"^(\s*reg [^=;]*?)\s+= \d+'\w+;$", re.MULTILINE)

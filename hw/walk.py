@@ -6,9 +6,9 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from . import spec
-from .address import REGISTERS
-from .spec import Reg
+from secateur.hw import spec
+from secateur.hw.address import REGISTERS
+from secateur.hw.spec import Reg
 
 #: Cycles from ``group`` to the first ``step``: input register, the group's state, output register.
 WALK_LATENCY = 3

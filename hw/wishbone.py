@@ -6,8 +6,8 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .axi_lite import REQUEST, RESPONSE
-from .registers import ADDRESS_BITS
+from secateur.hw.axi_lite import REQUEST, RESPONSE
+from secateur.hw.registers import ADDRESS_BITS
 
 #: Direction as the slave sees it, and bits.
 WISHBONE_PORTS = {

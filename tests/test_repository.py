@@ -13,13 +13,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+import secateur
+
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = {
-    "secateur": "sw",
-    "secateur.hw": "hw",
-    "secateur.sim": "sim",
-    "secateur.boards": "boards",
-}
+PACKAGE = ROOT / "sw" / "secateur"
+#: Links in the package lead to them.
+FOLDERS = ("hw", "sim", "boards")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MAX_LINES = 450
 
@@ -31,24 +30,25 @@ def tracked(*patterns: str) -> list[Path]:
     return [ROOT / name for name in names.splitlines() if (ROOT / name).is_file()]
 
 
-def test_every_package_is_in_the_wheel() -> None:
-    found = set()
-    for package, folder in FOLDERS.items():
-        for init in (ROOT / folder).rglob("__init__.py"):
-            below = init.parent.relative_to(ROOT / folder).parts
-            found.add(".".join((package, *below)))
-    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found
-    assert PROJECT["tool"]["setuptools"]["package-dir"] == FOLDERS
+def modules() -> list[Path]:
+    """All modules of the package, once each."""
+    return [path for folder in ("sw", *FOLDERS) for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def test_the_folders_of_the_top_level_are_parts_of_the_package() -> None:
+    for name in FOLDERS:
+        link = PACKAGE / name
+        assert link.is_symlink()
+        assert link.resolve() == ROOT / name
 
 
 def test_every_module_is_in_a_package() -> None:
-    for folder in FOLDERS.values():
-        for path in (ROOT / folder).rglob("*.py"):
+    for path in modules():
+        if path.parent != ROOT / "sw":
             assert (path.parent / "__init__.py").is_file(), f"{path.parent} has no __init__.py"
 
 
 def test_nothing_imports_the_folders_by_their_bare_names() -> None:
-    bare = set(FOLDERS.values())
     for path in tracked("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = []
@@ -57,12 +57,12 @@ def test_nothing_imports_the_folders_by_their_bare_names() -> None:
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 names = [node.module or ""]
             for name in names:
-                assert name.split(".")[0] not in bare, f"{path}:{node.lineno} imports {name}"
+                assert name.split(".")[0] not in FOLDERS, f"{path}:{node.lineno} imports {name}"
 
 
 def test_version_is_the_changelogs_latest() -> None:
     versions = re.findall(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert versions[0] == PROJECT["project"]["version"]
+    assert versions[0] == secateur.__version__
 
 
 def test_no_file_is_too_long() -> None:
@@ -103,12 +103,13 @@ def loaded_by(statement: str) -> set[str]:
 def test_importing_the_software_loads_no_amaranth() -> None:
     """The command line reaches hw and sim within functions only."""
     names = [
-        ".".join(("secateur", *path.relative_to(ROOT / "sw").with_suffix("").parts))
-        for path in (ROOT / "sw").rglob("*.py")
+        ".".join(("secateur", *path.relative_to(PACKAGE).with_suffix("").parts))
+        for path in PACKAGE.rglob("*.py")
+        if path.relative_to(PACKAGE).parts[0] not in FOLDERS
     ]
-    modules = sorted(name.removesuffix(".__init__") for name in names)
-    assert "secateur.pruning.pruner" in modules
-    loaded = loaded_by(f"import {', '.join(modules)}")
+    found = sorted(name.removesuffix(".__init__") for name in names)
+    assert "secateur.pruning.pruner" in found
+    loaded = loaded_by(f"import {', '.join(found)}")
     assert "torch" in loaded
     assert loaded & {"amaranth", "amaranth_boards", "cocotb"} == set()
 
@@ -151,9 +152,8 @@ VIOLATIONS = [
 def contracts(tree: Path, module: str = "", line: str = "") -> dict[str, str]:
     """KEPT or BROKEN by contract, for a copy of the packages with one line added to a module."""
     package = tree / "secateur"
-    shutil.copytree(ROOT / "sw", package, ignore=shutil.ignore_patterns("__pycache__"))
-    for folder in ("hw", "sim", "boards"):
-        shutil.copytree(ROOT / folder, package / folder)
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in FOLDERS:
         (package / folder / "extra.py").touch()
     if module:
         with (package / module).open("a") as file:

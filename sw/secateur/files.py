@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from secateur import __version__
 from secateur import image as images
 from secateur.api import verilog
 from secateur.errors import SecateurError
@@ -92,7 +93,7 @@ def core(target: Target, interface: str) -> str:
         n=target.geometry.n,
         p=target.geometry.p,
         interface=interface,
-        version=metadata.version("secateur"),
+        version=__version__,
         ports=_PORTS[interface],
     )
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from secateur.quantise import finalise, prepare, quantize
     from secateur.target import Target
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Image",
     "SecateurError",

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
-from secateur import dataflow
+from secateur import __version__, dataflow
 from secateur.certificate import Certificate, certify
 from secateur.choose import LayerPlan
 from secateur.copying import copy_layer
@@ -196,7 +195,7 @@ def _metadata(
     ]
     overhead = encoded.cycles - sum(encoded.layer_cycles)
     return {
-        "secateur": version("secateur"),
+        "secateur": __version__,
         "target": target.name,
         "source_hash": network.source_hash,
         "cycles": encoded.cycles,
