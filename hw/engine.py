@@ -7,18 +7,18 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from secateur.hw import spec
-from secateur.hw.address import AddressGenerator
-from secateur.hw.array import Array
-from secateur.hw.bank import OffsetGenerator
-from secateur.hw.drain import Drain
-from secateur.hw.fetch import Fetcher
-from secateur.hw.issue import RESET_WAY, Issue
-from secateur.hw.loader import Loader
-from secateur.hw.memory import WeightMemory, check_family
-from secateur.hw.serial_array import SerialArray, check_compact
-from secateur.hw.serial_drain import SERIAL_RESULTS, SerialDrain
+from secateur.hw.compact.serial_array import SerialArray, check_compact
+from secateur.hw.compact.serial_drain import SERIAL_RESULTS, SerialDrain
+from secateur.hw.core.address import AddressGenerator
+from secateur.hw.core.array import Array
+from secateur.hw.core.bank import OffsetGenerator
+from secateur.hw.core.drain import Drain
+from secateur.hw.core.fetch import Fetcher
+from secateur.hw.core.issue import RESET_WAY, Issue
+from secateur.hw.core.loader import Loader
+from secateur.hw.memory.memory import WeightMemory, check_family
+from secateur.hw.memory.spram import SpramMemory
 from secateur.hw.spec import Error, Reg, Status
-from secateur.hw.spram import SpramMemory
 
 STATUS = wiring.Signature(
     {

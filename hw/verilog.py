@@ -6,12 +6,12 @@ import re
 
 from amaranth.back import verilog
 
-from secateur.hw import macro
 from secateur.hw.engine import Engine
-from secateur.hw.soc import BUSES, Soc
+from secateur.hw.link.uart_top import UartEngine
+from secateur.hw.memory import asic_ram
+from secateur.hw.soc.soc import BUSES, Soc
 from secateur.hw.spec import Geometry
 from secateur.hw.stream_top import StreamEngine
-from secateur.hw.uart_top import UartEngine
 
 #: A register's value at power-up, and that of a memory, as Amaranth's back end writes them.
 _REGISTER = re.compile(r"^(\s*reg [^=;]*?)\s+= \d+'\w+;$", re.MULTILINE)
@@ -52,7 +52,7 @@ def to_verilog(
     text = verilog.convert(top, name=name, emit_src=False)
     if family == "asic":
         text = without_initial_values(text)
-        text += macro.definitions(text)
+        text += asic_ram.definitions(text)
     return text
 
 

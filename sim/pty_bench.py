@@ -10,7 +10,7 @@ from typing import Any
 import cocotb
 from cocotb.triggers import Timer
 
-from secateur.hw.protocol import END
+from secateur.hw.link.protocol import END
 
 CLOCK = 2  # ns, as the bench makes it
 #: Cycles without a byte after which nothing more is to be expected of the link by itself.

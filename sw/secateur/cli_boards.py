@@ -25,7 +25,7 @@ ImageOption = Annotated[Path, typer.Option(help="Image made by `secateur compile
 @boards.command("boards", epilog="Example: secateur boards")
 def list_boards(as_json: Json = False) -> None:
     """List the boards and the engines that they carry."""
-    from secateur.boards.catalogue import BOARDS
+    from secateur.boards.catalogue.catalogue import BOARDS
 
     listed = [
         {
@@ -72,10 +72,10 @@ def build(
 
     Without an image the weight memory is a RAM, and `secateur device load` loads one.
     """
-    from secateur.boards.build import build as make
-    from secateur.boards.catalogue import find
-    from secateur.boards.design import Design
-    from secateur.boards.vendor import write_sources
+    from secateur.boards.catalogue.catalogue import find
+    from secateur.boards.flow.build import build as make
+    from secateur.boards.flow.design import Design
+    from secateur.boards.flow.vendor import write_sources
     from secateur.target import Target
 
     stream = None if image is None else load(image)
@@ -103,7 +103,7 @@ def swap(
     as_json: Json = False,
 ) -> None:
     """Put another image into a bitstream that was built, without a new place and route."""
-    from secateur.boards.build import swap as make
+    from secateur.boards.flow.build import swap as make
 
     stream = load(image)
     with held(folder), messages(), shown() as progress:
@@ -121,8 +121,8 @@ def load(path: Path) -> bytes:
 @contextlib.contextmanager
 def messages() -> Iterator[None]:
     """What the boards refuse, as SecateurError."""
-    from secateur.boards.board import BoardError
-    from secateur.boards.tools import ToolError
+    from secateur.boards.catalogue.board import BoardError
+    from secateur.boards.flow.tools import ToolError
 
     try:
         yield
@@ -151,7 +151,7 @@ def shown() -> Iterator[Callable[[str, str], None]]:
 
 def show_build(data: Data) -> None:
     """The report's text."""
-    from secateur.boards.report import to_text
+    from secateur.boards.flow.report import to_text
 
     for line in to_text(data).split("\n"):
         console.out(line)

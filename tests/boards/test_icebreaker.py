@@ -12,13 +12,13 @@ import pytest
 import torch
 from ice40_models import PLL, yosys_models
 
-from secateur.boards import ice40, tools
-from secateur.boards.board import BoardError
-from secateur.boards.build import build as make
-from secateur.boards.build import swap
-from secateur.boards.design import Design
-from secateur.boards.device import Device, open_port
-from secateur.boards.icebreaker import ICEBREAKER
+from secateur.boards.catalogue.board import BoardError
+from secateur.boards.catalogue.icebreaker import ICEBREAKER
+from secateur.boards.driver.device import Device, open_port
+from secateur.boards.flow import ice40, tools
+from secateur.boards.flow.build import build as make
+from secateur.boards.flow.build import swap
+from secateur.boards.flow.design import Design
 from secateur.hw.spec import Geometry
 from secateur.models import Autoencoder
 from secateur.pruning import prune

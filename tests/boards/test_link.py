@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
-from secateur.boards.device import Device, DeviceError
-from secateur.boards.link import Decoder, Link, LinkError, encode
+from secateur.boards.driver.device import Device, DeviceError
+from secateur.boards.driver.link import Decoder, Link, LinkError, encode
 from tests.boards.model import (
     BEATS,
     INPUT_WORDS,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from secateur.boards.link_size import measure
+from secateur.boards.measure.link_size import measure
 from secateur.hw.spec import Geometry
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from secateur.boards import measure
-from secateur.boards.catalogue import BOARDS
+from secateur.boards.catalogue.catalogue import BOARDS
+from secateur.boards.measure import measure
 from secateur.hw.spec import Geometry
 from tests.boards import fake_tools
 

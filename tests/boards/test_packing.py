@@ -9,10 +9,10 @@ from amaranth.hdl import Cat, Const, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from secateur.boards import tools
-from secateur.boards.packing import yield_to_loops
-from secateur.boards.route import synthesise
-from secateur.hw.lane import Lane
+from secateur.boards.flow import tools
+from secateur.boards.flow.packing import yield_to_loops
+from secateur.boards.flow.route import synthesise
+from secateur.hw.core.lane import Lane
 
 
 def adder(first: int, second: int, total: int) -> dict[str, object]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from secateur.boards import tools
+from secateur.boards.flow import tools
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from fractions import Fraction
 import pytest
 from amaranth.sim import Simulator
 
-from secateur.boards.board import Board, BoardError
-from secateur.boards.catalogue import BOARDS
-from secateur.boards.design import Design
-from secateur.boards.top import LockFilter, clocking, to_lpf, to_verilog
-from secateur.boards.vendor import to_xdc
+from secateur.boards.catalogue.board import Board, BoardError
+from secateur.boards.catalogue.catalogue import BOARDS
+from secateur.boards.flow.design import Design
+from secateur.boards.flow.top import LockFilter, clocking, to_lpf, to_verilog
+from secateur.boards.flow.vendor import to_xdc
 from secateur.hw.spec import Geometry
 
 SMALL = Geometry(n=2, p=1, weight_words=64, bank_words=16, tables=0)

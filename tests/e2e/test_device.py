@@ -23,8 +23,8 @@ from programs import random_program
 from torch import nn
 
 from secateur import api
-from secateur.boards.device import Device, DeviceError, open_port
-from secateur.boards.link import Decoder, Link, LinkError, encode
+from secateur.boards.driver.device import Device, DeviceError, open_port
+from secateur.boards.driver.link import Decoder, Link, LinkError, encode
 from secateur.hw.spec import Geometry
 from secateur.sim import pty, verilator
 from secateur.sim.golden import parse, run
@@ -318,7 +318,7 @@ def refused(secateur, line: str, message: str) -> None:  # type: ignore[no-untyp
 
 
 def test_a_port_at_which_nobody_answers(secateur, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr("secateur.boards.device.SILENCE", 0.001)
+    monkeypatch.setattr("secateur.boards.driver.device.SILENCE", 0.001)
     master, slave = os.openpty()
     port = os.ttyname(slave)
     refused(secateur, f"info --port {port}", f"{port}: no answer from the device; check the cable")

@@ -19,7 +19,7 @@ from cocotb.clock import Clock
 from cocotb.task import bridge, resume
 from cocotb.triggers import ClockCycles, RisingEdge
 
-from secateur.hw.registers import BY_NAME, field
+from secateur.hw.soc.registers import BY_NAME, field
 from secateur.hw.spec import Error, Status
 
 AT = {name: register.offset for name, register in BY_NAME.items()}
@@ -201,7 +201,7 @@ async def check_damaged(bus: Bus, case: Case, irq: Any, clock: Any) -> None:
 
 
 class Device(ctypes.Structure):
-    """``secateur`` of boards/c/secateur.h."""
+    """``secateur`` of boards/driver/c/secateur.h."""
 
     READ = ctypes.CFUNCTYPE(
         ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32, ctypes.POINTER(ctypes.c_uint32)

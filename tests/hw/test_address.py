@@ -8,8 +8,8 @@ import pytest
 from amaranth.sim import Simulator
 
 from secateur.hw import spec
-from secateur.hw.address import ADDRESS_LATENCY, AddressGenerator
-from secateur.hw.fetch import Kind
+from secateur.hw.core.address import ADDRESS_LATENCY, AddressGenerator
+from secateur.hw.core.fetch import Kind
 from secateur.hw.spec import Geometry, Mode, Reg
 
 

@@ -12,9 +12,9 @@ from programs import random_program
 from test_lint import lint
 from test_soc import check
 
-from secateur.boards import cells
-from secateur.hw import macro
-from secateur.hw.memory import Ram
+from secateur.boards.measure import cells
+from secateur.hw.memory import asic_ram
+from secateur.hw.memory.memory import Ram
 from secateur.hw.spec import Error, Geometry, Status
 from secateur.hw.verilog import to_verilog, without_initial_values
 from secateur.sim.golden import parse, run
@@ -58,7 +58,7 @@ def test_all_modules_are_in_the_file(verilog: str) -> None:
     used = re.findall(r"^  (\\?[\w.$]+) +(?:\\\S+|\w+) +\($", verilog, re.MULTILINE)
     assert len(used) > 20
     assert set(used) <= defined
-    rams = [name for name in used if macro.NAME.fullmatch(name)]
+    rams = [name for name in used if asic_ram.NAME.fullmatch(name)]
     assert {name: rams.count(name) for name in rams} == {
         f"secateur_ram_{name}": count for name, count in RAMS.items()
     }

@@ -7,8 +7,8 @@ import random
 import pytest
 from amaranth.sim import Simulator
 
-from secateur.hw.bank import DATA_DELAY, Bank, OffsetGenerator
-from secateur.hw.memory import RAM_LATENCY
+from secateur.hw.core.bank import DATA_DELAY, Bank, OffsetGenerator
+from secateur.hw.memory.memory import RAM_LATENCY
 
 
 def test_window() -> None:

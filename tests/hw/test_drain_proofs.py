@@ -20,10 +20,10 @@ from amaranth.hdl import (
 )
 
 from secateur.hw import spec
-from secateur.hw.memory import delay
-from secateur.hw.requantise import REQUANTISE_LATENCY, Requantiser
+from secateur.hw.core.requantise import REQUANTISE_LATENCY, Requantiser
+from secateur.hw.core.walk import WALK_LATENCY, Walk
+from secateur.hw.memory.memory import delay
 from secateur.hw.spec import BIAS_FRACTION, Reg
-from secateur.hw.walk import WALK_LATENCY, Walk
 from tests.hw.proofs import prove
 
 #: Cycles after which a requantiser with still inputs gives their code.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 from programs import UNLIMITED, assemble, random_program
 
-from secateur.hw.memory import SLICE_WORDS
+from secateur.hw.memory.memory import SLICE_WORDS
 from secateur.hw.spec import Geometry
 from secateur.hw.verilog import to_verilog
 from secateur.sim import simulate as bench

@@ -12,7 +12,7 @@ from harness import Outcome, run_engine, send, words_of
 from programs import UNLIMITED, Assembler, Sample, assemble, random_program, with_crc
 
 from secateur.hw import spec
-from secateur.hw.drain import result_depth
+from secateur.hw.core.drain import result_depth
 from secateur.hw.engine import Engine
 from secateur.hw.spec import Error, Geometry, Mode, Reg, Status
 from secateur.sim.golden import ImageError, parse, run

@@ -8,7 +8,7 @@ import random
 import pytest
 from amaranth.sim import Simulator
 
-from secateur.hw.fifo import FIFO_LATENCY, CreditFifo
+from secateur.hw.memory.fifo import FIFO_LATENCY, CreditFifo
 
 
 @pytest.mark.parametrize("depth", [2, 16, 48])

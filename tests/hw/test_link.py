@@ -11,10 +11,10 @@ import pytest
 from amaranth.sim import Simulator
 from line import CYCLE, Listener, frames, request, send_byte, stuffed
 
-from secateur.hw.link import Link
+from secateur.hw.link.link import Link
+from secateur.hw.link.stuffing import Stuffer, Unstuffer
+from secateur.hw.link.uart_top import UartEngine
 from secateur.hw.spec import Geometry
-from secateur.hw.stuffing import Stuffer, Unstuffer
-from secateur.hw.uart_top import UartEngine
 from secateur.hw.verilog import to_verilog
 
 DIVISOR = 4

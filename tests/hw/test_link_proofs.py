@@ -12,11 +12,11 @@ from amaranth.hdl import Assert, Assume, Cat, Const, Elaboratable, Module, Mux, 
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from secateur.hw.access import Accesses
-from secateur.hw.frames import FrameReceiver, FrameTransmitter, SerialCrc
-from secateur.hw.loader import crc_step
-from secateur.hw.protocol import MAX_ACCESSES, RESIDUE
-from secateur.hw.stuffing import Stuffer, Unstuffer
+from secateur.hw.core.loader import crc_step
+from secateur.hw.link.access import Accesses
+from secateur.hw.link.frames import FrameReceiver, FrameTransmitter, SerialCrc
+from secateur.hw.link.protocol import MAX_ACCESSES, RESIDUE
+from secateur.hw.link.stuffing import Stuffer, Unstuffer
 from tests.hw.proofs import prove
 from tests.hw.test_soc_proofs import before, stays
 
@@ -185,7 +185,7 @@ def test_a_frame_that_waits_stays_and_is_whole(
     """Bounded: every run of 15 bytes from reset; whether the CRC is right, which takes its time, is
     free."""
     top = ReceiverTop(fault)
-    monkeypatch.setattr("secateur.hw.frames.SerialCrc", lambda: top.crc)
+    monkeypatch.setattr("secateur.hw.link.frames.SerialCrc", lambda: top.crc)
     passed, log = prove(top, top.inputs, tmp_path, mode="bmc", depth=15 * GAP)
     assert passed == (not fault), log[-2000:]
 

@@ -9,16 +9,16 @@ import pytest
 from amaranth.hdl import Module, Signal
 from amaranth.sim import Simulator
 
-from secateur.hw.bank import Bank
+from secateur.hw.compact.serial_array import SerialArray
+from secateur.hw.compact.serial_drain import SerialDrain
+from secateur.hw.core.bank import Bank
+from secateur.hw.core.lane import Lane
+from secateur.hw.core.loader import Loader
+from secateur.hw.core.multiply import MULTIPLY_LATENCY, Multiplier
 from secateur.hw.engine import Engine
-from secateur.hw.lane import Lane
-from secateur.hw.loader import Loader
-from secateur.hw.memory import RAM_LATENCY, Ram, WeightMemory, _initval, exceeds
-from secateur.hw.multiply import MULTIPLY_LATENCY, Multiplier
-from secateur.hw.serial_array import SerialArray
-from secateur.hw.serial_drain import SerialDrain
+from secateur.hw.memory.memory import RAM_LATENCY, Ram, WeightMemory, _initval, exceeds
+from secateur.hw.memory.spram import SpramMemory
 from secateur.hw.spec import Geometry
-from secateur.hw.spram import SpramMemory
 
 GEOMETRY = Geometry(n=4, p=2, weight_words=64, bank_words=16)
 WIDE = Geometry(n=4, p=3, weight_words=64, bank_words=16)

@@ -21,9 +21,9 @@ from amaranth.hdl import (
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-import secateur.hw.bank
-from secateur.hw.bank import DATA_DELAY, Bank
-from secateur.hw.fifo import FIFO_LATENCY, CreditFifo
+import secateur.hw.core.bank
+from secateur.hw.core.bank import DATA_DELAY, Bank
+from secateur.hw.memory.fifo import FIFO_LATENCY, CreditFifo
 from tests.hw.proofs import prove
 
 
@@ -160,7 +160,7 @@ def test_bank_takes_what_falls_into_its_window(
 ) -> None:
     """By induction: for any stream of writes, any window, size and offset, for all time."""
     probe = WriteProbe(WindowTop.N, WindowTop.DEPTH)
-    monkeypatch.setattr(secateur.hw.bank, "Ram", lambda **_: probe)
+    monkeypatch.setattr(secateur.hw.core.bank, "Ram", lambda **_: probe)
     top = WindowTop(probe, fault)
     passed, log = prove(top, top.inputs, tmp_path, mode="prove", depth=6)
     assert passed == (not fault), log[-2000:]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secateur.hw import spec
-from secateur.hw.requantise import COMPACT_LATENCY, REQUANTISE_LATENCY, Requantiser
+from secateur.hw.core.requantise import COMPACT_LATENCY, REQUANTISE_LATENCY, Requantiser
 
 N = 4
 LOW, HIGH = -(1 << spec.ACC_BITS - 1), (1 << spec.ACC_BITS - 1) - 1

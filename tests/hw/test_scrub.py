@@ -11,10 +11,10 @@ from harness import send, words_of
 from programs import random_program
 from test_loader import GEOMETRIES, LATENCY, image_of
 
-from secateur.hw import registers
+from secateur.hw.core.loader import Loader
 from secateur.hw.engine import Engine
-from secateur.hw.loader import Loader
-from secateur.hw.regfile import RegisterFile
+from secateur.hw.soc import registers
+from secateur.hw.soc.regfile import RegisterFile
 from secateur.hw.spec import Error, Geometry, Status
 from secateur.sim.golden import parse, run
 
@@ -131,7 +131,7 @@ def test_an_engine_finds_upsets_and_recovers(monkeypatch) -> None:
     """While it waits, and without a cycle more for inferences; a restart does not hide it, a reset
     and the image anew do away with it."""
     geometry = Geometry(n=2, p=2, weight_words=1024, bank_words=64)
-    monkeypatch.setattr("secateur.hw.memory.memory.Memory", Recorder)
+    monkeypatch.setattr("secateur.hw.memory.memory.memory.Memory", Recorder)
     monkeypatch.setattr(Recorder, "made", [])
     sample = random_program(5, geometry, layers=2)
     inputs = sample.inputs(2)

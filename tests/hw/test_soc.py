@@ -10,8 +10,8 @@ import pytest
 from amaranth.lib.wiring import In
 from programs import random_program
 
-from secateur.hw import registers
-from secateur.hw.soc import Soc
+from secateur.hw.soc import registers
+from secateur.hw.soc.soc import Soc
 from secateur.hw.spec import Geometry
 from secateur.hw.verilog import to_verilog
 from secateur.sim import verilator
@@ -41,7 +41,7 @@ def build(geometry: Geometry, bus: str, family: str = "generic") -> Path:
 
 
 def compile_driver(file: Path) -> None:
-    source = ROOT / "boards" / "c" / "secateur.c"
+    source = ROOT / "boards" / "driver" / "c" / "secateur.c"
     subprocess.run(["gcc", *FLAGS, "-shared", "-fPIC", str(source), "-o", str(file)], check=True)
 
 
@@ -84,7 +84,7 @@ def test_the_example_of_the_documentation_compiles(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "soc.md").read_text()
     code = page[page.index('    #include "secateur.h"') :].partition("\n`secateur.host")[0]
     (tmp_path / "example.c").write_text("\n".join(line[4:] for line in code.split("\n")) + "\n")
-    include = f"-I{ROOT / 'boards' / 'c'}"
+    include = f"-I{ROOT / 'boards' / 'driver' / 'c'}"
     subprocess.run(["gcc", *FLAGS, include, "-c", "example.c"], cwd=tmp_path, check=True)
 
 

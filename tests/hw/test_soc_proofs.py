@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from amaranth.hdl import Assert, Assume, Cat, Elaboratable, Module, Mux, Signal
 
-from secateur.hw.axi_lite import AXI_LITE_PORTS, SLVERR, AxiLite
-from secateur.hw.outlet import Outlet
-from secateur.hw.wishbone import Wishbone
+from secateur.hw.soc.axi_lite import AXI_LITE_PORTS, SLVERR, AxiLite
+from secateur.hw.soc.outlet import Outlet
+from secateur.hw.soc.wishbone import Wishbone
 from tests.hw.proofs import prove
 
 pytestmark = pytest.mark.long

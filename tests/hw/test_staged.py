@@ -9,10 +9,10 @@ from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 from programs import random_program
 
-from secateur.hw.axi_lite import REQUEST, RESPONSE
 from secateur.hw.engine import Engine
-from secateur.hw.registers import BY_NAME, field
-from secateur.hw.soc import add_registers
+from secateur.hw.soc.axi_lite import REQUEST, RESPONSE
+from secateur.hw.soc.registers import BY_NAME, field
+from secateur.hw.soc.soc import add_registers
 from secateur.hw.spec import Geometry
 from secateur.sim.golden import parse, run
 

@@ -7,7 +7,7 @@ import random
 import pytest
 from amaranth.sim import Simulator
 
-from secateur.hw.table import TABLE_LATENCY, Tables
+from secateur.hw.core.table import TABLE_LATENCY, Tables
 
 
 @pytest.mark.parametrize(("n", "tables"), [(2, 8), (4, 3), (2, 1), (4, 0)])

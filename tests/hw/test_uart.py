@@ -9,7 +9,7 @@ import pytest
 from amaranth.sim import Simulator
 from line import CYCLE, Listener, send_byte
 
-from secateur.hw.uart import MIN_DIVISOR, UartReceiver, UartTransmitter, divisor_for
+from secateur.hw.link.uart import MIN_DIVISOR, UartReceiver, UartTransmitter, divisor_for
 
 BYTES = bytes([0x00, 0xFF, 0x55, 0xAA, 0x01, 0x80, *random.Random(1).randbytes(20)])
 

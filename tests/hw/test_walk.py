@@ -9,8 +9,8 @@ import pytest
 from amaranth.sim import Simulator
 
 from secateur.hw import spec
+from secateur.hw.core.walk import WALK_LATENCY, Walk
 from secateur.hw.spec import Reg
-from secateur.hw.walk import WALK_LATENCY, Walk
 
 STEPS = (Reg.D_GX, Reg.D_GY, Reg.D_PR, Reg.D_PC)
 

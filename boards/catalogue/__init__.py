@@ -1,0 +1,1 @@
+"""The boards: pins, clocks, dice."""

@@ -1,0 +1,260 @@
+"""An engine behind a link: identify it, load an image, run inferences."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from secateur.boards.driver.fit import misfit
+from secateur.boards.driver.link import QUIET_READS, SILENCE, Link, LinkError
+from secateur.hw import spec
+from secateur.hw.link.protocol import MAX_ACCESSES
+from secateur.hw.soc import registers
+from secateur.hw.soc.registers import BY_NAME, field
+from secateur.hw.spec import Error, Status
+
+#: Answers in a row without progress after which an engine is given up all the same. They are
+#: counted, not timed: each takes at least 880 cycles, however slowly an engine is simulated.
+PATIENCE = 20_000
+#: Seconds in which a port takes a request: it does at once, or never will.
+WRITE_SECONDS = 30.0
+#: Bytes on the line of the longest request and the longest answer together.
+_LINE_BYTES = 320
+
+#: What a user can do about an image that the engine refuses.
+REASONS = {
+    Error.MAGIC: "it does not begin as an image does",
+    Error.VERSION: "its version is not the engine's",
+    Error.GEOMETRY: "it was compiled for another array",
+    Error.LENGTH: "it does not fit the weight memory",
+    Error.BANK: "it needs deeper banks",
+    Error.CRC: "its CRC-32 is wrong: it was altered",
+    Error.ROW: "a row in it is not valid",
+    Error.WATCHDOG: "an inference took longer than the image says",
+}
+
+
+class DeviceError(Exception):
+    """The device refuses, or is not what was expected; one line for a person."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a device is: the registers that never change."""
+
+    n: int
+    p: int
+    tables: int
+    rom: bool
+    weight_words: int
+    bank_words: int
+
+
+def values(name: str, word: int) -> dict[str, int]:
+    """The fields of a register's value by their names, whichever the map lists."""
+    return {part.name: (word & part.mask) >> part.low for part in BY_NAME[name].fields}
+
+
+@contextlib.contextmanager
+def open_port(path: str, baud: int) -> Iterator[Link]:
+    """The link on a serial port of that name.
+
+    Raises
+    ------
+    DeviceError : pyserial is missing, there is no such port, or it cannot be opened
+    """
+    try:
+        import serial
+    except ImportError:
+        raise DeviceError("pyserial is missing: pip install 'secateur[device]'") from None
+    silence = SILENCE + 10 * _LINE_BYTES / baud
+    try:
+        port = serial.Serial(
+            path,
+            baud,
+            timeout=silence / QUIET_READS,
+            write_timeout=WRITE_SECONDS,
+            exclusive=True,
+        )
+    except (serial.SerialException, ValueError, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DeviceError(f"{path}: the port cannot be opened: {reason}") from None
+    with contextlib.suppress(Exception):
+        port.set_low_latency_mode(True)  # an adapter may else hold an answer back for 16 ms
+    try:
+        with port:
+            yield Link(port)
+    except serial.SerialException as error:
+        raise DeviceError(f"{path}: the port has failed: {error}") from None
+    except LinkError as error:
+        raise DeviceError(f"{path}: {error}") from None
+
+
+class Device:
+    """An engine behind a link.
+
+    Parameters
+    ----------
+    link : the link
+    patience : answers in a row without progress after which the engine is given up
+
+    All methods raise DeviceError as well as LinkError.
+    """
+
+    def __init__(self, link: Link, *, patience: int = PATIENCE) -> None:
+        self.link, self.patience = link, patience
+        self.identity = self._identify()
+
+    def _identify(self) -> Identity:
+        if self.register("ID") != int.from_bytes(spec.MAGIC, "little"):
+            raise DeviceError("the device answers, but is no Secateur engine")
+        version = values("VERSION", self.register("VERSION"))["MAP"]
+        if version != registers.MAP_VERSION:
+            raise DeviceError(
+                f"the device has register map {version}, this Secateur drives "
+                f"{registers.MAP_VERSION}; use the release that the board was built with"
+            )
+        size = values("GEOMETRY", self.register("GEOMETRY"))
+        return Identity(
+            n=size["N"],
+            p=size["P"],
+            tables=size["TABLES"],
+            rom=bool(size["ROM"]),
+            weight_words=self.register("WEIGHT_WORDS"),
+            bank_words=self.register("BANK_WORDS"),
+        )
+
+    def register(self, name: str) -> int:
+        """The value of a register."""
+        words = self.link.read(BY_NAME[name].offset)
+        if not words:
+            raise DeviceError(f"the device does not let its register {name} be read")
+        return words[0]
+
+    def write(self, name: str, word: int) -> None:
+        """Write a register."""
+        if self.link.write(BY_NAME[name].offset, [word]) != 1:
+            raise DeviceError(f"the device does not let its register {name} be written")
+
+    def info(self) -> dict[str, dict[str, int]]:
+        """Every register that can be read without an effect, by field, or as VALUE.
+
+        One that the device does not have, because it is older, is left out.
+        """
+        found = {}
+        for register in registers.REGISTERS:
+            if "r" in register.access and register.name != "RESULT":
+                for word in self.link.read(register.offset):
+                    found[register.name] = values(register.name, word) or {"VALUE": word}
+        return found
+
+    def state(self) -> Status:
+        """What the engine does; DeviceError if it has stopped for an error."""
+        status = values("STATUS", self.register("STATUS"))
+        state, code = status["STATE"], status["ERROR"]
+        if state == Status.ERROR:
+            reason = REASONS.get(code, f"error {code}")
+            name = Error(code).name if code in REASONS else code
+            raise DeviceError(f"the engine has stopped for the image: {reason} ({name})")
+        return Status(state)
+
+    def load(self, image: bytes, progress: Callable[[int], None] | None = None) -> None:
+        """Load the stream of an image and wait until the engine has checked it.
+
+        With a ROM nothing is loaded; the engine checks what it has.
+        """
+        problem = misfit(image, self.identity, "device")
+        if problem is not None:
+            raise DeviceError(f"the image does not fit: {problem}")
+        self.write("CONTROL", field("CONTROL", "RESET").mask)
+        words = [] if self.identity.rom else _words(image, 4)
+        for at in range(0, len(words), MAX_ACCESSES):
+            part = words[at : at + MAX_ACCESSES]
+            if self.link.write(BY_NAME["IMAGE"].offset, part) != len(part):
+                raise DeviceError("the device does not let its register IMAGE be written")
+            if progress is not None:
+                progress(min(4 * (at + len(part)), len(image)))
+        self._wait(lambda: self.state() not in (Status.LOADING, Status.CHECKING), "check the image")
+
+    def restart(self) -> None:
+        """Keep the image, forget all else: a new sequence begins."""
+        self.write("CONTROL", field("CONTROL", "RESTART").mask)
+        self.write("MODE", field("MODE", "REGISTERS").mask)
+
+    def run(self, inputs: bytes, beats: int) -> tuple[bytes, int]:
+        """Results, ``beats`` words of N bytes, and cycles of an inference after ``restart``.
+
+        ``inputs`` is the packed input tensor. A DeviceError leaves the inference unfinished:
+        ``restart`` before the next.
+        """
+        if self.state() == Status.LOADING:
+            raise DeviceError("the device holds no image; load one first")
+        size = min(4, self.identity.n)
+        before = self.register("INFERENCES")
+        words, sent = _words(inputs, size), 0
+
+        def send() -> bool:
+            nonlocal sent
+            part = words[sent : sent + MAX_ACCESSES]
+            sent += self.link.write(BY_NAME["INPUT"].offset, part)
+            return sent == len(words)
+
+        wanted = beats * self.identity.n // size
+        got: list[int] = []
+
+        def receive() -> bool:
+            part = min(MAX_ACCESSES, wanted - len(got))
+            got.extend(self.link.read(BY_NAME["RESULT"].offset, part))
+            return len(got) == wanted
+
+        self._wait(send, "take the input", lambda: sent)
+        self._wait(receive, "give the result", lambda: len(got), runs=True)
+        self._wait(lambda: self.state() == Status.WAITING, "end the inference")
+        cycles = self.register("CYCLES")
+        ended = (self.register("INFERENCES") - before) % 65536
+        status = values("STATUS", self.register("STATUS"))
+        if status["UPSET"]:
+            raise DeviceError(
+                "the device's weight memory has changed by itself since the image was accepted, so "
+                "its results mean nothing; load the image again"
+            )
+        if ended != 1 or status["RESULT_VALID"]:
+            raise DeviceError(
+                f"{ended} inferences have ended instead of one, or results are left over: the "
+                f"device was reset, or holds another image; load the image again"
+            )
+        result = b"".join(word.to_bytes(4, "little")[:size] for word in got)
+        return result, cycles
+
+    def _wait(
+        self,
+        done: Callable[[], bool],
+        what: str,
+        progress: Callable[[], int] = lambda: 0,
+        *,
+        runs: bool = False,
+    ) -> None:
+        """Until ``done``; DeviceError if the engine stops or nothing moves for long, and with
+        ``runs`` if it has gone back to wait for an input."""
+        last, still, idle = progress(), 0, 0
+        while not done():
+            if progress() != last:
+                last, still, idle = progress(), 0, 0
+                continue
+            still += 1
+            idle = idle + 1 if self.state() == Status.WAITING else 0
+            if runs and idle > 2:
+                raise DeviceError(
+                    f"the engine does not {what} but waits for more input: the device holds "
+                    f"another image; load the image again"
+                )
+            if still > self.patience:
+                raise DeviceError(
+                    f"the engine does not {what}: nothing has changed in {self.patience:,} answers"
+                )
+
+
+def _words(data: bytes, size: int) -> list[int]:
+    """``size`` bytes a word, the last filled up with zeros."""
+    return [int.from_bytes(data[at : at + size], "little") for at in range(0, len(data), size)]

@@ -1,0 +1,100 @@
+"""What the block RAMs of a placed design hold, and which part of the weight memory each one is.
+
+nextpnr numbers the block RAMs as it likes, so a design is placed with a random image in its weight
+memory (``placeholder``), whose every block is known by what it holds (``find_blocks``). Project
+Trellis' ``ecpbram`` goes the same way, but for memories of one width in multiples of 512 words.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+
+from secateur.hw.memory.memory import SLICE_WORDS, block_fields, column_bits
+from secateur.hw.spec import Geometry
+
+#: Section of nextpnr's textual configuration: 2048 numbers of 9 bits, of block RAM number WID.
+_SECTION = re.compile(r"^\.bram_init (\d+)\n((?:[0-9a-f]{3}[ \n])+)", re.MULTILINE)
+_SEED = 1
+#: A block of the weight memory: number of the slice, lowest bit of the word.
+Block = tuple[int, int]
+
+
+def placeholder(geometry: Geometry) -> list[int]:
+    """A word for each place of the weight memory; always the same ones."""
+    random_bits = random.Random(_SEED).getrandbits
+    return [random_bits(geometry.word_bits) for _ in range(geometry.weight_words)]
+
+
+def weight_blocks(geometry: Geometry, words: Sequence[int]) -> dict[Block, list[int]]:
+    """The 2048 numbers of each block of a weight memory that holds ``words`` and then zeros."""
+    blocks = {}
+    for index, first in enumerate(range(0, geometry.weight_words, SLICE_WORDS)):
+        depth = max(2, min(SLICE_WORDS, geometry.weight_words - first))
+        bits = column_bits(depth)
+        for column in range(0, geometry.word_bits, bits):
+            mask = (1 << min(bits, geometry.word_bits - column)) - 1
+            fields = block_fields(words[first : first + depth], bits, column, mask)
+            numbers = [number for field in fields for number in (field & 0x1FF, field >> 9)]
+            blocks[index, column] = numbers
+    return blocks
+
+
+def read_blocks(config: str) -> dict[int, list[int]]:
+    """What each initialised block RAM of a configuration holds, by its number."""
+    return {
+        int(wid): [int(number, 16) for number in numbers.split()]
+        for wid, numbers in _SECTION.findall(config)
+    }
+
+
+def find_blocks(geometry: Geometry, config: str) -> dict[int, Block]:
+    """The numbers of the weight memory's block RAMs, in a design that holds the placeholder.
+
+    Raises
+    ------
+    ValueError : they are not there exactly once each
+    """
+    wanted = {
+        tuple(numbers): block
+        for block, numbers in weight_blocks(geometry, placeholder(geometry)).items()
+    }
+    found = {
+        wid: wanted[tuple(numbers)]
+        for wid, numbers in read_blocks(config).items()
+        if tuple(numbers) in wanted
+    }
+    if sorted(found.values()) != sorted(wanted.values()):
+        raise ValueError(
+            f"config must hold each of the weight memory's {len(wanted)} block RAMs once, "
+            f"not {len(found)} of them"
+        )
+    return found
+
+
+def replace_blocks(
+    config: str, geometry: Geometry, where: dict[int, Block], words: Sequence[int]
+) -> str:
+    """The configuration with ``words`` in the weight memory whose blocks are ``where``.
+
+    Raises
+    ------
+    ValueError : a block RAM of ``where`` is not there
+    """
+    contents = weight_blocks(geometry, words)
+    left = set(where)
+
+    def section(match: re.Match) -> str:
+        wid = int(match.group(1))
+        if wid not in where:
+            return match.group()
+        left.discard(wid)
+        numbers = [f"{number:03x}" for number in contents[where[wid]]]
+        rows = [" ".join(numbers[first : first + 8]) for first in range(0, len(numbers), 8)]
+        return f".bram_init {wid}\n" + "\n".join(rows) + "\n"
+
+    config = _SECTION.sub(section, config)
+    if left:
+        raise ValueError(f"config has no block RAM {sorted(left)[0]}")
+    return config

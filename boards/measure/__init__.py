@@ -1,0 +1,1 @@
+"""What the tools give for every board: clocks, cells, sizes."""

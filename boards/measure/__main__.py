@@ -1,0 +1,5 @@
+"""``python -m secateur.boards.measure``."""
+
+from secateur.boards.measure.measure import main
+
+main()

@@ -1,0 +1,166 @@
+"""P banks and P lanes, skewed by a cycle from one to the next, and the collection of the sums."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Const, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from secateur.hw import spec
+from secateur.hw.core import lane as lane_
+from secateur.hw.core.address import ACCESS, ADDRESS_LATENCY
+from secateur.hw.core.bank import Bank, write_layout
+from secateur.hw.core.fetch import Kind, word_layout
+from secateur.hw.core.lane import Lane
+from secateur.hw.memory.memory import delay
+
+TREE_RADIX = 4
+
+
+def tree_levels(p: int) -> int:
+    """Registered levels of the tree that collects P lanes."""
+    levels = 0
+    while TREE_RADIX**levels < p:
+        levels += 1
+    return levels
+
+
+def sum_latency(p: int) -> int:
+    """Cycles from the last word of a group to the sums of pixel lane 0; lane p is p later."""
+    return ADDRESS_LATENCY + lane_.AT_SHADOW + tree_levels(p)
+
+
+class Array(wiring.Component):
+    """The datapath from word and address to sums, without a stall.
+
+    Parameters
+    ----------
+    geometry : of the engine
+    family : "generic", "ecp5" or "asic"
+    bels : sites of the multipliers, lane after lane, or None
+
+    Members
+    -------
+    valid, word : In, fetched words
+    clear : In, empties the accumulators by the way of the last words; held for RESET_CYCLES
+    address, access : In, of the address generator, ADDRESS_LATENCY cycles after ``word``
+    lanes : In, static; lanes from this one on do not hand over
+    write : In, write bus; window, size, shift, offset : In, see Bank
+    sums : Out, N sums; lane p's ``sum_latency(P) + p`` cycles after the last word of a group
+    """
+
+    def __init__(self, *, geometry: spec.Geometry, family="generic", bels=None):
+        if bels is not None and len(bels) != geometry.multipliers:
+            raise ValueError(f"bels must name {geometry.multipliers} sites, not {len(bels)!r}")
+        self.geometry, self.family, self.bels = geometry, family, bels
+        n = geometry.n
+        super().__init__(
+            {
+                "valid": In(1),
+                "word": In(word_layout(n)),
+                "clear": In(1),
+                "address": In(ceil_log2(geometry.bank_words * n)),
+                "access": In(ACCESS),
+                "lanes": In(16),
+                "write": In(write_layout(n)),
+                "window": In(16),
+                "size": In(16),
+                "shift": In(1),
+                "offset": In(16),
+                "sums": Out(data.ArrayLayout(signed(spec.ACC_BITS), n)),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        n, p = self.geometry.n, self.geometry.p
+        log_n = ceil_log2(n)
+        control = self._control(m, log_n)
+        address, write = self.address[log_n:], self.write
+        offset = self.offset
+        banks, shadows = [], []
+        for index in range(p):
+            m.submodules[f"bank{index}"] = bank = Bank(
+                n=n, depth=self.geometry.bank_words, family=self.family
+            )
+            bels = None if self.bels is None else self.bels[index * n : index * n + n]
+            m.submodules[f"lane{index}"] = lane = Lane(n=n, family=self.family, bels=bels)
+            enable = Signal(name=f"enable{index}")
+            m.d.sync += enable.eq(self._above(index))
+            m.d.comb += [
+                bank.address.eq(address),
+                bank.write.eq(write),
+                bank.window.eq(self.window),
+                bank.size.eq(self.size),
+                bank.shift.eq(self.shift),
+                lane.word.eq(bank.word),
+                lane.control.eq(control),
+                lane.enable.eq(enable),
+            ]
+            address, write, control = bank.address_next, bank.write_next, lane.control_next
+            banks.append(bank)
+            shadows.append(lane.shadow.as_value())
+        for bank in reversed(banks):
+            m.d.comb += bank.offset_in.eq(offset)
+            offset = bank.offset
+        m.d.comb += self.sums.eq(self._collect(m, shadows))
+        return m
+
+    def _above(self, index: int):
+        """Whether ``lanes``, 1 to P, is more than an index: a table, where < would be a carry."""
+        lanes = self.lanes[: self.geometry.p.bit_length()]
+        table = Const(-1 << (index + 1), 1 << len(lanes))
+        return table.bit_select(lanes, 1)
+
+    def _control(self, m: Module, log_n: int):
+        """The control of lane 0, each field in its own time."""
+        word, access = self.word, self.access
+        control = Signal(lane_.control_layout(self.geometry.n))
+        body = self.valid & (word.kind == Kind.BODY)
+        weights = Signal(8 * self.geometry.n, reset_less=True)
+        with m.If(body):
+            m.d.sync += weights.eq(word.lanes)
+        with m.Else():
+            m.d.sync += weights.eq(0)
+        to_weights = ADDRESS_LATENCY + lane_.AT_WEIGHTS
+        weights = delay(m, weights, to_weights - 2, "weights")
+        wshift = delay(m, access.wshift, lane_.AT_WEIGHTS - 1, "wshift")
+        for index in range(self.geometry.n):
+            weight = weights[8 * index :][:8].as_signed()
+            shifted = Signal(signed(12), name=f"weight{index}", reset_less=True)
+            m.d.sync += shifted.eq(Mux(wshift, weight << spec.WSHIFT, weight))
+            m.d.comb += control.weights[index].eq(shifted)
+        last = delay(
+            m,
+            word.group_last | self.clear,
+            ADDRESS_LATENCY + lane_.AT_LAST,
+            "last",
+        )
+        m.d.comb += [
+            control.select.eq(delay(m, self.address[:log_n], lane_.AT_SELECT, "select")),
+            control.broadcast.eq(delay(m, access.broadcast, lane_.AT_CHOICE, "broadcast")),
+            control.signed.eq(delay(m, access.signed, lane_.AT_CHOICE, "signed")),
+            control.compare.eq(delay(m, access.maximum & ~access.first, lane_.AT_FIRST, "compare")),
+            control.latch.eq(delay(m, access.latch, lane_.AT_WEIGHTS, "latch")),
+            control.gated.eq(delay(m, access.gated, lane_.AT_WEIGHTS, "gated")),
+            control.last.eq(last),
+        ]
+        return control
+
+    @staticmethod
+    def _collect(m: Module, values: list):
+        """Registered tree of ORs: at most one of the values is not zero."""
+        level = 0
+        while len(values) > 1:
+            level += 1
+            merged = []
+            for first in range(0, len(values), TREE_RADIX):
+                node = Signal(len(values[0]), name=f"tree{level}_{first}", reset_less=True)
+                total = 0
+                for value in values[first : first + TREE_RADIX]:
+                    total = total | value
+                m.d.sync += node.eq(total)
+                merged.append(node)
+            values = merged
+        return values[0]

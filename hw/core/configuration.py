@@ -1,0 +1,118 @@
+"""The register file that configuration words write, and what is known of its contents."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Const, Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from secateur.hw import spec
+from secateur.hw.core.address import REGISTERS
+from secateur.hw.core.fetch import Kind, word_layout, writes_register
+from secateur.hw.spec import Reg
+
+
+class Configuration(wiring.Component):
+    """The 16-bit registers of ``spec.Reg``, written two cycles after a configuration word issues,
+    compact ones the cycle after.
+
+    Tests of whole registers stand in flip-flops, one cycle after the registers they are of: sixteen
+    bits are too many for a path that does something else as well.
+
+    Parameters
+    ----------
+    geometry : of the engine
+    compact : without registers between word and file
+
+    Members
+    -------
+    valid, word : In, the word that issued in the cycle before
+    loading : In, the registers are those of a LOAD, which uses few of them
+    wiped : In, the banks are wiped; until then the output window is as large as the banks
+    next_entry : In, strobe: register TABLE moves on by 1
+    registers : Out
+    clear_some, clear_one : Out, the window is to be cleared; it has one word
+    input_one : Out, a LOAD takes one word
+    bad : Out, a count is 0, LANES exceeds P, or the lanes do not have a source's mode
+    """
+
+    def __init__(self, *, geometry: spec.Geometry, compact: bool = False):
+        self.geometry, self.compact = geometry, compact
+        first = [0] * spec.REGISTERS
+        first[Reg.OUT_S] = geometry.bank_words
+        super().__init__(
+            {
+                "valid": In(1),
+                "word": In(word_layout(geometry.n)),
+                "loading": In(1),
+                "wiped": In(1),
+                "next_entry": In(1),
+                "registers": Out(REGISTERS, init=first),
+                "clear_some": Out(1),
+                "clear_one": Out(1),
+                "input_one": Out(1),
+                "bad": Out(1),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        registers = self.registers
+        was_wiped = Signal()
+        m.d.sync += was_wiped.eq(self.wiped)
+        with m.If(self.wiped & ~was_wiped):
+            m.d.sync += registers[Reg.OUT_S].eq(0)
+        with m.If(self.next_entry):
+            m.d.sync += registers[Reg.TABLE].eq(registers[Reg.TABLE] + 1)
+        is_zero = self._write(m)
+        zero = is_zero[Reg.GX]
+        for register in (Reg.GY, Reg.GZ, Reg.LANES):
+            zero = zero | (is_zero[register] & ~self.loading)
+        size, flags = registers[Reg.OUT_S], registers[Reg.FLAGS]
+        m.d.sync += [
+            self.clear_some.eq((size != 0) & flags[spec.FLAG_CLEAR]),
+            self.clear_one.eq(size == 1),
+            self.input_one.eq(registers[Reg.GX] == 1),
+            self.bad.eq(zero | ((self._too_many_lanes() | self._no_mode()) & ~self.loading)),
+        ]
+        return m
+
+    def _write(self, m: Module) -> dict:
+        """Returns, of the registers that may not be 0, whether they are."""
+        n = self.geometry.n
+        lanes = Signal(8 * n, reset_less=True)
+        zeros = Signal(n // 2, reset_less=True)
+        domain = m.d.comb if self.compact else m.d.sync
+        domain += lanes.eq(self.word.lanes)
+        domain += [
+            zeros[lane].eq(self.word.lanes.as_value().word_select(lane, 16) == 0)
+            for lane in range(n // 2)
+        ]
+        is_zero = {
+            register: Signal(init=1, name=f"zero_{register.name}")
+            for register in (Reg.GX, Reg.GY, Reg.GZ, Reg.LANES)
+        }
+        config = self.valid & (self.word.kind == Kind.CONFIG)
+        for register in Reg:
+            enable = Signal(name=f"write_{register.name}")
+            domain += enable.eq(config & writes_register(self.word.common, register, n))
+            with m.If(enable):
+                lane = register % (n // 2)
+                m.d.sync += self.registers[register].eq(lanes.word_select(lane, 16))
+                if register in is_zero:
+                    m.d.sync += is_zero[register].eq(zeros[lane])
+        return is_zero
+
+    def _no_mode(self):
+        """Whether a source has a mode that the lanes have not: MAXIMUM or GATE."""
+        if self.geometry.extended:
+            return 0
+        modes = (spec.FLAG_A_MODE, spec.FLAG_B_MODE)
+        return Cat(self.registers[Reg.FLAGS][mode + 1] for mode in modes).any()
+
+    def _too_many_lanes(self):
+        """LANES against P, by a table: a comparison of 16 bits is a carry as long."""
+        lanes, p = self.registers[Reg.LANES], self.geometry.p
+        low = lanes[: p.bit_length()]
+        table = Const(-1 << (p + 1), 1 << len(low))
+        return lanes[len(low) :].any() | table.bit_select(low, 1)

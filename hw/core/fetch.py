@@ -1,0 +1,277 @@
+"""The fetcher: walks the weight memory and parses the program into tagged words."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from secateur.hw import spec
+from secateur.hw.memory.fifo import CreditFifo
+from secateur.hw.memory.memory import delay
+
+FIFO_DEPTH = 16
+
+
+class Kind(enum.Enum, shape=2):
+    """What a stream word is."""
+
+    CONFIG = 0
+    HEAD_A = 1
+    HEAD_B = 2
+    BODY = 3
+
+
+#: Tags that end something.
+END_TAGS = ("pass_last", "group_last", "line_last", "row_last", "layer_last")
+
+
+def word_layout(n: int) -> data.StructLayout:
+    """A fetched word. The tags from ``pass_last`` on are those of body words, 0 in others.
+
+    ``lanes`` of a configuration word are rotated so that register k stands at k mod N/2.
+    """
+    return data.StructLayout(
+        {
+            "lanes": data.ArrayLayout(8, n),
+            "common": 8,
+            "kind": Kind,
+            "first": 1,  # BODY: of a pass; HEAD_B: the row is shorter than MIN_ROW_WORDS
+            "pass_last": 1,
+            "group_last": 1,
+            "line_last": 1,  # last group along x, last pass, last word
+            "row_last": 1,
+            "layer_last": 1,
+        }
+    )
+
+
+def writes_register(common, register: int, n: int):
+    """Whether the configuration word with this common byte writes the register."""
+    index = common[:6]
+    return index.matches(*range(max(0, register - n // 2 + 1), register + 1))
+
+
+class _AddressSide:
+    """What the data side tells the address side, and what it sees of it."""
+
+    def __init__(self, width: int, first: int):
+        tags = data.StructLayout({"valid": 1, "pas": 1, "group": 1, "line": 1, "row": 1})
+        self.go = Signal()  # a word is read in this cycle
+        self.address = Signal(width, init=first)
+        self.tags = Signal(tags)  # of the word that is read
+        self.match = Signal()  # it is the last of a pass
+        self.loop_start = Signal(width, init=first)
+        self.armed = Signal()  # the row's ends are known
+        self.body_start = Signal(width)
+        self.body_before_end = Signal(width)
+        # Passes to do, and whether it is one, by level.
+        self.left = {name: Signal(16, name=f"left_{name}") for name in ("x", "y", "z")}
+        self.final = {name: Signal(name=f"final_{name}") for name in self.left}
+
+
+class Fetcher(wiring.Component):
+    """Walks words ``header_words .. last`` round and round, later rounds from the LOOP mark on;
+    loops over the bodies of rows.
+
+    The address side runs ahead of the data side by the memory's latency. It learns the length of
+    a row and its number of passes from the data side before the first pass over the row is over,
+    as long as a row has MIN_ROW_WORDS words; no cycle is lost in turning back. Words on the way
+    are covered by credits, so that a stalled output loses none and resumes at one word a cycle.
+
+    Parameters
+    ----------
+    geometry : of the engine
+    latency : of the weight memory, in cycles
+    compact : few registers, and the queue in block RAM; words come a cycle earlier
+
+    Members
+    -------
+    enable : In, static; the walk begins
+    last : In, static; address of the program's last word
+    mem_addr : Out; ``mem_data`` : In, ``latency`` cycles later; mem_read : Out, it is wanted
+    output : Out, stream of ``word_layout(n)``
+    """
+
+    def __init__(self, *, geometry: spec.Geometry, latency: int, compact: bool = False):
+        if latency + 3 > spec.MIN_ROW_WORDS:
+            raise ValueError(
+                f"latency must be at most {spec.MIN_ROW_WORDS - 3} cycles, not {latency!r}"
+            )
+        self.geometry, self.latency, self.compact = geometry, latency, compact
+        self.layout = word_layout(geometry.n)
+        address = ceil_log2(geometry.weight_words)
+        super().__init__(
+            {
+                "enable": In(1),
+                "last": In(address),
+                "mem_addr": Out(address),
+                "mem_data": In(geometry.word_bits),
+                "mem_read": Out(1),
+                "output": Out(stream.Signature(self.layout)),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        n, header_words = self.geometry.n, self.geometry.header_words
+        width = len(self.mem_addr)
+        side = _AddressSide(width, header_words)
+        credits = Signal(range(-1, FIFO_DEPTH), init=FIFO_DEPTH - 1)  # less 1: its sign is the test
+        self._walk(m, side)
+
+        # Data side, first step: what is this word?
+        seen = delay(m, side.tags, self.latency, "tags", reset_less=False)
+        seen = data.View(side.tags.shape(), seen)
+        where = delay(m, side.address, self.latency, "where")
+        count_low = Signal(8)
+        raw, arm = self._parse(m, seen, where, side.loop_start, count_low)
+        common = self.mem_data[8 * n :]
+        count = Signal(spec.ROW_COUNT_BITS)
+        where_b = Signal(width)
+        m.d.sync += [where_b.eq(where), count.eq(Cat(count_low, common[:7]))]
+
+        # Second step: the row is known, the address side takes over. Third: rotated words.
+        with m.If(arm):
+            m.d.sync += [
+                side.armed.eq(1),
+                side.body_start.eq(where_b + 1),
+                side.body_before_end.eq(where_b + count - 1),
+            ]
+        held_valid, held, turned_valid, turned = self._rotate(m, raw, seen.valid)
+        copies = self._copies(m, held_valid, held, turned)
+        pass_ends = Signal()
+        m.d.sync += pass_ends.eq(side.go & side.match)
+        self._passes(m, pass_ends, arm, side.left, side.final, copies)
+
+        m.submodules.fifo = fifo = CreditFifo(
+            shape=self.layout, depth=FIFO_DEPTH, block=self.compact
+        )
+        m.d.comb += [fifo.write_en.eq(turned_valid), fifo.write_data.eq(turned)]
+        wiring.connect(m, fifo.output, wiring.flipped(self.output))
+        pop = Signal()
+        m.d.sync += pop.eq(self.output.valid & self.output.ready)
+        m.d.comb += side.go.eq(self.enable & ~credits[-1])
+        m.d.sync += credits.eq(credits + pop - side.go)
+        return m
+
+    def _walk(self, m: Module, side: _AddressSide) -> None:
+        """The address side, one word in each cycle of ``go``."""
+        address, tags, left, final = side.address, side.tags, side.left, side.final
+        before_last = Signal(len(address))
+        single = Signal()
+        at_last = Signal()
+        final_row = Signal()  # all three: a flip-flop of its own, beside the address
+        loop = side.match & ~final_row
+        m.d.comb += [
+            self.mem_addr.eq(address),
+            self.mem_read.eq(side.go),
+            tags.valid.eq(side.go),
+            tags.pas.eq(side.match),
+            tags.group.eq(side.match & final["z"]),
+            tags.line.eq(side.match & final["z"] & final["x"]),
+            tags.row.eq(side.match & final_row),
+        ]
+        m.d.sync += [final[name].eq(left[name] == 1) for name in left]
+        m.d.sync += final_row.eq((left["x"] == 1) & (left["y"] == 1) & (left["z"] == 1))
+        m.d.sync += [before_last.eq(self.last - 1), single.eq(self.last == side.loop_start)]
+        following = Mux(at_last, side.loop_start, (address + 1)[: len(address)])
+        with m.If(side.go):
+            m.d.sync += [
+                address.eq(Mux(loop, side.body_start, following)),
+                at_last.eq(~loop & Mux(at_last, single, address == before_last)),
+                side.match.eq(side.armed & ~side.match & (address == side.body_before_end)),
+            ]
+            with m.If(tags.row):
+                m.d.sync += side.armed.eq(0)
+        with m.Elif(~self.enable):
+            m.d.sync += at_last.eq(single)
+
+    def _parse(self, m: Module, seen, where, loop_start, count_low):
+        """What the word from the memory is; returns it with its tags, and a strobe one cycle after
+        a row's second header word."""
+        common = self.mem_data[8 * self.geometry.n :]
+        raw = Signal(self.layout)
+        expect = Signal(Kind)
+        first = Signal()
+        row_final = Signal()
+        arm = Signal()
+        short = Cat(count_low, common[:7]) < spec.MIN_ROW_WORDS
+        m.d.comb += [
+            raw.lanes.eq(self.mem_data),
+            raw.common.eq(common),
+            raw.kind.eq(expect),
+            raw.first.eq(Mux(expect == Kind.HEAD_B, short, first)),
+            raw.pass_last.eq(seen.pas),
+            raw.group_last.eq(seen.group),
+            raw.line_last.eq(seen.line),
+            raw.row_last.eq(seen.row),
+            raw.layer_last.eq(seen.row & row_final),
+        ]
+        m.d.sync += arm.eq(0)
+        with m.If(seen.valid):
+            with m.Switch(expect):
+                with m.Case(Kind.CONFIG):
+                    with m.If((common & spec.COMMON_REGISTER) == spec.INDEX_LOOP):
+                        m.d.sync += loop_start.eq(where + 1)
+                    with m.If((common & spec.COMMON_START).any()):
+                        m.d.sync += expect.eq(Kind.HEAD_A)
+                with m.Case(Kind.HEAD_A):
+                    m.d.sync += [count_low.eq(common), expect.eq(Kind.HEAD_B)]
+                with m.Case(Kind.HEAD_B):
+                    m.d.sync += [arm.eq(1), first.eq(1), expect.eq(Kind.BODY)]
+                    m.d.sync += row_final.eq((common & spec.ROW_LAST).any())
+                with m.Case(Kind.BODY):
+                    m.d.sync += first.eq(seen.pas)
+                    with m.If(seen.row):
+                        m.d.sync += expect.eq(Mux(row_final, Kind.CONFIG, Kind.HEAD_A))
+        return raw, arm
+
+    def _rotate(self, m: Module, raw, valid):
+        """Two registers; between them, a configuration word is rotated. Returns both.
+
+        The first is none in a compact fetcher.
+        """
+        lanes16 = self.geometry.n // 2
+        select = Signal(range(max(lanes16, 2)))
+        held = Signal(self.layout, reset_less=True)
+        turned = Signal(self.layout, reset_less=True)
+        held_valid = Signal()
+        turned_valid = Signal()
+        domain = m.d.comb if self.compact else m.d.sync
+        domain += [held.eq(raw), held_valid.eq(valid)]
+        m.d.sync += [turned.eq(held), turned_valid.eq(held_valid)]
+        domain += select.eq(Mux(raw.kind == Kind.CONFIG, raw.common, 0))
+        if lanes16 > 1:
+            lanes = held.lanes.as_value()
+            with m.Switch(select):
+                for shift in range(1, lanes16):
+                    with m.Case(shift):
+                        m.d.sync += turned.lanes.eq(lanes.rotate_left(16 * shift))
+        return held_valid, held, turned_valid, turned
+
+    def _copies(self, m: Module, valid, held, word) -> dict:
+        """The fetcher's own GX, GY and GZ: it is ahead of the issue stage."""
+        n = self.geometry.n
+        config = valid & (held.kind == Kind.CONFIG)
+        copies = {}
+        for name, register in (("x", spec.Reg.GX), ("y", spec.Reg.GY), ("z", spec.Reg.GZ)):
+            copies[name] = Signal(16, name=f"copy_{name}")
+            lane = 16 * (register % (n // 2))
+            enable = Signal(name=f"copy_{name}_enable")
+            m.d.sync += enable.eq(config & writes_register(held.common, register, n))
+            with m.If(enable):
+                m.d.sync += copies[name].eq(word.lanes.as_value()[lane : lane + 16])
+        return copies
+
+    @staticmethod
+    def _passes(m: Module, end, load, left: dict, final: dict, copies: dict) -> None:
+        """Nested down counters, one event a pass: z inside x inside y."""
+        carry = end
+        for name in ("z", "x", "y"):
+            with m.If(load):
+                m.d.sync += left[name].eq(copies[name])
+            with m.Elif(carry):
+                m.d.sync += left[name].eq(Mux(final[name], copies[name], left[name] - 1))
+            carry = carry & final[name]

@@ -1,0 +1,1 @@
+"""The engine as a peripheral: registers, buses, streams."""

@@ -1,0 +1,257 @@
+"""The registers of ``registers.py`` in hardware."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from secateur.hw import spec
+from secateur.hw.engine import CONTROL, SETTLE_CYCLES, STATUS
+from secateur.hw.soc import registers
+from secateur.hw.soc.axi_lite import REQUEST, RESPONSE
+from secateur.hw.soc.registers import field
+from secateur.hw.spec import MAGIC, Status
+
+
+class Phase(enum.Enum):
+    """States of the register file."""
+
+    IDLE = 0
+    EXECUTE = 1
+    SETTLE = 2
+    RESPOND = 3
+
+
+class RegisterFile(wiring.Component):
+    """Answers requests, one at a time, and passes on what is written.
+
+    Parameters
+    ----------
+    geometry : of the engine
+    rom : the image is in ROM
+
+    Members
+    -------
+    request : In, stream of REQUEST; response : Out, stream of RESPONSE, one for each request
+    status : In, control : Out, image : Out, of the engine
+    word : Out, stream of input words (N bytes) that were written to INPUT
+    beat : In, stream of results (N bytes) for RESULT; stalled : In, one waits on the stream
+    by_register : Out, MODE.REGISTERS; result_beats : Out; new_beats : Out, it is being written
+    quiet : Out, the engine obeys a command: what it gives is old
+    irq : Out, level
+    """
+
+    def __init__(self, *, geometry: spec.Geometry, rom: bool = False):
+        self.geometry, self.rom = geometry, rom
+        n = geometry.n
+        super().__init__(
+            {
+                "request": In(stream.Signature(REQUEST)),
+                "response": Out(stream.Signature(RESPONSE)),
+                "status": In(STATUS),
+                "control": Out(CONTROL),
+                "image": Out(stream.Signature(8)),
+                "word": Out(stream.Signature(8 * n)),
+                "beat": In(stream.Signature(8 * n)),
+                "stalled": In(1),
+                "by_register": Out(1),
+                "result_beats": Out(field("RESULT_BEATS", "COUNT").width),
+                "new_beats": Out(1),
+                "quiet": Out(1),
+                "irq": Out(1),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        phase = Signal(Phase)
+        request = Signal(REQUEST, reset_less=True)
+        response = Signal(RESPONSE, reset_less=True)
+        settle = Signal(range(SETTLE_CYCLES + 1))
+        settling = Signal()  # settle != 0, from a flip-flop
+        m.d.comb += [
+            self.request.ready.eq(phase == Phase.IDLE),
+            self.response.valid.eq(phase == Phase.RESPOND),
+            self.response.payload.eq(response),
+            self.quiet.eq(settling),
+        ]
+        with m.If(settling):
+            m.d.sync += [settle.eq(settle - 1), settling.eq(settle != 1)]
+
+        execute = {name: Signal(name=f"at_{name.lower()}") for name in registers.BY_NAME}
+        values = self._values()
+        image_busy = self._image(m, execute["IMAGE"], request)
+        values["RESULT"], result_valid = self._result(m, execute["RESULT"])
+        input_ready = self._input(m, execute["INPUT"], request)
+        for name in ("MODE", "RESULT_BEATS", "IRQ_ENABLE"):
+            values[name] = self._settings(m, name, execute[name], request)
+        values["IRQ_PENDING"] = self._events(m, execute["IRQ_PENDING"], request)
+        values["STATUS"] = self._packed(m, "STATUS", {
+            "STATE": self.status.state,
+            "ERROR": self.status.error,
+            "INPUT_READY": input_ready,
+            "RESULT_VALID": result_valid,
+            "STREAM_VALID": self.stalled,
+            "UPSET": self.status.upset,
+        })  # fmt: skip
+        m.d.comb += [
+            self.by_register.eq(values["MODE"]),
+            self.result_beats.eq(values["RESULT_BEATS"]),
+            self.new_beats.eq(execute["RESULT_BEATS"] & request.write),
+            self.irq.eq((values["IRQ_ENABLE"] & values["IRQ_PENDING"]).any()),
+        ]
+        command = Signal(2)
+        m.d.comb += [
+            command.eq(request.data & Mux(execute["CONTROL"] & request.strobe[0], 3, 0)),
+            self.control.reset.eq(command[field("CONTROL", "RESET").low]),
+            self.control.restart.eq(command[field("CONTROL", "RESTART").low]),
+        ]
+        full = request.strobe[: self.geometry.n].all()
+        possible = {"RESULT": result_valid, "INPUT": input_ready & full}
+        # Which register is meant, and may be read or written, is known before it is done.
+        chosen = Signal(len(execute))
+        done = Cat(chosen[i] & possible.get(name, 1) for i, name in enumerate(execute))
+
+        # A sum of products, not a choice by address: that is the shorter way. What is given for a
+        # write, or with an error, means nothing.
+        value = Const(0, 32)
+        for i, name in enumerate(execute):
+            if name in values:
+                value = value | Mux(chosen[i], values[name], 0)
+        with m.Switch(phase):
+            with m.Case(Phase.IDLE):
+                m.d.sync += request.eq(self.request.payload)
+                m.d.sync += chosen.eq(self._choose(self.request.payload))
+                with m.If(self.request.valid):
+                    m.d.sync += phase.eq(Phase.EXECUTE)
+            with m.Case(Phase.EXECUTE):
+                m.d.sync += [phase.eq(Phase.RESPOND), response.error.eq(~done.any())]
+                m.d.comb += [execute[name].eq(done[i]) for i, name in enumerate(execute)]
+                m.d.sync += response.data.eq(value)
+                with m.If(command.any()):
+                    m.d.sync += [phase.eq(Phase.SETTLE), settle.eq(SETTLE_CYCLES), settling.eq(1)]
+                with m.If(execute["IMAGE"] & image_busy):
+                    m.d.sync += phase.eq(Phase.EXECUTE)
+            with m.Case(Phase.SETTLE):
+                with m.If(~self.quiet):
+                    m.d.sync += phase.eq(Phase.RESPOND)
+            with m.Case(Phase.RESPOND):
+                with m.If(self.response.ready):
+                    m.d.sync += phase.eq(Phase.IDLE)
+        return m
+
+    @staticmethod
+    def _choose(request):
+        """A bit for each register: the request is for it, and one that it allows."""
+        allowed = {"r": ~request.write, "w": request.write, "rw": 1}
+        return Cat(
+            (request.address == register.offset >> 2) & allowed[register.access]
+            for register in registers.BY_NAME.values()
+        )
+
+    def _values(self) -> dict:
+        geometry = self.geometry
+        parts = {"N": geometry.n, "P": geometry.p, "TABLES": geometry.tables, "ROM": self.rom}
+        versions = {"IMAGE": spec.VERSION, "MAP": registers.MAP_VERSION}
+        constant = {"GEOMETRY": parts, "VERSION": versions}
+        values = {
+            name: sum(int(value) << field(name, part).low for part, value in fields.items())
+            for name, fields in constant.items()
+        }
+        return values | {
+            "ID": int.from_bytes(MAGIC, "little"),
+            "WEIGHT_WORDS": geometry.weight_words,
+            "BANK_WORDS": geometry.bank_words,
+            "CYCLES": self.status.cycles,
+            "INFERENCES": self.status.inferences,
+            "SCRUBS": self.status.scrubs,
+        }
+
+    @staticmethod
+    def _packed(m: Module, name: str, parts: dict):
+        value = Signal(32, name=name.lower())
+        for part, signal in parts.items():
+            bits = field(name, part)
+            m.d.comb += value[bits.low :][: bits.width].eq(signal)
+        return value
+
+    @staticmethod
+    def _settings(m: Module, name: str, execute, request):
+        """A register that keeps what is written to it, byte by byte."""
+        value = Signal(registers.BY_NAME[name].width, name=name.lower())
+        for index in range(0, len(value), 8):
+            with m.If(execute & request.write & request.strobe[index // 8]):
+                m.d.sync += value[index : index + 8].eq(request.data[index : index + 8])
+        return value
+
+    def _events(self, m: Module, execute, request):
+        """Sticky events; an event that comes while it is cleared is kept.
+
+        An error is told once, after the engine has obeyed a command: what it was told of before, or
+        goes away meanwhile, is not new.
+        """
+        ended = Signal(16)
+        told = Signal()
+        upset = Signal()
+        now_stopped = self.status.state == Status.ERROR
+        happened = Cat(
+            (self.status.inferences != ended) & ~self.quiet,
+            now_stopped & ~told & ~self.quiet,
+            self.status.upset & ~upset,
+        )
+        m.d.sync += [
+            ended.eq(self.status.inferences),
+            told.eq(now_stopped & (told | ~self.quiet)),
+            upset.eq(self.status.upset),
+        ]
+        pending = Signal(len(happened))
+        cleared = Mux(execute & request.write & request.strobe[0], request.data[: len(happened)], 0)
+        m.d.sync += pending.eq(pending & ~cleared | happened)
+        return pending
+
+    def _image(self, m: Module, execute, request):
+        """Bytes on their way to the loader; what it does not want, all if in ROM, is dropped."""
+        if self.rom:
+            return Const(0)
+        data = Signal(32, reset_less=True)
+        mask = Signal(4)
+        loading = (self.status.state == Status.LOADING) & ~self.quiet
+        m.d.comb += [self.image.payload.eq(data[:8]), self.image.valid.eq(mask[0] & loading)]
+        busy = mask != 0
+        with m.If(~loading):
+            m.d.sync += mask.eq(0)
+        with m.Elif(busy):
+            with m.If(~mask[0] | self.image.ready):
+                m.d.sync += [mask.eq(mask >> 1), data.eq(data >> 8)]
+        with m.Elif(execute):
+            m.d.sync += [mask.eq(request.strobe), data.eq(request.data)]
+        return busy
+
+    def _input(self, m: Module, execute, request):
+        """A word from its parts; gives whether the next part may be written."""
+        parts = max(1, self.geometry.n // 4)
+        full = Signal()
+        part = Signal(range(max(2, parts)))
+        word = Signal(8 * self.geometry.n, reset_less=True)
+        m.d.comb += [self.word.valid.eq(full & ~self.quiet), self.word.payload.eq(word)]
+        with m.If(execute):
+            m.d.sync += word.eq(Cat(word, request.data[: min(32, len(word))])[-len(word) :])
+            m.d.sync += [part.eq(part + 1), full.eq(part == parts - 1)]
+            with m.If(part == parts - 1):
+                m.d.sync += part.eq(0)
+        with m.If(self.quiet | self.word.valid & self.word.ready):
+            m.d.sync += [full.eq(0), part.eq(0)]
+        return self.by_register & ~full
+
+    def _result(self, m: Module, execute):
+        """The part of a result that is read next, and whether it is there."""
+        parts = max(1, self.geometry.n // 4)
+        part = Signal(range(max(2, parts)))
+        last = part == parts - 1
+        m.d.comb += self.beat.ready.eq(execute & last)
+        with m.If(execute):
+            m.d.sync += part.eq(Mux(last, 0, part + 1))
+        with m.If(self.quiet):
+            m.d.sync += part.eq(0)
+        return self.beat.payload.word_select(part, min(32, 8 * self.geometry.n)), self.beat.valid
