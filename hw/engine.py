@@ -58,7 +58,7 @@ class Engine(wiring.Component):
     geometry : sizes
     init : image without metadata, as a list of stream words: the weight memory is a ROM;
         None: it is a RAM that takes an image from ``image``
-    family : one of memory.FAMILIES; "ice40" is iCE40 UltraPlus, always compact and without a ROM
+    family : one of spec.FAMILIES; "ice40" is iCE40 UltraPlus, always compact and without a ROM
     bels : sites of the multipliers, lane after lane, or None
     compact : few cells instead of a high clock, see ``serial_array``; as many cycles.
         None: for ice40

@@ -26,6 +26,10 @@ BIAS_BITS = 13  # signed, in units of 2**-BIAS_FRACTION of an output code
 BIAS_FRACTION = 3
 SHIFT_DELTA_BITS = 3  # per lane, added to the layer's SHIFT_BASE
 SHIFT_BASE_BITS = 5
+SHIFT_LIMIT = (1 << SHIFT_BASE_BITS) - 1  # largest SHIFT_BASE
+SHIFT_SPAN = (1 << SHIFT_DELTA_BITS) - 1  # largest difference of two lanes' shifts
+BIAS_LIMIT = 1 << (BIAS_BITS - 1)  # biases are -BIAS_LIMIT..BIAS_LIMIT - 1
+UNIT_LIMIT = 6  # largest power of two in a signed weight byte
 WSHIFT = 4  # a source with its WSHIFT flag multiplies by weight << WSHIFT
 
 #: Words of the largest map: their numbers have 16 bits. A layer writes none of them twice.
@@ -161,6 +165,12 @@ class Error(enum.IntEnum):
 
 # --- geometry -------------------------------------------------------------------------------
 
+ALLOWED_N = (2, 4, 8, 16)
+MAX_P = 16
+#: Primitives of the Verilog: none, those of ECP5, none and RAMs as modules of their own, or those
+#: of iCE40 UltraPlus.
+FAMILIES = ("generic", "ecp5", "asic", "ice40")
+
 
 def _power_of_two(value: int) -> bool:
     return value > 0 and value & (value - 1) == 0
@@ -192,10 +202,10 @@ class Geometry:
     extended: bool = True
 
     def __post_init__(self) -> None:
-        if self.n not in (2, 4, 8, 16):
+        if self.n not in ALLOWED_N:
             raise ValueError(f"n must be 2, 4, 8 or 16, not {self.n!r}")
-        if not 1 <= self.p <= 16:
-            raise ValueError(f"p must be 1 to 16, not {self.p!r}")
+        if not 1 <= self.p <= MAX_P:
+            raise ValueError(f"p must be 1 to {MAX_P}, not {self.p!r}")
         if not 64 <= self.weight_words <= 1 << 20:
             raise ValueError(f"weight_words must be 64 to {1 << 20}, not {self.weight_words!r}")
         if not (_power_of_two(self.bank_words) and self.bank_words >= 16):

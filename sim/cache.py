@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from secateur.lock import release, take
+from secateur.disk.lock import release, take
 
 LOCK = "lock"
 PREFIX = "build-"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur
-from secateur.export import quiet
+from secateur.capture.export import quiet
 
 #: Members by path below the archive's own folder.
 Members = dict[str, bytes]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatch
 from pathlib import Path
 
-from secateur.cli_parts import IN_FOLDER
+from secateur.cli.common import IN_FOLDER
 
 
 def listed(command: str, folder: Path) -> bool:

@@ -12,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from torchao.quantization.pt2e import utils
 
-from secateur.cli import main
+from secateur.cli.main import main
 from secateur.sim import verilator
 from tests import alone
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from secateur import api, delta, demo_model
+from secateur import api
+from secateur.examples import demo_model
+from secateur.image import delta
 from secateur.pruning import prune
-from secateur.quantise import quantize
+from secateur.quantisation.prepare import quantize
 
 SEED = 0
 CALIBRATION = 512

@@ -8,8 +8,8 @@ import logging
 import torch
 
 from secateur.hw.spec import Geometry
-from secateur.inspect import summary
 from secateur.pruning import prune
+from secateur.report.summary import summary
 from secateur.target import Target
 from tests.networks import MLPERF_TINY, mlperf_tiny, resnet8
 from tests.pipeline import Built, build, compile_for

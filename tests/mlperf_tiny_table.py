@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from secateur import api
 from secateur.errors import SecateurError
 from secateur.hw.spec import Geometry
-from secateur.inspect import summary
-from secateur.lower import lower
+from secateur.lowering.lower import lower
 from secateur.models import DSCNN, Autoencoder, MobileNetV1, ResNet8
 from secateur.models.data import cifar10, folder, keywords, read
 from secateur.models.mlperf_tiny import load_weights
 from secateur.pruning import prune
-from secateur.quantise import quantize
+from secateur.quantisation.prepare import quantize
+from secateur.report.summary import summary
 from secateur.target import ECP5, PRESETS, Target
 from tests.figures import ROOMY
 from tests.networks import skipped

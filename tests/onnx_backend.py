@@ -18,9 +18,9 @@ from onnx import numpy_helper
 from onnx.backend.test.case.test_case import TestCase
 from onnx.backend.test.loader import load_model_tests
 
+from secateur.capture.onnx.convert import convert_onnx
+from secateur.capture.onnx.layers import LAYERS
 from secateur.errors import SecateurError
-from secateur.onnx_import import convert_onnx
-from secateur.onnx_layers import LAYERS
 
 PASSED = "passed"
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from secateur import host
-from secateur.compiler import compile_network
-from secateur.decode import decode
+from secateur.compiler.compiler import compile_network
 from secateur.hw.spec import Geometry
-from secateur.image import Image
+from secateur.image import host
+from secateur.image.decode import decode
+from secateur.image.image import Image
 from secateur.ir import Network
-from secateur.lower import lower
-from secateur.quantise import Graph, quantize
-from secateur.reference import reference
+from secateur.lowering.lower import lower
+from secateur.lowering.reference import reference
+from secateur.quantisation.prepare import Graph, quantize
 from secateur.sim import golden
 from secateur.target import Target
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from secateur.recurrent import Steps
+from secateur.capture.recurrent import Steps
 
 WIDTHS = (4, 8, 11)
 FUNCTIONS = {"none": nn.Identity, "relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}

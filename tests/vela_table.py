@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from secateur.compare import DEFAULT, MEMORY_MODE, SYSTEM_CONFIG, estimate, vela_version
+from secateur.report.compare import DEFAULT, MEMORY_MODE, SYSTEM_CONFIG, estimate, vela_version
 from tests.figures import ROOMY
 from tests.networks import MLPERF_TINY, mlperf_tiny
 from tests.pipeline import build, compile_for

@@ -13,11 +13,11 @@ from amaranth.utils import ceil_log2
 
 from secateur.hw import spec
 from secateur.hw.compact.mac import MAC_LATENCY, Mac
-from secateur.hw.core.address import ACCESS, REGISTERS
-from secateur.hw.core.bank import Bank, write_layout
-from secateur.hw.core.fetch import Kind, word_layout
+from secateur.hw.core.bank import Bank
 from secateur.hw.core.multiply import OPERAND_BITS, WEIGHT_BITS
-from secateur.hw.memory.memory import check_family, delay
+from secateur.hw.interfaces import ACCESS, REGISTERS, Kind, word_layout, write_layout
+from secateur.hw.memory.memory import check_family
+from secateur.hw.pipeline import delay
 from secateur.hw.spec import Reg
 
 #: Cycles from a word to its address: decode and base, adder.

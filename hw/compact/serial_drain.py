@@ -9,11 +9,12 @@ from amaranth.lib.wiring import In
 from secateur.hw import spec
 from secateur.hw.compact.serial_array import SUM_LATENCY, check_compact
 from secateur.hw.core.drain import ROWS_IN_FLIGHT, drain_ports
-from secateur.hw.core.fetch import Kind
 from secateur.hw.core.requantise import COMPACT_LATENCY, Requantiser
 from secateur.hw.core.walk import WALK_LATENCY, Walk
+from secateur.hw.interfaces import Kind
 from secateur.hw.memory.fifo import CreditFifo
-from secateur.hw.memory.memory import Ram, check_family, delay
+from secateur.hw.memory.memory import Ram, check_family
+from secateur.hw.pipeline import delay
 from secateur.hw.spec import Reg
 
 #: Cycles from a sum to its code, behind the table.
@@ -28,7 +29,7 @@ class SerialDrain(wiring.Component):
     Parameters
     ----------
     geometry : of the engine, see ``check_compact``
-    family : one of memory.FAMILIES
+    family : one of spec.FAMILIES
 
     Members
     -------

@@ -8,27 +8,13 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from secateur.hw import spec
-from secateur.hw.core.fetch import Kind, word_layout
-from secateur.hw.memory.memory import delay
+from secateur.hw.interfaces import ACCESS, REGISTERS, Kind, word_layout
+from secateur.hw.pipeline import delay
 from secateur.hw.spec import Reg
 
 #: Cycles from ``word`` to ``address`` and ``access``: decode, base, adder, output register.
 ADDRESS_LATENCY = 4
-#: How a word's operand is read; ``first`` is of a pass. Held, ``gated`` excepted, while no body
-#: word comes.
-ACCESS = data.StructLayout(
-    {
-        "broadcast": 1,
-        "maximum": 1,
-        "signed": 1,
-        "wshift": 1,
-        "first": 1,
-        "latch": 1,  # the operand becomes the gate
-        "gated": 1,  # the gate is the weight; not held
-    }
-)
 _ENDS = data.StructLayout({"pass_last": 1, "group_last": 1, "line_last": 1, "row_last": 1})
-REGISTERS = data.ArrayLayout(16, spec.REGISTERS)
 
 
 class AddressGenerator(wiring.Component):

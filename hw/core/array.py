@@ -9,11 +9,11 @@ from amaranth.utils import ceil_log2
 
 from secateur.hw import spec
 from secateur.hw.core import lane as lane_
-from secateur.hw.core.address import ACCESS, ADDRESS_LATENCY
-from secateur.hw.core.bank import Bank, write_layout
-from secateur.hw.core.fetch import Kind, word_layout
+from secateur.hw.core.address import ADDRESS_LATENCY
+from secateur.hw.core.bank import Bank
 from secateur.hw.core.lane import Lane
-from secateur.hw.memory.memory import delay
+from secateur.hw.interfaces import ACCESS, Kind, word_layout, write_layout
+from secateur.hw.pipeline import delay
 
 TREE_RADIX = 4
 

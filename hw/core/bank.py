@@ -7,23 +7,13 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from secateur.hw.memory.memory import Ram, check_family, delay
+from secateur.hw.interfaces import write_layout
+from secateur.hw.memory.memory import Ram, check_family
+from secateur.hw.pipeline import delay
 
 #: Cycles by which the data of a write follow its address: difference, comparison. A compact bank
 #: takes them together.
 DATA_DELAY = 2
-
-
-def write_layout(n: int) -> data.StructLayout:
-    """The write bus. ``data`` come DATA_DELAY cycles after the rest, to a compact bank with it."""
-    return data.StructLayout(
-        {
-            "valid": 1,
-            "local": 1,  # m counts from the window's first word: a clear
-            "m": 16,
-            "data": data.ArrayLayout(8, n),
-        }
-    )
 
 
 class Bank(wiring.Component):

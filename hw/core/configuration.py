@@ -7,8 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from secateur.hw import spec
-from secateur.hw.core.address import REGISTERS
-from secateur.hw.core.fetch import Kind, word_layout, writes_register
+from secateur.hw.interfaces import REGISTERS, Kind, word_layout, writes_register
 from secateur.hw.spec import Reg
 
 

@@ -7,15 +7,22 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from secateur.hw import spec
-from secateur.hw.core.address import REGISTERS
 from secateur.hw.core.array import sum_latency
-from secateur.hw.core.bank import DATA_DELAY, write_layout
-from secateur.hw.core.fetch import Kind, word_layout
+from secateur.hw.core.bank import DATA_DELAY
 from secateur.hw.core.requantise import REQUANTISE_LATENCY, Requantiser
-from secateur.hw.core.table import TABLE_LATENCY, Tables, table_write_layout
+from secateur.hw.core.table import TABLE_LATENCY, Tables
 from secateur.hw.core.walk import WALK_LATENCY, Walk
+from secateur.hw.interfaces import (
+    REGISTERS,
+    Kind,
+    host_layout,
+    table_write_layout,
+    trace_layout,
+    word_layout,
+    write_layout,
+)
 from secateur.hw.memory.fifo import FIFO_LATENCY, CreditFifo
-from secateur.hw.memory.memory import delay
+from secateur.hw.pipeline import delay
 from secateur.hw.spec import Reg
 
 ROWS_IN_FLIGHT = 16
@@ -34,18 +41,6 @@ def result_depth(p: int) -> int:
     Credits come back 3 cycles after a result has left.
     """
     return -(-(result_latency(p) + 3 + 3 * p) // 16) * 16
-
-
-def host_layout(n: int) -> data.StructLayout:
-    """A write by LOAD or CLEAR, all fields at the same time."""
-    return write_layout(n)
-
-
-def trace_layout(n: int) -> data.StructLayout:
-    """Pixels and input words as they pass; ``layer`` counts STARTs since LOAD."""
-    return data.StructLayout(
-        {"valid": 1, "result": 1, "layer": 8, "m": 16, "data": data.ArrayLayout(8, n)}
-    )
 
 
 def drain_ports(n: int, sums: dict[str, wiring.Member]) -> dict[str, wiring.Member]:

@@ -3,54 +3,16 @@
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from secateur.hw import spec
+from secateur.hw.interfaces import Kind, word_layout, writes_register
 from secateur.hw.memory.fifo import CreditFifo
-from secateur.hw.memory.memory import delay
+from secateur.hw.pipeline import delay
 
 FIFO_DEPTH = 16
-
-
-class Kind(enum.Enum, shape=2):
-    """What a stream word is."""
-
-    CONFIG = 0
-    HEAD_A = 1
-    HEAD_B = 2
-    BODY = 3
-
-
-#: Tags that end something.
-END_TAGS = ("pass_last", "group_last", "line_last", "row_last", "layer_last")
-
-
-def word_layout(n: int) -> data.StructLayout:
-    """A fetched word. The tags from ``pass_last`` on are those of body words, 0 in others.
-
-    ``lanes`` of a configuration word are rotated so that register k stands at k mod N/2.
-    """
-    return data.StructLayout(
-        {
-            "lanes": data.ArrayLayout(8, n),
-            "common": 8,
-            "kind": Kind,
-            "first": 1,  # BODY: of a pass; HEAD_B: the row is shorter than MIN_ROW_WORDS
-            "pass_last": 1,
-            "group_last": 1,
-            "line_last": 1,  # last group along x, last pass, last word
-            "row_last": 1,
-            "layer_last": 1,
-        }
-    )
-
-
-def writes_register(common, register: int, n: int):
-    """Whether the configuration word with this common byte writes the register."""
-    index = common[:6]
-    return index.matches(*range(max(0, register - n // 2 + 1), register + 1))
 
 
 class _AddressSide:

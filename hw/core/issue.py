@@ -9,13 +9,18 @@ from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from secateur.hw import spec
-from secateur.hw.core.address import REGISTERS
 from secateur.hw.core.configuration import Configuration
-from secateur.hw.core.drain import host_layout, result_depth
-from secateur.hw.core.fetch import END_TAGS, Kind, word_layout
+from secateur.hw.core.drain import result_depth
 from secateur.hw.core.stopwatch import Stopwatch
-from secateur.hw.core.table import table_write_layout
-from secateur.hw.memory.memory import exceeds
+from secateur.hw.interfaces import (
+    END_TAGS,
+    REGISTERS,
+    Kind,
+    host_layout,
+    table_write_layout,
+    word_layout,
+)
+from secateur.hw.pipeline import exceeds
 from secateur.hw.spec import Error, Reg
 
 

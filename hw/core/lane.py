@@ -9,7 +9,8 @@ from amaranth.utils import ceil_log2
 
 from secateur.hw import spec
 from secateur.hw.core.multiply import MULTIPLY_LATENCY, OPERAND_BITS, WEIGHT_BITS, Multiplier
-from secateur.hw.memory.memory import RAM_LATENCY, check_family, delay
+from secateur.hw.memory.memory import RAM_LATENCY, check_family
+from secateur.hw.pipeline import delay
 
 #: Cycles from the bank's word to the operand: two for the byte, one for the choice of lane-wise
 #: or broadcast, one for the running maximum, which is also the register before the multiplier.

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from secateur.hw import spec
-from secateur.hw.memory.memory import delay, exceeds
+from secateur.hw.pipeline import delay, exceeds
 from secateur.hw.spec import Error
 
 CRC_POLYNOMIAL = 0xEDB88320  # IEEE 802.3, reflected

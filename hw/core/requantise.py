@@ -7,7 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from secateur.hw import spec
-from secateur.hw.memory.memory import delay
+from secateur.hw.pipeline import delay
 
 FRACTION = spec.BIAS_FRACTION
 SHIFT_BITS = 6  # 0 .. 31 + 7

@@ -8,15 +8,12 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from secateur.hw import spec
-from secateur.hw.memory.memory import RAM_LATENCY, TwoReadRam, check_family, delay
+from secateur.hw.interfaces import table_write_layout
+from secateur.hw.memory.memory import RAM_LATENCY, TwoReadRam, check_family
+from secateur.hw.pipeline import delay
 
 #: The memory, and the register behind the choice of code or entry.
 TABLE_LATENCY = RAM_LATENCY + 1
-
-
-def table_write_layout() -> data.StructLayout:
-    """One entry on its way into all memories: ``address`` is 256 * table + code."""
-    return data.StructLayout({"valid": 1, "address": 16, "data": 8})
 
 
 class Tables(wiring.Component):

@@ -7,7 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from secateur.hw import spec
-from secateur.hw.core.address import REGISTERS
+from secateur.hw.interfaces import REGISTERS
 from secateur.hw.spec import Reg
 
 #: Cycles from ``group`` to the first ``step``: input register, the group's state, output register.

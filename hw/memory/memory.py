@@ -16,8 +16,9 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from secateur.hw.memory import asic_ram
+from secateur.hw.pipeline import delay
+from secateur.hw.spec import FAMILIES
 
-FAMILIES = ("generic", "ecp5", "asic", "ice40")
 #: Cycles from the address at a RAM's pins to the data after its output register.
 RAM_LATENCY = 2
 #: Words of the largest slice of a weight memory: 2048 x 9 bits in one block RAM.
@@ -36,23 +37,6 @@ def _check_depth(depth: int, init: Sequence[int] | None) -> None:
         raise ValueError(f"depth must be at least 2 words, not {depth!r}")
     if init is not None and len(init) > depth:
         raise ValueError(f"init must hold at most {depth} words, not {len(init)!r}")
-
-
-def delay(m: Module, value, cycles: int, name: str, *, reset_less: bool = True):
-    """Return ``value`` after ``cycles`` registers."""
-    for index in range(cycles):
-        stage = Signal(value.shape(), name=f"{name}_{index + 1}", reset_less=reset_less)
-        m.d.sync += stage.eq(value)
-        value = stage
-    return value
-
-
-def exceeds(value, limit: int):
-    """Whether ``value`` is more than a constant, in gates: ``>`` is a carry as long as it is."""
-    result = Const(0)
-    for index in range(len(value)):
-        result = value[index] & result if limit >> index & 1 else value[index] | result
-    return Const(0) if limit >> len(value) else result
 
 
 class Ram(wiring.Component):

@@ -15,21 +15,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from secateur.api import compile, load, run, simulate
+    from secateur.capture.archive.archive import load_archive
+    from secateur.capture.onnx.convert import load_onnx
+    from secateur.capture.recurrent import Steps, decompose
+    from secateur.disk.limits import Limits
     from secateur.errors import SecateurError
-    from secateur.image import Image
+    from secateur.image.image import Image
     from secateur.pruning import prune
-    from secateur.quantise import finalise, prepare, quantize
+    from secateur.quantisation.prepare import finalise, prepare, quantize
     from secateur.target import Target
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Image",
+    "Limits",
     "SecateurError",
+    "Steps",
     "Target",
     "compile",
+    "decompose",
     "finalise",
     "load",
+    "load_archive",
+    "load_onnx",
     "prepare",
     "prune",
     "quantize",
@@ -38,15 +47,20 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Image": "image",
+    "Image": "image.image",
+    "Limits": "disk.limits",
     "SecateurError": "errors",
+    "Steps": "capture.recurrent",
     "Target": "target",
     "compile": "api",
-    "finalise": "quantise",
+    "decompose": "capture.recurrent",
+    "finalise": "quantisation.prepare",
     "load": "api",
-    "prepare": "quantise",
+    "load_archive": "capture.archive.archive",
+    "load_onnx": "capture.onnx.convert",
+    "prepare": "quantisation.prepare",
     "prune": "pruning",
-    "quantize": "quantise",
+    "quantize": "quantisation.prepare",
     "run": "api",
     "simulate": "api",
 }

@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secateur.capture.export import input_node
+from secateur.capture.steps import Sequence
 from secateur.errors import SecateurError
-from secateur.export import input_node
-from secateur.image import Image
+from secateur.image.image import Image
 from secateur.inference import Array, traced
 from secateur.ir import Network
-from secateur.quantise import Graph
-from secateur.reference import reference
-from secateur.steps import Sequence
+from secateur.lowering.reference import reference
+from secateur.quantisation.prepare import Graph
 from secateur.text import printable
 
 #: Inputs, and steps of a sequence, that a compiled image is tried with.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from secateur.errors import SecateurError
 from secateur.hw.spec import Geometry
-from secateur.image import Image
+from secateur.image.image import Image
 from secateur.inference import (
     Array,
     Outputs,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
 
-    from secateur.quantise import Graph
+    from secateur.quantisation.prepare import Graph
 
 __all__ = [
     "Outputs",
@@ -86,10 +86,10 @@ def compile(
     from torch.export import ExportedProgram
 
     from secateur.agreement import check_image, some_inputs
-    from secateur.compiler import compile_network
-    from secateur.export import check_model, is_converted, module_of
-    from secateur.lower import lower
-    from secateur.quantise import calibration_batches, quantize
+    from secateur.capture.export import check_model, is_converted, module_of
+    from secateur.compiler.compiler import compile_network
+    from secateur.lowering.lower import lower
+    from secateur.quantisation.prepare import calibration_batches, quantize
 
     check_model(model)
     target = Target.load(target) if isinstance(target, str) else target

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from secateur import __version__
-from secateur import image as images
 from secateur.api import verilog
+from secateur.disk.storage import write_atomically
 from secateur.errors import SecateurError
-from secateur.image import Image
-from secateur.storage import write_atomically
+from secateur.image import image as images
+from secateur.image.image import Image
 from secateur.target import Target, check_family, check_primitives
 
 INTERFACES = ("stream", "axi", "wishbone", "uart")

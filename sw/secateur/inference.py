@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from secateur import host
-from secateur import image as images
 from secateur.errors import SecateurError
-from secateur.image import Image
+from secateur.image import host
+from secateur.image import image as images
+from secateur.image.image import Image
 
 Array = npt.NDArray[Any]
 
@@ -47,7 +47,7 @@ def load(path: Path | str, key: Path | str | None = None) -> Image:
     SecateurError : the file is missing or damaged; its program is refused, or is not what its
         metadata say; with ``key``, unsigned or signed by another
     """
-    from secateur import signing
+    from secateur.image import signing
 
     image = images.load(path) if key is None else signing.load(path, key)
     program_of(image)

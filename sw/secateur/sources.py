@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from secateur.archive import load_archive
+from secateur.callables import function, imported
+from secateur.capture.archive.archive import load_archive
+from secateur.capture.onnx.convert import convert_onnx, load_onnx, read_onnx
+from secateur.disk.limits import DEFAULT, Limits
 from secateur.errors import SecateurError
-from secateur.keep import keep_scales
-from secateur.limits import DEFAULT, Limits
-from secateur.lower import lower
-from secateur.onnx_import import convert_onnx, load_onnx, read_onnx
-from secateur.toml import function, imported
+from secateur.lowering.lower import lower
+from secateur.quantisation.prequantised import keep_scales
 
 
 def load_model(

@@ -6,13 +6,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from secateur.disk.toml import read_toml
 from secateur.errors import SecateurError
-from secateur.hw.spec import Geometry
-from secateur.toml import read_toml
+from secateur.hw.spec import FAMILIES, Geometry
 
-#: Primitives of the Verilog: none, those of ECP5, none and RAMs as modules of their own, or those
-#: of iCE40 UltraPlus.
-FAMILIES = ("generic", "ecp5", "asic", "ice40")
 #: 18-kbit block RAMs and 18x18 multipliers of the ECP5 parts.
 ECP5 = {"LFE5U-25F": (56, 28), "LFE5U-45F": (108, 72), "LFE5U-85F": (208, 156)}
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import typer
 
-from secateur.cli import app
-from secateur.cli_parts import IN_FOLDER, OUTPUTS, REPLACED, Command
+from secateur.cli.common import IN_FOLDER, OUTPUTS, REPLACED, Command
+from secateur.cli.main import app
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from rich.console import Console
 from torch import nn
 from typer.testing import CliRunner
 
-from secateur import compare as comparison
-from secateur.cli import app
-from secateur.compare import MEMORY_MODE, SYSTEM_CONFIG, compare, estimate
+from secateur.cli.main import app
 from secateur.errors import SecateurError, SecateurWarning
-from secateur.image import Image
+from secateur.image.image import Image
 from secateur.models import DSCNN, Autoencoder, MobileNetV1, ResNet8
 from secateur.pruning import prune
+from secateur.report import compare as comparison
+from secateur.report.compare import MEMORY_MODE, SYSTEM_CONFIG, compare, estimate
 from tests.pipeline import build, compile_for, target
 
 MACS = 32 * 8 * 8 * 4
@@ -102,7 +102,7 @@ def test_ratios_by_hand(image: Image, stand_in: Any) -> None:
 def test_the_command(
     image: Image, stand_in: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("secateur.report.console", Console(width=200))
+    monkeypatch.setattr("secateur.cli.tables.console", Console(width=200))
     code = (
         GOOD.replace("operators = 0", "operators = 3")
         + f"""

@@ -66,7 +66,7 @@ def board(folder: Path) -> Iterator[str]:
     # Where the tests run in the background of a shell, Ctrl-C is ignored, and children inherit it.
     program = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from secateur.cli import main; main()"
+        "from secateur.cli.main import main; main()"
     )
     command = [sys.executable, "-c", program, "device", "serve"]
     with subprocess.Popen(

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from secateur.cli import app
-from secateur.energy import HOROWITZ, estimate, load_energies
+from secateur.cli.main import app
 from secateur.errors import SecateurError
 from secateur.hw.spec import Reg
-from secateur.image import Image
+from secateur.image.image import Image
 from secateur.pruning import prune
+from secateur.report.energy import HOROWITZ, estimate, load_energies
 from secateur.sim import golden
 from tests.networks import random_input, random_network
 from tests.pipeline import Built, build, compile_for, target

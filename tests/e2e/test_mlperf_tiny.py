@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from secateur.inspect import summary
 from secateur.models import DSCNN, Autoencoder, MobileNetV1, ResNet8
+from secateur.report.summary import summary
 from tests.figures import ROOMY
 from tests.networks import mlperf_tiny
 from tests.pipeline import build, check_image, compile_for

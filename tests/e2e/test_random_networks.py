@@ -7,8 +7,8 @@ import functools
 import numpy as np
 import pytest
 
-from secateur import host
 from secateur.errors import SecateurError
+from secateur.image import host
 from secateur.sim import golden
 from secateur.sim.simulate import compare, simulate
 from tests.networks import random_input, random_network

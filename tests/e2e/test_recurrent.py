@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from secateur import api
+from secateur.capture.recurrent import Steps, decompose
 from secateur.errors import SecateurError
-from secateur.quantise import quantize
-from secateur.recurrent import Steps, decompose
+from secateur.quantisation.prepare import quantize
 from tests.pipeline import build, check_image, compile_for, simulated, target
 
 INPUTS, HIDDEN, CLASSES = 5, 11, 3

@@ -6,9 +6,10 @@ import os
 
 import pytest
 
-from secateur import api, host
-from secateur.image import Image
-from secateur.inspect import summary
+from secateur import api
+from secateur.image import host
+from secateur.image.image import Image
+from secateur.report.summary import summary
 from secateur.sim import golden
 from secateur.sim.simulate import build as build_simulator
 from secateur.sim.simulate import compare, simulate

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 from secateur import api
+from secateur.capture.recurrent import Steps
 from secateur.errors import SecateurError
-from secateur.quantise import quantize
-from secateur.recurrent import Steps
+from secateur.quantisation.prepare import quantize
 from tests.pipeline import build, check_image, compile_for, target
 from tests.step_models import Recipe, model_of, recipes, sequences_for
 

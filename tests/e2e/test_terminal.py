@@ -16,14 +16,16 @@ import pytest
 import torch
 from torch import nn
 
-from secateur import api, compare, report
-from secateur import image as images
-from secateur.cli import main
-from secateur.cli_boards import show_build, show_sources
+from secateur import api
+from secateur.cli import tables
+from secateur.cli.boards import show_build, show_sources
+from secateur.cli.main import main
+from secateur.cli.terminal import console, emit
 from secateur.errors import SecateurError, SecateurWarning
+from secateur.image import image as images
+from secateur.report import compare
 from secateur.sim import simulate as bench
 from secateur.sim.verilator import SimulationError
-from secateur.terminal import console, emit
 from tests.sw.image_files import parts, trailed
 
 TOML = "n = 2\np = 1\nweight_words = 512\nbank_words = 128\ntables = 0\n"
@@ -75,7 +77,7 @@ def test_names_in_an_image(command: str, secateur: Any, folder: Path) -> None:
 
 
 def test_a_long_name_leaves_room_for_numbers(capsys: pytest.CaptureFixture[str]) -> None:
-    table = report._table("title", "name", "number")
+    table = tables._table("title", "name", "number")
     table.add_row(BAD, "12345.67")
     console.print(table)
     out = capsys.readouterr().out
@@ -95,7 +97,7 @@ def test_names_in_a_comparison(folder: Path, capsys: pytest.CaptureFixture[str])
     found = compare.Estimate("ethos-u55-64", 64, 10, 20, 30, 1)
     about = {"version": "[b]", "system_config": "c", "memory_mode": "m"}
     data = compare.beside(images.load(folder / "bad.sec"), [found])
-    report.show_compare(data | {"tflite": BAD, "image": BAD, "vela": about})
+    tables.show_compare(data | {"tflite": BAD, "image": BAD, "vela": about})
     out = capsys.readouterr().out
     check(out)
     assert "Vela [b]'s model" in out

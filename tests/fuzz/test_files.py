@@ -20,18 +20,21 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from secateur import api, compare, delta, report, signing
-from secateur import image as images
-from secateur.cli_parts import arrays
-from secateur.decode import decode
-from secateur.energy import estimate, load_energies
+from secateur import api
+from secateur.cli import tables
+from secateur.cli.common import arrays
+from secateur.disk.weights import read_weights
 from secateur.errors import SecateurError
-from secateur.inspect import summary
-from secateur.pruning import checkpoint
-from secateur.pruning.recipe import load_recipe
-from secateur.pruning.study import load_study
+from secateur.image import delta, signing
+from secateur.image import image as images
+from secateur.image.decode import decode
+from secateur.pruning.recipes import checkpoint
+from secateur.pruning.recipes.recipe import load_recipe
+from secateur.pruning.recipes.study import load_study
+from secateur.report import compare
+from secateur.report.energy import estimate, load_energies
+from secateur.report.summary import summary
 from secateur.target import Target
-from secateur.weights import read_weights
 from tests.fuzz.damage import damaged
 from tests.fuzz.json_damage import mutated
 from tests.sw.image_files import parts, resealed, trailed
@@ -129,8 +132,8 @@ def image_kind(name: str) -> Kind:
             compare.beside(image, [found])
 
     uses: tuple[Callable[[Path], object], ...] = (
-        lambda path: report.show_inspection(summary(images.load(path))),
-        lambda path: report.show_energy(estimate(images.load(path))),
+        lambda path: tables.show_inspection(summary(images.load(path))),
+        lambda path: tables.show_energy(estimate(images.load(path))),
         lambda path: beside(images.load(path)),
         lambda path: decode(images.load(path)),
         run,

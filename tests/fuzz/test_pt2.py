@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import secateur
+from secateur.disk.limits import Limits
 from secateur.errors import SecateurError
-from secateur.limits import Limits
 from secateur.sources import load_model
 from tests.archives import (
     CONSTANTS,

@@ -9,7 +9,7 @@ from amaranth.sim import Simulator
 
 from secateur.hw import spec
 from secateur.hw.core.address import ADDRESS_LATENCY, AddressGenerator
-from secateur.hw.core.fetch import Kind
+from secateur.hw.interfaces import Kind
 from secateur.hw.spec import Geometry, Mode, Reg
 
 

@@ -22,7 +22,7 @@ from amaranth.hdl import (
 from secateur.hw import spec
 from secateur.hw.core.requantise import REQUANTISE_LATENCY, Requantiser
 from secateur.hw.core.walk import WALK_LATENCY, Walk
-from secateur.hw.memory.memory import delay
+from secateur.hw.pipeline import delay
 from secateur.hw.spec import BIAS_FRACTION, Reg
 from tests.hw.proofs import prove
 

@@ -9,7 +9,8 @@ import pytest
 from amaranth.sim import Simulator
 
 from secateur.hw import spec
-from secateur.hw.core.fetch import FIFO_DEPTH, Fetcher, Kind
+from secateur.hw.core.fetch import FIFO_DEPTH, Fetcher
+from secateur.hw.interfaces import Kind
 from secateur.hw.spec import Geometry, Reg
 
 GEOMETRY = Geometry(n=4, p=1, weight_words=256, bank_words=16)

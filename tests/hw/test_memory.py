@@ -16,8 +16,9 @@ from secateur.hw.core.lane import Lane
 from secateur.hw.core.loader import Loader
 from secateur.hw.core.multiply import MULTIPLY_LATENCY, Multiplier
 from secateur.hw.engine import Engine
-from secateur.hw.memory.memory import RAM_LATENCY, Ram, WeightMemory, _initval, exceeds
+from secateur.hw.memory.memory import RAM_LATENCY, Ram, WeightMemory, _initval
 from secateur.hw.memory.spram import SpramMemory
+from secateur.hw.pipeline import exceeds
 from secateur.hw.spec import Geometry
 
 GEOMETRY = Geometry(n=4, p=2, weight_words=64, bank_words=16)

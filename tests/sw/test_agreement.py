@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from secateur import api, dataflow, states
+from secateur import api
 from secateur.agreement import check_image, some_inputs
+from secateur.capture.recurrent import Steps
+from secateur.compiler import dataflow, prepare
 from secateur.errors import SecateurError
-from secateur.image import Image
-from secateur.lower import lower
-from secateur.quantise import quantize
-from secateur.recurrent import Steps
+from secateur.image.image import Image
+from secateur.lowering.lower import lower
+from secateur.quantisation.prepare import quantize
 from tests.sw.test_dataflow import DelayLine
 
 
@@ -27,7 +28,7 @@ def delay_line(seed: int = 0) -> Steps:
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
     """A compiler that moves states in a wrong order, and does not prove its plans."""
-    monkeypatch.setattr(states, "_readers", lambda state, waiting: [])
+    monkeypatch.setattr(prepare, "_readers", lambda state, waiting: [])
     monkeypatch.setattr(dataflow, "check", lambda network, plan: None)
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur import allocate as module
-from secateur.allocate import Request, allocate, dirtied
+from secateur.compiler import allocate as module
+from secateur.compiler.allocate import Request, allocate, dirtied
 from secateur.ir import Tensor
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 import secateur
+from secateur.capture.onnx.convert import load_onnx
 from secateur.errors import SecateurError, SecateurWarning
-from secateur.image import Image
-from secateur.onnx_import import load_onnx
+from secateur.image.image import Image
 from secateur.pruning import density_of
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import secateur
-from secateur.archive import load_archive
+from secateur.capture.archive.archive import load_archive
 from secateur.errors import SecateurError
 from tests.archives import (
     CONSTANTS,

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 import secateur
-from secateur.archive import load_archive
+from secateur.capture.archive.archive import load_archive
+from secateur.disk.limits import Limits
 from secateur.errors import SecateurError
-from secateur.limits import Limits
 from tests.archives import (
     MODEL,
     changed,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from secateur.archive import load_archive
+from secateur.capture.archive.archive import load_archive
 from secateur.errors import SecateurError
 from tests.archives import CONSTANTS, MODEL, WEIGHTS, call, changed, float_archive, nodes
 

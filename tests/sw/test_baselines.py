@@ -9,11 +9,11 @@ from torch import nn
 
 from secateur.errors import SecateurError
 from secateur.pruning import Magnitude, remove_channels
-from secateur.pruning.baselines import elements, fit_channels, keep_all, uniform
-from secateur.pruning.blocks import weight_of
-from secateur.pruning.costing import CostModel
-from secateur.pruning.saliency import block_saliency
-from secateur.pruning.search import Budgets
+from secateur.pruning.budget.baselines import elements, fit_channels, keep_all, uniform
+from secateur.pruning.budget.costing import CostModel
+from secateur.pruning.budget.search import Budgets
+from secateur.pruning.criteria.saliency import block_saliency
+from secateur.pruning.units.blocks import weight_of
 from secateur.target import Target
 
 TARGET = Target.load("8x8")

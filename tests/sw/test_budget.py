@@ -10,19 +10,19 @@ import torch
 from networks import random_input, resnet8
 from torch import nn
 
-from secateur import demo_model
-from secateur.compiler import compile_network
-from secateur.cost import rows_cycles
+from secateur.compiler.compiler import compile_network
+from secateur.compiler.cost import rows_cycles
 from secateur.errors import SecateurError, SecateurWarning
+from secateur.examples import demo_model
 from secateur.hw.spec import Geometry
-from secateur.lower import lower
-from secateur.pruning.blocks import nonzero_blocks
-from secateur.pruning.budget import allocate_budget
-from secateur.pruning.check import check_masks
-from secateur.pruning.costing import CostModel
-from secateur.pruning.rows import RowCost, block_costs, ranks, removal_order
-from secateur.pruning.saliency import block_saliency
-from secateur.quantise import quantize
+from secateur.lowering.lower import lower
+from secateur.pruning.budget.budget import allocate_budget
+from secateur.pruning.budget.costing import CostModel
+from secateur.pruning.budget.rows import RowCost, block_costs, ranks, removal_order
+from secateur.pruning.criteria.saliency import block_saliency
+from secateur.pruning.recipes.check_image import check_masks
+from secateur.pruning.units.blocks import nonzero_blocks
+from secateur.quantisation.prepare import quantize
 from secateur.sim import golden
 from secateur.target import Target
 

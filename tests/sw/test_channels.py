@@ -15,13 +15,8 @@ from tangle import Tangle
 from torch import Tensor, nn
 
 from secateur.errors import SecateurError
-from secateur.pruning import (
-    Magnitude,
-    permute,
-    prune,
-    prune_multiscale,
-    remove_channels,
-)
+from secateur.pruning import Magnitude, prune, prune_multiscale, remove_channels
+from secateur.pruning.channels import permute
 
 
 def whole(model: nn.Module, seed: int = 0) -> nn.Module:

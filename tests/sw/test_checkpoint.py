@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from secateur.errors import SecateurError
-from secateur.pruning import checkpoint
+from secateur.pruning.recipes import checkpoint
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3)}
 DATA = {"loss": 0.1, "lists": [1, {"b": None}], "text": "\u00e9\ud800"}

@@ -8,13 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from secateur import dataflow, states
-from secateur.compiler import runnable
-from secateur.copying import copy_layer
+from secateur.capture.recurrent import Steps
+from secateur.compiler import dataflow, prepare
+from secateur.compiler.prepare import copy_layer, runnable
+from secateur.compiler.schedule import Plan, plan
 from secateur.errors import SecateurError
 from secateur.ir import Network, State
-from secateur.recurrent import Steps
-from secateur.schedule import Plan, plan
 from tests.networks import random_input, random_network
 from tests.pipeline import build, target
 
@@ -55,7 +54,7 @@ def test_right_plans_pass(delay: Network, residual: Network) -> None:
 
 def test_states_moved_in_the_wrong_order(delay: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits: the new first state is there before the second has taken the old one."""
-    monkeypatch.setattr(states, "_readers", lambda state, waiting: [])
+    monkeypatch.setattr(prepare, "_readers", lambda state, waiting: [])
     with pytest.raises(SecateurError, match=r"^(layer|state) .* which is overwritten before"):
         dataflow.check(delay, planned(delay))
 

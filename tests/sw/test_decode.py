@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from secateur.decode import decode
+from secateur.image.decode import decode
 from tests.pipeline import build, compile_for, target
 
 

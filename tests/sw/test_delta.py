@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_files import LAYER, METADATA, image_file, random_words
 
-from secateur import delta
 from secateur.errors import SecateurError
+from secateur.image import delta
 
 N = 4
 WORDS = random_words(600, N, 0)

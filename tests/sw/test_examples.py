@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from secateur import api, example
+from secateur import api
 from secateur.errors import SecateurError
 from secateur.examples import home, security
+from secateur.examples import run as example
 from secateur.examples.carried import carried
-from secateur.pruning.recipe import load_recipe
+from secateur.pruning.recipes.recipe import load_recipe
 from tests.pipeline import build, check_image, compile_for, target
 
-RECIPES = Path(example.__file__).parent / "examples"
+RECIPES = Path(example.__file__).parent
 
 
 def test_utterances() -> None:
@@ -70,7 +71,7 @@ def test_a_short_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         quantise=replace(whole.quantise, samples=30),
     )
     # Widths are sought among eighths of them, not 1024ths.
-    monkeypatch.setattr("secateur.pruning.baselines.GRID", 8)
+    monkeypatch.setattr("secateur.pruning.budget.baselines.GRID", 8)
     monkeypatch.setattr(example, "load_recipe", lambda path: short)
     data = example.run_example("home", tmp_path, clock_mhz=100.0)
     assert data["pruned"]["cycles"] <= short.budget.cycles < data["dense"]["cycles"]

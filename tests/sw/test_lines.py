@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from secateur import api
 from secateur.errors import SecateurError
-from secateur.quantise import quantize
+from secateur.quantisation.prepare import quantize
 from tests.pipeline import build, check_image, compile_for, target
 
 SHAPE = (3, 41)

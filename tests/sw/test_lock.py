@@ -18,24 +18,24 @@ from image_files import image_file, random_words
 from rich.progress import Progress
 from typer.testing import CliRunner
 
-from secateur import example
-from secateur.cli import app
-from secateur.cli_boards import build, swap
-from secateur.demo import run_demo
+from secateur.cli.boards import build, swap
+from secateur.cli.main import app
+from secateur.disk.lock import FILE, held, release, take
 from secateur.errors import SecateurError
-from secateur.lock import FILE, held, release, take
-from secateur.pruning import study
-from secateur.pruning.recipe import load_recipe
-from secateur.pruning.run import run_recipe
-from secateur.pruning.study import load_study, run_study
+from secateur.examples import run as example
+from secateur.examples.demo import run_demo
+from secateur.pruning.recipes import study
+from secateur.pruning.recipes.recipe import load_recipe
+from secateur.pruning.recipes.run import run_recipe
+from secateur.pruning.recipes.study import load_study, run_study
 
 DATA = Path(__file__).parent / "data"
 #: Runs the tiny recipe, says so when it has begun, and waits there.
 RUN = """
 import sys
 from pathlib import Path
-from secateur.pruning.recipe import load_recipe
-from secateur.pruning.run import run_recipe
+from secateur.pruning.recipes.recipe import load_recipe
+from secateur.pruning.recipes.run import run_recipe
 
 def progress(stage, *rest):
     print(stage, flush=True)
@@ -50,7 +50,7 @@ run_recipe(load_recipe(Path(sys.argv[2])), Path(sys.argv[3]), progress=progress)
 HOLD = """
 import sys
 from pathlib import Path
-from secateur.lock import held
+from secateur.disk.lock import held
 
 with held(Path(sys.argv[3])):
     print("budget", flush=True)

@@ -12,9 +12,9 @@ from networks import random_input, random_network, resnet8
 from torch.fx import GraphModule
 
 from secateur.ir import Network
-from secateur.lower import lower
-from secateur.quantise import finalise, prepare, quantize
-from secateur.reference import reference
+from secateur.lowering.lower import lower
+from secateur.lowering.reference import reference
+from secateur.quantisation.prepare import finalise, prepare, quantize
 
 PLAIN = range(50)
 TRAINED = range(100, 110)

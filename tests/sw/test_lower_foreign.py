@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import secateur
-from secateur.archive import load_archive
+from secateur.capture.archive.archive import load_archive
 from secateur.errors import SecateurError
 from tests.archives import MODEL, call, changed, inputs, nodes, quantised_archive
 

@@ -13,7 +13,7 @@ from test_lower import check
 from torch import Tensor, nn
 
 from secateur.errors import SecateurWarning
-from secateur.quantise import quantize
+from secateur.quantisation.prepare import quantize
 from tests.pipeline import Built, build, check_image, compile_for, target
 
 SHAPE = (3, 8, 8)

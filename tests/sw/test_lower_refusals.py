@@ -12,10 +12,10 @@ from networks import random_input
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from secateur.capture.export import export, is_converted
 from secateur.errors import SecateurError
-from secateur.export import export, is_converted
-from secateur.lower import lower
-from secateur.quantise import quantize
+from secateur.lowering.lower import lower
+from secateur.quantisation.prepare import quantize
 
 MAPS, VECTOR = (4, 8, 8), (12,)
 

@@ -16,17 +16,17 @@ import pytest
 import torch
 from image_files import METADATA, image_file, random_words
 
-from secateur import image as images
-from secateur import signing
-from secateur.cli_parts import arrays
-from secateur.energy import load_energies
+from secateur.cli.common import arrays
+from secateur.disk.limits import Limits
+from secateur.disk.npz import load_npz
+from secateur.disk.weights import read_weights
 from secateur.errors import SecateurError
-from secateur.limits import Limits
-from secateur.npz import load_npz
-from secateur.pruning import checkpoint
-from secateur.pruning.recipe import load_recipe
+from secateur.image import image as images
+from secateur.image import signing
+from secateur.pruning.recipes import checkpoint
+from secateur.pruning.recipes.recipe import load_recipe
+from secateur.report.energy import load_energies
 from secateur.target import Target
-from secateur.weights import read_weights
 
 #: A file that nobody makes but a payload.
 MARK = "payload-was-run"

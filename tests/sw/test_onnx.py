@@ -14,12 +14,12 @@ from onnx.reference import ReferenceEvaluator
 from torch import nn
 from typer.testing import CliRunner
 
-from secateur.cli import app
+from secateur.capture.onnx.convert import convert_onnx, load_onnx
+from secateur.capture.onnx.fold import dequantised
+from secateur.capture.onnx.node import nodes_of
+from secateur.cli.main import app
 from secateur.errors import SecateurError
 from secateur.models import DSCNN, Autoencoder, MobileNetV1, ResNet8
-from secateur.onnx_fold import dequantised
-from secateur.onnx_import import convert_onnx, load_onnx
-from secateur.onnx_node import nodes_of
 from secateur.pruning import prune
 from tests.onnx_backend import PASSED, outcomes
 from tests.pipeline import build, check_image, compile_for, target

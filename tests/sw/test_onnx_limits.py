@@ -12,11 +12,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
-from secateur.cli import app
+from secateur.capture.onnx.convert import convert_onnx, load_onnx
+from secateur.capture.onnx.file import read_onnx
+from secateur.cli.main import app
+from secateur.disk.limits import Limits
 from secateur.errors import SecateurError
-from secateur.limits import Limits
-from secateur.onnx_file import read_onnx
-from secateur.onnx_import import convert_onnx, load_onnx
 from tests.sw.onnx_files import little_memory, named, ones
 from tests.sw.test_onnx import model_of, node
 

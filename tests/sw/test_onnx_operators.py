@@ -10,7 +10,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 from torch import nn
 
-from secateur.onnx_import import convert_onnx
+from secateur.capture.onnx.convert import convert_onnx
 from tests.pipeline import build, check_image, compile_for, target
 from tests.sw.test_onnx import model_of, node
 

@@ -13,11 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 import secateur
-from secateur.cli import app
+from secateur.capture.onnx.convert import convert_onnx, load_onnx
+from secateur.capture.onnx.file import read_onnx
+from secateur.cli.main import app
 from secateur.errors import SecateurError
-from secateur.image import Image
-from secateur.onnx_file import read_onnx
-from secateur.onnx_import import convert_onnx, load_onnx
+from secateur.image.image import Image
 from secateur.sources import load_model
 from tests.sw.onnx_files import little_memory, named, ones
 from tests.sw.test_onnx import model_of, node

@@ -17,11 +17,11 @@ from torch import nn
 from typer.testing import CliRunner
 
 from secateur import api
-from secateur.cli import app
+from secateur.capture.onnx.convert import convert_onnx
+from secateur.cli.main import app
 from secateur.errors import SecateurError
-from secateur.keep import keep_scales
-from secateur.lower import lower
-from secateur.onnx_import import convert_onnx
+from secateur.lowering.lower import lower
+from secateur.quantisation.prequantised import keep_scales
 from secateur.sources import load_model
 from tests.pipeline import Built, check_image, compile_for, target
 from tests.sw.qdq import RNG, Qdq, maps, signals

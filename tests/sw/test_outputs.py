@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import secateur
+from secateur.capture.outputs import only_tensor
 from secateur.errors import SecateurError
-from secateur.outputs import only_tensor
-from secateur.pruning import remove_channels, reorder
+from secateur.pruning import remove_channels
+from secateur.pruning.channels import reorder
 
 Result = namedtuple("Result", ["logits"])
 WRAPPED: dict[str, Callable[[Tensor], Any]] = {

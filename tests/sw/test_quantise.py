@@ -15,15 +15,15 @@ from torch.fx import GraphModule
 from torch.nn.utils import parametrize
 from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e, prepare_qat_pt2e
 
-from secateur import quantiser as module
-from secateur.canonical import canonicalise
-from secateur.export import export
-from secateur.graph import CAT, FLATTEN, activation_bounds
-from secateur.lower import lower
-from secateur.match import stored_roots
-from secateur.observe import ActivationFakeQuantize
-from secateur.quantise import finalise, prepare, quantize
-from secateur.quantiser import SecateurQuantizer
+from secateur.canonical.rewrite import canonicalise
+from secateur.capture.export import export
+from secateur.fx.graph import CAT, FLATTEN, activation_bounds
+from secateur.lowering.lower import lower
+from secateur.quantisation import annotate as module
+from secateur.quantisation.annotate import SecateurQuantizer
+from secateur.quantisation.fake_quantise import ActivationFakeQuantize
+from secateur.quantisation.match import stored_roots
+from secateur.quantisation.prepare import finalise, prepare, quantize
 from tests.pipeline import build, check_image, compile_for, target
 
 

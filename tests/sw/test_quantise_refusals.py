@@ -8,9 +8,9 @@ from networks import random_input
 from torch import nn
 from torch.fx import GraphModule
 
-from secateur.canonical import canonicalise
+from secateur.canonical.rewrite import canonicalise
 from secateur.errors import SecateurError
-from secateur.quantise import finalise, prepare, quantize
+from secateur.quantisation.prepare import finalise, prepare, quantize
 
 MAPS = (4, 8, 8)
 
@@ -79,7 +79,7 @@ def test_a_rewrite_that_changes_values_is_found(
         next(rewritten.parameters()).data[0] *= factor
         return rewritten
 
-    monkeypatch.setattr("secateur.quantise.canonicalise", wrong)
+    monkeypatch.setattr("secateur.quantisation.prepare.canonicalise", wrong)
     model, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), random_input(1, (3, 8, 8), 4)
     with pytest.raises(SecateurError, match=r"differ by .* from its own"):
         quantize(model.eval(), x)

@@ -10,9 +10,9 @@ from networks import random_input
 from torch import Tensor, nn
 
 from secateur.errors import SecateurError
-from secateur.lower import lower
-from secateur.observe import ActivationFakeQuantize, PerChannelWeightFakeQuantize
-from secateur.quantise import quantize
+from secateur.lowering.lower import lower
+from secateur.quantisation.fake_quantise import ActivationFakeQuantize, PerChannelWeightFakeQuantize
+from secateur.quantisation.prepare import quantize
 
 
 def _squared_error(x: Tensor, exponent: int, low: int, high: int) -> float:

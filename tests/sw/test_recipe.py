@@ -13,18 +13,19 @@ import torch
 from typer.testing import CliRunner
 
 from secateur import api
-from secateur.cli import app
+from secateur.callables import imported
+from secateur.cli.main import app
 from secateur.errors import SecateurError
-from secateur.pruning import checkpoint, density_of, distillation_loss, run
-from secateur.pruning.criteria import criterion_of
-from secateur.pruning.cutting import BlockCuts
-from secateur.pruning.recipe import Phase, Prune, Training, load_recipe
-from secateur.pruning.reorder import reorder
-from secateur.pruning.run import run_recipe
-from secateur.pruning.saliency import block_saliency
-from secateur.pruning.stages import Stages
-from secateur.pruning.training import Split, Trainer
-from secateur.toml import imported
+from secateur.pruning import density_of, distillation_loss
+from secateur.pruning.channels.reorder import reorder
+from secateur.pruning.criteria.criteria import criterion_of
+from secateur.pruning.criteria.saliency import block_saliency
+from secateur.pruning.recipes import checkpoint, run
+from secateur.pruning.recipes.cutting import BlockCuts
+from secateur.pruning.recipes.recipe import Phase, Prune, Training, load_recipe
+from secateur.pruning.recipes.run import run_recipe
+from secateur.pruning.recipes.stages import Stages
+from secateur.pruning.recipes.training import Split, Trainer
 
 TINY = Path(__file__).parent / "data" / "tiny.toml"
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from secateur.errors import SecateurError
 from secateur.pruning import prune
-from secateur.pruning.reorder import reorder
+from secateur.pruning.channels.reorder import reorder
 
 X = torch.arange(2 * 2 * 36).reshape(2, 2, 6, 6).remainder(5).double()
 

@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519
 from image_files import METADATA, image_file, random_words
 
-from secateur import api, delta, signing
+from secateur import api
 from secateur.errors import SecateurError
+from secateur.image import delta, signing
 
 IMAGE = image_file(random_words(40, 4, 0), METADATA)
 PEM = serialization.Encoding.PEM

@@ -11,14 +11,14 @@ import torch
 from safetensors.torch import save_file
 
 from secateur.errors import SecateurError, SecateurWarning
-from secateur.pruning import run
-from secateur.pruning.criteria import Magnitude
-from secateur.pruning.cutting import BlockCuts, narrow
-from secateur.pruning.recipe import load_recipe
-from secateur.pruning.robust import fgsm
-from secateur.pruning.run import run_recipe
-from secateur.pruning.stages import Stages
-from secateur.pruning.training import Split
+from secateur.pruning.criteria.criteria import Magnitude
+from secateur.pruning.recipes import run
+from secateur.pruning.recipes.cutting import BlockCuts, narrow
+from secateur.pruning.recipes.recipe import load_recipe
+from secateur.pruning.recipes.robust import fgsm
+from secateur.pruning.recipes.run import run_recipe
+from secateur.pruning.recipes.stages import Stages
+from secateur.pruning.recipes.training import Split
 from secateur.target import Target
 
 TINY = Path(__file__).parent / "data" / "tiny.toml"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from secateur.errors import SecateurError
-from secateur.quantise import quantize
+from secateur.quantisation.prepare import quantize
 
 INPUTS, HIDDEN = 5, 8
 Run = Callable[[nn.Module, Tensor], Tensor]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from secateur.disk.storage import apart, read, write_atomically
 from secateur.errors import SecateurError
-from secateur.storage import apart, read, write_atomically
 
 
 def mode(path: Path) -> int:

@@ -11,12 +11,12 @@ import recipe_parts
 from typer.testing import CliRunner
 
 from secateur import api
-from secateur.cli import app
+from secateur.cli.main import app
 from secateur.errors import SecateurError
-from secateur.pruning import study
-from secateur.pruning.recipe import Recipe, load_recipe
-from secateur.pruning.run import run_recipe
-from secateur.pruning.study import load_study, run_study
+from secateur.pruning.recipes import study
+from secateur.pruning.recipes.recipe import Recipe, load_recipe
+from secateur.pruning.recipes.run import run_recipe
+from secateur.pruning.recipes.study import load_study, run_study
 from tests.commands import listed
 
 TINY = Path(__file__).parent / "data" / "tiny.toml"

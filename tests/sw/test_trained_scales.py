@@ -7,9 +7,9 @@ import torch
 from recipe_parts import data, model
 from torch import Tensor
 
-from secateur.lower import lower
-from secateur.observe import ActivationFakeQuantize, PerChannelWeightFakeQuantize
-from secateur.quantise import finalise, prepare
+from secateur.lowering.lower import lower
+from secateur.quantisation.fake_quantise import ActivationFakeQuantize, PerChannelWeightFakeQuantize
+from secateur.quantisation.prepare import finalise, prepare
 from tests.pipeline import Built, check_image, compile_for, target
 
 

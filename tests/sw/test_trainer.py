@@ -9,8 +9,8 @@ import recipe_parts
 import torch
 
 from secateur.errors import SecateurError
-from secateur.pruning.recipe import Phase, Qat, Training
-from secateur.pruning.training import Split, Trainer
+from secateur.pruning.recipes.recipe import Phase, Qat, Training
+from secateur.pruning.recipes.training import Split, Trainer
 
 TINY = Path(__file__).parent / "data" / "tiny.toml"
 

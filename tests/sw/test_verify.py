@@ -11,9 +11,17 @@ from torch import nn
 
 from secateur.errors import SecateurError
 from secateur.pruning import prune
-from secateur.pruning.robust import blur, contrast, fgsm, gaussian_noise, pgd
-from secateur.pruning.saliency import block_saliency
-from secateur.pruning.verify import GateError, Score, agreement, gate, logits, score, sensitivity
+from secateur.pruning.criteria.saliency import block_saliency
+from secateur.pruning.recipes.robust import blur, contrast, fgsm, gaussian_noise, pgd
+from secateur.pruning.recipes.verify import (
+    GateError,
+    Score,
+    agreement,
+    gate,
+    logits,
+    score,
+    sensitivity,
+)
 
 
 def test_score_and_agreement_by_hand() -> None:

@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from secateur.disk.npz import load_npz
 from secateur.errors import SecateurError
-from secateur.npz import load_npz
-from secateur.pruning.training import Split
+from secateur.pruning.recipes.training import Split
 
 FOLDS = 5
 

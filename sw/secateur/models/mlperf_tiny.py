@@ -14,8 +14,8 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from secateur.disk.weights import read_weights
 from secateur.errors import SecateurError
-from secateur.weights import read_weights
 
 EPS = 1e-3
 _BOTTOM_RIGHT = (0, 1, 0, 1)

@@ -1,8 +1,12 @@
 """Pruning: of whole N:1 blocks, the unit that the array skips, and of all other units."""
 
-from secateur.pruning.budget import Allocation, allocate_budget
-from secateur.pruning.channels import ChannelReport, LayerWidth, remove_channels
-from secateur.pruning.criteria import (
+from secateur.pruning.budget.budget import Allocation, allocate_budget
+from secateur.pruning.channels.identity import replace_by_identity
+from secateur.pruning.channels.multiscale import prune_multiscale
+from secateur.pruning.channels.permute import Permutation, SaliencyKept, permute
+from secateur.pruning.channels.remove import ChannelReport, LayerWidth, remove_channels
+from secateur.pruning.channels.reorder import reorder
+from secateur.pruning.criteria.criteria import (
     Activation,
     BatchNormScale,
     Criterion,
@@ -10,8 +14,13 @@ from secateur.pruning.criteria import (
     Random,
     criterion_of,
 )
-from secateur.pruning.distributions import Histogram, distributions, plot
-from secateur.pruning.granularity import (
+from secateur.pruning.criteria.distributions import Histogram, distributions, plot
+from secateur.pruning.criteria.loss_criteria import Fisher, Gradient, Hessian, Taylor
+from secateur.pruning.methods.gradual import GradualPruner, cubic_density
+from secateur.pruning.methods.one_shot import density_of, prune
+from secateur.pruning.methods.regularise import GroupLasso, distil, distillation_loss
+from secateur.pruning.methods.rewind import IterativePruner, geometric_density
+from secateur.pruning.units.granularity import (
     Block,
     Element,
     Filter,
@@ -21,17 +30,8 @@ from secateur.pruning.granularity import (
     NOfM,
     granularity_of,
 )
-from secateur.pruning.identity import replace_by_identity
-from secateur.pruning.loss_criteria import Fisher, Gradient, Hessian, Taylor
-from secateur.pruning.mask import BlockMask, remove
-from secateur.pruning.multiscale import prune_multiscale
-from secateur.pruning.permute import Permutation, SaliencyKept, permute
-from secateur.pruning.pruner import density_of, prune
-from secateur.pruning.regularise import GroupLasso, distil, distillation_loss
-from secateur.pruning.reorder import reorder
-from secateur.pruning.report import LayerDensity, PruneReport
-from secateur.pruning.rewind import IterativePruner, geometric_density
-from secateur.pruning.schedule import GradualPruner, cubic_density
+from secateur.pruning.units.mask import BlockMask, remove
+from secateur.pruning.units.report import LayerDensity, PruneReport
 
 __all__ = [
     "Activation",

@@ -1,0 +1,52 @@
+"""Import paths, ``package.module:callable``, and calls of what they name."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from secateur.errors import SecateurError
+
+
+def imported(where: str, name: str) -> Any:
+    """The object behind ``package.module:callable``; ``where`` is the recipe's key.
+
+    Raises
+    ------
+    SecateurError : the module cannot be imported or has no such callable
+    """
+    module, _, attribute = name.partition(":")
+    remedy = "give package.module:callable, with the package's folder on PYTHONPATH"
+    if not module or not attribute:
+        raise SecateurError(f"{where} = {name!r} names no callable; {remedy}")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # whatever the user's module raises
+        raise SecateurError(f"{where} = {name!r}: {_line(error)}; {remedy}") from None
+    if not callable(found):
+        raise SecateurError(f"{where} = {name!r} is not callable")
+    return found
+
+
+def function(where: str, name: str) -> Callable[..., Any]:
+    """As ``imported``; when it is called, its exceptions become a SecateurError that names it."""
+    found = imported(where, name)
+
+    def call(*arguments: Any) -> Any:
+        try:
+            return found(*arguments)
+        except SecateurError:
+            raise
+        except Exception as error:
+            raise SecateurError(
+                f"{where} = {name!r} fails when it is called: {_line(error)}"
+            ) from error
+
+    return call
+
+
+def _line(error: Exception) -> str:
+    """An exception's kind and the first line of its text."""
+    lines = str(error).strip().splitlines()
+    return ": ".join([type(error).__name__, *lines[:1]])

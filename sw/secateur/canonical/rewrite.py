@@ -1,0 +1,205 @@
+"""Rewrite an exported graph into the few operations that the array has, without changing values.
+
+Afterwards the graph holds only conv2d, linear, relu, hardtanh, add, mul, functions of one number,
+max_pool2d, cat, pad, flatten and view to a 1x1 map; average pooling, lone BatchNorms, differences
+and sums and products with constants are depthwise convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch.fx import GraphModule, Node
+
+from secateur.canonical.arithmetic import ARITHMETIC, arithmetic, prelu
+from secateur.canonical.lines import lift_lines
+from secateur.canonical.norm import fold_norm
+from secateur.canonical.pool import average, depthwise, pool_maxima
+from secateur.canonical.supported import check_layers, check_supported
+from secateur.fx.functional import IDENTITIES, functionalise
+from secateur.fx.graph import (
+    ACTIVATIONS,
+    ADD,
+    CAT,
+    CONV,
+    FLATTEN,
+    HARDTANH,
+    MAX_POOL,
+    MUL,
+    PAD,
+    PRODUCTS,
+    RELU,
+    VIEW,
+    Editor,
+    active_nodes,
+    argument,
+    aten,
+    is_call,
+    pair,
+    rank_of,
+    refuse,
+    shape_of,
+)
+
+Op = Callable[..., Any]
+
+_VIEWS = {
+    FLATTEN,
+    VIEW,
+    aten.reshape.default,
+    aten._unsafe_view.default,
+    aten.unsqueeze.default,
+    aten.squeeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+}
+
+
+def canonicalise(gm: GraphModule) -> GraphModule:
+    """Rewrite ``gm`` in place (see the module's docstring) and return it.
+
+    Raises SecateurError, naming the node, for what the array cannot run.
+    """
+    check_layers(gm)
+    functionalise(gm)
+    editor = Editor(gm)
+    pool_maxima(editor)
+    lift_lines(editor)
+    active = active_nodes(gm)
+    for node in list(gm.graph.nodes):
+        if node.op == "call_function" and node in active:
+            with gm.graph.inserting_before(node):
+                replacement = _rewrite(editor, node)
+            if replacement is not None and replacement is not node:
+                node.replace_all_uses_with(replacement)
+                gm.graph.erase_node(node)
+    gm.graph.eliminate_dead_code()
+    _lift_activations(editor)
+    _give_activations_a_layer(editor)
+    gm.graph.eliminate_dead_code()
+    gm.graph.lint()
+    gm.recompile()
+    check_supported(gm)
+    return gm
+
+
+def _rewrite(editor: Editor, node: Node) -> Node | None:
+    """The canonical equivalent of one node, inserted before it; None or itself to keep it."""
+    target, graph_input = node.target, node.args[0]
+    if target in IDENTITIES:
+        if target is aten.dropout.default and node.args[2]:
+            raise refuse(node, "dropout in training mode", "call model.eval() before the export")
+        return graph_input if isinstance(graph_input, Node) else None
+    if target is aten.conv2d.padding:
+        return _conv_with_named_padding(editor, node)
+    if target is aten.constant_pad_nd.default:
+        value = float(argument(node, 2, 0.0))
+        return editor.call(PAD, graph_input, node.args[1], "constant", value, like=node)
+    if target in (aten.concat.default, aten.concatenate.default):
+        return editor.call(CAT, *node.args, like=node)
+    if target is aten.relu6.default:
+        return editor.call(HARDTANH, graph_input, 0.0, 6.0, like=node)
+    if target in (aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default):
+        return _clamp(editor, node)
+    if target is aten.pow.Tensor_Scalar and node.args[1] == 2:
+        return editor.call(aten.square.default, graph_input, like=node)
+    if target in ARITHMETIC:
+        return arithmetic(editor, node)
+    if target is aten.prelu.default:
+        return prelu(editor, node)
+    if target is aten.batch_norm.default:
+        return fold_norm(editor, node)
+    if target in (aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default, aten.mean.dim):
+        return average(editor, node)
+    if target in _VIEWS:
+        return _view(editor, node)
+    return None
+
+
+def _conv_with_named_padding(editor: Editor, node: Node) -> Node:
+    x, weight, bias = node.args[0], node.args[1], argument(node, 2, None)
+    assert isinstance(x, Node)
+    assert isinstance(weight, Node)
+    dilation = pair(argument(node, 5, 1))
+    kernel = shape_of(weight)[1:]
+    named = argument(node, 4, "valid")
+    total = [d * (k - 1) if named == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
+    before = [t // 2 for t in total]
+    rest = (pair(argument(node, 3, 1)), [0, 0], dilation, argument(node, 6, 1))
+    if all(t % 2 == 0 for t in total):
+        return editor.call(CONV, x, weight, bias, rest[0], before, *rest[2:], like=node)
+    amounts = [before[1], total[1] - before[1], before[0], total[0] - before[0]]
+    padded = editor.call(PAD, x, amounts, "constant", 0.0, like=node)
+    return editor.call(CONV, padded, weight, bias, *rest, like=node)
+
+
+def _clamp(editor: Editor, node: Node) -> Node | None:
+    low, high = argument(node, 1, None), argument(node, 2, None)
+    if node.target is aten.clamp_max.default:
+        low, high = None, low
+    if isinstance(low, Node) or isinstance(high, Node):
+        return None
+    if high is None and low == 0:
+        return editor.call(RELU, node.args[0], like=node)
+    low, high = float("-inf" if low is None else low), float("inf" if high is None else high)
+    return editor.call(HARDTANH, node.args[0], low, high, like=node)
+
+
+def _view(editor: Editor, node: Node) -> Node | None:
+    """Views of views become one; (N, -1) becomes flatten, 1x1 maps a view."""
+    root = node.args[0]
+    while is_call(root, *_VIEWS):
+        assert isinstance(root, Node)
+        root = root.args[0]
+    assert isinstance(root, Node)
+    if is_call(root, VIEW, FLATTEN):
+        root = root.args[0]
+    assert isinstance(root, Node)
+    new, old = shape_of(node), shape_of(root)
+    if torch.Size(new).numel() != torch.Size(old).numel():
+        raise refuse(node, "a view that mixes samples of the batch", "use flatten(1)")
+    if new == old:
+        return root
+    if len(new) == 1:
+        return editor.call(FLATTEN, root, 1, like=node)
+    if len(new) == 3 and new[1:] == (1, 1):
+        flat = root if rank_of(root) == 2 else editor.call(FLATTEN, root, 1, like=node)
+        return editor.call(VIEW, flat, [-1, new[0], 1, 1], like=node)
+    return None
+
+
+def _lift_activations(editor: Editor) -> None:
+    """relu(max_pool(x)) becomes max_pool(relu(x)), and so for views: the relu joins its layer."""
+    moved = True
+    while moved:
+        moved = False
+        for node in list(editor.gm.graph.nodes):
+            below = node.args[0] if is_call(node, *ACTIVATIONS) else None
+            if not is_call(below, MAX_POOL, FLATTEN, VIEW):
+                continue
+            assert isinstance(below, Node)
+            if len(below.users) > 1:
+                continue
+            with editor.gm.graph.inserting_before(below):
+                first = editor.call(cast(Op, node.target), below.args[0], *node.args[1:], like=node)
+                second = editor.call(cast(Op, below.target), first, *below.args[1:], like=below)
+            node.replace_all_uses_with(second)
+            editor.gm.graph.erase_node(node)
+            editor.gm.graph.erase_node(below)
+            moved = True
+
+
+def _give_activations_a_layer(editor: Editor) -> None:
+    """An activation that no convolution, linear or add can absorb gets an identity before it."""
+    for node in list(editor.gm.graph.nodes):
+        if not is_call(node, *ACTIVATIONS):
+            continue
+        x = node.args[0]
+        assert isinstance(x, Node)
+        if is_call(x, ADD, MUL, *PRODUCTS) and len(x.users) == 1:
+            continue
+        with editor.gm.graph.inserting_before(node):
+            ones = editor.attach("_identity_weight", torch.ones(shape_of(x)[0]), trained=False)
+            node.replace_input_with(x, depthwise(editor, x, ones, None, like=node))

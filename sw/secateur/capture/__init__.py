@@ -1,0 +1,1 @@
+"""A user's model as a float graph: PyTorch, recurrent steps, torch.export archives, ONNX."""

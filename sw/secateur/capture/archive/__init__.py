@@ -1,0 +1,1 @@
+"""torch.export archives, read without running anything that is in them."""

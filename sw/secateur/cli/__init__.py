@@ -1,0 +1,1 @@
+"""The command line, an application per group of commands."""

@@ -1,0 +1,165 @@
+"""The commands for boards: list them, build a bitstream, put another model into it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from secateur.cli.common import Commands, Json
+from secateur.cli.tables import show_boards, show_files
+from secateur.cli.terminal import Data, console, emit, plain, progress_console
+from secateur.disk.lock import held
+from secateur.errors import SecateurError
+
+boards = Commands()
+
+#: Seeds that are tried if none is given.
+TRIES = 3
+ImageOption = Annotated[Path, typer.Option(help="Image made by `secateur compile`.")]
+
+
+@boards.command("boards", epilog="Example: secateur boards")
+def list_boards(as_json: Json = False) -> None:
+    """List the boards and the engines that they carry."""
+    from secateur.boards.catalogue.catalogue import BOARDS
+
+    listed = [
+        {
+            "name": board.name,
+            "title": board.title,
+            "device": board.device,
+            "n": board.geometry.n,
+            "p": board.geometry.p,
+            "weight_words": board.geometry.weight_words,
+            "bank_words": board.geometry.bank_words,
+            "clock_mhz": board.clock / 1e6,
+            "baud": board.baud,
+            "built_here": board.die != "",
+        }
+        for board in BOARDS.values()
+    ]
+    emit({"boards": listed}, as_json, show_boards)
+
+
+@boards.command(epilog="Example: secateur build --board ulx3s-25f --image model.sec -o build")
+def build(
+    board: Annotated[str, typer.Option(help="Board, see `secateur boards`.")],
+    output: Annotated[Path, typer.Option("-o", "--output-dir", help="Folder to write to.")],
+    image: Annotated[
+        Path | None,
+        typer.Option(help="Image made by `secateur compile`; without it: see device load."),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Preset or TOML file of another engine than the board's.")
+    ] = None,
+    clock: Annotated[
+        float | None, typer.Option(help="MHz of the engine, if not the board's.")
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help=f"Seed of place and route; without it 1 to {TRIES}, until one meets the clock.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Build a bitstream of the engine with an image in ROM; fails if the clock is missed.
+
+    Without an image the weight memory is a RAM, and `secateur device load` loads one.
+    """
+    from secateur.boards.catalogue.catalogue import find
+    from secateur.boards.flow.build import build as make
+    from secateur.boards.flow.design import Design
+    from secateur.boards.flow.vendor import write_sources
+    from secateur.target import Target
+
+    stream = None if image is None else load(image)
+    geometry = None if target is None else Target.load(target).geometry
+    with held(output), messages(), shown() as progress:
+        design = Design(
+            board=find(board),
+            geometry=geometry,
+            clock=None if clock is None else round(clock * 1e6),
+            seed=1 if seed is None else seed,
+        )
+        if design.board.flow == "vivado":
+            data, show = write_sources(design, stream, str(image), output), show_sources
+        else:
+            tries = TRIES if seed is None else 1
+            data = make(design, stream, str(image), output, tries=tries, progress=progress)
+            show = show_build
+    emit(data | {"folder": str(output)}, as_json, show)
+
+
+@boards.command(epilog="Example: secateur swap build --image retrained.sec")
+def swap(
+    folder: Annotated[Path, typer.Argument(help="Folder that `secateur build` has written.")],
+    image: ImageOption,
+    as_json: Json = False,
+) -> None:
+    """Put another image into a bitstream that was built, without a new place and route."""
+    from secateur.boards.flow.build import swap as make
+
+    stream = load(image)
+    with held(folder), messages(), shown() as progress:
+        data = make(folder, stream, str(image), progress=progress)
+    emit(data | {"folder": str(folder)}, as_json, show_build)
+
+
+def load(path: Path) -> bytes:
+    """The bytes of an image that the hardware loads."""
+    from secateur.image import image
+
+    return image.load(path).stream
+
+
+@contextlib.contextmanager
+def messages() -> Iterator[None]:
+    """What the boards refuse, as SecateurError."""
+    from secateur.boards.catalogue.board import BoardError
+    from secateur.boards.flow.tools import ToolError
+
+    try:
+        yield
+    except (BoardError, ToolError) as error:
+        raise SecateurError(str(error)) from None
+    except OSError as error:
+        raise SecateurError(f"{error.filename}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def shown() -> Iterator[Callable[[str, str], None]]:
+    """Progress on stderr: on a terminal one line that changes, else a line a stage."""
+    seen: set[str] = set()
+
+    def line(stage: str, note: str) -> None:
+        if stage not in seen:
+            seen.add(stage)
+            progress_console.print(stage)
+
+    if not progress_console.is_terminal:
+        yield line
+        return
+    with progress_console.status("") as status:
+        yield lambda stage, note: status.update(plain(f"{stage} {note}".rstrip()))
+
+
+def show_build(data: Data) -> None:
+    """The report's text."""
+    from secateur.boards.flow.report import to_text
+
+    for line in to_text(data).split("\n"):
+        console.out(line)
+    console.out(Path(data["folder"]) / data["bitstream"]["name"])
+
+
+def show_sources(data: Data) -> None:
+    """What was written for a vendor's tool, and that it is still to be run."""
+    show_files(data)
+    console.out("No bitstream: the tools of this board are the vendor's. Run")
+    console.out(f"    {data['next']}")

@@ -1,0 +1,189 @@
+"""Row bodies: the nonzero blocks of N output channels as stream words, before any geometry but N.
+
+Steps depend on the placement of channels and on the kernel, not on the pitch of a map or on the
+lanes, so bodies are made once and every schedule is costed with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from secateur.compiler.place import Placement, lane_channels, source_positions
+from secateur.errors import SecateurError
+from secateur.hw import spec
+from secateur.ir import Ints, Layer, Source, Tensor
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row body: ``weights`` (words, N) int8 and ``common`` (words,) uint8.
+
+    ``blocks`` counts the words that carry weights; the others only move the address.
+    """
+
+    weights: npt.NDArray[np.int8]
+    common: npt.NDArray[np.uint8]
+    blocks: int
+
+
+@dataclass(frozen=True)
+class Body:
+    """All rows of a layer.
+
+    ``lanes`` (rows, N): output channel of each lane, -1 for none. Every group makes ``passes``
+    passes over a body, ``pass_rows`` kernel rows apart. ``uniform``: all channels have the same
+    weights, bias and shift, so that a row serves any block of channels; then no lane is left out.
+    ``blocks_total`` counts the blocks that a dense layer would have.
+    """
+
+    lanes: Ints
+    rows: list[Row]
+    passes: int
+    pass_rows: int
+    uniform: bool
+    blocks_total: int
+
+    @property
+    def blocks(self) -> int:
+        """Blocks that are in the stream."""
+        return sum(row.blocks for row in self.rows)
+
+
+@dataclass(frozen=True)
+class _Block:
+    source: int
+    kernel_row: int
+    offset: int  # units of the mode from the start of the kernel row
+    weights: Ints
+
+
+def _moves(at: _Block, to: _Block) -> list[int]:
+    """Common bytes that bring the address from one block to the next; the last one reads it."""
+    moves = []
+    kernel_row, offset = at.kernel_row, at.offset
+    if to.source != at.source:
+        kernel_row = 0
+        offset = min(to.offset, spec.STEP_FIELD) if to.kernel_row == 0 else 0
+        moves.append(spec.STEP_SOURCE | offset)
+    while kernel_row < to.kernel_row:
+        kernel_row += 1
+        offset = min(to.offset, spec.STEP_FIELD) if kernel_row == to.kernel_row else 0
+        moves.append(spec.STEP_ROW | offset)
+    while offset < to.offset:
+        step = min(to.offset - offset, spec.STEP_ADD_LIMIT - 1)
+        offset += step
+        moves.append(step)
+    return moves or [0]
+
+
+def _encode(blocks: list[_Block], n: int) -> Row:
+    words: list[tuple[int, Ints]] = []
+    nothing = np.zeros(n, dtype=np.int64)
+    at = _Block(0, 0, 0, nothing)
+    for block in blocks:
+        *pads, last = _moves(at, block)
+        words += [(move, nothing) for move in pads]
+        words.append((last, block.weights))
+        at = block
+    short = spec.MIN_ROW_WORDS - len(words)
+    words = [(0, nothing)] * short + words
+    weights = np.array([weight for _, weight in words]).astype(np.int8)
+    return Row(weights, np.array([move for move, _ in words], dtype=np.uint8), len(blocks))
+
+
+def _broadcast_blocks(
+    index: int, source: Source, lanes: Ints, placement: Placement, dense: bool
+) -> list[_Block]:
+    weight = source.weight[np.maximum(lanes, 0)] * (lanes >= 0)[:, None, None, None]
+    kept = np.ones(weight.shape[1:], dtype=bool) if dense else (weight != 0).any(axis=0)
+    channel, y, x = np.nonzero(kept)
+    position = source_positions(source, placement)[channel] - placement.start[source.first]
+    offset = x * source.dilation[1] * placement.pixel_bytes + position
+    order = np.lexsort((offset, y))
+    return [
+        _Block(index, int(y[i]), int(offset[i]), weight[:, channel[i], y[i], x[i]]) for i in order
+    ]
+
+
+def _lanewise_blocks(
+    index: int, source: Source, lanes: Ints, placement: Placement, kernel_rows: int, dense: bool
+) -> list[_Block]:
+    weight = source.weight[np.maximum(lanes, 0)] * (lanes >= 0)[:, None, None]
+    n = len(lanes)
+    taps = [(y, x) for y in range(kernel_rows) for x in range(source.kernel[1])]
+    blocks = []
+    for y, x in taps:
+        tap = weight[:, y, x]
+        if source.mode == "maximum" and (y, x) != taps[-1]:
+            tap = np.zeros_like(tap)
+        elif not (tap.any() or dense or source.mode == "gate"):
+            continue
+        offset = x * source.dilation[1] * placement.pixel_bytes // n
+        blocks.append(_Block(index, y, offset, tap))
+    return blocks
+
+
+def _check_maximum(layer: Layer, placements: dict[Tensor, Placement], n: int) -> None:
+    """Refuse a maximum whose addresses need words in between: what these read would count, too."""
+    for source in layer.sources:
+        if source.mode == "maximum" and source.kernel[1] > 1:
+            step = source.dilation[1] * placements[source.tensor].pixel_bytes // n
+            if step >= spec.STEP_ADD_LIMIT:
+                raise SecateurError(
+                    f"layer {layer.name!r}: the columns of its window lie {step} words of {n} "
+                    f"channels apart, a maximum takes at most {spec.STEP_ADD_LIMIT - 1}; pool "
+                    f"before there are so many channels, with less dilation, or the average"
+                )
+
+
+def _passes(layer: Layer) -> tuple[int, int]:
+    """Passes and kernel rows of one, for a sum whose kernel rows are all alike."""
+    source = layer.sources[0]
+    height, width = source.kernel
+    if len(layer.sources) == 1 and source.mode == "lanewise":
+        alike = bool((source.weight == source.weight[:, :1]).all())
+        for rows in range(1, height):
+            if alike and height % rows == 0 and rows * width >= spec.MIN_ROW_WORDS:
+                return height // rows, rows
+    return 1, height
+
+
+def _uniform(layer: Layer) -> bool:
+    """Whether every channel does the same, so that channels can share out the lanes."""
+    same = all(
+        source.mode != "broadcast" and bool((source.weight == source.weight[:1]).all())
+        for source in layer.sources
+    )
+    return same and len(set(layer.bias.tolist())) == 1 and len(set(layer.shift.tolist())) == 1
+
+
+def make_body(
+    layer: Layer, placements: dict[Tensor, Placement], n: int, dense: bool = False
+) -> Body:
+    """The rows of a layer; with ``dense``, with every block kept."""
+    lanes = lane_channels(layer, placements[layer.output], n)
+    passes, pass_rows = _passes(layer)
+    _check_maximum(layer, placements, n)
+    uniform = _uniform(layer)
+    heights = [
+        pass_rows if passes > 1 and source.mode != "broadcast" else source.kernel[0]
+        for source in layer.sources
+    ]
+    rows = []
+    for row in np.zeros_like(lanes) if uniform else lanes:
+        blocks: list[_Block] = []
+        for index, source in enumerate(layer.sources):
+            placement = placements[source.tensor]
+            if source.mode == "broadcast":
+                blocks += _broadcast_blocks(index, source, row, placement, dense)
+            else:
+                blocks += _lanewise_blocks(index, source, row, placement, heights[index], dense)
+        rows.append(_encode(blocks, n))
+    total = sum(
+        (source.count if source.mode == "broadcast" else 1) * height * source.kernel[1]
+        for source, height in zip(layer.sources, heights, strict=True)
+    )
+    return Body(lanes, rows, passes, pass_rows, uniform, total * len(rows))

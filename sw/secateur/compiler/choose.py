@@ -1,0 +1,197 @@
+"""Which lanes compute what: the deal of every layer that takes the fewest cycles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from secateur.compiler.body import Body, Row
+from secateur.compiler.cost import rows_cycles
+from secateur.compiler.lanes import LaneMap, Split, lane_maps
+from secateur.compiler.layout import MapLayout, make_layout, padding, row_pixels, unite
+from secateur.compiler.place import Placement
+from secateur.hw.spec import Geometry
+from secateur.ir import Layer, Network, Source, Tensor
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """A layer, its row bodies and the deal of its pixels."""
+
+    layer: Layer
+    body: Body
+    lane_map: LaneMap
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows that are in the stream: one if the channels share out the lanes."""
+        return self.body.rows[:1] if self.lane_map.kind == "blocks" else self.body.rows
+
+    @property
+    def counts(self) -> list[int]:
+        """Words of each row's body."""
+        return [len(row.common) for row in self.rows]
+
+    @property
+    def cycles(self) -> int:
+        """Cycles of the rows, headers included."""
+        passes = self.body.passes
+        return rows_cycles(self.counts, self.lane_map.groups, passes, self.lane_map.lanes)
+
+
+Consumers = dict[Tensor, list[tuple[Layer, Source]]]
+
+
+def consumers(network: Network) -> Consumers:
+    readers: Consumers = {tensor: [] for tensor in network.tensors}
+    for layer in network.layers:
+        for source in layer.sources:
+            readers[source.tensor].append((layer, source))
+    return readers
+
+
+def in_place(network: Network) -> dict[Tensor, Tensor]:
+    """Outputs of residual layers that may lie where the tensor that they add lay, and that tensor.
+
+    Word by word the layer reads the old tensor just before it writes the new one, if it reads it
+    pixel by pixel, its channels in their order, and nobody reads it afterwards.
+    """
+    readers, pairs = consumers(network), {}
+    states = {state.before.tensor for state in network.states}
+    for layer in network.layers:
+        output = layer.output
+        whole = layer.first == 0 and layer.channels == output.channels
+        if not whole or output is network.output or output in states:
+            continue
+        for source in layer.sources:
+            old = source.tensor
+            same = (old.channels, old.height, old.width) == (
+                output.channels,
+                output.height,
+                output.width,
+            )
+            pixelwise = source.mode == "lanewise" and source.kernel == (1, 1)
+            plain = source.stride == (1, 1) and source.padding == (0, 0, 0, 0)
+            last = readers[old][-1][0] is layer
+            once = sum(reader is layer for reader, _ in readers[old]) == 1
+            kept = old is network.input or old in states
+            if same and pixelwise and plain and last and once and not kept:
+                pairs[output] = old
+                break
+    return pairs
+
+
+def components(network: Network) -> list[list[Layer]]:
+    """Layers that must agree on lanes: those that read a common tensor, transitively."""
+    components: list[tuple[set[Tensor], list[Layer]]] = []
+    for layer in network.layers:
+        tensors, layers = {source.tensor for source in layer.sources}, [layer]
+        for component in [c for c in components if c[0] & tensors]:
+            components.remove(component)
+            tensors |= component[0]
+            layers = component[1] + layers
+        components.append((tensors, layers))
+    return [layers for _, layers in components]
+
+
+class Chooser:
+    """Choice of a deal for each layer: fewest cycles, with a price on bank memory."""
+
+    def __init__(
+        self,
+        network: Network,
+        geometry: Geometry,
+        bodies: dict[Layer, Body],
+        placements: dict[Tensor, Placement],
+    ) -> None:
+        self.geometry, self.bodies, self.placements = geometry, bodies, placements
+        self.readers = consumers(network)
+        self.pads = {tensor: padding(tensor, read) for tensor, read in self.readers.items()}
+        for later, earlier in in_place(network).items():
+            united = unite(self.pads[later], self.pads[earlier])
+            if united is not None:
+                self.pads[later] = self.pads[earlier] = united
+        self.maps = {layer: self._maps(layer) for layer in network.layers}
+
+    def _maps(self, layer: Layer) -> list[tuple[int, LaneMap]]:
+        body, n = self.bodies[layer], self.geometry.n
+        rasters = {row_pixels(s.tensor, self.pads[s.tensor]) for s in layer.sources}
+        aligned = all(self.placements[s.tensor].pixel_bytes % n == 0 for s in layer.sources)
+        unit = all(source.stride == (1, 1) for source in layer.sources)
+        one = layer.output.height == layer.output.width == 1
+        maps = lane_maps(
+            layer,
+            p=self.geometry.p,
+            n=n,
+            uniform_blocks=len(body.rows) if one and body.uniform else 0,
+            raster=rasters.pop() if aligned and unit and len(rasters) == 1 else None,
+        )
+        costed = [(LayerPlan(layer, body, lane_map).cycles, lane_map) for lane_map in maps]
+        return sorted(costed, key=lambda item: item[0])
+
+    def layout(self, tensor: Tensor, split: Split | None) -> MapLayout | None:
+        """The tensor's map under a split, without its window."""
+        return make_layout(
+            tensor, self.placements[tensor], self.pads[tensor], split, self.geometry.n
+        )
+
+    def window(self, layout: MapLayout, chosen: dict[Layer, LaneMap]) -> int:
+        """Words of bank memory for a tensor."""
+        reads = self.readers[layout.tensor]
+        return max((layout.reach(source, chosen[layer]) for layer, source in reads), default=0)
+
+    def _agree(
+        self, layer: Layer, lane_map: LaneMap, splits: dict[Tensor, Split]
+    ) -> dict[Tensor, Split] | None:
+        """The splits with this layer's demands added, None if they contradict."""
+        merged = dict(splits)
+        for source in layer.sources:
+            pixel = self.placements[source.tensor].pixel_bytes
+            split = lane_map.split(source, pixel, self.geometry.n)
+            if split is None:
+                continue
+            if merged.setdefault(source.tensor, split) != split:
+                return None
+            if self.layout(source.tensor, split) is None:
+                return None
+        return merged
+
+    def _complete(
+        self, layers: list[Layer], first: LaneMap
+    ) -> tuple[dict[Layer, LaneMap], dict[Tensor, Split]] | None:
+        """Deals for all layers given that of ``layers[0]``: the fastest that agrees, one by one."""
+        splits = self._agree(layers[0], first, {})
+        if splits is None:
+            return None
+        chosen = {layers[0]: first}
+        for layer in layers[1:]:
+            for _, lane_map in self.maps[layer]:
+                merged = self._agree(layer, lane_map, splits)
+                if merged is not None:
+                    chosen[layer], splits = lane_map, merged
+                    break
+        return chosen, splits
+
+    def choose(
+        self, layers: list[Layer], price: float
+    ) -> tuple[dict[Layer, LaneMap], dict[Tensor, Split]]:
+        """The best deal of a component at ``price`` cycles a word of bank memory."""
+        leaders = sorted(layers, key=lambda layer: -self.maps[layer][0][0])
+        cycles = {(layer, m): cost for layer in layers for cost, m in self.maps[layer]}
+        best: tuple[float, dict[Layer, LaneMap], dict[Tensor, Split]] | None = None
+        tensors = {source.tensor for layer in layers for source in layer.sources}
+        for least, first in self.maps[leaders[0]]:
+            if best is not None and least >= best[0]:
+                break
+            completed = self._complete(leaders, first)
+            if completed is None:
+                continue
+            chosen, splits = completed
+            cost = float(sum(cycles[layer, lane_map] for layer, lane_map in chosen.items()))
+            for tensor in tensors:
+                layout = self.layout(tensor, splits.get(tensor))
+                assert layout is not None
+                cost += price * self.window(layout, chosen)
+            if best is None or cost < best[0]:
+                best = cost, chosen, splits
+        assert best is not None  # one lane asks for nothing, so the single-lane deal always agrees
+        return best[1], best[2]

@@ -1,0 +1,29 @@
+"""From a network to an image with its metadata."""
+
+from __future__ import annotations
+
+from secateur.compiler import dataflow
+from secateur.compiler.certificate import certify
+from secateur.compiler.encode import encode
+from secateur.compiler.metadata import metadata
+from secateur.compiler.prepare import runnable
+from secateur.compiler.schedule import plan
+from secateur.image.image import Image
+from secateur.ir import Network
+from secateur.target import Target
+
+
+def compile_network(network: Network, target: Target) -> Image:
+    """Certify, schedule and encode a network for a target.
+
+    Raises
+    ------
+    SecateurError : an accumulator could overflow, the tensors do not fit the banks, the image does
+        not fit the weight memory, or (a fault of Secateur) a layer would read another value
+    """
+    placed = runnable(network)
+    certificates = certify(placed)
+    planned = plan(placed, target.geometry)
+    dataflow.check(network, planned)
+    encoded = encode(planned)
+    return Image(encoded.words, metadata(planned, encoded, certificates, target))

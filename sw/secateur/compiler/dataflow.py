@@ -1,0 +1,117 @@
+"""A proof for every compiled network: each layer reads what the model says that it reads.
+
+Three things could break that: a state written while somebody still wants its old value, windows of
+two tensors that share words while both are alive, and a copy at the wrong place. The network as it
+was lowered names every channel once (nothing in it is written twice). Here the plan is run on these
+names instead of numbers, over the words of the banks: a step begins with the states and nothing
+else, and must end with what they become. So it holds for every step (docs/recurrent.md, "When a
+state changes").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from secateur.compiler.schedule import Plan
+from secateur.errors import SecateurError
+from secateur.ir import Ints, Layer, Network, Part, Tensor
+
+_UNKNOWN = -1
+
+
+@dataclass
+class _Names:
+    """A number for every channel of a lowered network."""
+
+    first: dict[Tensor, int]
+
+    @staticmethod
+    def of(network: Network) -> _Names:
+        tensors = [*network.tensors, *(state.before.tensor for state in network.states)]
+        first, count = {}, 0
+        for tensor in dict.fromkeys(tensors):
+            first[tensor], count = count, count + tensor.channels
+        return _Names(first)
+
+    def __getitem__(self, part: Part) -> Ints:
+        begin = self.first[part.tensor] + part.first
+        return np.arange(begin, begin + part.channels)
+
+
+class _Banks:
+    """Whose each bank word is, and the names that the channels of each tensor hold."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.owner = np.full(plan.geometry.bank_words, _UNKNOWN)
+        self.number = {tensor: i for i, tensor in enumerate(plan.layouts)}
+        self.held = {t: np.full(t.channels, _UNKNOWN) for t in plan.layouts}
+
+    def _words(self, tensor: Tensor) -> Ints:
+        layout = self.plan.layouts[tensor]
+        return self.owner[layout.base : layout.base + layout.window]
+
+    def write(self, part: Part, names: Ints) -> None:
+        """Nothing else is known any more of tensors that had some of these words."""
+        words, number = self._words(part.tensor), self.number[part.tensor]
+        if (words != number).any():
+            self.held[part.tensor][:] = _UNKNOWN
+        words[:] = number
+        self.held[part.tensor][part.first : part.first + part.channels] = names
+
+    def read(self, part: Part) -> Ints:
+        """The names, none where another tensor has been written."""
+        held = self.held[part.tensor][part.first : part.first + part.channels]
+        whole = (self._words(part.tensor) == self.number[part.tensor]).all()
+        return held if whole else np.full_like(held, _UNKNOWN)
+
+
+def check(network: Network, plan: Plan) -> None:
+    """Refuse a plan that does not compute the network.
+
+    Parameters
+    ----------
+    network : as lowered, its states not yet in place
+    plan : of that network with the copies that the array needs
+
+    Raises
+    ------
+    SecateurError : a layer, the output or a state would take another value than the model's
+    """
+    names, banks = _Names.of(network), _Banks(plan)
+    wanted = {layer.name: layer for layer in network.layers}
+    for placed, state in zip(plan.network.states, network.states, strict=True):
+        banks.write(placed.before, names[state.before])
+    banks.write(plan.network.input.all, names[network.input.all])
+    output = np.full(network.output.channels, _UNKNOWN)
+    for layer in plan.network.layers:
+        found = [banks.read(source.part) for source in layer.sources]
+        made = found[0]
+        if layer.name in wanted:
+            original = wanted[layer.name]
+            _compare(layer, found, original, names)
+            made = names[original.part]
+        if layer.output is plan.network.output:
+            output = made
+        else:
+            banks.write(layer.part, made)
+    if not np.array_equal(output, names[network.output.all]):
+        raise _fault("the output", network.output)
+    for placed, state in zip(plan.network.states, network.states, strict=True):
+        if not np.array_equal(banks.read(placed.before), names[state.after]):
+            raise _fault(f"state {state.before.tensor.name!r}", state.after.tensor)
+
+
+def _compare(layer: Layer, found: list[Ints], original: Layer, names: _Names) -> None:
+    for read, source in zip(found, original.sources, strict=True):
+        if not np.array_equal(read, names[source.part]):
+            raise _fault(f"layer {layer.name!r}", source.tensor)
+
+
+def _fault(what: str, tensor: Tensor) -> SecateurError:
+    return SecateurError(
+        f"{what} would not get {tensor.name!r}, which is overwritten before: a fault of Secateur; "
+        f"please report it with the model"
+    )

@@ -1,0 +1,185 @@
+"""What an image says of itself, as JSON: layers, tensors, cycles, traffic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from secateur import __version__
+from secateur.compiler.certificate import Certificate
+from secateur.compiler.choose import LayerPlan
+from secateur.compiler.encode import Encoded, encode
+from secateur.compiler.layout import MapLayout
+from secateur.compiler.schedule import Plan, plan
+from secateur.ir import Ints, Layer, Source
+from secateur.target import Target
+
+
+def nonzero_macs(layer: Layer) -> int:
+    """Multiplications by a nonzero weight that one inference of the layer needs."""
+    pixels = layer.output.height * layer.output.width
+    return sum(int(np.count_nonzero(source.weight)) for source in layer.sources) * pixels
+
+
+def _traffic(layer_plan: LayerPlan, words: int) -> dict[str, int]:
+    """What an inference of the layer moves.
+
+    ``body_reads`` and ``other_reads``: weight words that issue, of bodies, and of configuration
+    and row headers; ``pixels``: pixels of N channels that drain.
+    """
+    stored, lane_map = sum(layer_plan.counts), layer_plan.lane_map
+    return {
+        "body_reads": stored * lane_map.groups * layer_plan.body.passes,
+        "other_reads": words - stored,
+        "pixels": len(layer_plan.counts) * lane_map.groups * lane_map.lanes,
+    }
+
+
+def _costs(planned: Plan, encoded: Encoded) -> list[tuple[int, dict[str, int]]]:
+    """Cycles and traffic by layer."""
+    return [
+        (cycles, _traffic(layer_plan, words))
+        for layer_plan, cycles, words in zip(
+            planned.layers, encoded.layer_cycles, encoded.layer_words, strict=True
+        )
+    ]
+
+
+def _tensor(layout: MapLayout) -> dict[str, Any]:
+    tensor = layout.tensor
+    return {
+        "name": tensor.name,
+        "channels": tensor.channels,
+        "height": tensor.height,
+        "width": tensor.width,
+        "exponent": tensor.exponent,
+        "signed": tensor.signed,
+        "words": layout.words,
+        "pitch": layout.pitch,
+        "pixel_bytes": layout.placement.pixel_bytes,
+        "origin": layout.origin,
+        "fill": layout.padding.fill,
+        "position": layout.placement.position.tolist(),
+    }
+
+
+def _source(planned: Plan, source: Source) -> dict[str, Any]:
+    layout = planned.layouts[source.tensor]
+    return {
+        "tensor": source.tensor.name,
+        "mode": source.mode,
+        "first": source.first,
+        "shape": list(source.weight.shape),
+        "stride": list(source.stride),
+        "padding": list(source.padding),
+        "dilation": list(source.dilation),
+        "wshift": source.wshift,
+        "start": layout.placement.start[source.first],
+    }
+
+
+def _layer(
+    planned: Plan,
+    layer_plan: LayerPlan,
+    cost: tuple[int, dict[str, int]],
+    dense: tuple[int, dict[str, int]],
+    words: int,
+    proof: Certificate,
+) -> dict[str, Any]:
+    layer, lane_map = layer_plan.layer, layer_plan.lane_map
+    geometry = planned.geometry
+    slots = lane_map.groups * geometry.p
+    return {
+        "name": layer.name,
+        "label": layer.label,
+        "kind": layer.kind,
+        "nodes": layer.nodes,
+        "cycles": cost[0],
+        "cycles_dense": dense[0],
+        "traffic": cost[1],
+        "traffic_dense": dense[1],
+        "bound_cycles": nonzero_macs(layer) / geometry.multipliers,
+        "blocks": layer_plan.body.blocks,
+        "blocks_total": layer_plan.body.blocks_total,
+        "words": words,
+        "rows": len(layer_plan.counts),
+        "groups": lane_map.groups,
+        "deal": lane_map.kind,
+        "passes": layer_plan.body.passes,
+        "lanes_busy": lane_map.columns * lane_map.lines / slots,
+        "certificate": {"accumulator": proof.accumulator, "reference": proof.reference},
+        "output": layer.output.name,
+        "first": layer.first,
+        "channels": layer.channels,
+        "lanes": layer_plan.body.lanes.tolist(),
+        "shift": layer.shift.tolist(),
+        "sources": [_source(planned, source) for source in layer.sources],
+    }
+
+
+def metadata(
+    planned: Plan, encoded: Encoded, certificates: dict[Layer, Certificate], target: Target
+) -> dict[str, Any]:
+    """The metadata of an image of this plan."""
+    network, geometry = planned.network, planned.geometry
+    dense_plan = plan(network, geometry, dense=True)
+    dense = _costs(dense_plan, encode(dense_plan, check_depth=False))
+    layers = [
+        _layer(planned, layer_plan, cost, whole, words, certificates[layer_plan.layer])
+        for layer_plan, cost, whole, words in zip(
+            planned.layers, _costs(planned, encoded), dense, encoded.layer_words, strict=True
+        )
+    ]
+    overhead = encoded.cycles - sum(encoded.layer_cycles)
+    return {
+        "secateur": __version__,
+        "target": target.name,
+        "source_hash": network.source_hash,
+        "cycles": encoded.cycles,
+        "cycles_dense": sum(cycles for cycles, _ in dense) + overhead,
+        "bound_cycles": sum(layer["bound_cycles"] for layer in layers),
+        "input": _tensor(planned.layouts[network.input]),
+        "output": _tensor(planned.result)
+        | {"features": list(network.features), "m": result_walk(planned).tolist()},
+        "states": [state.before.tensor.name for state in planned.network.states],
+        "every_step": planned.network.every_step,
+        "tensors": [_tensor(layout) for layout in [*planned.layouts.values(), planned.result]],
+        "layers": layers,
+        "memory": [
+            {
+                "tensor": tensor.name,
+                "base": layout.base,
+                "words": layout.window,
+                "clear": layout.clear,
+            }
+            for tensor, layout in planned.layouts.items()
+        ],
+        "bank_words": geometry.bank_words,
+        "tables": geometry.tables,
+        "weight_words": geometry.weight_words,
+    }
+
+
+def result_walk(planned: Plan) -> Ints:
+    """(beats,) map word of every beat of the result stream."""
+    layer_plan, layout = planned.layers[-1], planned.result
+    lane_map, n = layer_plan.lane_map, layout.n
+    if lane_map.kind == "blocks":
+        blocks = _tile_order(lane_map.gx, 1, lane_map.pc, 1, lane_map.columns, 1)[:, 1]
+        return blocks + layout.origin // n
+    if lane_map.kind == "linear":
+        y, x = np.divmod(np.arange(lane_map.lines * lane_map.columns), lane_map.columns)
+    else:
+        shape = (lane_map.gx, lane_map.gy, lane_map.pc, lane_map.pr)
+        y, x = _tile_order(*shape, lane_map.columns, lane_map.lines).T
+    pixels = (layout.origin + y * layout.pitch + x * layout.placement.pixel_bytes) // n
+    rows = np.arange(len(layer_plan.counts))[:, None]
+    return np.ravel(rows + pixels)
+
+
+def _tile_order(gx: int, gy: int, pc: int, pr: int, columns: int, lines: int) -> Ints:
+    """(pixels, 2): row and column of the pixels of tiles in drain order."""
+    group_y, group_x, lane_y, lane_x = np.indices((gy, gx, pr, pc)).reshape(4, -1)
+    y, x = lane_y * gy + group_y, lane_x * gx + group_x
+    return np.stack([y, x], axis=1)[(y < lines) & (x < columns)]

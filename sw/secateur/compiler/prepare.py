@@ -1,0 +1,178 @@
+"""What a network needs before it can be planned: copies, and states written where they are read.
+
+In the model all states of a step change at once, at its end. Here layers write them one after the
+other, so the order matters: whoever reads an old state must have read it before its place is
+written. ``secateur.compiler.dataflow`` proves for every compiled network that this holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from secateur.compiler.layout import reads_outside
+from secateur.errors import SecateurError
+from secateur.ir import Layer, Network, Part, Source, State
+
+
+def with_states_in_place(network: Network) -> Network:
+    """The network with every state written where the next step reads it.
+
+    The layer that makes the new state writes over the old one if nobody reads the old one in it
+    or after it; otherwise a copy does, as soon as nobody does. A state that becomes another one's
+    old value waits until that one has it; where states wait for each other, one is set aside.
+
+    Raises
+    ------
+    SecateurError : a state that never changes, or has another scale than what it becomes
+    """
+    for state in network.states:
+        _check(state)
+    network, waiting = _output_apart(network), list(network.states)
+    while waiting:
+        free = [s for s in waiting if not _readers(s, waiting)]
+        if free:
+            waiting.remove(free[0])
+            network = _moved(network, free[0])
+        else:
+            network, waiting = _set_aside(network, waiting)
+    return network
+
+
+def _check(state: State) -> None:
+    before, after = state.before, state.after
+    name = before.tensor.name
+    if before == after:
+        raise SecateurError(f"state {name!r} is never changed; remove it, or make it a constant")
+    scales = {(part.tensor.exponent, part.tensor.signed) for part in (before, after)}
+    if len(scales) > 1:
+        raise SecateurError(
+            f"state {name!r} and {after.tensor.name!r}, which it becomes, have different scales; "
+            f"requantise with secateur.quantize"
+        )
+
+
+def _readers(state: State, waiting: list[State]) -> list[State]:
+    """Other states that become what ``state`` still holds."""
+    return [other for other in waiting if other is not state and other.after.meets(state.before)]
+
+
+def _output_apart(network: Network) -> Network:
+    """The network with an old state that is its output copied first: results come last."""
+    output = network.output
+    if not any(state.before.meets(output.all) for state in network.states):
+        return network
+    copy = copy_layer(output.all, f"{output.name}.before")
+    return replace(network, output=copy.output, layers=[copy, *network.layers])
+
+
+def _set_aside(network: Network, waiting: list[State]) -> tuple[Network, list[State]]:
+    """A copy of an old state for one of those that wait for each other."""
+    state = _readers(waiting[0], waiting)[0]
+    copy = copy_layer(state.after, f"{state.before.tensor.name}.aside")
+    layers = list(network.layers)
+    layers.insert(_made(layers, state.after) + 1, copy)
+    aside = State(state.before, copy.output.all)
+    states = [aside if other is state else other for other in network.states]
+    waiting = [aside if other is state else other for other in waiting]
+    return replace(network, layers=layers, states=states), waiting
+
+
+def _made(layers: list[Layer], part: Part) -> int:
+    """Index of the last layer that writes some of the part, -1 if none does."""
+    return max((i for i, layer in enumerate(layers) if layer.part.meets(part)), default=-1)
+
+
+def _moved(network: Network, state: State) -> Network:
+    layers, before, after = list(network.layers), state.before, state.after
+    made = _made(layers, after)
+    reads = ((i, source.part) for i, layer in enumerate(layers) for source in layer.sources)
+    last = max((i for i, part in reads if part.meets(before)), default=-1)
+    others = [other for other in network.states if other is not state]
+    shared = any(part.meets(after) for other in others for part in (other.before, other.after))
+    alone = after.whole and len(after.tensor.slices) == 1 and not shared
+    output = network.output
+    if made > last and alone and (output is not after.tensor or before.whole):
+        layers = [_renamed(layer, after, before) for layer in layers]
+        output = before.tensor if output is after.tensor else output
+    else:
+        copy = copy_layer(after, f"{before.tensor.name}.next", before)
+        layers.insert(max(made, last) + 1, copy)
+    states = [State(before, before) if other is state else other for other in network.states]
+    return replace(network, layers=layers, output=output, states=states)
+
+
+def _renamed(layer: Layer, old: Part, new: Part) -> Layer:
+    """The layer with another place for what is all of a tensor."""
+    sources = [
+        replace(s, tensor=new.tensor, first=s.first + new.first) if s.tensor is old.tensor else s
+        for s in layer.sources
+    ]
+    if layer.output is not old.tensor:
+        return replace(layer, sources=sources)
+    return replace(layer, sources=sources, output=new.tensor, first=layer.first + new.first)
+
+
+def copy_layer(part: Part, name: str, to: Part | None = None) -> Layer:
+    """A layer that writes the codes of ``part`` to ``to``, or else to a tensor of its own."""
+    tensor = part.tensor
+    if to is None:
+        to = replace(tensor, name=name, channels=part.channels, slices=[]).all
+    none = np.zeros(part.channels, dtype=np.int64)
+    ones = np.ones((part.channels, 1, 1), dtype=np.int64)
+    low, high = (-128, 127) if tensor.signed else (0, 255)
+    return Layer(
+        name=name,
+        kind="copy",
+        sources=[Source(tensor, "lanewise", ones, first=part.first)],
+        output=to.tensor,
+        bias=none,
+        shift=none.copy(),
+        low=low,
+        high=high,
+        first=to.first,
+    )
+
+
+def with_result_layer(network: Network) -> Network:
+    """The network with a copy behind its output if no single layer can stream it to the host.
+
+    The last layer's pixels go to the result stream and not to the banks, so it must write the
+    whole output and nobody else may read it.
+    """
+    output = network.output
+    writers = [layer for layer in network.layers if layer.output is output]
+    read = any(s.tensor is output for layer in network.layers for s in layer.sources)
+    last = network.layers[-1:] == writers
+    if last and not read:
+        return network
+    copy = copy_layer(output.all, f"{output.name}.result")
+    layers = [*network.layers, copy]
+    return replace(network, output=copy.output, layers=layers)
+
+
+def with_own_padding(network: Network) -> Network:
+    """The network with a copy of every tensor that needs two kinds of padding.
+
+    A padded maximum over signed codes wants -128 around the tensor, all other layers want 0: the
+    maximum then reads the copy.
+    """
+    layers = list(network.layers)
+    for tensor in network.tensors:
+        reads = [(layer, s) for layer in layers for s in layer.sources if s.tensor is tensor]
+        outside = [(layer, source, reads_outside(source, layer)) for layer, source in reads]
+        if len({need.fill for _, _, need in outside if need.any}) < 2:
+            continue
+        copy = copy_layer(tensor.all, f"{tensor.name}.padded")
+        readers = [(layer, source) for layer, source, need in outside if need.any and need.fill]
+        layers.insert(layers.index(readers[0][0]), copy)
+        for layer, source in readers:
+            sources = [replace(s, tensor=copy.output) if s is source else s for s in layer.sources]
+            layers[layers.index(layer)] = replace(layer, sources=sources)
+    return replace(network, layers=layers)
+
+
+def runnable(network: Network) -> Network:
+    """The network with the copies that the array needs."""
+    return with_own_padding(with_result_layer(with_states_in_place(network)))

@@ -1,0 +1,135 @@
+"""The plan that is encoded and costed: deals of all layers, windows of all tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from secateur.compiler.allocate import Request, allocate, dirtied
+from secateur.compiler.body import make_body
+from secateur.compiler.choose import Chooser, LayerPlan, components, in_place
+from secateur.compiler.lanes import LaneMap, Split
+from secateur.compiler.layout import MapLayout
+from secateur.compiler.place import place
+from secateur.errors import SecateurError
+from secateur.hw.spec import Geometry, clear_cycles
+from secateur.ir import Layer, Network, Tensor
+
+#: Cycles that a word of bank memory may cost; the next is tried if the tensors do not fit.
+PRICES = (0.0, 0.1, 1.0, 10.0, 1e3, 1e6)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All layers in order, and the layout of every tensor that lies in the banks."""
+
+    network: Network
+    geometry: Geometry
+    layers: list[LayerPlan]
+    layouts: dict[Tensor, MapLayout]
+    result: MapLayout
+
+
+def _lives(network: Network) -> dict[Tensor, tuple[int, int]]:
+    """Steps at which a tensor is first written and last read; step 0 is the host's input."""
+    lives = {network.input: (0, 0)}
+    for step, layer in enumerate(network.layers, start=1):
+        begin, _ = lives.get(layer.output, (step, step))
+        lives[layer.output] = (begin, step)
+        for source in layer.sources:
+            lives[source.tensor] = (lives.get(source.tensor, (0, 0))[0], step)
+    always = (0, len(network.layers) + 1)
+    return lives | {state.before.tensor: always for state in network.states}
+
+
+def plan(network: Network, geometry: Geometry, dense: bool = False) -> Plan:
+    """Deal out the lanes, lay out the tensors, allocate the banks.
+
+    With ``dense`` every block counts as kept: the same network on the same geometry, unpruned.
+
+    Raises
+    ------
+    SecateurError : the tensors do not fit the banks however they are dealt out
+    """
+    placements = place(network, geometry.n)
+    bodies = {layer: make_body(layer, placements, geometry.n, dense) for layer in network.layers}
+    chooser = Chooser(network, geometry, bodies, placements)
+    needed = 0
+    for price in PRICES:
+        chosen: dict[Layer, LaneMap] = {}
+        splits: dict[Tensor, Split] = {}
+        for layers in components(network):
+            deal, split = chooser.choose(layers, price)
+            chosen |= deal
+            splits |= split
+        layouts = {}
+        for tensor in network.tensors:
+            layout = chooser.layout(tensor, splits.get(tensor))
+            assert layout is not None  # choose takes no split that cannot be laid out
+            layouts[tensor] = replace(layout, window=chooser.window(layout, chosen))
+        result = layouts.pop(network.output)
+        placed, needed = _place_windows(network, layouts, geometry.bank_words)
+        if placed is not None:
+            planned = [LayerPlan(layer, bodies[layer], chosen[layer]) for layer in network.layers]
+            return Plan(network, geometry, planned, placed, result)
+    widest = max(layouts, key=lambda tensor: layouts[tensor].window)
+    raise SecateurError(
+        f"the activations do not fit the banks: side by side they take {needed} words, the target "
+        f"has {geometry.bank_words}; the largest tensor is {widest.name!r} "
+        f"({widest.channels} x {widest.height} x {widest.width}): choose a target with more pixel "
+        f"lanes or deeper banks, or a smaller input"
+    )
+
+
+def _shared(
+    network: Network, layouts: dict[Tensor, MapLayout]
+) -> tuple[dict[Tensor, MapLayout], dict[Tensor, Tensor]]:
+    """Layouts with one window for residual outputs and what they add, where these are alike.
+
+    Returns the layouts, and for every tensor the first tensor of its window.
+    """
+    first = {tensor: tensor for tensor in layouts}
+    for later, earlier in in_place(network).items():
+        if _shape(layouts[later]) == _shape(layouts[earlier]):
+            first[later] = first[earlier]
+    windows = {
+        home: max(layouts[tensor].window for tensor in layouts if first[tensor] is home)
+        for home in first.values()
+    }
+    widened = {t: replace(layout, window=windows[first[t]]) for t, layout in layouts.items()}
+    return widened, first
+
+
+def _place_windows(
+    network: Network, layouts: dict[Tensor, MapLayout], depth: int
+) -> tuple[dict[Tensor, MapLayout] | None, int]:
+    layouts, first = _shared(network, layouts)
+    lives = _lives(network)
+    requests = []
+    for home in dict.fromkeys(first.values()):
+        spans = [lives[tensor] for tensor in layouts if first[tensor] is home]
+        life = (min(begin for begin, _ in spans), max(end for _, end in spans))
+        # The host writes the padding of the input itself.
+        padded = layouts[home].padding.any and home is not network.input
+        clearing = clear_cycles(layouts[home].window) if padded else 0
+        requests.append(Request(home, layouts[home].window, *life, clearing, _shape(layouts[home])))
+    bases, needed = allocate(requests, depth)
+    if bases is None:
+        return None, needed
+    dirty = {
+        request.tensor
+        for request in requests
+        if request.clearing and layouts[request.tensor].padding.fill
+    }
+    dirty |= {r.tensor for r in requests if r.clearing} & dirtied(requests, bases)
+    placed = {
+        tensor: replace(layout, base=bases[first[tensor]], clear=tensor in dirty)
+        for tensor, layout in layouts.items()
+    }
+    return placed, needed
+
+
+def _shape(layout: MapLayout) -> tuple[object, ...]:
+    """Tensors that agree in this write the same words of windows of the same size and base."""
+    tensor, placement = layout.tensor, layout.placement
+    size = (tensor.height, tensor.width, placement.pixel_bytes, tuple(placement.position.tolist()))
+    return (size, layout.padding, layout.pitch, layout.split)

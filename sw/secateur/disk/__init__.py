@@ -1,0 +1,1 @@
+"""Files: read up to a bound, written all or nothing."""

@@ -1,0 +1,1 @@
+"""What all passes over torch.fx graphs share."""

@@ -1,0 +1,1 @@
+"""The image file: stream, metadata, host packing, decoder, updates, signatures."""

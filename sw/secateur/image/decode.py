@@ -1,0 +1,176 @@
+"""Back from an image to matrices: what the array will multiply by, as SciPy's BSR.
+
+Shares nothing with the encoder but the contract; used to check that an image holds the very
+weights of the quantised model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse
+
+from secateur.errors import SecateurError
+from secateur.hw import spec
+from secateur.image.image import Image
+
+#: Modes of sources that have no weights in the stream.
+WITHOUT_WEIGHTS = ("maximum", "gate")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of one source of a layer.
+
+    ``matrix`` (rows * N, taps) int8 with blocks of (N, 1), in the order of the lanes; tap
+    ``(c * kh + y) * kw + x`` of a broadcast source, ``y * kw + x`` of a lane-wise one.
+    ``lanes`` (rows * N,) gives the output channel of each matrix row, -1 for none.
+    """
+
+    layer: str
+    mode: str
+    shape: tuple[int, ...]
+    matrix: scipy.sparse.bsr_matrix
+    lanes: npt.NDArray[np.int64]
+
+    def dense(self) -> npt.NDArray[np.int64]:
+        """The weight tensor in the model's own shape and order of channels."""
+        used = self.lanes >= 0
+        full = np.zeros((int(used.sum()), self.matrix.shape[1]), dtype=np.int64)
+        full[self.lanes[used]] = self.matrix.toarray()[used]
+        return full.reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class _Word:
+    source: int
+    kernel_row: int
+    offset: int
+    weights: npt.NDArray[np.int8]
+
+
+def _rows(words: npt.NDArray[np.uint8], n: int) -> Iterator[tuple[bool, list[_Word]]]:
+    """(last of its layer, nonzero words) of every row of the program, in order."""
+    at, in_layer = 0, False
+    while at < len(words):
+        if not in_layer:
+            in_layer = bool(words[at, n] & spec.COMMON_START)
+            at += 1
+            continue
+        if at + 2 > len(words):
+            raise SecateurError("the image ends within a row header; compile the model again")
+        low, high = int(words[at, n]), int(words[at + 1, n])
+        count = low | (high & ~spec.ROW_LAST) << 8
+        body = words[at + 2 : at + 2 + count]
+        at += 2 + count
+        in_layer = not high & spec.ROW_LAST
+        yield not in_layer, list(_body(body, n))
+
+
+def _body(words: npt.NDArray[np.uint8], n: int) -> Iterator[_Word]:
+    source = kernel_row = offset = 0
+    for word in words:
+        step = int(word[n])
+        if step < spec.STEP_ADD_LIMIT:
+            offset += step
+        else:
+            offset = step & spec.STEP_FIELD
+            switch = step >= spec.STEP_SOURCE
+            source, kernel_row = (1, 0) if switch else (source, kernel_row + 1)
+        if word[:n].any():
+            yield _Word(source, kernel_row, offset, word[:n].view(np.int8))
+
+
+def _column(word: _Word, meta: dict[str, Any], tensor: dict[str, Any], n: int) -> int:
+    pixel = meta["dilation"][1] * tensor["pixel_bytes"]
+    kernel_height, kernel_width = meta["shape"][-2:]
+    if meta["mode"] != "broadcast":
+        return int(word.kernel_row * kernel_width + word.offset * n // pixel)
+    x, position = divmod(word.offset, pixel)
+    channel = tensor["position"].index(position + meta["start"]) - meta["first"]
+    return int((channel * kernel_height + word.kernel_row) * kernel_width + x)
+
+
+def decode(image: Image) -> list[Weights]:
+    """All weights of an image, by layer and source, from its stream.
+
+    Maximum sources and gates have no weights and are left out. Metadata only says what shape the
+    model's weights had and where channels lie.
+
+    Raises
+    ------
+    SecateurError : the stream and the metadata contradict each other
+    """
+    if "layers" not in image.metadata:
+        raise SecateurError("the image has no metadata: it can run, but not be decoded to layers")
+    try:
+        return _decode(image)
+    except SecateurError:
+        raise
+    except (ValueError, IndexError, ArithmeticError):  # of sizes and channels that do not fit
+        raise SecateurError(
+            "the image's stream and its metadata contradict each other; compile the model again"
+        ) from None
+
+
+def _decode(image: Image) -> list[Weights]:
+    n, metadata = image.n, image.metadata
+    header = -(-spec.HEADER.size // (n + 1))
+    rows = _rows(image.words[header:], n)
+    tensors = {tensor["name"]: tensor for tensor in metadata["tensors"]}
+    found = []
+    for layer in metadata["layers"]:
+        bodies = []
+        for last, words in rows:
+            bodies.append(words)
+            if last:
+                break
+        if len(bodies) != layer["rows"]:
+            raise SecateurError(
+                f"layer {layer['name']!r}: {len(bodies)} rows in the stream, {layer['rows']} "
+                f"expected; compile the model again"
+            )
+        lanes = np.array(layer["lanes"], dtype=np.int64)
+        bodies = bodies * (len(lanes) // len(bodies))  # one row may serve all channels
+        for index, meta in enumerate(layer["sources"]):
+            if meta["mode"] in WITHOUT_WEIGHTS:
+                continue
+            own = [[word for word in words if word.source == index] for words in bodies]
+            columns = [
+                [_column(word, meta, tensors[meta["tensor"]], n) for word in words] for words in own
+            ]
+            if layer["passes"] > 1:
+                taps, rest = divmod(meta["shape"][-2] * meta["shape"][-1], layer["passes"])
+                if rest or not taps:
+                    raise ValueError
+                steps = range(layer["passes"])
+                columns = [[c + z * taps for z in steps for c in row] for row in columns]
+                own = [row * layer["passes"] for row in own]
+            matrix = _matrix(own, columns, meta["shape"], lanes)
+            found.append(
+                Weights(layer["name"], meta["mode"], tuple(meta["shape"]), matrix, lanes.ravel())
+            )
+    return found
+
+
+def _matrix(
+    words: list[list[_Word]],
+    columns: list[list[int]],
+    shape: list[int],
+    lanes: npt.NDArray[np.int64],
+) -> scipy.sparse.bsr_matrix:
+    n = lanes.shape[1]
+    data = [
+        word.weights * (lane >= 0) for row, lane in zip(words, lanes, strict=True) for word in row
+    ]
+    blocks = np.array(data, dtype=np.int8).reshape(-1, n, 1)
+    pointers = np.cumsum([0, *(len(row) for row in columns)])
+    indices = np.array([column for row in columns for column in row], dtype=np.int64)
+    taps = int(np.prod(shape[1:]))
+    matrix = scipy.sparse.bsr_matrix((blocks, indices, pointers), shape=(lanes.size, taps))
+    matrix.sort_indices()
+    return matrix

@@ -1,0 +1,183 @@
+"""Signed images: Ed25519 (RFC 8032) over the whole image file, in a file beside it.
+
+``model.sec.sig`` holds the 64 bytes of the signature and nothing else, so that any tool for
+Ed25519 makes and checks it; ``docs/updates.md`` shows OpenSSL. The image file stays as it is.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secateur.disk.storage import read, write_atomically
+from secateur.errors import SecateurError
+from secateur.image import image as images
+from secateur.image.image import LIMIT, Image
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ed25519
+
+SUFFIX = ".sig"
+SIGNATURE_BYTES = 64
+#: Bytes of a file with a key or a signature, and more.
+KEY_LIMIT = 1 << 16
+
+
+def signature_path(image: Path) -> Path:
+    """Where the signature of an image is looked for."""
+    return image.with_name(image.name + SUFFIX)
+
+
+def keygen(private: Path, public: Path) -> None:
+    """Write a new pair of keys as PEM; the private one for its owner only, never over another.
+
+    Raises
+    ------
+    SecateurError : both are one file, ``private`` exists, a file cannot be written, or
+        cryptography is missing
+    """
+    if os.path.realpath(private) == os.path.realpath(public):
+        raise SecateurError(f"{private}: is to hold both keys; give two files")
+    serialization, kinds, _ = _cryptography()
+    key = kinds.Ed25519PrivateKey.generate()
+    pem = serialization.Encoding.PEM
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    open_half = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+    try:
+        handle = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise SecateurError(f"{private}: cannot be made: {error.strerror}") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(handle, 0o600)  # whatever the umask has taken
+            file.write(secret)
+            file.flush()
+            os.fsync(handle)
+        write_atomically(public, open_half)
+    except OSError as error:
+        private.unlink()
+        raise SecateurError(f"{private}: cannot be written: {error.strerror}") from None
+    except BaseException:
+        private.unlink()
+        raise
+
+
+def sign(image: Path, key: Path) -> Path:
+    """Sign an image file, after a look at whether it is one; returns the signature's path.
+
+    Raises
+    ------
+    SecateurError : the image is missing or damaged, the key is none for Ed25519, the signature
+        cannot be written, or cryptography is missing
+    """
+    data = read(image, LIMIT, "an image")
+    images.parse(data, str(image))
+    path = signature_path(image)
+    write_atomically(path, signature(data, key))
+    return path
+
+
+def signature(data: bytes, key: Path) -> bytes:
+    """The 64 bytes of the signature of ``data``; raises as ``sign``."""
+    return _private_key(key).sign(data)
+
+
+def verify(image: Path | str, key: Path | str) -> bytes:
+    """The bytes of an image file, if their signature is one by this key.
+
+    Parameters
+    ----------
+    image : the image file
+    key : public key, PEM
+
+    Raises
+    ------
+    SecateurError : the image is unsigned, was altered, or was signed by another key; the key
+        cannot be read or is of another kind; cryptography is missing
+    """
+    image = Path(image)
+    data = read(image, LIMIT, "an image")
+    check(data, str(image), key, signature_path(image))
+    return data
+
+
+def load(image: Path | str, key: Path | str) -> Image:
+    """Read an image whose signature is good: the very bytes that were verified.
+
+    Raises
+    ------
+    SecateurError : as ``verify``, or the image is damaged
+    """
+    return images.parse(verify(image, key), str(image))
+
+
+def check(data: bytes, name: str, key: Path | str, signature: Path) -> None:
+    """As ``verify``, of an image that may be no file yet; ``name`` is for messages."""
+    _, _, invalid = _cryptography()
+    public = _public_key(Path(key))
+    if not os.path.lexists(signature):
+        raise SecateurError(
+            f"{name}: unsigned (no {signature}); sign it by secateur sign, or leave the key away"
+        )
+    found = read(signature, KEY_LIMIT, "a signature")
+    if len(found) != SIGNATURE_BYTES:
+        raise SecateurError(
+            f"{signature}: {len(found)} bytes, an Ed25519 signature has {SIGNATURE_BYTES}"
+        )
+    try:
+        public.verify(found, data)
+    except invalid:
+        raise SecateurError(
+            f"{name}: the signature does not match: the image was altered, or signed by a key "
+            f"other than {key}"
+        ) from None
+
+
+def _public_key(path: Path) -> ed25519.Ed25519PublicKey:
+    serialization, kinds, _ = _cryptography()
+    text = read(path, KEY_LIMIT, "a key")
+    if b"PRIVATE KEY" in text:
+        raise SecateurError(f"{path}: a private key; give the public one that belongs to it")
+    key = _parsed(path, serialization.load_pem_public_key, text)
+    if not isinstance(key, kinds.Ed25519PublicKey):
+        raise SecateurError(f"{path}: not an Ed25519 key ({type(key).__name__.strip('_')})")
+    found: ed25519.Ed25519PublicKey = key
+    return found
+
+
+def _private_key(path: Path) -> ed25519.Ed25519PrivateKey:
+    serialization, kinds, _ = _cryptography()
+    text = read(path, KEY_LIMIT, "a key")
+    if b"PUBLIC KEY" in text:
+        raise SecateurError(f"{path}: a public key; signing takes the private one")
+    if b"ENCRYPTED" in text:
+        raise SecateurError(f"{path}: the key is encrypted; give it in plain PEM")
+    key = _parsed(path, serialization.load_pem_private_key, text, None)
+    if not isinstance(key, kinds.Ed25519PrivateKey):
+        raise SecateurError(f"{path}: not an Ed25519 key ({type(key).__name__.strip('_')})")
+    found: ed25519.Ed25519PrivateKey = key
+    return found
+
+
+def _parsed(path: Path, parse: Any, *arguments: Any) -> Any:
+    """A key; what cryptography raises at nonsense becomes one line."""
+    from cryptography.exceptions import InternalError, UnsupportedAlgorithm
+
+    try:
+        return parse(*arguments)
+    except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):
+        raise SecateurError(f"{path}: not an Ed25519 key in PEM") from None
+
+
+def _cryptography() -> tuple[Any, Any, type[Exception]]:
+    """Modules serialization and ed25519, and the exception for a wrong signature."""
+    try:
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import ed25519
+    except ImportError:
+        raise SecateurError(
+            "signatures need the package cryptography; pip install 'secateur[sign]'"
+        ) from None
+    return serialization, ed25519, InvalidSignature

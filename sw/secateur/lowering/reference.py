@@ -1,0 +1,81 @@
+"""Codes of every layer as stock PyTorch computes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram
+from torch.fx import GraphModule, Interpreter, Node
+
+from secateur.capture.export import input_node, module_of
+from secateur.capture.steps import Sequence
+from secateur.errors import SecateurError
+from secateur.ir import Ints, Network, Tensor
+from secateur.lowering.lower import lower
+from secateur.quantisation.match import is_dequantise
+from secateur.quantisation.prepare import Graph
+
+
+class _Recorder(Interpreter):
+    def __init__(self, gm: GraphModule, wanted: set[str]) -> None:
+        super().__init__(gm)
+        self.wanted = wanted
+        self.seen: dict[str, torch.Tensor] = {}
+
+    def run_node(self, n: Node) -> Any:
+        value = super().run_node(n)
+        if n.name in self.wanted:
+            self.seen[n.name] = value
+        return value
+
+
+def reference(
+    graph: Graph | ExportedProgram, x: torch.Tensor, network: Network | None = None
+) -> dict[str, Ints]:
+    """Output codes, (N, C, H, W), of every layer and of the input tensor, by name.
+
+    ``graph`` is a converted graph, ``x`` its float input (N, ...), ``network`` what ``lower``
+    makes of it (lowered here if absent). Of a recurrent model, ``x`` is (N, T, F), and the codes
+    are those of all steps, (N * T, C, 1, 1). NNPACK is off: its Winograd convolutions are not
+    exact.
+    """
+    gm = module_of(graph) if isinstance(graph, ExportedProgram) else graph
+    network = network or lower(gm)
+    if not isinstance(gm, Sequence):
+        return _codes(gm, (x,), network)[0]
+    states, steps = [x.new_zeros(len(x), *shape) for shape in gm.shapes], []
+    for step in x.unbind(1):
+        codes, (_, *states) = _codes(gm.graph, (step, *states), network)
+        steps.append(codes)
+    stacked = {name: np.stack([codes[name] for codes in steps], 1) for name in steps[0]}
+    return {name: codes.reshape(-1, *codes.shape[2:]) for name, codes in stacked.items()}
+
+
+def _codes(
+    gm: GraphModule, inputs: tuple[torch.Tensor, ...], network: Network
+) -> tuple[dict[str, Ints], Any]:
+    """Codes by name, and what the graph returns."""
+    placeholder = input_node(gm)
+    first = next(u for q in placeholder.users for u in q.users if is_dequantise(u))
+    wanted: dict[str, tuple[str, Tensor, int]] = {
+        network.input.name: (first.name, network.input, network.input.channels)
+    }
+    for layer in (layer for layer in network.layers if layer.nodes):  # a copy stands for none
+        wanted[layer.name] = (layer.nodes[-1], layer.output, layer.channels)
+    recorder = _Recorder(gm, {node for node, _, _ in wanted.values()})
+    batch, count = placeholder.meta["val"].shape[0], inputs[0].shape[0]
+    if isinstance(batch, int) and batch != count:
+        raise SecateurError(f"the graph takes batches of {batch}, not {count}")
+    with torch.no_grad(), torch.backends.nnpack.flags(enabled=False):
+        returned = recorder.run(*inputs)
+    codes = {}
+    for name, (node, tensor, channels) in wanted.items():
+        value = recorder.seen[node].detach().double().numpy()
+        scaled = np.ldexp(value, -tensor.exponent)
+        exact = scaled.astype(np.int64)
+        if (exact != scaled).any():
+            raise SecateurError(f"layer {name}: the graph's output is not on the grid of its codes")
+        codes[name] = exact.reshape(-1, channels, tensor.height, tensor.width)
+    return codes, returned

@@ -1,0 +1,106 @@
+"""Activation tensors while the graph is lowered: concatenation may still enclose them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch.fx import Node
+
+from secateur.fx.graph import refuse
+from secateur.ir import Part, Tensor
+from secateur.quantisation.scales import REQUANTISE, Scale
+
+
+@dataclass(eq=False)
+class Store:
+    """A tensor (channels, height, width); ``parent`` is the concatenation that holds it."""
+
+    name: str
+    channels: int
+    height: int
+    width: int
+    scale: Scale
+    parent: Store | None = None
+    parts: list[Store] = field(default_factory=list)
+    fixed: bool = False  # written by the host: nothing can lie beside it
+
+    def root(self) -> Store:
+        return self if self.parent is None else self.parent.root()
+
+    def first(self) -> int:
+        """First channel in the root."""
+        if self.parent is None:
+            return 0
+        before = self.parent.parts[: self.parent.parts.index(self)]
+        return self.parent.first() + sum(p.channels for p in before)
+
+    def leaves(self) -> list[Store]:
+        return [leaf for p in self.parts for leaf in p.leaves()] if self.parts else [self]
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """What a graph node holds: a store, seen as (N, C, H, W) or, ``flat``, as (N, C * H * W)."""
+
+    store: Store
+    flat: bool
+
+
+class Stores:
+    """Makes ir.Tensor of stores, one for each root, once all concatenations are known."""
+
+    def __init__(self) -> None:
+        self._tensors: dict[Store, Tensor] = {}
+
+    def tensor(self, store: Store) -> Tensor:
+        root = store.root()
+        if root not in self._tensors:
+            self._tensors[root] = Tensor(
+                root.name,
+                root.channels,
+                root.height,
+                root.width,
+                root.scale.exponent,
+                root.scale.signed,
+                [leaf.channels for leaf in root.leaves()],
+            )
+        return self._tensors[root]
+
+    def part(self, store: Store) -> Part:
+        """Where a store lies."""
+        return Part(self.tensor(store), store.first(), store.channels)
+
+
+def concatenate(node: Node, values: list[Value], copied: Callable[[Store, Node], Store]) -> Value:
+    """A store whose parts are those of ``values``; no data moves but that of parts which have their
+    place elsewhere: these are ``copied``.
+
+    Raises SecateurError if the parts cannot be placed beside each other.
+    """
+    stores = [v.store for v in values]
+    head = stores[0]
+    if any(v.flat and (v.store.height, v.store.width) != (1, 1) for v in values):
+        raise refuse(node, "concatenates flattened maps", "concatenate the maps before flatten")
+    if any((s.height, s.width) != (head.height, head.width) for s in stores):
+        raise refuse(node, "concatenates maps of different sizes", "use maps of one size")
+    if any(s.scale.exponent != head.scale.exponent for s in stores) or any(
+        s.scale.signed != head.scale.signed for s in stores
+    ):
+        raise refuse(node, "concatenates tensors of different scales", REQUANTISE)
+    # A concatenation that continues an earlier one (DenseNet) encloses it.
+    outer = head.parent
+    if outer is not None and outer.parent is None and stores[: len(outer.parts)] == outer.parts:
+        if len(stores) == len(outer.parts):
+            return Value(outer, values[0].flat)
+        stores = [outer, *stores[len(outer.parts) :]]
+    for index, store in enumerate(stores):
+        if store.fixed or store.parent is not None or store in stores[:index]:
+            stores[index] = copied(store, node)
+    channels = sum(s.channels for s in stores)
+    low, high = min(s.scale.low for s in stores), max(s.scale.high for s in stores)
+    scale = Scale(head.scale.exponent, head.scale.signed, low, high)
+    whole = Store(node.name, channels, head.height, head.width, scale, parts=stores)
+    for store in stores:
+        store.parent = whole
+    return Value(whole, values[0].flat)

@@ -1,0 +1,1 @@
+"""Which density each layer gets for a budget of cycles."""

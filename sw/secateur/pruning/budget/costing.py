@@ -1,0 +1,182 @@
+"""What a pruned model costs: the compiler's own plan and encoding, for any masks, no retraining.
+
+The model is quantised and lowered once. Masks then cut blocks out of the integer weights, and the
+network is planned and encoded as ``compile`` does it: the cycles and bytes are those of an image.
+
+Two or three configuration registers hold what training moves (shifts, clipping). A layer that
+needs the values of the layer before does not write them; the cost counts them as written. So an
+image takes what is said here, or up to a few words less a layer, whatever is trained in between.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from secateur.capture.steps import Sequence
+from secateur.compiler.encode import encode
+from secateur.compiler.prepare import runnable
+from secateur.compiler.schedule import Plan, plan
+from secateur.errors import SecateurError
+from secateur.fx.graph import PRODUCTS, is_call, path_of
+from secateur.ir import Layer, Network, Source
+from secateur.lowering.lower import lower
+from secateur.pruning.units.blocks import nonzero_blocks, prunable_layers, to_mask, weight_of
+from secateur.quantisation.prepare import Graph, quantize
+from secateur.target import Target
+
+Kept = Mapping[str, npt.NDArray[np.bool_]]  # module name: (channel groups, positions)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cycles of an inference and bytes of the image, in all and by layer name."""
+
+    cycles: int
+    rom_bytes: int
+    layer_cycles: dict[str, int]
+    layer_bytes: dict[str, int]
+    plan: Plan
+
+
+def module_sources(graph: Graph, network: Network) -> dict[str, list[tuple[int, int]]]:
+    """(layer, source) indices in ``network`` that each module of the model became.
+
+    Parameters
+    ----------
+    graph : the converted graph
+    network : what ``lower`` made of it
+
+    A module that is called twice has two entries. Products outside any module have none.
+    """
+    inner = graph.graph if isinstance(graph, Sequence) else graph
+    nodes = {node.name: node for node in inner.graph.nodes}
+    found: dict[str, list[tuple[int, int]]] = {}
+    for index, layer in enumerate(network.layers):
+        products = [nodes[name] for name in layer.nodes if is_call(nodes[name], *PRODUCTS)]
+        # A layer's nodes stand in reverse order of its sources.
+        for number, node in enumerate(reversed(products)):
+            name = re.sub(r"@\d+$", "", path_of(node))
+            if name:
+                found.setdefault(name, []).append((index, number))
+    return found
+
+
+def source_weight(source: Source, like: torch.Size) -> npt.NDArray[np.int64]:
+    """The source's weights in the shape of the module's."""
+    return source.weight.reshape(tuple(like))
+
+
+class CostModel:
+    """Cycles and bytes of a model on a target as a function of the blocks that are kept.
+
+    Parameters
+    ----------
+    model : float model, masks or none; it is quantised once, with ``example`` as calibration
+    example : inputs (samples, ...) in the model's units; what they are does not change the cost
+    target : geometry
+
+    Members
+    -------
+    alive : by module, bool (channel groups, positions): blocks with a weight that is not zero in
+        the model nor in int8. Only these can be kept.
+
+    Raises
+    ------
+    SecateurError : the model cannot run on the array
+    """
+
+    def __init__(self, model: nn.Module, example: torch.Tensor, target: Target) -> None:
+        self.target, self.n = target, target.geometry.n
+        graph = quantize(model, example)
+        network = runnable(lower(graph))
+        self.sources = module_sources(graph, network)
+        self.network = _unlike_neighbours(network)
+        self.shapes: dict[str, torch.Size] = {}
+        self.alive: dict[str, npt.NDArray[np.bool_]] = {}
+        for name, layer in prunable_layers(model).items():
+            places = self.sources.get(name, [])
+            if len(places) != 1:
+                continue
+            weight = weight_of(layer)
+            at, number = places[0]
+            codes = source_weight(self.network.layers[at].sources[number], weight.shape)
+            whole = nonzero_blocks(torch.from_numpy(codes), self.n)
+            self.shapes[name] = weight.shape
+            self.alive[name] = (whole & nonzero_blocks(weight, self.n).cpu()).numpy()
+
+    def restrict(self, model: nn.Module) -> None:
+        """Count blocks that have been masked in ``model`` since then as gone."""
+        layers = prunable_layers(model)
+        for name, alive in self.alive.items():
+            self.alive[name] = alive & nonzero_blocks(weight_of(layers[name]), self.n).cpu().numpy()
+
+    def masked(self, kept: Kept) -> Network:
+        """The network with only these blocks in the named modules; others are left as they are.
+
+        Every weight of a kept block counts as nonzero: training may make it so.
+        """
+        layers = list(self.network.layers)
+        for name, blocks in kept.items():
+            at, number = self.sources[name][0]
+            source = layers[at].sources[number]
+            like = torch.empty(self.shapes[name])
+            mask = to_mask(torch.from_numpy(blocks), like, self.n).numpy() != 0
+            codes = source_weight(source, self.shapes[name])
+            weight = np.where(mask, np.where(codes == 0, 1, codes), 0).reshape(source.weight.shape)
+            layers[at] = _with_weight(layers[at], number, weight)
+        net = self.network
+        return Network(net.input, net.output, layers, net.features, net.source_hash)
+
+    def cost(self, kept: Kept) -> Cost:
+        """Plan and encode; exact."""
+        planned = plan(self.masked(kept), self.target.geometry)
+        encoded = encode(planned, check_depth=False)
+        names = [layer_plan.layer.name for layer_plan in planned.layers]
+        cycles = dict(zip(names, encoded.layer_cycles, strict=True))
+        width = self.target.geometry.word_bytes
+        stored = {
+            name: words * width for name, words in zip(names, encoded.layer_words, strict=True)
+        }
+        return Cost(encoded.cycles, encoded.words.size, cycles, stored, planned)
+
+    def check_names(self, names: Mapping[str, object]) -> None:
+        """Refuse names that are no module of the network or occur in it more than once."""
+        for name in names:
+            count = len(self.sources.get(name, []))
+            if name not in self.alive or count != 1:
+                reason = f"is called {count} times" if count > 1 else "is no layer of the network"
+                raise SecateurError(
+                    f"saliency: {name!r} {reason}, name it in skip; the network has "
+                    f"{', '.join(map(repr, self.alive))}"
+                )
+
+
+def _unlike_neighbours(network: Network) -> Network:
+    """The network with numbers that differ from layer to layer: never run, only costed."""
+    layers = []
+    for index, layer in enumerate(network.layers):
+        odd = index % 2
+        layers.append(
+            replace(
+                layer,
+                sources=[replace(source, wshift=bool(odd)) for source in layer.sources],
+                shift=np.full(layer.channels, odd, dtype=np.int64),
+                high=layer.high - odd,
+                low=layer.low + odd,
+            )
+        )
+    net = network
+    return Network(net.input, net.output, layers, net.features, net.source_hash)
+
+
+def _with_weight(layer: Layer, number: int, weight: npt.NDArray[np.int64]) -> Layer:
+    sources = list(layer.sources)
+    sources[number] = replace(sources[number], weight=weight)
+    return replace(layer, sources=sources)

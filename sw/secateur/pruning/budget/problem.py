@@ -1,0 +1,103 @@
+"""The blocks of all layers as one flat list, with the rows of the stream that they lie in."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from secateur.compiler.schedule import Plan
+from secateur.hw import spec
+from secateur.pruning.budget.costing import CostModel
+from secateur.pruning.budget.rows import RowCost, block_costs, ranks
+
+Masks = dict[str, npt.NDArray[np.bool_]]
+
+
+class Problem:
+    """Blocks that may go, flat.
+
+    Members
+    -------
+    all : masks of all blocks that are alive
+    scores : (blocks,) saliency
+    rank : (blocks,) place in the row by falling saliency
+    row : (blocks,) row, counted over all layers
+
+    The best block of every module always stays; it is not in the list.
+    """
+
+    def __init__(self, costs: CostModel, scores: dict[str, npt.NDArray[np.float64]]) -> None:
+        self.costs = costs
+        self.all: Masks = {name: costs.alive[name].copy() for name in scores}
+        self._scores = scores
+        starts = np.cumsum([0, *(score.size for score in scores.values())])
+        flat, values, keys, best = [], [], [], []
+        for start, (name, score) in zip(starts, scores.items(), strict=False):
+            alive = np.flatnonzero(costs.alive[name])
+            top = alive[np.argmax(score.flat[alive])] if len(alive) else -1
+            at = costs.sources[name][0][0]
+            flat.append(start + alive)
+            values.append(score.flat[alive])
+            keys += [(at, int(place) // score.shape[1]) for place in alive]
+            best.append(alive == top)
+        self._flat = np.concatenate(flat)
+        self._starts = starts
+        self.scores = np.concatenate(values)
+        #: (layer, group of N channels) of each row with blocks in the list.
+        self.keys = sorted(set(keys))
+        numbers = {key: number for number, key in enumerate(self.keys)}
+        self.row = np.array([numbers[key] for key in keys], dtype=np.int64)
+        self.best = np.concatenate(best)
+        self.rank = ranks(self.scores, self.row)
+
+    def _joined(self, masks: Masks) -> npt.NDArray[np.bool_]:
+        return np.concatenate([mask.ravel() for mask in masks.values()])
+
+    def without(self, removed: npt.NDArray[np.int64]) -> Masks:
+        """Masks with these blocks (indices) removed."""
+        joined = self._joined(self.all)
+        joined[self._flat[removed[~self.best[removed]]]] = False
+        parts = np.split(joined, self._starts[1:-1])
+        pairs = zip(self.all.items(), parts, strict=True)
+        return {name: part.reshape(mask.shape) for (name, mask), part in pairs}
+
+    def removed(self, masks: Masks) -> npt.NDArray[np.int64]:
+        """Indices of the blocks that the masks lack."""
+        return np.flatnonzero(~self._joined(masks)[self._flat])
+
+    def value(self, masks: Masks) -> float:
+        """Saliency kept."""
+        return sum(float(self._scores[name][mask].sum()) for name, mask in masks.items())
+
+    def block_costs(self, planned: Plan) -> npt.NDArray[np.float64]:
+        """(blocks, 3): see ``rows.block_costs``, with the deals and address moves of a plan."""
+        rows = [self._row_cost(planned, *key) for key in self.keys]
+        costs = block_costs(self.rank, self.row, rows, planned.geometry.word_bytes)
+        costs[self.best] = 0.0
+        return costs
+
+    def _row_cost(self, planned: Plan, at: int, group: int) -> RowCost:
+        layer_plan = planned.layers[at]
+        body, lane_map = layer_plan.body, layer_plan.lane_map
+        # Channels may be permuted; then the row of the group's first channel stands for it.
+        where = np.argwhere(body.lanes == group * planned.geometry.n)
+        number = int(where[0, 0])
+        row = body.rows[number]
+        channels = body.lanes[number][body.lanes[number] >= 0]
+        chosen = 0
+        for name in self.all:
+            layer, source = self.costs.sources[name][0]
+            if layer == at:
+                weight = layer_plan.layer.sources[source].weight
+                chosen += int(weight[channels].any(axis=0).sum())
+        padding = 0
+        if len(row.common) == spec.MIN_ROW_WORDS:
+            empty = ~row.weights.any(axis=1) & (row.common == 0)
+            padding = int(np.argmin(empty)) if not empty.all() else len(empty)
+        return RowCost(
+            groups=lane_map.groups,
+            lanes=lane_map.lanes,
+            passes=body.passes,
+            fixed=len(row.common) - padding - chosen,
+            first=number == 0,
+        )

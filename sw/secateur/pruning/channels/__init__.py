@@ -1,0 +1,1 @@
+"""Whole channels: removal, coupling, permutation, identity."""

@@ -1,0 +1,115 @@
+"""Which layers share their output channels: through residuals, depthwise layers, concatenation.
+
+The dependency graph is Torch-Pruning's: Fang et al., "DepGraph: towards any structural pruning",
+CVPR 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from secateur.errors import SecateurError
+from secateur.fx.computed import computed
+from secateur.pruning.criteria.probe import evaluating
+from secateur.pruning.units.blocks import PRUNABLE, weight_of
+from secateur.pruning.units.mask import mask_of
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """``pairs`` (channel of the set, output channel of ``module``, or ``reads``: input channel)."""
+
+    module: Any
+    reads: bool
+    pairs: list[tuple[int, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelSet:
+    """Channels that are removed, or reordered, together.
+
+    ``members`` has, by name of layer, pairs (channel of the set, output channel of the layer).
+    ``parts`` has such pairs for all modules, and input channels of those that read the set.
+    ``output``: the model returns them. ``fixed``: a grouped convolution ties them by its groups,
+    or they are padded, or cut and put together in another order.
+    """
+
+    channels: int
+    members: dict[str, list[tuple[int, int]]]
+    parts: tuple[Part, ...]
+    output: bool
+    fixed: bool
+    group: Any
+
+    def aligned(self, layers: Mapping[str, nn.Module]) -> bool:
+        """Whether channel c of the set is channel c of every member, and members have no others.
+
+        Members that are not among ``layers`` are trusted to be as the others.
+        """
+        same = [(c, c) for c in range(self.channels)]
+        return all(
+            sorted(pairs) == same
+            and (name not in layers or len(weight_of(layers[name])) == self.channels)
+            for name, pairs in self.members.items()
+        )
+
+
+def channel_sets(model: nn.Module, example: Tensor) -> list[ChannelSet]:
+    """Trace the model with an example input, batch included, and find its channel sets.
+
+    Raises
+    ------
+    SecateurError : masks, other tensors that are computed, or frozen parameters, which the trace
+        cannot see through; or a model that Torch-Pruning cannot follow
+    """
+    for name, layer in model.named_modules():
+        if mask_of(layer) is not None:
+            raise SecateurError(
+                f"layer '{name}' has a mask: channels come first, then blocks; "
+                "call secateur.pruning.remove to bake the masks in"
+            )
+        found = computed(layer)
+        if found is not None:
+            what, how = found
+            raise SecateurError(f"layer '{name}': {what}; make it permanent: {how}")
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            raise SecateurError(f"parameter '{name}' is frozen; the trace needs requires_grad")
+    from torch_pruning import DependencyGraph
+
+    names = {module: name for name, module in model.named_modules()}
+    with evaluating(model):
+        try:
+            graph = DependencyGraph().build_dependency(model, example_inputs=example)
+            groups = list(graph.get_all_groups())
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise SecateurError(
+                f"the channels of the model cannot be followed; Torch-Pruning says: {reason}"
+            ) from error
+    return [_channel_set(graph, group, names) for group in groups]
+
+
+def _channel_set(graph: Any, group: Any, names: dict[nn.Module, str]) -> ChannelSet:
+    members: dict[str, list[tuple[int, int]]] = {}
+    parts: list[Part] = []
+    output = fixed = False
+    for item in group:
+        node, module = item.dep.target, item.dep.target.module
+        groups = getattr(module, "groups", 1)
+        depthwise = groups == getattr(module, "in_channels", 0) == module.out_channels
+        fixed |= isinstance(module, nn.Module) and groups != 1 and not depthwise
+        reads = not graph.is_out_channel_pruning_fn(item.dep.handler)
+        pairs = list(zip(item.root_idxs, item.idxs, strict=True))
+        parts.append(Part(module, reads, pairs))
+        if reads:
+            continue
+        output |= not node.outputs
+        if isinstance(module, PRUNABLE):
+            fixed |= max(item.idxs, default=0) >= len(weight_of(module))  # cut, padded
+            members[names[module]] = pairs
+    return ChannelSet(len(group[0].idxs), members, tuple(parts), output, fixed, group)

@@ -1,0 +1,1 @@
+"""Saliency: which units matter."""

@@ -1,0 +1,137 @@
+"""Criteria that ask the loss: gradient, Taylor, Fisher and Hessian. See `criteria`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import SecateurError
+from secateur.pruning.criteria.probe import (
+    Batch,
+    Layers,
+    Loss,
+    check_batches,
+    evaluating,
+    gradients,
+    parameters,
+    wide_weight,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Gradient:
+    """|g|, the mean over batches; g is the gradient of the batch's loss.
+
+    Mozer and Smolensky, "Skeletonization", NIPS 1988, rank units by derivatives of the loss.
+
+    Parameters
+    ----------
+    batches : of (inputs, targets); read once for every ranking
+    loss : (outputs, targets) -> scalar, the mean over the batch
+    """
+
+    batches: Sequence[Batch]
+    loss: Loss
+
+    def __call__(self, model: nn.Module, layers: Layers) -> dict[str, Tensor]:
+        return _mean(self.batches, self.loss, model, layers, lambda g, w: g.abs())
+
+
+@dataclass(frozen=True, eq=False)
+class Taylor:
+    """|g * w|, the mean over batches: what the loss changes by, to first order, without w.
+
+    Molchanov et al., "Pruning convolutional neural networks for resource efficient inference",
+    ICLR 2017; on weights, "Importance estimation for neural network pruning", CVPR 2019, there
+    squared; of one batch, SNIP (Lee et al., ICLR 2019). Parameters as of `Gradient`.
+    """
+
+    batches: Sequence[Batch]
+    loss: Loss
+
+    def __call__(self, model: nn.Module, layers: Layers) -> dict[str, Tensor]:
+        return _mean(self.batches, self.loss, model, layers, lambda g, w: (g * w).abs())
+
+
+@dataclass(frozen=True, eq=False)
+class Fisher:
+    """F * w^2 / 2, F the mean over samples of g^2: the empirical Fisher, diagonal.
+
+    Optimal brain damage (LeCun, Denker, Solla, NIPS 1989) with the Fisher information for the
+    Hessian: Theis et al., "Faster gaze prediction with dense networks and Fisher pruning",
+    arXiv:1801.05787, 2018. One backward pass a sample. Parameters as of `Gradient`.
+    """
+
+    batches: Sequence[Batch]
+    loss: Loss
+
+    def __call__(self, model: nn.Module, layers: Layers) -> dict[str, Tensor]:
+        check_batches("Fisher", self.batches)
+        samples = [(x[i : i + 1], y[i : i + 1]) for x, y in self.batches for i in range(len(x))]
+        return _mean(samples, self.loss, model, layers, lambda g, w: g * g * w * w / 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Hessian:
+    """|H * w^2| / 2, H the diagonal of the Hessian of the loss, by Hutchinson's estimator.
+
+    Optimal brain damage (LeCun, Denker, Solla, NIPS 1989); negative curvature counts by its size.
+    H = mean of z * (Hessian z) over ``probes`` vectors z of +-1 and over batches: Bekas,
+    Kokiopoulou, Saad, Applied Numerical Mathematics 57, 2007. One backward pass a batch and one a
+    probe. Parameters as of `Gradient`.
+    """
+
+    batches: Sequence[Batch]
+    loss: Loss
+    probes: int = 8
+    seed: int = 0
+
+    def __call__(self, model: nn.Module, layers: Layers) -> dict[str, Tensor]:
+        check_batches("Hessian", self.batches)
+        if self.probes < 1:
+            raise SecateurError(f"Hessian: probes must be at least 1, not {self.probes}")
+        trained = parameters(layers)
+        generator = torch.Generator().manual_seed(self.seed)
+        total = {name: torch.zeros_like(wide_weight(layer)) for name, layer in layers.items()}
+        count = self.probes * len(self.batches)
+        with evaluating(model):
+            for x, y in self.batches:
+                first = gradients(self.loss(model(x), y), trained, create_graph=True)
+                for _ in range(self.probes):
+                    z = [_signs(p, generator) for p in trained.values()]
+                    product = sum(((g * s).sum() for g, s in zip(first, z, strict=True)))
+                    if not isinstance(product, Tensor) or not product.requires_grad:
+                        continue  # a loss that is linear in all weights has no curvature
+                    second = gradients(product, trained, retain_graph=True)
+                    for name, h, s in zip(total, second, z, strict=True):
+                        total[name] += (h * s).to(torch.float64) / count
+        return {
+            name: (total[name] * wide_weight(layer) ** 2).abs() / 2
+            for name, layer in layers.items()
+        }
+
+
+def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
+    drawn = torch.randint(0, 2, like.shape, generator=generator)
+    return (drawn * 2 - 1).to(dtype=like.dtype, device=like.device)
+
+
+def _mean(
+    batches: Sequence[Batch],
+    loss: Loss,
+    model: nn.Module,
+    layers: Layers,
+    score: Callable[[Tensor, Tensor], Tensor],
+) -> dict[str, Tensor]:
+    """Mean over batches of ``score(gradient, weight)``, in float64."""
+    check_batches("criterion", batches)
+    trained = parameters(layers)
+    total = {name: torch.zeros_like(wide_weight(layer)) for name, layer in layers.items()}
+    with evaluating(model):
+        for x, y in batches:
+            for name, g in zip(total, gradients(loss(model(x), y), trained), strict=True):
+                total[name] += score(g.to(torch.float64), wide_weight(layers[name]))
+    return {name: value / len(batches) for name, value in total.items()}

@@ -1,0 +1,1 @@
+"""When and how much is pruned: one shot, gradual, iterative, regularised."""

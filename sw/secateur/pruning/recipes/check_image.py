@@ -1,0 +1,89 @@
+"""The build check: mask = zeros in int8 = what the stream leaves out, bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from secateur.errors import SecateurError
+from secateur.image.decode import WITHOUT_WEIGHTS, decode
+from secateur.image.image import Image
+from secateur.lowering.lower import lower
+from secateur.pruning.budget.costing import module_sources, source_weight
+from secateur.pruning.units.blocks import prunable_layers, weight_of
+from secateur.pruning.units.mask import mask_of
+from secateur.quantisation.prepare import Graph
+
+
+@dataclass(frozen=True)
+class MaskCheck:
+    """What was compared: masked weights, and weight words of the stream."""
+
+    masked_weights: int
+    stream_words: int
+
+
+def check_masks(image: Image, graph: Graph, model: nn.Module) -> MaskCheck:
+    """Check that an image leaves out exactly what the masks say.
+
+    Every masked weight of ``model`` is 0 in the int8 ``graph``; the weights decoded from the
+    image's stream are the graph's, all of them; no word of the stream stands for a block of zeros
+    but padding and address moves.
+
+    Parameters
+    ----------
+    image : compiled from ``graph``
+    graph : the converted graph
+    model : the model with its masks (not yet removed)
+
+    Raises
+    ------
+    SecateurError : one of these does not hold, naming the layer
+    """
+    network = lower(graph)
+    places = module_sources(graph, network)
+    masked = 0
+    for name, layer in prunable_layers(model).items():
+        mask = mask_of(layer)
+        for at, number in places.get(name, []):
+            codes = source_weight(network.layers[at].sources[number], weight_of(layer).shape)
+            zero = (mask.mask == 0).cpu().numpy() if mask is not None else np.zeros(1, bool)
+            if mask is not None and codes[zero].any():
+                raise SecateurError(
+                    f"layer {name!r}: {np.count_nonzero(codes[zero])} masked weights are not zero "
+                    f"in int8; quantise the masked model again"
+                )
+            masked += int(zero.sum()) if mask is not None else 0
+        if mask is not None and name not in places:
+            raise SecateurError(f"layer {name!r} has a mask, but the graph has no such layer")
+    return MaskCheck(masked, _check_stream(image, graph))
+
+
+def _check_stream(image: Image, graph: Graph) -> int:
+    decoded = decode(image)
+    metas = {meta["name"]: meta for meta in image.metadata["layers"]}
+    words = 0
+    for layer in lower(graph).layers:
+        meta, stored = metas[layer.name], 0
+        own = iter([weights for weights in decoded if weights.layer == layer.name])
+        for source in layer.sources:
+            if source.mode in WITHOUT_WEIGHTS:
+                continue
+            found = next(own)
+            if not np.array_equal(found.dense(), source.weight):
+                raise SecateurError(
+                    f"layer {layer.name!r}: the image's weights are not the graph's; compile it "
+                    f"again"
+                )
+            stored += len(found.matrix.indices)
+        if any(source.mode in WITHOUT_WEIGHTS for source in layer.sources):
+            continue
+        if meta["deal"] != "blocks" and stored != meta["blocks"] * meta["passes"]:
+            raise SecateurError(
+                f"layer {layer.name!r}: the stream has {meta['blocks']} blocks, {stored} are not "
+                f"zero; compile it again"
+            )
+        words += stored
+    return words

@@ -1,0 +1,164 @@
+"""What the stages ``channels`` and ``prune`` of a recipe take away, and when."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from secateur.pruning.budget import baselines
+from secateur.pruning.budget.budget import Allocation, allocate, make_budgets
+from secateur.pruning.budget.costing import CostModel
+from secateur.pruning.budget.search import Budgets
+from secateur.pruning.channels.permute import Permutation, permute
+from secateur.pruning.channels.remove import ChannelReport, remove_channels
+from secateur.pruning.channels.reorder import reorder
+from secateur.pruning.criteria.criteria import Criterion, criterion_of
+from secateur.pruning.criteria.saliency import block_saliency
+from secateur.pruning.methods.gradual import cubic_density
+from secateur.pruning.methods.rewind import rewind, unmasked_state
+from secateur.pruning.recipes.recipe import Recipe
+from secateur.pruning.recipes.training import Loss, Split
+from secateur.target import Target
+
+#: Swaps of channels that are tried in each set, with ``prune.reorder``: seconds for 64 channels.
+SWAPS = 20_000
+
+
+def criterion_for(name: str, recipe: Recipe, split: Split, loss: Loss) -> Criterion:
+    """A criterion with the samples that the recipe grants it."""
+    x, y = split.some("train", recipe.prune.samples, recipe.seed)
+    batch = recipe.training.batch
+    batches = list(zip(x.split(batch), y.split(batch), strict=True))
+    return criterion_of(name, batches=batches, loss=loss, seed=recipe.seed)
+
+
+def narrow(
+    model: nn.Module,
+    recipe: Recipe,
+    target: Target,
+    example: Tensor,
+    criterion: Criterion,
+    density: float | None,
+) -> tuple[float, ChannelReport]:
+    """Remove channels, always the same of the same model; ``density`` None: find it first."""
+    skip = recipe.channels.skip
+    if density is None:
+        limits = vars(recipe.budget) | {"density": None}  # of blocks, which go later
+        budgets = make_budgets(target, 0, **limits)
+        density = baselines.fit_channels(
+            model, example, target, budgets, criterion=criterion, skip=skip
+        )
+    report = remove_channels(
+        model, example[:1], density=density, criterion=criterion, skip=skip,
+        round_to=target.geometry.n,
+    )  # fmt: skip
+    return density, report
+
+
+class BlockCuts:
+    """The prunings of one stage, as what comes before each batch of its training.
+
+    Parameters
+    ----------
+    model : as the stage began with it, in place
+    early : what its weights go back to after every cut (schedule "rewind"), or None
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        target: Target,
+        split: Split,
+        loss: Loss,
+        example: Tensor,
+        early: nn.Module | None,
+    ) -> None:
+        self.model, self.recipe, self.split, self.loss = model, recipe, split, loss
+        self.steps = 1 if recipe.prune.schedule == "one-shot" else recipe.prune.steps
+        self.costs = CostModel(model, example, target)
+        layers = block_saliency(model, self.costs.n, skip=recipe.prune.skip)
+        count = sum(saliency.numel() for saliency in layers.values())
+        self.end = make_budgets(target, count, **vars(recipe.budget))
+        dense = self.costs.cost(self.costs.alive)
+        blocks = sum(int(self.costs.alive[name].sum()) for name in layers)
+        self.begin = Budgets(dense.cycles, dense.rom_bytes, blocks)
+        self.last: dict[str, Any] = {}
+        """The latest cut, JSON."""
+        self.order: Permutation | None = None
+        """The order that filters were brought into, with ``prune.reorder``."""
+        if recipe.prune.reorder:
+            self.order = self._order(example[:1])
+            for each in (model, early):
+                if each is not None:
+                    reorder(each, example[:1], self.order.orders)
+            self.costs = CostModel(model, example, target)
+        self.early = None if early is None else unmasked_state(early)
+
+    def _order(self, example: Tensor) -> Permutation:
+        """For the densities that the budget leaves the layers in the order they are in."""
+        recipe = self.recipe
+        kept = self._allocate(self.end).report.layers
+        return permute(
+            self.model, example,
+            density=1.0,
+            n=self.costs.n,
+            criterion=criterion_for(recipe.prune.criterion, recipe, self.split, self.loss),
+            skip=recipe.prune.skip,
+            overrides={row.name: row.density for row in kept},
+            seed=recipe.seed,
+            swaps=SWAPS,
+        )  # fmt: skip
+
+    def before_batch(self, done: int, total: int) -> None:
+        """Cut ``step`` of ``steps``: gradual ones come within the first half of the batches."""
+        span = total if self.early is not None else total / 2
+        due = [i for i in range(self.steps) if int(i * span / self.steps) == done]
+        if not due:
+            return
+        step = due[-1] + 1
+        left = cubic_density(step, self.steps, 1.0, 0.0)
+        self.costs.restrict(self.model)
+        self._cut(_between(self.begin, self.end, left))
+        if self.early is not None:
+            rewind(self.model, self.early)
+
+    def _allocate(self, budgets: Budgets) -> Allocation:
+        prune, costs, model = self.recipe.prune, self.costs, self.model
+        criterion = criterion_for(prune.criterion, self.recipe, self.split, self.loss)
+        saliency = block_saliency(model, costs.n, criterion, prune.skip)
+        if prune.method == "budget":
+            normalise: Any = prune.normalise
+            return allocate(costs, saliency, budgets, normalise=normalise)
+        if prune.method == "uniform":
+            return baselines.uniform(costs, saliency, budgets)
+        if prune.method == "element":
+            return baselines.elements(costs, model, saliency, budgets)
+        return baselines.keep_all(costs, saliency, budgets)
+
+    def _cut(self, budgets: Budgets) -> None:
+        allocation = self._allocate(budgets)
+        allocation.apply(self.model)
+        self.last = {
+            "kept": allocation.kept,
+            "blocks": {row.name: row.blocks for row in allocation.report.layers},
+            "cycles": allocation.cost.cycles,
+            "rom_bytes": allocation.cost.rom_bytes,
+            "used": allocation.used,
+        }
+
+
+def _between(whole: Budgets, end: Budgets, left: float) -> Budgets:
+    """Budgets with a share ``left`` of the way still to go; 0 is the end, exactly."""
+
+    def part(start: int | None, limit: int | None) -> int | None:
+        if limit is None or start is None:
+            return None
+        return limit + int(max(0, start - limit) * left)
+
+    return Budgets(
+        part(whole.cycles, end.cycles),
+        part(whole.rom_bytes, end.rom_bytes),
+        part(whole.blocks, end.blocks),
+    )

@@ -1,0 +1,215 @@
+"""``secateur prune``: a recipe from its file to the image, the record and the table."""
+
+from __future__ import annotations
+
+import json
+import platform
+import warnings
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.disk.lock import held
+from secateur.disk.storage import write_atomically
+from secateur.errors import SecateurError, SecateurWarning
+from secateur.pruning.budget.budget import make_budgets
+from secateur.pruning.criteria.saliency import block_saliency
+from secateur.pruning.recipes.cutting import criterion_for
+from secateur.pruning.recipes.recipe import Recipe
+from secateur.pruning.recipes.robust import CORRUPTIONS, fgsm, pgd
+from secateur.pruning.recipes.stages import Progress, Stages
+from secateur.pruning.recipes.training import multiplies_bfloat16
+from secateur.pruning.recipes.verify import (
+    GateError,
+    Score,
+    agreement,
+    gate,
+    logits,
+    score,
+    sensitivity,
+)
+from secateur.report.summary import summary
+
+#: Kinds of layers with weights of their own.
+WEIGHTED = ("conv", "depthwise", "linear")
+#: A result this far below the tightest budget is reported.
+TIGHT = 0.97
+
+
+def run_recipe(
+    recipe: Recipe, folder: Path, *, resume: bool = False, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Run all stages, verify, and write images, checkpoints and ``record.json`` to ``folder``.
+
+    Parameters
+    ----------
+    recipe : from ``recipe.load_recipe``
+    folder : made if it is missing
+    resume : go on with the checkpoint in the folder; the image is the one that a run without
+        interruption makes on the same machine with the same number of threads
+    progress : called after every epoch and stage
+
+    Returns the record. ``record["gate"]`` is None, or why the run has failed: raise it as an error.
+
+    Raises
+    ------
+    SecateurError : the recipe does not work out, the budget cannot be met, another run is going on
+        in the folder, or without ``resume`` it holds one
+    """
+    with held(folder):
+        return run_held(recipe, folder, resume=resume, progress=progress)
+
+
+def run_held(
+    recipe: Recipe, folder: Path, *, resume: bool = False, progress: Progress | None = None
+) -> dict[str, Any]:
+    """As `run_recipe`, in a folder that the caller holds."""
+    if (folder / "running.json").exists() and not resume:
+        raise SecateurError(
+            f"{folder}: holds a run already; go on with it by --resume, or choose another folder"
+        )
+    report = progress or (lambda stage, done, total, note: None)
+    if recipe.training.precision == "bfloat16" and not multiplies_bfloat16():
+        warnings.warn(
+            "this processor does not multiply bfloat16, training is many times slower than in "
+            'float32: give training.precision = "float32"',
+            SecateurWarning,
+            stacklevel=2,
+        )
+    with torch.random.fork_rng(devices=[]):
+        stages = Stages(recipe, folder, report)
+        if resume:
+            stages.resume()
+        stages.run()
+        record = _record(stages)
+    write_atomically(folder / "record.json", json.dumps(record, indent=1).encode())
+    return record
+
+
+def _record(stages: Stages) -> dict[str, Any]:
+    recipe, results = stages.recipe, stages.results
+    columns = {name: _column(stages, name) for name in ("dense", "model")}
+    budget = _budget(stages, columns["model"])
+    dense, pruned = (
+        Score(results[f"{name} int8"]["accuracy"], results[f"{name} int8"]["loss"])
+        for name in ("dense", "model")
+    )
+    failed = None
+    if recipe.verify.max_drop is not None:
+        try:
+            gate(dense, pruned, recipe.verify.max_drop)
+        except GateError as error:
+            failed = str(error)
+    return {
+        "recipe": recipe.content,
+        "recipe_sha256": recipe.digest,
+        "environment": {
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "threads": torch.get_num_threads(),
+            **{name: version(name) for name in ("secateur", "torch", "torchao", "numpy")},
+        },
+        "data_sha256": {name: stages.inputs[name] for name in stages.split.__dataclass_fields__},
+        "results": results,
+        "columns": columns,
+        "budget": budget,
+        "agreement": agreement(stages.outputs("dense.int8"), stages.outputs("model.int8")),
+        "sensitivity": _sensitivity(stages),
+        "robustness": _robustness(stages),
+        "gate": failed,
+        "folder": str(stages.folder),
+    }
+
+
+def _column(stages: Stages, name: str) -> dict[str, Any]:
+    image = stages.image(name)
+    found = summary(image)
+    weighted = [layer for layer in found["layers"] if layer["kind"] in WEIGHTED]
+    return {
+        "accuracy": stages.results[f"{name} int8"]["accuracy"],
+        "loss": stages.results[f"{name} int8"]["loss"],
+        "cycles": found["cycles"],
+        "rom_bytes": found["stream_bits"] // 8,
+        "blocks": sum(layer["blocks"] for layer in weighted),
+        "blocks_total": sum(layer["blocks_total"] for layer in weighted),
+        "bound_cycles": found["bound_cycles"],
+        "layers": [
+            {
+                key: layer[key]
+                for key in ("name", "cycles", "cycles_dense", "blocks", "blocks_total")
+            }
+            for layer in found["layers"]
+        ],
+    }
+
+
+def _budget(stages: Stages, column: dict[str, Any]) -> dict[str, Any]:
+    """Limits and what the image takes; refuses an image that takes more."""
+    allocation = stages.results["allocation"]
+    given = vars(stages.recipe.budget)
+    budgets = make_budgets(stages.target, sum(allocation["blocks"].values()), **given)
+    spent = {
+        "cycles": column["cycles"],
+        "rom_bytes": column["rom_bytes"],
+        "blocks": sum(allocation["kept"].values()),
+    }
+    limits = {name: limit for name, limit in asdict(budgets).items() if limit is not None}
+    for name, limit in limits.items():
+        if spent[name] > limit:
+            raise SecateurError(
+                f"the image takes {spent[name]:,} {name}, the budget is {limit:,}: training has "
+                f"changed the network's structure; give a budget lower by the difference"
+            )
+    used = max(spent[name] / limit for name, limit in limits.items())
+    return {"limits": limits, "spent": spent, "used": used, "tight": used >= TIGHT}
+
+
+def _sensitivity(stages: Stages) -> list[dict[str, Any]]:
+    """By the recipe's criterion, on training samples: the test split is not to be tuned on."""
+    verify = stages.recipe.verify
+    if not verify.sensitivity:
+        return []
+    model, n = stages.build("float"), stages.target.geometry.n
+    x, y = stages.split.some("train", verify.samples, stages.recipe.seed)
+    criterion = criterion_for(
+        stages.recipe.prune.criterion, stages.recipe, stages.split, stages.loss
+    )
+    saliency = block_saliency(model, n, criterion, stages.recipe.prune.skip)
+    rows = sensitivity(model, x, y, saliency, n, verify.sensitivity)
+    return [{"layer": row.layer, "density": row.density, **asdict(row.score)} for row in rows]
+
+
+def _robustness(stages: Stages) -> list[dict[str, Any]]:
+    """Accuracy of the float models, each attacked with its own gradients."""
+    verify = stages.recipe.verify
+    x, y = stages.split.some("test", verify.samples, stages.recipe.seed)
+    models = {name: stages.build(name) for name in ("float", "recovered")}
+    low, high = stages.input_range
+    bounds = {"low": low, "high": high}
+    rows: list[dict[str, Any]] = []
+
+    def attack(name: str, model: nn.Module, eps: float) -> Tensor:
+        if name == "fgsm":
+            return fgsm(model, x, y, eps, loss=stages.loss, **bounds)
+        seed, steps = stages.recipe.seed, verify.pgd_steps
+        return pgd(model, x, y, eps, steps=steps, seed=seed, loss=stages.loss, **bounds)
+
+    for name, strengths in (("fgsm", verify.fgsm), ("pgd", verify.pgd)):
+        for eps in strengths:
+            found = [
+                score(logits(model, attack(name, model, eps)), y, stages.loss).accuracy
+                for model in models.values()
+            ]
+            rows.append({"what": name, "strength": eps, "dense": found[0], "pruned": found[1]})
+    for name, corrupt in CORRUPTIONS.items():
+        for severity in verify.corruptions:
+            changed = corrupt(x, severity, seed=stages.recipe.seed, **bounds)
+            found = [
+                score(logits(model, changed), y, stages.loss).accuracy for model in models.values()
+            ]
+            rows.append({"what": name, "strength": severity, "dense": found[0], "pruned": found[1]})
+    return rows

@@ -1,0 +1,1 @@
+"""What is pruned as one: blocks, filters, channels, single weights; and masks of them."""

@@ -1,0 +1,179 @@
+"""``SecateurQuantizer``: where a PT2E graph is quantised so that it computes what the array does.
+
+A convolution or linear with the add and the activation behind it is one hardware layer: only its
+last node's output is quantised; so is that of a product of two tensors, and both what goes into a
+function that is looked up and what comes out. Max pooling, views, padding and concatenation move
+codes and need no quantisation of their own; the parts of a concatenation share one scale.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch.fx import GraphModule, Node
+from torchao.quantization.pt2e.quantizer import (
+    QuantizationAnnotation,
+    QuantizationSpec,
+    Quantizer,
+    SharedQuantizationSpec,
+)
+
+from secateur.canonical.pool import AVERAGE_WEIGHT
+from secateur.canonical.rewrite import canonicalise
+from secateur.canonical.supported import check_supported
+from secateur.capture.steps import state_pairs
+from secateur.fx.functions import UNARY, never_negative
+from secateur.fx.graph import (
+    ACTIVATIONS,
+    ADD,
+    CAT,
+    MUL,
+    PRODUCTS,
+    activation_bounds,
+    active_nodes,
+    is_call,
+    leaves,
+)
+from secateur.quantisation.fake_quantise import ActivationFakeQuantize, PerChannelWeightFakeQuantize
+
+_ANNOTATION = "quantization_annotation"
+
+
+class SecateurQuantizer(Quantizer):  # type: ignore[misc]
+    """Power-of-two, symmetric, zero point 0; for ``prepare_pt2e`` and ``prepare_qat_pt2e``.
+
+    Parameters
+    ----------
+    unsigned_input : the network's input is never negative (codes 0..255 instead of -128..127)
+    qat : fake-quantise from the start (training) instead of only observing
+    """
+
+    def __init__(self, *, unsigned_input: bool = False, qat: bool = False) -> None:
+        super().__init__()
+        self.unsigned_input = unsigned_input
+        self.qat = qat
+        self._states: set[Node] = set()
+
+    def transform_for_annotation(self, model: GraphModule) -> GraphModule:
+        """Bring the graph to its canonical form; raises SecateurError if that cannot run."""
+        return canonicalise(model)
+
+    def annotate(self, model: GraphModule) -> GraphModule:
+        active = active_nodes(model)
+        nodes = [n for n in model.graph.nodes if n in active and n.op != "output"]
+        outputs = [n for n in nodes if _ends_a_layer(n)]
+        states = state_pairs(model)
+        self._states = {before for before, _ in states}
+        signs: dict[Node, bool] = {}  # whether a value is never negative
+        for node in nodes:
+            signs[node] = self._never_negative(node, signs)
+        for leader, members in _shared_groups(nodes, outputs, states).items():
+            unsigned = all(signs[m] for m in members)
+            leader.meta[_ANNOTATION] = QuantizationAnnotation(
+                output_qspec=self._activation_spec(unsigned), _annotated=True
+            )
+            for member in members[1:]:
+                member.meta[_ANNOTATION] = QuantizationAnnotation(
+                    output_qspec=SharedQuantizationSpec(leader), _annotated=True
+                )
+        for node in nodes:
+            if is_call(node, *PRODUCTS):
+                annotation = node.meta.setdefault(
+                    _ANNOTATION, QuantizationAnnotation(_annotated=True)
+                )
+                annotation.input_qspec_map[node.args[1]] = self._weight_spec()
+        return model
+
+    def validate(self, model: GraphModule) -> None:
+        check_supported(model)
+
+    def _activation_spec(self, unsigned: bool) -> QuantizationSpec:
+        return QuantizationSpec(
+            dtype=torch.uint8 if unsigned else torch.int8,
+            observer_or_fake_quant_ctr=ActivationFakeQuantize.with_args(qat=self.qat),
+            quant_min=0 if unsigned else -128,
+            quant_max=255 if unsigned else 127,
+            qscheme=torch.per_tensor_symmetric,
+        )
+
+    def _weight_spec(self) -> QuantizationSpec:
+        return QuantizationSpec(
+            dtype=torch.int8,
+            observer_or_fake_quant_ctr=PerChannelWeightFakeQuantize.with_args(qat=self.qat),
+            quant_min=-127,
+            quant_max=127,
+            qscheme=torch.per_channel_symmetric,
+            ch_axis=0,
+        )
+
+    def _never_negative(self, node: Node, before: dict[Node, bool]) -> bool:
+        """Whether a value is never negative, as far as that of those before it is known."""
+        if node.op == "placeholder":
+            return self.unsigned_input and node not in self._states
+        if is_call(node, *ACTIVATIONS):
+            return activation_bounds(node)[0] >= 0
+        if is_call(node, *UNARY):
+            return never_negative(node)
+        if is_call(node, *PRODUCTS):
+            average = str(cast(Node, node.args[1]).target).startswith(AVERAGE_WEIGHT)
+            return average and before[cast(Node, node.args[0])]
+        return all(before.get(part, True) for part in node.all_input_nodes)
+
+
+def _absorbed(product: Node) -> bool:
+    """Whether a convolution or linear runs in the same layer as the add that reads it."""
+    user = next(iter(product.users))
+    return len(product.users) == 1 and is_call(user, ADD) and user.args[0] is not user.args[1]
+
+
+def _ends_a_layer(node: Node) -> bool:
+    """Whether the node's value is stored, as codes."""
+    if node.op == "placeholder":
+        return True
+    if not is_call(node, ADD, MUL, *PRODUCTS, *ACTIVATIONS, *UNARY):
+        return False
+    if is_call(node, *ACTIVATIONS, *UNARY):
+        return True
+    if len(node.users) == 1 and is_call(next(iter(node.users)), *ACTIVATIONS):
+        return False
+    return not (is_call(node, *PRODUCTS) and _absorbed(node))
+
+
+def _stored(node: Node) -> list[Node]:
+    """The layer outputs that a value consists of."""
+
+    def parts(value: Node) -> list[Node]:
+        if _ends_a_layer(value):
+            return []
+        return cast(list[Node], value.args[0] if is_call(value, CAT) else [value.args[0]])
+
+    return leaves(node, parts)
+
+
+def _shared_groups(
+    nodes: list[Node], outputs: list[Node], states: list[tuple[Node, Node]]
+) -> dict[Node, list[Node]]:
+    """Outputs by the scale they share, the first of each group as key (union-find).
+
+    The parts of a concatenation share one, and a state and what it becomes.
+    """
+    order = {n: i for i, n in enumerate(outputs)}
+    parent = {n: n for n in outputs}
+
+    def root(node: Node) -> Node:
+        while parent[node] is not node:
+            node = parent[node]
+        return node
+
+    united = [_stored(node) for node in nodes if is_call(node, CAT)]
+    united += [[before, *_stored(after)] for before, after in states]
+    for stored in united:
+        roots = {root(node) for node in stored}
+        first = min(roots, key=order.__getitem__)
+        for other in roots:
+            parent[other] = first
+    groups: dict[Node, list[Node]] = {}
+    for node in outputs:
+        groups.setdefault(root(node), []).append(node)
+    return groups

@@ -1,0 +1,205 @@
+"""From a float model to a converted PT2E graph that computes what the array computes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from typing import cast
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import GraphModule
+from torchao.quantization.pt2e import allow_exported_model_train_eval
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, prepare_qat_pt2e
+
+from secateur.canonical.rewrite import canonicalise
+from secateur.capture.export import (
+    check_model,
+    check_tensors,
+    export,
+    input_node,
+    is_converted,
+    leave_to_host,
+)
+from secateur.capture.recurrent import is_recurrent
+from secateur.capture.steps import Sequence, capture_step
+from secateur.errors import SecateurError
+from secateur.quantisation.annotate import SecateurQuantizer
+from secateur.quantisation.bias import write_biases
+from secateur.quantisation.fake_quantise import ActivationFakeQuantize, PowerOfTwo
+from secateur.quantisation.harmonise import harmonise
+
+Calibration = torch.Tensor | Iterable[torch.Tensor]
+Model = torch.nn.Module | ExportedProgram
+#: A graph; of a recurrent model, that of a step in a module that runs it over sequences.
+Graph = GraphModule | Sequence
+#: Share of the largest output that rounding may change when a graph is rewritten.
+REWRITTEN = 1e-2
+
+
+def quantize(
+    model: Model,
+    calibration: Calibration,
+    *,
+    qat: Callable[[Graph], object] | None = None,
+    seed: int = 0,
+) -> Graph:
+    """Quantise a float model to 8 bits with power-of-two scales.
+
+    Parameters
+    ----------
+    model : module or ExportedProgram with one input, (N, C, H, W), (N, C, L) or (N, C), and one
+        output, a tensor or a tuple, list or dictionary of one; a recurrent one, a module, takes
+        sequences (N, T, F)
+    calibration : inputs in the model's own units, one tensor (samples first) or batches
+    qat : called with the prepared graph to train it in place, between calibration and conversion
+    seed : of torch's generators during ``qat``; they continue afterwards as before it
+
+    Returns the converted graph: stock PyTorch operations, its codes are those of the array. It
+    returns its output as a tensor, whatever the model returned it in. A
+    softmax at the very end is left to the host, with a SecateurWarning.
+    Raises SecateurError for what the array cannot run and for unusable calibration data.
+    """
+    prepared = prepare(model, calibration, qat=qat is not None)
+    if qat is not None:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            qat(prepared)
+    return finalise(prepared)
+
+
+def prepare(
+    model: Model, calibration: Calibration, *, qat: bool = False, train_scales: bool = False
+) -> Graph:
+    """Export, insert fake quantisers and calibrate them; see :func:`quantize`.
+
+    With ``qat`` the graph fake-quantises: train it like any module, then :func:`finalise` it.
+    Activation scales stay as calibrated; weight scales follow the weights. With ``train_scales``
+    their base-2 logarithms are parameters, "...logarithm", for a rate of their own and no decay
+    (TQT; the paper trains them with Adam at 0.01). The signedness of the input is that of the
+    calibration data.
+    """
+    check_model(model)
+    batches = calibration_batches(calibration)
+    if is_converted(model):
+        raise SecateurError("the model is quantised already; give the float model")
+    check_tensors(model)
+    sequence = None
+    if is_recurrent(model):
+        sequence = capture_step(cast(torch.nn.Module, model), batches[0])
+    graph = export(model, batches[0]) if sequence is None else sequence.graph
+    leave_to_host(graph)
+    # Before torchao's own folding of BatchNorm, which knows no masks.
+    graph = _canonical(graph, batches[0]) if sequence is None else canonicalise(graph)
+    unsigned = all(float(b.min()) >= 0 for b in batches)
+    quantizer = SecateurQuantizer(unsigned_input=unsigned, qat=qat)
+    prepared = (prepare_qat_pt2e if qat else prepare_pt2e)(graph, quantizer)
+    activations = [m for m in prepared.modules() if isinstance(m, ActivationFakeQuantize)]
+    for module in activations:
+        module.disable_fake_quant()
+        module.decay = 1.0
+    with torch.no_grad():
+        for batch in batches:
+            if sequence is None:
+                _run(prepared, batch)
+            else:
+                sequence.with_graph(prepared)(batch)
+    for module in activations:
+        module.disable_observer()
+        module.enable_fake_quant(qat)
+    harmonise(prepared)
+    if train_scales:
+        for module in [m for m in prepared.modules() if isinstance(m, PowerOfTwo)]:
+            module.train_scale()
+    prepared = cast(GraphModule, allow_exported_model_train_eval(prepared))
+    return prepared if sequence is None else sequence.with_graph(prepared)
+
+
+def finalise(prepared: Graph) -> Graph:
+    """Fix all scales and biases of a prepared graph and convert it; ``prepared`` stays usable.
+
+    Raises SecateurError if the graph was never calibrated.
+    """
+    if not isinstance(prepared, GraphModule | Sequence):
+        raise SecateurError(
+            f"finalise takes what secateur.prepare returned, not {type(prepared).__name__}"
+        )
+    if isinstance(prepared, Sequence):
+        return prepared.with_graph(cast(GraphModule, finalise(prepared.graph)))
+    prepared = copy.deepcopy(prepared)
+    for name, module in prepared.named_modules():
+        if isinstance(module, ActivationFakeQuantize) and not module.observed:
+            raise SecateurError(f"{name}: the graph is not calibrated; run inputs through it first")
+        if isinstance(module, PowerOfTwo):
+            module.settle()
+    harmonise(prepared)
+    write_biases(prepared)
+    return cast(GraphModule, convert_pt2e(prepared))
+
+
+def calibration_batches(calibration: Calibration) -> list[torch.Tensor]:
+    """The calibration data as batches; a tensor is cut into batches of 64.
+
+    Raises SecateurError for empty, non-float or non-finite data.
+    """
+    if isinstance(calibration, torch.Tensor):
+        calibration = calibration.split(64)
+    try:
+        batches = list(calibration)
+    except TypeError:
+        batches = [calibration]
+    for batch in batches:
+        if not isinstance(batch, torch.Tensor):
+            raise SecateurError(
+                f"calibration: give a torch tensor (torch.from_numpy makes one) or batches of "
+                f"inputs alone, such as [x for x, y in loader], not {type(batch).__name__}"
+            )
+    if not batches or any(b.numel() == 0 for b in batches):
+        raise SecateurError("calibration: no samples; give a few dozen typical inputs")
+    for batch in batches:
+        if batch.dtype != torch.float32:
+            raise SecateurError(f"calibration: {batch.dtype} data; give float32 in model units")
+        if not bool(torch.isfinite(batch).all()):
+            raise SecateurError("calibration: infinite or NaN values; clean the data")
+    return batches
+
+
+def _canonical(graph: GraphModule, batch: torch.Tensor) -> GraphModule:
+    """The canonical graph; its outputs are compared with those of the model as it was exported.
+
+    Raises SecateurError if they differ by more than what rounding explains.
+    """
+    inputs = next(_parts(graph, batch))
+    with torch.no_grad():
+        expected = graph(inputs.clone())  # the model may write to its input
+        graph = canonicalise(graph)
+        error = float((graph(inputs.clone()) - expected).abs().max())
+    allowed = REWRITTEN * max(float(expected.abs().max()), 1e-6)
+    if bool(expected.isfinite().all()) and not error <= allowed:
+        raise SecateurError(
+            f"the model, rewritten for the array, gives outputs that differ by {error:.3g} from "
+            f"its own: a fault of Secateur; please report it with the model"
+        )
+    return graph
+
+
+def _run(graph: GraphModule, batch: torch.Tensor) -> None:
+    for part in _parts(graph, batch):
+        graph(part)
+
+
+def _parts(graph: GraphModule, batch: torch.Tensor) -> Iterator[torch.Tensor]:
+    """A batch, cut or repeated to the size that a fixed-batch graph wants."""
+    shape = input_node(graph).meta["val"].shape
+    if tuple(batch.shape[1:]) != tuple(int(n) for n in shape[1:]):
+        raise SecateurError(
+            f"calibration: samples of shape {tuple(batch.shape[1:])}, the model takes "
+            f"{tuple(int(n) for n in shape[1:])}"
+        )
+    if not isinstance(shape[0], int):
+        yield batch
+        return
+    for start in range(0, batch.shape[0], shape[0]):
+        part = batch[start : start + shape[0]]
+        missing = shape[0] - part.shape[0]
+        yield torch.cat([part, part[:1].expand(missing, *part.shape[1:])])

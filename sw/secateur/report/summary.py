@@ -1,0 +1,69 @@
+"""What an image says of itself: the numbers of ``secateur inspect``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from secateur.errors import SecateurError
+from secateur.hw import spec
+from secateur.image.image import Image
+
+
+def summary(image: Image) -> dict[str, Any]:
+    """Cycles, bound, sizes, layers, memory map and certificate of an image.
+
+    ``cycles_dense`` are those of the same network on the same geometry with every block kept;
+    ``bound_cycles`` the multiplications by nonzero weights over the multipliers; ``stream_bits``
+    all bits that the hardware loads; ``dense_weights`` the weights of conv, depthwise and dense
+    layers before pruning.
+
+    Raises
+    ------
+    SecateurError : the image carries no metadata
+    """
+    metadata = image.metadata
+    if "layers" not in metadata:
+        raise SecateurError("the image has no metadata to inspect; it was stripped of it")
+    layers = metadata["layers"]
+    weights = sum(_weights(layer) for layer in layers)
+    bits = len(image.words) * 8 * (image.n + 1)
+    return {
+        "target": metadata["target"],
+        "n": image.n,
+        "p": image.p,
+        "cycles": metadata["cycles"],
+        "cycles_dense": metadata["cycles_dense"],
+        "bound_cycles": metadata["bound_cycles"],
+        "input_words": metadata["input"]["words"],
+        "stream_bits": bits,
+        "dense_weights": weights,
+        "bits_per_dense_weight": bits / weights if weights else None,
+        "words": len(image.words),
+        "weight_words": metadata["weight_words"],
+        "blocks": sum(layer["blocks"] for layer in layers),
+        "blocks_total": sum(layer["blocks_total"] for layer in layers),
+        "layers": layers,
+        "memory": metadata["memory"],
+        "bank_words": metadata["bank_words"],
+        "accumulator_limit": 1 << spec.ACC_BITS - 1,
+        "source_hash": metadata["source_hash"],
+    }
+
+
+def dense_macs(metadata: dict[str, Any]) -> int:
+    """Multiply-accumulates of the network before pruning, a product with a padding zero included.
+
+    Residual adds, products of tensors and pooling are not counted.
+    """
+    pixels = {tensor["name"]: tensor["height"] * tensor["width"] for tensor in metadata["tensors"]}
+    return sum(_weights(layer) * pixels[layer["output"]] for layer in metadata["layers"])
+
+
+def _weights(layer: dict[str, Any]) -> int:
+    """Weights of the model's own in a layer; the lane-wise source of a residual add has none."""
+    return sum(
+        math.prod(source["shape"])
+        for index, source in enumerate(layer["sources"])
+        if source["mode"] == "broadcast" or (layer["kind"] == "depthwise" and index == 0)
+    )
