@@ -13,6 +13,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from secateur._version import __version__
+
 if TYPE_CHECKING:
     from secateur.api import compile, load, run, simulate
     from secateur.capture.archive.archive import load_archive
@@ -25,14 +27,13 @@ if TYPE_CHECKING:
     from secateur.quantisation.prepare import finalise, prepare, quantize
     from secateur.target import Target
 
-__version__ = "0.1.0"
-
 __all__ = [
     "Image",
     "Limits",
     "SecateurError",
     "Steps",
     "Target",
+    "__version__",
     "compile",
     "decompose",
     "finalise",

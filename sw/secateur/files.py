@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from secateur import __version__
+from secateur._version import __version__
 from secateur.api import verilog
 from secateur.disk.storage import write_atomically
 from secateur.errors import SecateurError

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from secateur import __version__
+from secateur._version import __version__
 from secateur.compiler.certificate import Certificate
 from secateur.compiler.choose import LayerPlan
 from secateur.compiler.encode import Encoded, encode
