@@ -14,7 +14,7 @@ from torchao.quantization.pt2e import utils
 
 from secateur.cli.main import main
 from secateur.sim import verilator
-from tests import alone
+from tests.support import alone
 
 # Tiny tensors: threads cost more than they gain. torch.export's trace log, which pytest would
 # format line by line, costs half of the time.

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.commands import listed
-from tests.sw.image_files import altered
+from tests.support.commands import listed
+from tests.sw.image.image_files import altered
 
 
 class Small(nn.Module):
@@ -41,7 +41,7 @@ class Unsupported(nn.Module):
         return self.up(x)  # type: ignore[no-any-return]
 
 
-RECIPE = Path(__file__).parents[1] / "sw" / "data" / "tiny.toml"
+RECIPE = Path(__file__).parents[1] / "data" / "tiny.toml"
 TOML = "n = 4\np = 3\nweight_words = 1024\nbank_words = 512\n"
 
 

@@ -22,7 +22,7 @@ from secateur.models import DSCNN, Autoencoder, MobileNetV1, ResNet8
 from secateur.pruning import prune
 from secateur.report import compare as comparison
 from secateur.report.compare import MEMORY_MODE, SYSTEM_CONFIG, compare, estimate
-from tests.pipeline import build, compile_for, target
+from tests.support.pipeline import build, compile_for, target
 
 MACS = 32 * 8 * 8 * 4
 HEAD = """
@@ -211,7 +211,7 @@ def test_no_vela(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_vela_itself(kind: type[nn.Module], macs: int, expected: int, tmp_path: Path) -> None:
     """Multiply-accumulates of docs/networks.md; cycles as others have had them, roughly."""
     pytest.importorskip("ethosu.vela", reason="Vela is not installed")
-    from tests.tflite_networks import WRITERS
+    from tests.support.tflite_networks import WRITERS
 
     path = tmp_path / "network.tflite"
     WRITERS[kind](path)
@@ -225,7 +225,7 @@ def test_vela_itself(kind: type[nn.Module], macs: int, expected: int, tmp_path: 
 def test_vela_and_zero_weights(tmp_path: Path) -> None:
     """What docs/compare.md says of them."""
     pytest.importorskip("ethosu.vela", reason="Vela is not installed")
-    from tests.tflite_networks import write_autoencoder
+    from tests.support.tflite_networks import write_autoencoder
 
     path, found = tmp_path / "network.tflite", []
     for density in (1.0, 0.25):
@@ -237,7 +237,7 @@ def test_vela_and_zero_weights(tmp_path: Path) -> None:
 
 def test_vela_on_a_damaged_file(tmp_path: Path) -> None:
     pytest.importorskip("ethosu.vela", reason="Vela is not installed")
-    from tests.tflite_networks import write_resnet8
+    from tests.support.tflite_networks import write_resnet8
 
     path = tmp_path / "network.tflite"
     write_resnet8(path)
@@ -248,7 +248,7 @@ def test_vela_on_a_damaged_file(tmp_path: Path) -> None:
 
 def bars_hold(kind: type[nn.Module]) -> None:
     """Both ratios of docs/compare.md reach their bars."""
-    from tests.vela_table import BARS, our_cycles, vela_cycles
+    from docs.tables.vela import BARS, our_cycles, vela_cycles
 
     vela = vela_cycles(kind, "ethos-u55-64")
     for density, bar in zip((1.0, 0.25), BARS[kind], strict=True):

@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 import serial
 import torch
-from programs import random_program
 from torch import nn
 
 from secateur import api
@@ -28,6 +27,7 @@ from secateur.boards.driver.link import Decoder, Link, LinkError, encode
 from secateur.hw.spec import Geometry
 from secateur.sim import pty, verilator
 from secateur.sim.golden import parse, run
+from tests.support.programs import random_program
 
 GEOMETRY = Geometry(n=2, p=1, weight_words=512, bank_words=128, tables=0)
 TOML = "n = 2\np = 1\nweight_words = 512\nbank_words = 128\ntables = 0\n"

@@ -19,8 +19,8 @@ from secateur.image.image import Image
 from secateur.pruning import prune
 from secateur.report.energy import HOROWITZ, estimate, load_energies
 from secateur.sim import golden
-from tests.networks import random_input, random_network
-from tests.pipeline import Built, build, compile_for, target
+from tests.support.networks import random_input, random_network
+from tests.support.pipeline import Built, build, compile_for, target
 
 TABLE = """
 mac = 1

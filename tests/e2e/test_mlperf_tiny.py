@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from docs.tables.networks import ROOMY
 from secateur.models import DSCNN, Autoencoder, MobileNetV1, ResNet8
 from secateur.report.summary import summary
-from tests.figures import ROOMY
-from tests.networks import mlperf_tiny
-from tests.pipeline import build, check_image, compile_for
+from tests.support.networks import mlperf_tiny
+from tests.support.pipeline import build, check_image, compile_for
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from secateur.errors import SecateurError
 from secateur.image import host
 from secateur.sim import golden
 from secateur.sim.simulate import compare, simulate
-from tests.networks import random_input, random_network
-from tests.pipeline import Built, build, check_image, compile_for, simulated, target
+from tests.support.networks import random_input, random_network
+from tests.support.pipeline import Built, build, check_image, compile_for, simulated, target
 
 ARRAYS = [(8, 8), (8, 1), (8, 3), (4, 4), (2, 5), (16, 2), (8, 16), (2, 1), (4, 7), (16, 16)]
 SEEDS_A_TEST = 20

@@ -10,7 +10,7 @@ from secateur import api
 from secateur.capture.recurrent import Steps, decompose
 from secateur.errors import SecateurError
 from secateur.quantisation.prepare import quantize
-from tests.pipeline import build, check_image, compile_for, simulated, target
+from tests.support.pipeline import build, check_image, compile_for, simulated, target
 
 INPUTS, HIDDEN, CLASSES = 5, 11, 3
 

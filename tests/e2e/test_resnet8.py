@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from docs.tables.networks import TARGET, build_resnet8
 from secateur import api
 from secateur.image import host
 from secateur.image.image import Image
@@ -13,8 +14,7 @@ from secateur.report.summary import summary
 from secateur.sim import golden
 from secateur.sim.simulate import build as build_simulator
 from secateur.sim.simulate import compare, simulate
-from tests.figures import TARGET, build_resnet8
-from tests.pipeline import Built, check_image, compile_for
+from tests.support.pipeline import Built, check_image, compile_for
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from secateur import api
 from secateur.capture.recurrent import Steps
 from secateur.errors import SecateurError
 from secateur.quantisation.prepare import quantize
-from tests.pipeline import build, check_image, compile_for, target
-from tests.step_models import Recipe, model_of, recipes, sequences_for
+from tests.support.pipeline import build, check_image, compile_for, target
+from tests.support.step_models import Recipe, model_of, recipes, sequences_for
 
 WIDTH = 8
 GEOMETRIES = ((8, 8), (4, 3), (2, 1), (16, 2))

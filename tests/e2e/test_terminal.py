@@ -26,7 +26,7 @@ from secateur.image import image as images
 from secateur.report import compare
 from secateur.sim import simulate as bench
 from secateur.sim.verilator import SimulationError
-from tests.sw.image_files import parts, trailed
+from tests.sw.image.image_files import parts, trailed
 
 TOML = "n = 2\np = 1\nweight_words = 512\nbank_words = 128\ntables = 0\n"
 #: Markup, an escape sequence, a bell, lines, a mark of direction, half of a character; and long.

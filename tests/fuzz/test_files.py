@@ -37,10 +37,10 @@ from secateur.report.summary import summary
 from secateur.target import Target
 from tests.fuzz.damage import damaged
 from tests.fuzz.json_damage import mutated
-from tests.sw.image_files import parts, resealed, trailed
+from tests.sw.image.image_files import parts, resealed, trailed
 
 SEEDS, MANY = range(40), range(1000, 1240)
-DATA = Path(__file__).parents[1] / "sw" / "data"
+DATA = Path(__file__).parents[1] / "data"
 TOML = "n = 2\np = 1\nweight_words = 512\nbank_words = 128\ntables = 0\n"
 ENERGIES = (
     "mac = 1\nweight_byte = 2.5\nbank_read_byte = 3\nbank_write_byte = 4\nrequantise = 5\n"

@@ -18,8 +18,8 @@ from secateur.errors import SecateurError
 from secateur.sources import load_model
 from tests.fuzz.damage import damaged
 from tests.fuzz.onnx_fields import changed
-from tests.sw.qdq import Qdq
-from tests.sw.test_onnx import model_of, node
+from tests.sw.capture.onnx.qdq import Qdq
+from tests.sw.capture.onnx.test_onnx import model_of, node
 
 SHAPE = (2, 6, 6)
 #: Of memory, for one file: far above what any takes.

@@ -13,7 +13,8 @@ import secateur
 from secateur.disk.limits import Limits
 from secateur.errors import SecateurError
 from secateur.sources import load_model
-from tests.archives import (
+from tests.fuzz.damage import damaged
+from tests.support.archives import (
     CONSTANTS,
     MODEL,
     WEIGHTS,
@@ -24,7 +25,6 @@ from tests.archives import (
     quantised_archive,
     together,
 )
-from tests.fuzz.damage import damaged
 
 #: Small bounds: what claims more is refused before it is made.
 LIMITS = Limits(nodes=100, megabytes=8)

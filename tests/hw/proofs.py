@@ -9,7 +9,7 @@ from pathlib import Path
 from amaranth.back import rtlil
 from amaranth.hdl import Elaboratable, Signal
 
-from tests.alone import prepared
+from tests.support.alone import prepared
 
 SCRIPT = """
 [options]

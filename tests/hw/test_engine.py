@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from amaranth.sim import Simulator
-from harness import Outcome, run_engine, send, words_of
-from programs import UNLIMITED, Assembler, Sample, assemble, random_program, with_crc
 
 from secateur.hw import spec
 from secateur.hw.core.drain import result_depth
 from secateur.hw.engine import Engine
 from secateur.hw.spec import Error, Geometry, Mode, Reg, Status
 from secateur.sim.golden import ImageError, parse, run
+from tests.hw.harness import Outcome, run_engine, send, words_of
+from tests.support.programs import UNLIMITED, Assembler, Sample, assemble, random_program, with_crc
 
 SMALL = Geometry(n=2, p=2, weight_words=1024, bank_words=64)
 GEOMETRIES = [

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from amaranth.sim import Simulator
-from programs import random_program
 
 from secateur.hw.engine import SETTLE_CYCLES, Engine
 from secateur.hw.spec import Geometry
 from secateur.hw.stream_top import StreamEngine
 from secateur.sim.golden import parse, run
+from tests.support.programs import random_program
 
 ROOT = Path(__file__).resolve().parents[2]
 GEOMETRY = Geometry(n=2, p=2, weight_words=1024, bank_words=64)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import functools
 
 import pytest
-from ice40_models import yosys_models
-from programs import random_program
 
 from secateur.hw.spec import Geometry, Status
 from secateur.hw.verilog import to_verilog
 from secateur.sim.golden import parse, run
 from secateur.sim.simulate import compare, simulate
+from tests.support.ice40_models import yosys_models
+from tests.support.programs import random_program
 
 GEOMETRIES = [
     Geometry(n=4, p=2, weight_words=1024, bank_words=128, extended=False),

@@ -9,12 +9,12 @@ import random
 
 import numpy as np
 import pytest
-from programs import Assembler, Sample, assemble, random_program, with_crc
 
 from secateur.hw import spec
 from secateur.hw.spec import Error, Geometry, Reg, Status
 from secateur.sim.golden import ImageError, parse, run
 from secateur.sim.simulate import SimResult, compare, simulate
+from tests.support.programs import Assembler, Sample, assemble, random_program, with_crc
 
 GEOMETRIES = [
     Geometry(n=4, p=3, weight_words=1024, bank_words=128),

@@ -6,12 +6,12 @@ import random
 
 import numpy as np
 import pytest
-from naive import Machine
-from programs import Assembler, Sample, assemble, random_program
 
 from secateur.hw import spec
 from secateur.hw.spec import Geometry, Reg
 from secateur.sim.golden import hazards, parse, run
+from tests.sim.naive import Machine
+from tests.support.programs import Assembler, Sample, assemble, random_program
 
 
 def check(sample: Sample, batch: int, *, sequential: bool) -> int:

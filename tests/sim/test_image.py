@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from naive import Machine
-from programs import Assembler, assemble, random_program, with_crc
 
 from secateur.hw import spec
 from secateur.hw.spec import Error, Geometry, Mode, Reg
 from secateur.sim.golden import ImageError, parse, run
+from tests.sim.naive import Machine
+from tests.support.programs import Assembler, assemble, random_program, with_crc
 
 GEOMETRY = Geometry(n=4, p=3, weight_words=1024, bank_words=128)
 SAMPLE = random_program(3, GEOMETRY)

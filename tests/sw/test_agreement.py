@@ -17,7 +17,7 @@ from secateur.errors import SecateurError
 from secateur.image.image import Image
 from secateur.lowering.lower import lower
 from secateur.quantisation.prepare import quantize
-from tests.sw.test_dataflow import DelayLine
+from tests.sw.compiler.test_dataflow import DelayLine
 
 
 def delay_line(seed: int = 0) -> Steps:

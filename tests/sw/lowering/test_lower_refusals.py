@@ -1,0 +1,328 @@
+"""What the array cannot run is refused in one line that names the node and a rewrite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from secateur.capture.export import export, is_converted
+from secateur.errors import SecateurError
+from secateur.lowering.lower import lower
+from secateur.quantisation.prepare import quantize
+from tests.support.network_blocks import Call
+from tests.support.networks import random_input
+
+MAPS, VECTOR = (4, 8, 8), (12,)
+
+
+def call(function: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A convolution, then ``function``."""
+    return nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), Call(function))
+
+
+with torch.no_grad():
+    POSITIVE = nn.Conv2d(4, 4, 1)
+    POSITIVE.weight.zero_()
+    POSITIVE.bias.fill_(1.0)  # type: ignore[union-attr]
+
+
+class TwoInputs(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
+class Attends(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.inner(x, x, x)[0]
+        return result
+
+
+class Loop(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(len(x), 4)
+        for t in range(x.shape[1]):
+            h = self.cell(x[:, t], h)
+        return h
+
+
+REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
+    "transpose": (nn.ConvTranspose2d(4, 4, 2), MAPS, "conv_transpose2d", "resize on the host"),
+    "groups": (nn.Conv2d(4, 4, 3, groups=2), MAPS, "groups=2", "groups=1"),
+    "multiplier": (nn.Conv2d(4, 8, 3, groups=4), MAPS, "groups=4", "as many outputs"),
+    "upsample": (call(lambda x: F.interpolate(x, scale_factor=2.0)), MAPS, "upsample", "host"),
+    "softmax": (call(lambda x: F.softmax(x.flatten(1), 1) + 0), MAPS, "softmax", "very end"),
+    "size": (
+        nn.Sequential(nn.Conv2d(4, 4, 3), nn.LocalResponseNorm(4)),
+        MAPS,
+        "layer '1' (node view",
+        "use Conv2d",
+    ),
+    "cast": (
+        call(lambda x: x.double() + 1),
+        MAPS,
+        "casts torch.float32 to torch.float64",
+        "float32",
+    ),
+    "attention": (Attends(), (7, 8), "layer 'inner' (MultiheadAttention)", "recurrent"),
+    "attention of a layer": (
+        nn.Sequential(nn.Conv1d(7, 7, 1), nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)),
+        (7, 8),
+        "layer '1' (TransformerEncoderLayer): attention",
+        "use convolutions",
+    ),
+    "attention function": (
+        Call(lambda x: F.scaled_dot_product_attention(x, x, x)),
+        (7, 8),
+        "attention is not supported",
+        "use convolutions",
+    ),
+    "cells in a loop": (Loop(), (7, 8), "layer 'cell' (node gru_cell, gru_cell)", "Steps, docs"),
+    "sort": (call(lambda x: x.sort(1)[0]), MAPS, "sort", "use Conv2d"),
+    "permute": (call(lambda x: x.permute(0, 2, 3, 1)), MAPS, "permute", "keep channels second"),
+    "product": (call(lambda x: x * x.mean((2, 3), True).flip(1)), MAPS, "flip", "use Conv2d"),
+    "product of rows": (call(lambda x: x * x[:, :, :1]), MAPS, "slice", "split channels"),
+    "no number": (
+        nn.Sequential(POSITIVE, Call(torch.sqrt)),
+        MAPS,
+        "is no number for some",
+        "clamp(min=...) before it",
+    ),
+    "division by zero": (call(lambda x: x / 0), MAPS, "divides by zero", "something else"),
+    "matrix": (call(lambda x: x.flatten(1) @ torch.ones(256, 4)), MAPS, "matmul", "use nn.Linear"),
+    "einsum": (
+        call(lambda x: torch.einsum("nchw,oc->nohw", x, torch.ones(4, 4))),
+        MAPS,
+        "einsum",
+        "use nn.Linear",
+    ),
+    "one sample": (
+        nn.Conv2d(4, 4, 3),
+        MAPS[1:],
+        "input of shape (N, 8, 8)",
+        "samples first: x[None]",
+    ),
+    "one sample, to Linear": (
+        nn.Sequential(nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(144, 2)),
+        MAPS[1:],
+        "cannot capture Sequential for (4, 8, 8), samples first",
+        "one tensor",
+    ),
+    "uneven maxima": (nn.AdaptiveMaxPool2d(3), MAPS, "adaptive_max_pool2d", "that divides"),
+    "weights by place": (
+        call(lambda x: x * torch.ones(8, 8)),
+        MAPS,
+        "a constant of shape (8, 8)",
+        "one a channel",
+    ),
+    "linear 3-D": (
+        nn.Sequential(nn.Flatten(2), nn.Linear(64, 5)),
+        MAPS,
+        "view to (N, 4, 64)",
+        "flatten",
+    ),
+    "linear 4-D": (nn.Linear(8, 5), MAPS, "4-D tensor", "flatten"),
+    "two outputs": (Call(lambda x: (x + x, x)), MAPS, "2 outputs", "return one"),  # type: ignore
+    "two inputs": (TwoInputs(), MAPS, "torch.export cannot capture", "one tensor"),
+    "branching": (call(lambda x: x if x.sum() > 0 else -x), MAPS, "cannot capture", "control flow"),
+    "avg ceil": (nn.AvgPool2d(3, 2, ceil_mode=True), MAPS, "ceil_mode", "ceil_mode=False"),
+    "avg pad": (
+        nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+        MAPS,
+        "count_include_pad=False",
+        "count_include_pad=True",
+    ),
+    "adaptive": (nn.AdaptiveAvgPool2d(3), MAPS, "uneven windows", "divides"),
+    "mean": (call(lambda x: x.mean(1)), MAPS, "mean over dimensions [1]", "(2, 3)"),
+    "only padding": (nn.MaxPool2d(2, 1, 1, 9), MAPS, "padding alone", "less padding"),
+    "broadcast": (
+        call(lambda x: x + x.mean((2, 3), keepdim=True)),
+        MAPS,
+        "broadcasts",
+        "one shape",
+    ),
+    "alpha": (call(lambda x: torch.add(x, F.relu(x), alpha=2)), MAPS, "alpha", "scale a weight"),
+    "reflect": (call(lambda x: F.pad(x, (1, 1, 1, 1), "reflect")), MAPS, "other than", "ZeroPad2d"),
+    "pad one": (call(lambda x: F.pad(x, (1, 1, 1, 1), value=1.0)), MAPS, "other than", "ZeroPad2d"),
+    "pad channels": (call(lambda x: F.pad(x, (0, 0, 0, 0, 1, 1))), MAPS, "channels", "height"),
+    "crop": (call(lambda x: F.pad(x, (-1, 0, 0, 0))), MAPS, "cropping", "amounts >= 0"),
+    "pad last": (call(lambda x: F.pad(x, (1, 0, 0, 0))), MAPS, "padding that", "pad only"),
+    "cat rows": (call(lambda x: torch.cat([x, F.relu(x)], 2)), MAPS, "another dimension", "dim=1"),
+    "layer norm": (call(lambda x: F.layer_norm(x, x.shape[1:])), MAPS, "layer_norm", "BatchNorm2d"),
+    "cat flat": (
+        call(lambda x: torch.cat([x.flatten(1), F.relu(x).flatten(1)], 1)),
+        MAPS,
+        "flattened maps",
+        "before flatten",
+    ),
+    "unflatten": (
+        nn.Sequential(nn.Linear(12, 16), Call(lambda x: x.view(-1, 4, 2, 2))),
+        VECTOR,
+        "view to (N, 4, 2, 2)",
+        "flatten",
+    ),
+    "batch view": (call(lambda x: x.reshape(-1, 2)), MAPS, "mixes samples", "flatten(1)"),
+    "rank": (nn.Conv3d(4, 4, 3), (4, 8, 8, 8), "5 dimensions", "(N, C, L)"),
+    "signed pad pool": (
+        call(lambda x: F.max_pool2d(F.pad(x, (1, 0, 1, 0)), 2)),
+        MAPS,
+        "signed tensor",
+        "MaxPool2d(padding",
+    ),
+    "nothing": (nn.Identity(), MAPS, "the output is the input", "return the output of a layer"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name: str) -> None:
+    model, shape, reason, remedy = REFUSED[name]
+    with pytest.raises(SecateurError) as caught:
+        lower(quantize(model.eval(), random_input(1, shape, 4)))
+    message = str(caught.value)
+    assert reason in message
+    assert remedy in message
+    assert "\n" not in message
+
+
+def test_what_torch_prints_of_a_branch_is_kept_back(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SecateurError, match="control flow"):
+        quantize(REFUSED["branching"][0], random_input(1, MAPS, 4))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_training_mode_is_refused() -> None:
+    x = random_input(1, MAPS, 4)
+    model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)).train()
+    with pytest.raises(SecateurError, match=r"BatchNorm in training mode; call model.eval\(\)"):
+        quantize(torch.export.export(model, (x,)), x)
+    dropout = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Dropout()).train()
+    with pytest.raises(SecateurError, match=r"dropout in training mode; call model.eval\(\)"):
+        quantize(torch.export.export(dropout, (x,)), x)
+
+
+def test_decomposed_program_is_refused() -> None:
+    x = random_input(1, MAPS, 4)
+    program = torch.export.export(nn.Conv2d(4, 4, 3).eval(), (x,)).run_decompositions()
+    with pytest.raises(SecateurError, match=r"convolution\).*without run_decompositions"):
+        quantize(program, x)
+
+
+def _viewed(x: Tensor) -> Tensor:
+    flat = x.view(x.shape[0], 4, 1, 64)
+    x.relu_()
+    return flat
+
+
+def _viewed_twice(x: Tensor) -> Tensor:
+    flat = x.flatten(2).flatten(1)
+    x.relu_()
+    return flat
+
+
+def _through_two_views(x: Tensor) -> Tensor:
+    flat = x.flatten(2).flatten(1)
+    return flat.relu_() + x.flatten(1)
+
+
+def _in_part(x: Tensor) -> Tensor:
+    x[:, :2].relu_()
+    return x
+
+
+def _by_halves(x: Tensor) -> Tensor:
+    x.chunk(2, 1)[0].relu_()
+    return x
+
+
+@pytest.mark.parametrize(
+    "aliased", [_viewed, _viewed_twice, _through_two_views, _in_part, _by_halves]
+)
+def test_in_place_through_a_view_is_refused(aliased: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(SecateurError, match="in place a tensor that is also used through a view"):
+        quantize(call(aliased).requires_grad_(False), random_input(1, MAPS, 4))
+
+
+def quantised(model: nn.Module, shape: tuple[int, ...] = MAPS) -> GraphModule:
+    return quantize(model.eval(), random_input(1, shape, 4))
+
+
+def pair_of_layers() -> GraphModule:
+    return quantised(nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)))
+
+
+def nodes(graph: GraphModule, op: str) -> list[Node]:
+    return [n for n in graph.graph.nodes if n.op == "call_function" and op in str(n.target)]
+
+
+def test_float_model_is_not_lowered_and_quantised_one_not_quantised() -> None:
+    x = random_input(1, MAPS, 4)
+    graph = export(nn.Conv2d(4, 4, 3), x)
+    assert not is_converted(graph)
+    with pytest.raises(SecateurError, match=r"not quantised; quantise it with secateur\.quantize"):
+        lower(graph)
+    converted = pair_of_layers()
+    assert is_converted(converted)
+    assert is_converted(torch.export.export(converted, (x,)))
+    with pytest.raises(SecateurError, match="quantised already; give the float model"):
+        quantize(converted, x)
+
+
+@pytest.mark.parametrize(
+    ("index", "value", "message"),
+    [
+        (1, 0.3, "scale 0.3 is not a power of two; requantise with secateur.quantize"),
+        (2, 3, "zero point 3 instead of 0; requantise"),
+        (4, 300, r"do not fit a byte; requantise"),
+    ],
+)
+def test_foreign_activation_scales(index: int, value: float, message: str) -> None:
+    graph = pair_of_layers()
+    for node in nodes(graph, "quantize_per_tensor")[2:4]:
+        args = list(node.args)
+        args[index] = value
+        node.args = tuple(args)
+    with pytest.raises(SecateurError, match=message):
+        lower(graph)
+
+
+def tamper(change: Callable[[GraphModule], object], message: str) -> None:
+    graph = pair_of_layers()
+    change(graph)
+    with pytest.raises(SecateurError, match=message):
+        lower(graph)
+
+
+def test_foreign_weights_and_biases() -> None:
+    tamper(lambda g: g._scale_0.mul_(1.5), "not a power of two; requantise")
+    tamper(lambda g: g._zero_point_0.add_(1), "weights with a zero point; requantise")
+    tamper(lambda g: g._grid_bias_0.add_(1e-5), r"bias is not on the grid of 2\*\*-\d+ within 13")
+    tamper(lambda g: g._grid_bias_0.add_(2.0**12), "bias is not on the grid")
+    tamper(lambda g: g._scale_0.mul_(2.0**20), "shifts -.* the array has 0 to 31 and a span of 7")
+    tamper(lambda g: g._scale_0[:1].mul_(2.0**-8), "the array has 0 to 31 and a span of 7")
+
+
+def test_sums_beyond_the_accumulator() -> None:
+    graph = quantised(nn.Linear(1200, 2), (1200,))
+    graph._frozen_param0.fill_(127)
+    with pytest.raises(SecateurError, match=r"can sum up to 19\d+, beyond the 24-bit accumulator"):
+        lower(graph)
+
+
+def test_computation_between_codes_is_refused() -> None:
+    graph = pair_of_layers()
+    node = nodes(graph, "dequantize_per_tensor")[1]
+    node.replace_all_uses_with(node.args[0].args[0])  # type: ignore
+    with pytest.raises(SecateurError, match="reads relu, which is not quantised; requantise"):
+        lower(graph)

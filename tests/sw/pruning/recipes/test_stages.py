@@ -1,0 +1,135 @@
+"""Stages of a recipe one by one: what they are given, and what they go on with."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from secateur.errors import SecateurError, SecateurWarning
+from secateur.pruning.criteria.criteria import Magnitude
+from secateur.pruning.recipes import run
+from secateur.pruning.recipes.cutting import BlockCuts, narrow
+from secateur.pruning.recipes.recipe import load_recipe
+from secateur.pruning.recipes.robust import fgsm
+from secateur.pruning.recipes.run import run_recipe
+from secateur.pruning.recipes.stages import Stages
+from secateur.pruning.recipes.training import Split
+from secateur.target import Target
+from tests.support import recipe_parts
+
+TINY = Path(__file__).parents[3] / "data" / "tiny.toml"
+
+
+@pytest.mark.parametrize("multiplies", [False, True])
+def test_emulated_bfloat16_is_pointed_out(
+    multiplies: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn
+) -> None:
+    monkeypatch.setattr(run, "multiplies_bfloat16", lambda: multiplies)
+
+    def stop(*progress: object) -> None:
+        raise KeyboardInterrupt
+
+    for precision in ("float32", "bfloat16"):
+        file = tmp_path / f"{precision}.toml"
+        text = TINY.read_text()
+        assert "batch = 10" in text
+        file.write_text(text.replace("batch = 10", f'batch = 10\nprecision = "{precision}"'))
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(load_recipe(file), tmp_path / precision, progress=stop)
+    found = [str(w.message) for w in recwarn if w.category is SecateurWarning]
+    assert len(found) == (0 if multiplies else 1)
+    assert all('training.precision = "float32"' in text for text in found)
+
+
+def test_rewinding_takes_buffers_that_are_not_saved(tmp_path: Path) -> None:
+    model = recipe_parts.model(3)
+    model.register_buffer("unused", torch.ones(()), persistent=False)
+    file = tmp_path / "recipe.toml"
+    file.write_text(TINY.read_text().replace("reorder = true", ""))
+    recipe, split = load_recipe(file), Split.of(recipe_parts.data(3), "data")
+    early = copy.deepcopy(model)
+    with torch.no_grad():
+        model.first.weight.mul_(2)
+    loss = torch.nn.functional.cross_entropy
+    cuts = BlockCuts(
+        model, recipe, Target.load("8x8"), split, loss, split.train_x[:20], early
+    )  # fmt: skip
+    cuts.before_batch(0, 6)
+    kept = model.first.weight != 0
+    assert torch.equal(model.first.weight[kept], early.first.weight[kept])
+
+
+def test_channels_fit_cycles_and_blocks_the_density(tmp_path: Path) -> None:
+    """The widths are those of the cycles alone: blocks go later."""
+    text = TINY.read_text().replace("[prune]", "[channels]\nfit = true\n[prune]")
+    split, found = Split.of(recipe_parts.data(3), "data"), []
+    for density in ("", "density = 0.5"):
+        file = tmp_path / "recipe.toml"
+        file.write_text(text.replace("cycles = 1500", f"cycles = 2000\n{density}"))
+        model, target = recipe_parts.model(3), Target.load("8x8")
+        found.append(
+            narrow(model, load_recipe(file), target, split.train_x[:20], Magnitude(), None)
+        )
+    assert found[0] == found[1]
+    assert 0 < found[0][0] < 1
+
+
+def test_attacks_know_the_range_of_the_data(tmp_path: Path) -> None:
+    """Normalised inputs: an attack of strength 0 leaves them as they are."""
+    file = tmp_path / "recipe.toml"
+    file.write_text(
+        TINY.read_text().replace(
+            "tests.support.recipe_parts:data", "tests.support.recipe_parts:normalised"
+        )
+    )
+    stages = Stages(load_recipe(file), tmp_path, lambda *progress: None)
+    low, high = stages.input_range
+    x, y = stages.split.test_x, stages.split.test_y
+    assert low < 0 < 1 < high
+    assert torch.equal(fgsm(recipe_parts.model(0).eval(), x, y, 0.0, low=low, high=high), x)
+    file.write_text(file.read_text().replace("[verify]", "[verify]\nlow = -100\nhigh = 100"))
+    assert Stages(load_recipe(file), tmp_path, lambda *progress: None).input_range == (-100, 100)
+
+
+def test_corruptions_are_for_images(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    text = TINY.read_text().replace(
+        "tests.support.recipe_parts:data", "tests.support.recipe_parts:vectors"
+    )
+    file.write_text(
+        text.replace("tests.support.recipe_parts:model", "tests.support.recipe_parts:perceptron")
+    )
+    with pytest.raises(SecateurError, match="corruptions take images"):
+        run_recipe(load_recipe(file), tmp_path / "out")
+
+
+@pytest.mark.parametrize("what", ["train_x", "target", "weights"])
+def test_it_does_not_go_on_with_something_else(what: str, tmp_path: Path, monkeypatch) -> None:
+    """The recipe names the same; what it names has changed."""
+    target = tmp_path / "mine.toml"
+    target.write_text("n = 8\np = 8\nweight_words = 4096\nbank_words = 1024\n")
+    file = tmp_path / "recipe.toml"
+    text = TINY.read_text().replace('"8x8"', f'"{target}"').replace("reorder = true", "")
+    file.write_text(text.replace("[data]", 'weights = "weights.safetensors"\n[data]'))
+    save_file(recipe_parts.model(1).state_dict(), tmp_path / "weights.safetensors")
+    recipe = load_recipe(file)
+
+    def stop(stage: str, done: int, total: int, note: str) -> None:
+        if stage == "train":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(recipe, tmp_path / "out", progress=stop)
+    if what == "train_x":
+        data = recipe_parts.data
+        monkeypatch.setattr(recipe_parts, "data", lambda seed: data(seed + 1))
+    elif what == "target":
+        target.write_text(target.read_text().replace("p = 8", "p = 4"))
+    else:
+        save_file(recipe_parts.model(2).state_dict(), tmp_path / "weights.safetensors")
+    with pytest.raises(SecateurError, match=f"out: holds a run with another {what}; bring back"):
+        run_recipe(recipe, tmp_path / "out", resume=True)
