@@ -7,8 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-from test_lint import lint
-from test_soc import check
 
 from secateur.boards.measure import cells
 from secateur.hw.memory import asic_ram
@@ -18,6 +16,8 @@ from secateur.hw.verilog import to_verilog, without_initial_values
 from secateur.sim.golden import parse, run
 from secateur.sim.simulate import compare, simulate
 from tests.hw.soc import test_soc
+from tests.hw.soc.test_soc import check
+from tests.hw.test_lint import lint
 from tests.support.alone import prepared
 from tests.support.programs import random_program
 
