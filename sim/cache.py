@@ -18,12 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from secateur.disk.lock import release, take
+from secateur.errors import SecateurError
 
 LOCK = "lock"
 PREFIX = "build-"
 
 
-class CacheError(Exception):
+class CacheError(SecateurError):
     """The folder cannot be made, or is not safe to run programs from: one line."""
 
 

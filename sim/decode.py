@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from secateur.errors import SecateurError
 from secateur.hw import spec
 from secateur.hw.spec import Error, Geometry, Reg
 
@@ -18,7 +19,7 @@ Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 
 
-class ImageError(Exception):
+class ImageError(SecateurError):
     """An image that the array refuses, or on which it stops; ``code`` as in ``status.error``."""
 
     def __init__(self, code: Error, message: str) -> None:

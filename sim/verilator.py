@@ -15,6 +15,7 @@ import cocotb_tools.config
 import find_libpython
 from cocotb_tools.check_results import get_results
 
+from secateur.errors import SecateurError
 from secateur.sim import cache
 
 _OPTIONS = (
@@ -57,17 +58,17 @@ static inline int LZ4_compress_default(const char* from, char* to, int size, int
 """
 
 
-class SimulationError(RuntimeError):
-    """Verilator, the C++ build or the simulation failed; carries the end of the log.
-
-    ``line`` is what failed and the line of the log that says why.
+class SimulationError(SecateurError):
+    """Verilator, the C++ build or the simulation failed: which, and the line of the log that says
+    why. A traceback has the end of the log as a note.
     """
 
     def __init__(self, what: str, log: str = "") -> None:
-        super().__init__(f"{what}:\n{log[-4000:]}" if log else what)
         lines = [line.strip() for line in log.splitlines() if line.strip()]
         reasons = [line for line in lines if "error" in line.lower()] + lines[-1:]
-        self.line = ": ".join([what, *reasons[:1]])
+        super().__init__(": ".join([what, *reasons[:1]]))
+        if log:
+            self.add_note(log[-4000:])
 
 
 def environment() -> dict[str, str]:
@@ -91,10 +92,7 @@ def build(verilog: str, control: str, *, waves: bool = False) -> Path:
     """
     options = _OPTIONS.split() + (["--trace-fst"] if waves else [])
     base = cache.key(*options, *_toolchain())
-    try:
-        place = cache.folder()
-    except cache.CacheError as error:
-        raise SimulationError(str(error)) from None
+    place = cache.folder()
     executable = place / cache.key(base, verilog, control) / "bench"
     if executable.exists():
         return executable

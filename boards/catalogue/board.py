@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from amaranth.build import Pins
 
+from secateur.errors import SecateurError
 from secateur.hw.spec import Geometry
 
 
-class BoardError(Exception):
+class BoardError(SecateurError):
     """What the user is to be told in one line: unknown board, image that does not fit, ..."""
 
 

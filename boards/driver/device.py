@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from secateur.boards.driver.fit import misfit
 from secateur.boards.driver.link import QUIET_READS, SILENCE, Link, LinkError
+from secateur.errors import SecateurError
 from secateur.hw import spec
 from secateur.hw.link.protocol import MAX_ACCESSES
 from secateur.hw.soc import registers
@@ -35,7 +36,7 @@ REASONS = {
 }
 
 
-class DeviceError(Exception):
+class DeviceError(SecateurError):
     """The device refuses, or is not what was expected; one line for a person."""
 
 

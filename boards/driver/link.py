@@ -9,6 +9,7 @@ import random
 import zlib
 from typing import Protocol
 
+from secateur.errors import SecateurError
 from secateur.hw.link import protocol
 from secateur.hw.link.protocol import END, ESCAPE, ESCAPED_END, ESCAPED_ESCAPE
 
@@ -22,7 +23,7 @@ TRIES = 12
 MOST_BYTES = 4096
 
 
-class LinkError(Exception):
+class LinkError(SecateurError):
     """The device cannot be reached; one line for a person."""
 
 

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from secateur.errors import SecateurError
+
 #: What a build needs, by flow. Place and route and packing must come from one release, so that
 #: native tools are taken only if all are there.
 TOOLS = {
@@ -25,7 +27,7 @@ _OF_SHELL = 128
 _UNLUCKY = "Unable to find legal placement"
 
 
-class ToolError(Exception):
+class ToolError(SecateurError):
     """A tool is missing, failed, or took too long: one line on which, and where its log is."""
 
 

@@ -50,7 +50,7 @@ def test_models_and_targets() -> None:
             lambda path: secateur.quantize(path, x),
         ):
             with pytest.raises(
-                SecateurError, match=r"not .*'model\..*; read files by secateur\.archive\.load_arch"
+                SecateurError, match=r"not .*'model\..*; read files by secateur.load_archive"
             ):
                 call(path)
     with pytest.raises(SecateurError, match="no such file"):

@@ -120,14 +120,9 @@ def load(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def messages() -> Iterator[None]:
-    """What the boards refuse, as SecateurError."""
-    from secateur.boards.catalogue.board import BoardError
-    from secateur.boards.flow.tools import ToolError
-
+    """What goes wrong with a file, as SecateurError."""
     try:
         yield
-    except (BoardError, ToolError) as error:
-        raise SecateurError(str(error)) from None
     except OSError as error:
         raise SecateurError(f"{error.filename}: {error.strerror}") from None
 

@@ -167,7 +167,7 @@ def serve(
 ) -> None:
     """Simulate a board: print the name of a serial port that behaves as one, until Ctrl-C."""
     from secateur.image import image as images
-    from secateur.sim import pty, verilator
+    from secateur.sim import pty
     from secateur.target import Target
 
     if (target is None) == (image is None):
@@ -177,12 +177,9 @@ def serve(
     contents = None if image is None else images.load(image)
     geometry = Target.load(str(target)).geometry if contents is None else contents.geometry
     stream = contents.stream if rom and contents is not None else None
-    try:
-        with progress_console.status("building the board in Verilator"):
-            pty.build(geometry, rom=stream)
-        with pty.serve(geometry, rom=stream) as board:
-            print(board.path, flush=True)
-            print("a simulated board; Ctrl-C ends it", file=sys.stderr)
-            board.wait()
-    except verilator.SimulationError as error:
-        raise SecateurError(error.line) from None
+    with progress_console.status("building the board in Verilator"):
+        pty.build(geometry, rom=stream)
+    with pty.serve(geometry, rom=stream) as board:
+        print(board.path, flush=True)
+        print("a simulated board; Ctrl-C ends it", file=sys.stderr)
+        board.wait()

@@ -15,8 +15,7 @@ from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 import secateur
 from secateur.errors import SecateurError
 from secateur.fx.computed import copied
-from secateur.pruning import remove_channels
-from secateur.pruning.channels import reorder
+from secateur.pruning import remove_channels, reorder
 
 KINDS: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
     "old weight_norm": (weight_norm, "torch.nn.utils.remove_weight_norm(layer, 'weight')"),

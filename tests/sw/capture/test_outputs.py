@@ -14,8 +14,7 @@ from torch import Tensor, nn
 import secateur
 from secateur.capture.outputs import only_tensor
 from secateur.errors import SecateurError
-from secateur.pruning import remove_channels
-from secateur.pruning.channels import reorder
+from secateur.pruning import remove_channels, reorder
 
 Result = namedtuple("Result", ["logits"])
 WRAPPED: dict[str, Callable[[Tensor], Any]] = {

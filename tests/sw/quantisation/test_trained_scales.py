@@ -9,8 +9,8 @@ from torch import Tensor
 from secateur.lowering.lower import lower
 from secateur.quantisation.fake_quantise import ActivationFakeQuantize, PerChannelWeightFakeQuantize
 from secateur.quantisation.prepare import finalise, prepare
+from tests.parts import data, model
 from tests.support.pipeline import Built, check_image, compile_for, target
-from tests.support.recipe_parts import data, model
 
 
 def quantised(x: Tensor, logarithm: Tensor, low: int, high: int) -> Tensor:

@@ -14,7 +14,7 @@ from secateur.pruning.budget.search import Budgets
 from secateur.pruning.criteria.saliency import block_saliency
 from secateur.pruning.units.blocks import weight_of
 from secateur.target import Target
-from tests.support import recipe_parts
+from tests import parts
 
 TARGET = Target.load("8x8")
 BUDGETS = Budgets(cycles=1600)
@@ -22,11 +22,11 @@ BUDGETS = Budgets(cycles=1600)
 
 @pytest.fixture
 def net() -> nn.Module:
-    return recipe_parts.model(0).eval()
+    return parts.model(0).eval()
 
 
 def model(net: nn.Module) -> CostModel:
-    return CostModel(net, recipe_parts.data(0)["train_x"][:32], TARGET)
+    return CostModel(net, parts.data(0)["train_x"][:32], TARGET)
 
 
 def test_uniform_keeps_the_same_share_of_the_best_blocks(net: nn.Module) -> None:
@@ -74,11 +74,11 @@ def test_elements_are_the_largest_weights_and_blocks_stay_for_one_of_them(net: n
 
 
 def test_channels_are_as_many_as_fit(net: nn.Module) -> None:
-    x = recipe_parts.data(0)["train_x"][:32]
+    x = parts.data(0)["train_x"][:32]
     density = fit_channels(net, x, TARGET, BUDGETS, criterion=Magnitude(2))
 
     def cycles(share: float) -> int:
-        narrow = recipe_parts.model(0).eval()
+        narrow = parts.model(0).eval()
         remove_channels(narrow, x[:1], density=share, criterion=Magnitude(2))
         return model(narrow).cost({}).cycles
 

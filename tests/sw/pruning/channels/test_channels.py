@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateur.errors import SecateurError
-from secateur.pruning import Magnitude, prune, prune_multiscale, remove_channels
-from secateur.pruning.channels import permute
+from secateur.pruning import Magnitude, permute, prune, prune_multiscale, remove_channels
 from tests.support.networks import ResNet8
 from tests.sw.compiler.tangle import Tangle
 

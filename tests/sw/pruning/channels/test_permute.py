@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from secateur.compiler.place import count_blocks, group_channels
 from secateur.errors import SecateurError
-from secateur.pruning import Magnitude, prune
-from secateur.pruning.channels import permute
+from secateur.pruning import Magnitude, permute, prune
 from secateur.pruning.channels.permute import kept_saliency, search
 from tests.support.networks import ResNet8
 

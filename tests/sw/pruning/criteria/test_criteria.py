@@ -23,10 +23,10 @@ from secateur.pruning import (
     Random,
     Taylor,
     criterion_of,
+    distributions,
     plot,
     prune,
 )
-from secateur.pruning.criteria import distributions
 from secateur.pruning.units.blocks import prunable_layers
 
 NAMES = ["l1", "l2", "random", "gradient", "taylor", "fisher", "hessian", "activation"]

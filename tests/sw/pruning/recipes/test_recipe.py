@@ -25,7 +25,7 @@ from secateur.pruning.recipes.recipe import Phase, Prune, Training, load_recipe
 from secateur.pruning.recipes.run import run_recipe
 from secateur.pruning.recipes.stages import Stages
 from secateur.pruning.recipes.training import Split, Trainer
-from tests.support import recipe_parts
+from tests import parts
 
 TINY = Path(__file__).parents[3] / "data" / "tiny.toml"
 
@@ -52,7 +52,7 @@ def test_the_image_meets_the_budget(whole: Path) -> None:
     assert image.metadata["cycles"] >= 0.97 * 1500
     assert record["budget"]["spent"]["cycles"] == image.metadata["cycles"]
     assert record["columns"]["dense"]["cycles"] > 2 * 1300
-    split = recipe_parts.data(3)
+    split = parts.data(3)
     outputs = api.run(image, split["test_x"].numpy()).values
     right = (torch.from_numpy(outputs).argmax(1) == split["test_y"]).double().mean()
     assert record["results"]["model int8"]["accuracy"] == float(right)
@@ -71,7 +71,7 @@ def test_interrupted_and_resumed_it_makes_the_same_image(
 ) -> None:
     """Stopped within the second epoch of pruning, and after the first of the last training."""
     recipe, calls = load_recipe(TINY), 0
-    brightened = recipe_parts.brightened
+    brightened = parts.brightened
 
     def stop_in_an_epoch(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         nonlocal calls
@@ -85,7 +85,7 @@ def test_interrupted_and_resumed_it_makes_the_same_image(
         if (stage, done) == ("qat model", 1):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(recipe_parts, "brightened", stop_in_an_epoch)
+    monkeypatch.setattr(parts, "brightened", stop_in_an_epoch)
     with pytest.raises(KeyboardInterrupt):
         run_recipe(recipe, tmp_path)
     seen: list[str] = []
@@ -148,7 +148,7 @@ def test_a_budget_out_of_reach_is_refused_before_training(tmp_path: Path) -> Non
         ("steps = 3", 'steps = "3"', "prune.steps must be int"),
         ("batch = 10", "batch = -1", "training.batch must be int, 0 or more, not -1"),
         ("[verify]", "[verify", "not a TOML file"),
-        ('build = "tests.support.recipe_parts:model"', "", "model.build is missing"),
+        ('build = "tests.parts:model"', "", "model.build is missing"),
         ('criterion = "taylor"', 'schedule = "late"', "or 'rewind', not 'late'"),
         ('criterion = "taylor"', 'schedule = "rewind"', "must be a multiple of prune.steps"),
         ("steps = 3", 'steps = 2\nrewind_to = 3\nschedule = "rewind"', "must be an epoch of train"),
@@ -181,78 +181,30 @@ def test_a_budget_out_of_reach_is_refused_before_training(tmp_path: Path) -> Non
             "cycles = 500\n[channels]\nfit = true",
             "cannot be met with one density .*: [0-9,]+ cycles and .* are the least; .* second",
         ),
+        ("tests.parts:data", "tests.parts:large_labels", "class numbers below 4"),
+        ("tests.parts:data", "tests.parts:other_size", "samples of .* to train, of"),
+        ("tests.parts:model", "tests.parts:no", "model.build = 'tests.parts:no'"),
+        ("[qat]", '[qat]\naugment = "tests.parts:no"', "qat.augment = 'tests.parts:no'"),
+        ("tests.parts:model", "tests.parts:not_callable", "is not callable"),
+        ("tests.parts:data", "tests.parts:model", "train_x must be a tensor"),
+        ('build = "tests.parts:model"', 'build = "mine"', "build = 'mine' names no callable; give"),
+        ("tests.parts:model", "tests.parts:Net", "'tests.parts:Net' is a class; give a function"),
+        ("tests.parts:model", "tests.parts:seedless", "TypeError: .*give a function of the seed"),
+        ("tests.parts:data", "tests.parts:doubles", "train_x is torch.float64; give float32"),
         (
-            "tests.support.recipe_parts:data",
-            "tests.support.recipe_parts:large_labels",
-            "class numbers below 4",
-        ),
-        (
-            "tests.support.recipe_parts:data",
-            "tests.support.recipe_parts:other_size",
-            "samples of .* to train, of",
-        ),
-        (
-            "tests.support.recipe_parts:model",
-            "tests.support.recipe_parts:no",
-            "model.build = 'tests.support.recipe_parts:no'",
-        ),
-        (
-            "[qat]",
-            '[qat]\naugment = "tests.support.recipe_parts:no"',
-            "qat.augment = 'tests.support.recipe_parts:no'",
-        ),
-        (
-            "tests.support.recipe_parts:model",
-            "tests.support.recipe_parts:not_callable",
-            "is not callable",
-        ),
-        (
-            "tests.support.recipe_parts:data",
-            "tests.support.recipe_parts:model",
-            "train_x must be a tensor",
-        ),
-        (
-            'build = "tests.support.recipe_parts:model"',
-            'build = "mine"',
-            "build = 'mine' names no callable; give",
-        ),
-        (
-            "tests.support.recipe_parts:model",
-            "tests.support.recipe_parts:Net",
-            "'tests.support.recipe_parts:Net' is a class; give a function",
-        ),
-        (
-            "tests.support.recipe_parts:model",
-            "tests.support.recipe_parts:seedless",
-            "TypeError: .*give a function of the seed",
-        ),
-        (
-            "tests.support.recipe_parts:data",
-            "tests.support.recipe_parts:doubles",
-            "train_x is torch.float64; give float32",
-        ),
-        (
-            "tests.support.recipe_parts:data",
-            "tests.support.recipe_parts:colours",
+            "tests.parts:data",
+            "tests.parts:colours",
             r"build = '.*:model' does not take the samples of data.load, of shape \(3, 8",
         ),
         (
-            "tests.support.recipe_parts:data",
-            "tests.support.recipe_parts:failing",
+            "tests.parts:data",
+            "tests.parts:failing",
             "^data.load = '.*:failing' fails when it is called: KeyError: 'missing'$",
         ),
         ("brightened", "nothing", "data.augment must return a batch .*, not NoneType"),
         ("brightened", "cropped", r"data.augment must .* not torch.float32 \(10, 2, 8, 7\)"),
-        (
-            "batch = 10",
-            'batch = 10\nloss = "tests.support.recipe_parts:losses"',
-            "training.loss = .* one number",
-        ),
-        (
-            "batch = 10",
-            'batch = 10\nloss = "tests.support.recipe_parts:constant"',
-            "a tensor with gradient",
-        ),
+        ("batch = 10", 'batch = 10\nloss = "tests.parts:losses"', "training.loss = .* one number"),
+        ("batch = 10", 'batch = 10\nloss = "tests.parts:constant"', "a tensor with gradient"),
         ('criterion = "taylor"', 'normalise = "foo"', "prune.normalise must be 'share' or 'lamp'"),
         (
             "[prune]",
@@ -278,14 +230,14 @@ def test_refused_recipes(tmp_path: Path, old: str, new: str, message: str) -> No
 
 def test_a_stage_has_its_own_augmentation(tmp_path: Path, monkeypatch) -> None:
     file = tmp_path / "recipe.toml"
-    own = '[recover]\naugment = "tests.support.recipe_parts:counted"'
+    own = '[recover]\naugment = "tests.parts:counted"'
     file.write_text(TINY.read_text().replace("[recover]", own))
     recipe = load_recipe(file)
-    monkeypatch.setattr(recipe_parts, "COUNTED", [])
+    monkeypatch.setattr(parts, "COUNTED", [])
     run_recipe(recipe, tmp_path / "out")
-    images = len(recipe_parts.data(recipe.seed)["train_y"])
+    images = len(parts.data(recipe.seed)["train_y"])
     checked = recipe.training.batch
-    assert sum(recipe_parts.COUNTED) == checked + recipe.recover.epochs * images > checked
+    assert sum(parts.COUNTED) == checked + recipe.recover.epochs * images > checked
 
 
 def test_rewinding_goes_back_to_early_weights(tmp_path: Path) -> None:
@@ -305,7 +257,7 @@ def test_rewinding_goes_back_to_early_weights(tmp_path: Path) -> None:
         run_recipe(recipe, tmp_path / "out", progress=stop)
     early, _ = checkpoint.read(tmp_path / "out" / "early.json")
     seen: list[dict[str, torch.Tensor]] = []
-    moved = recipe_parts.model(3)
+    moved = parts.model(3)
     checkpoint.load_model_state(moved, early)
     original = BlockCuts.before_batch
 
@@ -314,7 +266,7 @@ def test_rewinding_goes_back_to_early_weights(tmp_path: Path) -> None:
         if done == total * 2 // 3:
             seen.append({k: v.clone() for k, v in cuts.model.state_dict().items()})
             assert cuts.order is not None
-            reorder(moved, recipe_parts.data(3)["train_x"][:1], cuts.order.orders)
+            reorder(moved, parts.data(3)["train_x"][:1], cuts.order.orders)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BlockCuts, "before_batch", watch)
@@ -332,12 +284,10 @@ def test_rewinding_goes_back_to_early_weights(tmp_path: Path) -> None:
 
 
 def test_rates_start_over_in_each_round() -> None:
-    split = Split.of(recipe_parts.data(0), "data")
+    split = Split.of(parts.data(0), "data")
     phase = Prune(epochs=4, steps=2, schedule="rewind", learning_rate=1e-2)
     loss = torch.nn.functional.cross_entropy
-    trainer = Trainer(
-        "prune", recipe_parts.model(0), split, phase, Training(batch=10), seed=0, loss=loss
-    )
+    trainer = Trainer("prune", parts.model(0), split, phase, Training(batch=10), seed=0, loss=loss)
     used, optimisers = [], []
     for _ in range(4):
         trainer.run_epoch()
@@ -348,8 +298,8 @@ def test_rates_start_over_in_each_round() -> None:
 
 
 def test_distillation_in_training_has_the_phase_s_share_and_temperature() -> None:
-    split = Split.of(recipe_parts.data(0), "data")
-    model, teacher = recipe_parts.model(0).eval(), recipe_parts.model(1).eval()
+    split = Split.of(parts.data(0), "data")
+    model, teacher = parts.model(0).eval(), parts.model(1).eval()
     phase = Phase(epochs=1, distil=0.6, temperature=2.5)
     loss = torch.nn.functional.cross_entropy
     trainer = Trainer("train", model, split, phase, Training(), seed=0, loss=loss, teacher=teacher)
@@ -361,10 +311,10 @@ def test_distillation_in_training_has_the_phase_s_share_and_temperature() -> Non
 
 
 def test_a_lasso_leaves_blocks_of_zeros() -> None:
-    split = Split.of(recipe_parts.data(0), "data")
+    split = Split.of(parts.data(0), "data")
     counts = []
     for strength in (0.0, 0.3):
-        model = recipe_parts.model(0)
+        model = parts.model(0)
         phase = Phase(epochs=10, learning_rate=1e-2, lasso=strength)
         loss = torch.nn.functional.cross_entropy
         trainer = Trainer("train", model, split, phase, Training(batch=10), seed=0, loss=loss)

@@ -19,7 +19,7 @@ from secateur.pruning.recipes.run import run_recipe
 from secateur.pruning.recipes.stages import Stages
 from secateur.pruning.recipes.training import Split
 from secateur.target import Target
-from tests.support import recipe_parts
+from tests import parts
 
 TINY = Path(__file__).parents[3] / "data" / "tiny.toml"
 
@@ -46,11 +46,11 @@ def test_emulated_bfloat16_is_pointed_out(
 
 
 def test_rewinding_takes_buffers_that_are_not_saved(tmp_path: Path) -> None:
-    model = recipe_parts.model(3)
+    model = parts.model(3)
     model.register_buffer("unused", torch.ones(()), persistent=False)
     file = tmp_path / "recipe.toml"
     file.write_text(TINY.read_text().replace("reorder = true", ""))
-    recipe, split = load_recipe(file), Split.of(recipe_parts.data(3), "data")
+    recipe, split = load_recipe(file), Split.of(parts.data(3), "data")
     early = copy.deepcopy(model)
     with torch.no_grad():
         model.first.weight.mul_(2)
@@ -66,11 +66,11 @@ def test_rewinding_takes_buffers_that_are_not_saved(tmp_path: Path) -> None:
 def test_channels_fit_cycles_and_blocks_the_density(tmp_path: Path) -> None:
     """The widths are those of the cycles alone: blocks go later."""
     text = TINY.read_text().replace("[prune]", "[channels]\nfit = true\n[prune]")
-    split, found = Split.of(recipe_parts.data(3), "data"), []
+    split, found = Split.of(parts.data(3), "data"), []
     for density in ("", "density = 0.5"):
         file = tmp_path / "recipe.toml"
         file.write_text(text.replace("cycles = 1500", f"cycles = 2000\n{density}"))
-        model, target = recipe_parts.model(3), Target.load("8x8")
+        model, target = parts.model(3), Target.load("8x8")
         found.append(
             narrow(model, load_recipe(file), target, split.train_x[:20], Magnitude(), None)
         )
@@ -81,28 +81,20 @@ def test_channels_fit_cycles_and_blocks_the_density(tmp_path: Path) -> None:
 def test_attacks_know_the_range_of_the_data(tmp_path: Path) -> None:
     """Normalised inputs: an attack of strength 0 leaves them as they are."""
     file = tmp_path / "recipe.toml"
-    file.write_text(
-        TINY.read_text().replace(
-            "tests.support.recipe_parts:data", "tests.support.recipe_parts:normalised"
-        )
-    )
+    file.write_text(TINY.read_text().replace("tests.parts:data", "tests.parts:normalised"))
     stages = Stages(load_recipe(file), tmp_path, lambda *progress: None)
     low, high = stages.input_range
     x, y = stages.split.test_x, stages.split.test_y
     assert low < 0 < 1 < high
-    assert torch.equal(fgsm(recipe_parts.model(0).eval(), x, y, 0.0, low=low, high=high), x)
+    assert torch.equal(fgsm(parts.model(0).eval(), x, y, 0.0, low=low, high=high), x)
     file.write_text(file.read_text().replace("[verify]", "[verify]\nlow = -100\nhigh = 100"))
     assert Stages(load_recipe(file), tmp_path, lambda *progress: None).input_range == (-100, 100)
 
 
 def test_corruptions_are_for_images(tmp_path: Path) -> None:
     file = tmp_path / "recipe.toml"
-    text = TINY.read_text().replace(
-        "tests.support.recipe_parts:data", "tests.support.recipe_parts:vectors"
-    )
-    file.write_text(
-        text.replace("tests.support.recipe_parts:model", "tests.support.recipe_parts:perceptron")
-    )
+    text = TINY.read_text().replace("tests.parts:data", "tests.parts:vectors")
+    file.write_text(text.replace("tests.parts:model", "tests.parts:perceptron"))
     with pytest.raises(SecateurError, match="corruptions take images"):
         run_recipe(load_recipe(file), tmp_path / "out")
 
@@ -115,7 +107,7 @@ def test_it_does_not_go_on_with_something_else(what: str, tmp_path: Path, monkey
     file = tmp_path / "recipe.toml"
     text = TINY.read_text().replace('"8x8"', f'"{target}"').replace("reorder = true", "")
     file.write_text(text.replace("[data]", 'weights = "weights.safetensors"\n[data]'))
-    save_file(recipe_parts.model(1).state_dict(), tmp_path / "weights.safetensors")
+    save_file(parts.model(1).state_dict(), tmp_path / "weights.safetensors")
     recipe = load_recipe(file)
 
     def stop(stage: str, done: int, total: int, note: str) -> None:
@@ -125,11 +117,11 @@ def test_it_does_not_go_on_with_something_else(what: str, tmp_path: Path, monkey
     with pytest.raises(KeyboardInterrupt):
         run_recipe(recipe, tmp_path / "out", progress=stop)
     if what == "train_x":
-        data = recipe_parts.data
-        monkeypatch.setattr(recipe_parts, "data", lambda seed: data(seed + 1))
+        data = parts.data
+        monkeypatch.setattr(parts, "data", lambda seed: data(seed + 1))
     elif what == "target":
         target.write_text(target.read_text().replace("p = 8", "p = 4"))
     else:
-        save_file(recipe_parts.model(2).state_dict(), tmp_path / "weights.safetensors")
+        save_file(parts.model(2).state_dict(), tmp_path / "weights.safetensors")
     with pytest.raises(SecateurError, match=f"out: holds a run with another {what}; bring back"):
         run_recipe(recipe, tmp_path / "out", resume=True)

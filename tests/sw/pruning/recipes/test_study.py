@@ -16,7 +16,7 @@ from secateur.pruning.recipes import study
 from secateur.pruning.recipes.recipe import Recipe, load_recipe
 from secateur.pruning.recipes.run import run_recipe
 from secateur.pruning.recipes.study import load_study, run_study
-from tests.support import recipe_parts
+from tests import parts
 from tests.support.commands import listed
 
 TINY = Path(__file__).parents[3] / "data" / "tiny.toml"
@@ -96,8 +96,8 @@ def test_what_shares_a_dense_network(tmp_path: Path) -> None:
 @pytest.fixture
 def noisy(monkeypatch: pytest.MonkeyPatch) -> None:
     """A recipe whose data print something."""
-    data = recipe_parts.data
-    monkeypatch.setattr(recipe_parts, "data", lambda seed: print("loaded") or data(seed))
+    data = parts.data
+    monkeypatch.setattr(parts, "data", lambda seed: print("loaded") or data(seed))
 
 
 def test_the_command_shows_a_finished_run(folder: Path, noisy: None) -> None:
