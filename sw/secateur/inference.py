@@ -197,7 +197,8 @@ def traced(image: Image, x: Array) -> tuple[Outputs, Iterator[tuple[str, npt.NDA
     def layers() -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
         for trace, meta in zip(result.layers, image.metadata["layers"], strict=True):
             tensor = tensors[meta["output"]]
-            codes = host.unpack(trace.m, trace.codes, tensor, meta["first"], meta["channels"])
+            part = meta["first"], meta["channels"], meta.get("region")
+            codes = host.unpack(trace.m, trace.codes, tensor, *part)
             yield meta["name"], codes
 
     return outputs_of(image, result.results, steps, result.cycles), layers()

@@ -43,6 +43,29 @@ class Tensor:
         return Part(self, 0, self.channels)
 
 
+@dataclass(frozen=True)
+class Region:
+    """Pixels of a map: ``height`` x ``width`` of them from (``top``, ``left``) on, ``steps`` pixels
+    apart in both directions.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    steps: tuple[int, int] = (1, 1)
+
+    @property
+    def rows(self) -> slice:
+        """Rows of the map."""
+        return slice(self.top, self.top + (self.height - 1) * self.steps[0] + 1, self.steps[0])
+
+    @property
+    def columns(self) -> slice:
+        """Columns of the map."""
+        return slice(self.left, self.left + (self.width - 1) * self.steps[1] + 1, self.steps[1])
+
+
 @dataclass(eq=False)
 class Source:
     """One operand of a layer: output += weight * input over a window.
@@ -56,7 +79,8 @@ class Source:
       gate       (count, 1, 1), all zeros; first of two sources, whose values multiply those of
                  the second, "lanewise" with ones. With a stride of 0 it is (count, 1, 1) itself.
     ``padding`` is (top, left, bottom, right). It reads as zero; for ``maximum`` as -128 if the
-    tensor is signed (which never wins), as 0 otherwise (which cannot either).
+    tensor is signed (which never wins), as 0 otherwise (which cannot either). Negative padding
+    leaves rows or columns of the tensor out.
     ``wshift``: the weights count 2**WSHIFT each.
     """
 
@@ -99,7 +123,8 @@ class Layer:
     With a ``table`` this is what goes into it, and ``low`` and ``high`` are bounds of that.
 
     ``bias`` and ``shift`` have one entry an output channel. ``first`` is the channel of ``output``
-    at which this layer's channels begin (a slice border). One or two sources; if two, they have
+    at which this layer's channels begin (a slice border), ``region`` the pixels of it that the
+    layer computes, None for all. One or two sources; if two, they have
     the same output size and ``maximum`` is not among them. ``nodes`` names the graph nodes that
     the layer stands for; the last one's (dequantised) value is the layer's output. ``label``: what
     the model's file calls it, if it says.
@@ -117,10 +142,23 @@ class Layer:
     nodes: list[str] = field(default_factory=list)
     table: Table | None = None
     label: str = ""
+    region: Region | None = None
 
     @property
     def channels(self) -> int:
         return int(self.bias.shape[0])
+
+    @property
+    def pixels(self) -> Region:
+        """The pixels of ``output`` that the layer computes."""
+        return self.region or Region(0, 0, self.output.height, self.output.width)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the layer computes all of its output."""
+        pixels = self.pixels
+        size = (pixels.height, pixels.width) == (self.output.height, self.output.width)
+        return size and self.part.whole
 
     @property
     def part(self) -> Part:

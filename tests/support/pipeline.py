@@ -66,7 +66,8 @@ def check_image(built: Built, image: Image, geometry: Geometry) -> int:
     compared = 0
     for trace, layer in zip(run.layers, meta["layers"], strict=True):
         where = tensors[layer["output"]]
-        codes = host.unpack(trace.m, trace.codes, where, layer["first"], layer["channels"])
+        part = layer["first"], layer["channels"], layer.get("region")
+        codes = host.unpack(trace.m, trace.codes, where, *part)
         if layer["kind"] != "copy":  # a copy stands for no layer of the model
             np.testing.assert_array_equal(codes, expected[layer["name"]], err_msg=layer["name"])
             compared += codes.size

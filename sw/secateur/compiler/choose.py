@@ -59,8 +59,7 @@ def in_place(network: Network) -> dict[Tensor, Tensor]:
     states = {state.before.tensor for state in network.states}
     for layer in network.layers:
         output = layer.output
-        whole = layer.first == 0 and layer.channels == output.channels
-        if not whole or output is network.output or output in states:
+        if not layer.whole or output is network.output or output in states:
             continue
         for source in layer.sources:
             old = source.tensor
@@ -117,7 +116,7 @@ class Chooser:
         rasters = {row_pixels(s.tensor, self.pads[s.tensor]) for s in layer.sources}
         aligned = all(self.placements[s.tensor].pixel_bytes % n == 0 for s in layer.sources)
         unit = all(source.stride == (1, 1) for source in layer.sources)
-        one = layer.output.height == layer.output.width == 1
+        one = layer.pixels.height == layer.pixels.width == 1
         maps = lane_maps(
             layer,
             p=self.geometry.p,

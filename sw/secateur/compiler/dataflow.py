@@ -2,10 +2,10 @@
 
 Three things could break that: a state written while somebody still wants its old value, windows of
 two tensors that share words while both are alive, and a copy at the wrong place. The network as it
-was lowered names every channel once (nothing in it is written twice). Here the plan is run on these
-names instead of numbers, over the words of the banks: a step begins with the states and nothing
-else, and must end with what they become. So it holds for every step (docs/recurrent.md, "When a
-state changes").
+was lowered names every code of a map once (nothing in it is written twice). Here the plan is run
+on these names instead of numbers, over the words of the banks: a step begins with the states and
+nothing else, and must end with what they become. So it holds for every step
+(docs/recurrent.md, "When a state changes").
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy as np
 
 from secateur.compiler.schedule import Plan
 from secateur.errors import SecateurError
-from secateur.ir import Ints, Layer, Network, Part, Tensor
+from secateur.ir import Ints, Layer, Network, Part, Region, Source, Tensor
 
 _UNKNOWN = -1
 
 
 @dataclass
 class _Names:
-    """A number for every channel of a lowered network."""
+    """A number for every code of the maps of a lowered network."""
 
     first: dict[Tensor, int]
 
@@ -32,34 +32,41 @@ class _Names:
         tensors = [*network.tensors, *(state.before.tensor for state in network.states)]
         first, count = {}, 0
         for tensor in dict.fromkeys(tensors):
-            first[tensor], count = count, count + tensor.channels
+            first[tensor], count = count, count + tensor.channels * tensor.height * tensor.width
         return _Names(first)
 
     def __getitem__(self, part: Part) -> Ints:
-        begin = self.first[part.tensor] + part.first
-        return np.arange(begin, begin + part.channels)
+        """(channels, height, width)"""
+        pixels = part.tensor.height * part.tensor.width
+        begin = self.first[part.tensor] + part.first * pixels
+        numbers = np.arange(begin, begin + part.channels * pixels)
+        return numbers.reshape(part.channels, part.tensor.height, part.tensor.width)
 
 
 class _Banks:
-    """Whose each bank word is, and the names that the channels of each tensor hold."""
+    """Whose each bank word is, and the names that the maps hold."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.owner = np.full(plan.geometry.bank_words, _UNKNOWN)
         self.number = {tensor: i for i, tensor in enumerate(plan.layouts)}
-        self.held = {t: np.full(t.channels, _UNKNOWN) for t in plan.layouts}
+        self.held = {t: np.full((t.channels, t.height, t.width), _UNKNOWN) for t in plan.layouts}
 
     def _words(self, tensor: Tensor) -> Ints:
         layout = self.plan.layouts[tensor]
         return self.owner[layout.base : layout.base + layout.window]
 
-    def write(self, part: Part, names: Ints) -> None:
+    def write(self, part: Part, names: Ints, pixels: Region | None = None) -> None:
         """Nothing else is known any more of tensors that had some of these words."""
         words, number = self._words(part.tensor), self.number[part.tensor]
         if (words != number).any():
             self.held[part.tensor][:] = _UNKNOWN
         words[:] = number
-        self.held[part.tensor][part.first : part.first + part.channels] = names
+        held = self.held[part.tensor][part.first : part.first + part.channels]
+        if pixels is None:
+            held[:] = names
+        else:
+            held[:, pixels.rows, pixels.columns] = names
 
     def read(self, part: Part) -> Ints:
         """The names, none where another tensor has been written."""
@@ -85,18 +92,19 @@ def check(network: Network, plan: Plan) -> None:
     for placed, state in zip(plan.network.states, network.states, strict=True):
         banks.write(placed.before, names[state.before])
     banks.write(plan.network.input.all, names[network.input.all])
-    output = np.full(network.output.channels, _UNKNOWN)
+    output = np.full_like(names[network.output.all], _UNKNOWN)
     for layer in plan.network.layers:
         found = [banks.read(source.part) for source in layer.sources]
         made = found[0]
         if layer.name in wanted:
             original = wanted[layer.name]
             _compare(layer, found, original, names)
-            made = names[original.part]
+            pixels = original.pixels
+            made = names[original.part][:, pixels.rows, pixels.columns]
         if layer.output is plan.network.output:
             output = made
         else:
-            banks.write(layer.part, made)
+            banks.write(layer.part, made, layer.pixels)
     if not np.array_equal(output, names[network.output.all]):
         raise _fault("the output", network.output)
     for placed, state in zip(plan.network.states, network.states, strict=True):
@@ -106,8 +114,16 @@ def check(network: Network, plan: Plan) -> None:
 
 def _compare(layer: Layer, found: list[Ints], original: Layer, names: _Names) -> None:
     for read, source in zip(found, original.sources, strict=True):
-        if not np.array_equal(read, names[source.part]):
+        rows, columns = _read(source)
+        if not np.array_equal(read[:, rows, columns], names[source.part][:, rows, columns]):
             raise _fault(f"layer {layer.name!r}", source.tensor)
+
+
+def _read(source: Source) -> tuple[slice, slice]:
+    """Rows and columns that a source reads."""
+    top, left, bottom, right = (max(0, -amount) for amount in source.padding)
+    height, width = source.tensor.height, source.tensor.width
+    return slice(top, height - bottom), slice(left, width - right)
 
 
 def _fault(what: str, tensor: Tensor) -> SecateurError:

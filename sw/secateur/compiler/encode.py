@@ -63,6 +63,8 @@ def _walk_registers(plan: Plan, layer_plan: LayerPlan, layout: MapLayout) -> dic
     layer, lane_map = layer_plan.layer, layer_plan.lane_map
     pixel, pitch = layout.placement.pixel_bytes // layout.n, layout.pitch // layout.n
     start = layout.placement.start[layer.first] // layout.n
+    start += layer.pixels.top * pitch + layer.pixels.left * pixel
+    pitch, pixel = pitch * layer.pixels.steps[0], pixel * layer.pixels.steps[1]
     registers = {
         Reg.GX: lane_map.gx,
         Reg.GY: lane_map.gy,

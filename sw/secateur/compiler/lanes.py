@@ -91,7 +91,7 @@ def lane_maps(
     uniform_blocks : blocks of N channels of a uniform layer with one output pixel, else 0
     raster : pixels from one map row to the next of all sources alike, if the strides are 1
     """
-    height, width = layer.output.height, layer.output.width
+    height, width = layer.pixels.height, layer.pixels.width
     maps = sorted(set(_tiles(height, width, p, n)), key=lambda m: (m.groups, m.pc, m.gx, m.gy))
     if raster is not None and raster >= width and p > 1:
         positions = (height - 1) * raster + width

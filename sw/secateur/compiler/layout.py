@@ -33,7 +33,7 @@ def reads_outside(source: Source, layer: Layer) -> Padding:
     bottom, right = (
         max(0, (out - 1) * stride + (kernel - 1) * dilation - before - (size - 1))
         for out, stride, kernel, dilation, before, size in zip(
-            (layer.output.height, layer.output.width),
+            (layer.pixels.height, layer.pixels.width),
             source.stride,
             source.kernel,
             source.dilation,
@@ -43,7 +43,7 @@ def reads_outside(source: Source, layer: Layer) -> Padding:
         )
     )
     fill = 0x80 if source.mode == "maximum" and source.tensor.signed else 0
-    return Padding(top, left, bottom, right, fill)
+    return Padding(max(0, top), max(0, left), bottom, right, fill)
 
 
 def padding(tensor: Tensor, consumers: list[tuple[Layer, Source]]) -> Padding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from secateur.target import Target
 
 def nonzero_macs(layer: Layer) -> int:
     """Multiplications by a nonzero weight that one inference of the layer needs."""
-    pixels = layer.output.height * layer.output.width
+    pixels = layer.pixels.height * layer.pixels.width
     return sum(int(np.count_nonzero(source.weight)) for source in layer.sources) * pixels
 
 
@@ -115,7 +116,7 @@ def _layer(
         "lanes": layer_plan.body.lanes.tolist(),
         "shift": layer.shift.tolist(),
         "sources": [_source(planned, source) for source in layer.sources],
-    }
+    } | ({} if layer.region is None else {"region": asdict(layer.region)})
 
 
 def metadata(

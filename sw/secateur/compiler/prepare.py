@@ -144,7 +144,7 @@ def with_result_layer(network: Network) -> Network:
     output = network.output
     writers = [layer for layer in network.layers if layer.output is output]
     read = any(s.tensor is output for layer in network.layers for s in layer.sources)
-    last = network.layers[-1:] == writers
+    last = network.layers[-1:] == writers and writers[0].whole
     if last and not read:
         return network
     copy = copy_layer(output.all, f"{output.name}.result")

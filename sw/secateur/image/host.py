@@ -106,7 +106,12 @@ def pack(codes: Codes, meta: Meta, n: int) -> npt.NDArray[np.uint8]:
 
 
 def unpack(
-    m: npt.NDArray[np.int64], words: npt.NDArray[np.uint8], meta: Meta, first: int, count: int
+    m: npt.NDArray[np.int64],
+    words: npt.NDArray[np.uint8],
+    meta: Meta,
+    first: int,
+    count: int,
+    region: Meta | None = None,
 ) -> Codes:
     """(batch, count, H, W) codes from drained pixels.
 
@@ -116,6 +121,7 @@ def unpack(
     words : (batch, pixels, N) bytes
     meta : layout of the tensor
     first, count : the channels that the layer writes
+    region : the pixels that it writes, None for all
 
     Raises
     ------
@@ -128,9 +134,12 @@ def unpack(
     channel_at = np.full(meta["pixel_bytes"], -1, dtype=np.int64)
     channel_at[np.asarray(meta["position"])] = np.arange(meta["channels"])
     channel = channel_at[at] - first
-    height, width = meta["height"], meta["width"]
+    region = {"top": 0, "left": 0, "steps": (1, 1), **meta} if region is None else region
+    height, width = region["height"], region["width"]
+    y, off_row = np.divmod(y - region["top"], region["steps"][0])
+    x, off_column = np.divmod(x - region["left"], region["steps"][1])
     wanted = (channel_at[at] >= 0) & (channel >= 0) & (channel < count)
-    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width) & (off_row == 0) & (off_column == 0)
     if not inside.all() or int(wanted.sum()) != count * height * width:
         raise SecateurError("the drained pixels do not cover the layer's tensor exactly once")
     codes = np.zeros((batch, count, height, width), dtype=np.int64)

@@ -37,6 +37,11 @@ _LAYER = {
     "certificate": {"accumulator": _COUNT}, "output": str, "first": _COUNT, "channels": _SIZE,
     "lanes": [[range(-1, 1 << 20)]], "sources": [_SOURCE],
 }  # fmt: skip
+#: Layers that compute some pixels of their output only.
+_REGION = {
+    "top": range(1 << 20), "left": range(1 << 20), "height": _SIZE, "width": _SIZE,
+    "steps": [_SIZE, range(2, 3)],
+}  # fmt: skip
 _IMAGE = {
     "target": str, "source_hash": str, "cycles": _COUNT, "cycles_dense": _COUNT,
     "bound_cycles": float, "input": _TENSOR,
@@ -72,6 +77,9 @@ def problem(metadata: dict[str, Any], n: int, cycles: int) -> str | None:
     for index, layer in enumerate(metadata["layers"]):
         if not isinstance(layer.get("label", ""), str):  # version 0.1.0 wrote none
             return f"layers[{index}].label is {_shown(layer['label'])}, expected a text"
+        found = _bad_region(layer, metadata["tensors"])
+        if found is not None:
+            return f"layers[{index}].{found}"
         for name in (layer["output"], *(source["tensor"] for source in layer["sources"])):
             if name not in names:
                 return f"layers[{index}]: tensor {_shown(name)} is not in tensors"
@@ -137,4 +145,24 @@ def _bad_layout(tensor: dict[str, Any], n: int) -> str | None:
             f"pixels of {pixel} bytes, lines of {pitch} and a map of {tensor['words']} words do "
             f"not hold its {tensor['channels']} channels, {tensor['height']} x {tensor['width']}"
         )
+    return None
+
+
+def _bad_region(layer: dict[str, Any], tensors: list[dict[str, Any]]) -> str | None:
+    """Whether the pixels that a layer computes are in its output."""
+    if "region" not in layer:
+        return None
+    region = layer["region"]
+    found = _mismatch(region, _REGION, "region")
+    if found is not None:
+        return found
+    sizes = [(t["height"], t["width"]) for t in tensors if t["name"] == layer["output"]]
+    ends = (
+        region[first] + (region[size] - 1) * step + 1
+        for first, size, step in zip(
+            ("top", "left"), ("height", "width"), region["steps"], strict=True
+        )
+    )
+    if sizes and any(end > size for end, size in zip(ends, sizes[0], strict=True)):
+        return f"region does not lie in the {sizes[0][0]} x {sizes[0][1]} pixels of its output"
     return None

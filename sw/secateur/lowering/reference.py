@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from secateur.capture.export import input_node, module_of
 from secateur.capture.steps import Sequence
 from secateur.errors import SecateurError
-from secateur.ir import Ints, Network, Tensor
+from secateur.ir import Ints, Network
 from secateur.lowering.lower import lower
 from secateur.quantisation.match import is_dequantise
 from secateur.quantisation.prepare import Graph
@@ -59,11 +59,11 @@ def _codes(
     """Codes by name, and what the graph returns."""
     placeholder = input_node(gm)
     first = next(u for q in placeholder.users for u in q.users if is_dequantise(u))
-    wanted: dict[str, tuple[str, Tensor, int]] = {
-        network.input.name: (first.name, network.input, network.input.channels)
-    }
+    shape = (network.input.channels, network.input.height, network.input.width)
+    wanted = {network.input.name: (first.name, network.input, shape)}
     for layer in (layer for layer in network.layers if layer.nodes):  # a copy stands for none
-        wanted[layer.name] = (layer.nodes[-1], layer.output, layer.channels)
+        shape = (layer.channels, layer.pixels.height, layer.pixels.width)
+        wanted[layer.name] = (layer.nodes[-1], layer.output, shape)
     recorder = _Recorder(gm, {node for node, _, _ in wanted.values()})
     batch, count = placeholder.meta["val"].shape[0], inputs[0].shape[0]
     if isinstance(batch, int) and batch != count:
@@ -71,11 +71,11 @@ def _codes(
     with torch.no_grad(), torch.backends.nnpack.flags(enabled=False):
         returned = recorder.run(*inputs)
     codes = {}
-    for name, (node, tensor, channels) in wanted.items():
+    for name, (node, tensor, shape) in wanted.items():
         value = recorder.seen[node].detach().double().numpy()
         scaled = np.ldexp(value, -tensor.exponent)
         exact = scaled.astype(np.int64)
         if (exact != scaled).any():
             raise SecateurError(f"layer {name}: the graph's output is not on the grid of its codes")
-        codes[name] = exact.reshape(-1, channels, tensor.height, tensor.width)
+        codes[name] = exact.reshape(-1, *shape)
     return codes, returned
