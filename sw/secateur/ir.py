@@ -45,25 +45,23 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Region:
-    """Pixels of a map: ``height`` x ``width`` of them from (``top``, ``left``) on, ``steps`` pixels
-    apart in both directions.
+    """A grid of pixels of a map: pixel (i, j) of ``height`` x ``width`` is that at row
+    ``top + i * down[0] + j * right[0]`` and column ``left + i * down[1] + j * right[1]``.
     """
 
     top: int
     left: int
     height: int
     width: int
-    steps: tuple[int, int] = (1, 1)
+    down: tuple[int, int] = (1, 0)
+    right: tuple[int, int] = (0, 1)
 
     @property
-    def rows(self) -> slice:
-        """Rows of the map."""
-        return slice(self.top, self.top + (self.height - 1) * self.steps[0] + 1, self.steps[0])
-
-    @property
-    def columns(self) -> slice:
-        """Columns of the map."""
-        return slice(self.left, self.left + (self.width - 1) * self.steps[1] + 1, self.steps[1])
+    def at(self) -> tuple[Ints, Ints]:
+        """Rows and columns of the map, (height, width) each."""
+        i, j = np.indices((self.height, self.width))
+        rows = self.top + i * self.down[0] + j * self.right[0]
+        return rows, self.left + i * self.down[1] + j * self.right[1]
 
 
 @dataclass(eq=False)

@@ -66,7 +66,7 @@ class _Banks:
         if pixels is None:
             held[:] = names
         else:
-            held[:, pixels.rows, pixels.columns] = names
+            held[:, *pixels.at] = names
 
     def read(self, part: Part) -> Ints:
         """The names, none where another tensor has been written."""
@@ -100,7 +100,7 @@ def check(network: Network, plan: Plan) -> None:
             original = wanted[layer.name]
             _compare(layer, found, original, names)
             pixels = original.pixels
-            made = names[original.part][:, pixels.rows, pixels.columns]
+            made = names[original.part][:, *pixels.at]
         if layer.output is plan.network.output:
             output = made
         else:

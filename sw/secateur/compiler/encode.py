@@ -63,8 +63,11 @@ def _walk_registers(plan: Plan, layer_plan: LayerPlan, layout: MapLayout) -> dic
     layer, lane_map = layer_plan.layer, layer_plan.lane_map
     pixel, pitch = layout.placement.pixel_bytes // layout.n, layout.pitch // layout.n
     start = layout.placement.start[layer.first] // layout.n
-    start += layer.pixels.top * pitch + layer.pixels.left * pixel
-    pitch, pixel = pitch * layer.pixels.steps[0], pixel * layer.pixels.steps[1]
+    region = layer.pixels
+    start += region.top * pitch + region.left * pixel
+    down, right = (
+        (step[0] * pitch + step[1] * pixel) % spec.MAP_WORDS for step in (region.down, region.right)
+    )
     registers = {
         Reg.GX: lane_map.gx,
         Reg.GY: lane_map.gy,
@@ -75,8 +78,8 @@ def _walk_registers(plan: Plan, layer_plan: LayerPlan, layout: MapLayout) -> dic
     if lane_map.kind == "linear":
         read = plan.layouts[layer.sources[0].tensor]
         registers |= {Reg.PC: read.pitch // read.placement.pixel_bytes, Reg.PR: lane_map.lines}
-        return registers | {Reg.D_PC: pixel, Reg.D_PR: pitch, Reg.CLAST: lane_map.columns}
-    step = 1 if lane_map.kind == "blocks" else pixel
+        return registers | {Reg.D_PC: right, Reg.D_PR: down, Reg.CLAST: lane_map.columns}
+    step = 1 if lane_map.kind == "blocks" else right
     last_column = lane_map.columns - (lane_map.pc - 1) * lane_map.gx
     last_line = lane_map.lines - (lane_map.pr - 1) * lane_map.gy
     registers |= {Reg.PC: lane_map.pc, Reg.PR: lane_map.pr}
@@ -84,9 +87,9 @@ def _walk_registers(plan: Plan, layer_plan: LayerPlan, layout: MapLayout) -> dic
     registers[Reg.RLAST] = last_line if last_line < lane_map.gy else 0xFFFF
     steps = [
         (Reg.D_GX, lane_map.gx, step),
-        (Reg.D_GY, lane_map.gy, pitch),
-        (Reg.D_PC, lane_map.pc, lane_map.gx * step),
-        (Reg.D_PR, lane_map.pr, lane_map.gy * pitch),
+        (Reg.D_GY, lane_map.gy, down),
+        (Reg.D_PC, lane_map.pc, lane_map.gx * step % spec.MAP_WORDS),
+        (Reg.D_PR, lane_map.pr, lane_map.gy * down % spec.MAP_WORDS),
     ]
     return registers | {register: value for register, count, value in steps if count > 1}
 

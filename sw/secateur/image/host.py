@@ -134,12 +134,13 @@ def unpack(
     channel_at = np.full(meta["pixel_bytes"], -1, dtype=np.int64)
     channel_at[np.asarray(meta["position"])] = np.arange(meta["channels"])
     channel = channel_at[at] - first
-    region = {"top": 0, "left": 0, "steps": (1, 1), **meta} if region is None else region
-    height, width = region["height"], region["width"]
-    y, off_row = np.divmod(y - region["top"], region["steps"][0])
-    x, off_column = np.divmod(x - region["left"], region["steps"][1])
+    height, width = meta["height"], meta["width"]
     wanted = (channel_at[at] >= 0) & (channel >= 0) & (channel < count)
-    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width) & (off_row == 0) & (off_column == 0)
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    if inside.all() and region is not None:
+        height, width = region["height"], region["width"]
+        y, x = _in_region(y, x, region, (meta["height"], meta["width"]))
+        inside = y >= 0
     if not inside.all() or int(wanted.sum()) != count * height * width:
         raise SecateurError("the drained pixels do not cover the layer's tensor exactly once")
     codes = np.zeros((batch, count, height, width), dtype=np.int64)
@@ -147,6 +148,16 @@ def unpack(
     values = words.view(kind).astype(np.int64)
     codes[:, channel[wanted], y[wanted], x[wanted]] = values[:, wanted]
     return codes
+
+
+def _in_region(y: Codes, x: Codes, region: Meta, size: tuple[int, int]) -> tuple[Codes, Codes]:
+    """Row and column in a region of pixels of a map of ``size``; -1 where they are not."""
+    i, j = np.indices((region["height"], region["width"]))
+    rows = region["top"] + i * region["down"][0] + j * region["right"][0]
+    columns = region["left"] + i * region["down"][1] + j * region["right"][1]
+    at = np.full((2, *size), -1, dtype=np.int64)
+    at[:, rows, columns] = i, j
+    return at[0, y, x], at[1, y, x]
 
 
 def result_codes(words: npt.NDArray[np.uint8], meta: Meta) -> npt.NDArray[Any]:

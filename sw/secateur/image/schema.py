@@ -38,9 +38,10 @@ _LAYER = {
     "lanes": [[range(-1, 1 << 20)]], "sources": [_SOURCE],
 }  # fmt: skip
 #: Layers that compute some pixels of their output only.
+_STEP = range(-(1 << 16), 1 << 16)
 _REGION = {
-    "top": range(1 << 20), "left": range(1 << 20), "height": _SIZE, "width": _SIZE,
-    "steps": [_SIZE, range(2, 3)],
+    "top": range(1 << 16), "left": range(1 << 16), "height": _SIZE, "width": _SIZE,
+    "down": [_STEP, range(2, 3)], "right": [_STEP, range(2, 3)],
 }  # fmt: skip
 _IMAGE = {
     "target": str, "source_hash": str, "cycles": _COUNT, "cycles_dense": _COUNT,
@@ -157,12 +158,10 @@ def _bad_region(layer: dict[str, Any], tensors: list[dict[str, Any]]) -> str | N
     if found is not None:
         return found
     sizes = [(t["height"], t["width"]) for t in tensors if t["name"] == layer["output"]]
-    ends = (
-        region[first] + (region[size] - 1) * step + 1
-        for first, size, step in zip(
-            ("top", "left"), ("height", "width"), region["steps"], strict=True
-        )
-    )
-    if sizes and any(end > size for end, size in zip(ends, sizes[0], strict=True)):
-        return f"region does not lie in the {sizes[0][0]} x {sizes[0][1]} pixels of its output"
+    for axis, first, size in ((0, "top", 0), (1, "left", 1)):
+        down = (region["height"] - 1) * region["down"][axis]
+        right = (region["width"] - 1) * region["right"][axis]
+        ends = [region[first] + i + j for i in (0, down) for j in (0, right)]
+        if sizes and not (min(ends) >= 0 and max(ends) < sizes[0][size]):
+            return f"region does not lie in the {sizes[0][0]} x {sizes[0][1]} pixels of its output"
     return None

@@ -49,7 +49,7 @@ def naive(network: Network, codes: Ints) -> dict[str, Ints]:
         exact = total / 2.0 ** layer.shift[:, None, None] + layer.bias[:, None, None] / 8
         result = np.clip(np.rint(exact), layer.low, layer.high).astype(np.int64)
         found[layer.name] = result
-        out[:, layer.first : layer.first + layer.channels, pixels.rows, pixels.columns] = result
+        out[:, layer.first : layer.first + layer.channels, *pixels.at] = result
     return found
 
 
@@ -69,7 +69,7 @@ def network_of(seed: int) -> Network:
     x = Tensor("x", channels, height, width, 0, True)
     large = Tensor("large", channels, height * sy, width * sx, 0, True)
     layers = [
-        copy_of(x, f"phase{i}{j}", large, Region(i, j, height, width, (sy, sx)))
+        copy_of(x, f"phase{i}{j}", large, Region(i, j, height, width, (sy, 0), (0, sx)))
         for i in range(sy)
         for j in range(sx)
     ]
@@ -83,8 +83,7 @@ def network_of(seed: int) -> Network:
         sources = [Source(source, "broadcast", weight, padding=(1, 1, 1, 1))]
         return Layer(name, "conv", sources, to, bias, shift, -128, 127, region=region)
 
-    beside = Region(0, 0, large.height, large.width)
-    layers.append(convolution("left", large, beside, both))
+    layers.append(convolution("left", large, Region(0, 0, large.height, large.width), both))
     for index in range(2):  # two narrow maps to the right, each filled row by row
         at = large.width + index * width
         for row in range(large.height):
@@ -97,8 +96,17 @@ def network_of(seed: int) -> Network:
     top, left = int(rng.integers(0, both.height)), int(rng.integers(0, both.width))
     cropped = Tensor("cropped", outputs, both.height - top, both.width - left, 0, True)
     layers.append(copy_of(both, "crop", cropped, None, padding=(-top, -left, 0, 0)))
-    out = Tensor("out", outputs, cropped.height, cropped.width, 0, True)
-    layers.append(convolution("last", cropped, None, out))
+    height, width = cropped.height, cropped.width
+    turned = Tensor("turned", outputs, width, height, 0, True)
+    ways = [
+        Region(0, 0, height, width, (0, 1), (1, 0)),
+        Region(width - 1, 0, height, width, (0, 1), (-1, 0)),
+        Region(0, height - 1, height, width, (0, -1), (1, 0)),
+        Region(width - 1, height - 1, height, width, (0, -1), (-1, 0)),
+    ]
+    layers.append(copy_of(cropped, "turn", turned, ways[seed % 4]))
+    out = Tensor("out", outputs, width, height, 0, True)
+    layers.append(convolution("last", turned, None, out))
     return Network(x, out, layers, (outputs, out.height, out.width))
 
 

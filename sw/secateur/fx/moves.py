@@ -1,0 +1,150 @@
+"""Operations that only move values: slices, permutations, views, concatenations, padding, ...
+
+None of them has a rule of its own. Each is run by PyTorch on the numbers of the values instead of
+the values, so what it does is known for every spelling, and chains of moves need no algebra.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch._ops import OpOverload
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+from secateur.fx.graph import refuse
+
+Numbers = npt.NDArray[np.int64]
+
+#: Number of the first value while a move is tried: no constant is as large.
+_FIRST = 1 << 40
+#: Of ``aten``, all overloads: the result holds values of the arguments, and constants.
+_MOVES = frozenset(
+    """
+    slice select narrow split split_with_sizes chunk unbind unsafe_split unsafe_chunk tensor_split
+    hsplit vsplit dsplit
+    permute transpose t numpy_T mT adjoint swapaxes swapdims movedim moveaxis
+    view reshape _unsafe_view _reshape_alias flatten unflatten unsqueeze squeeze ravel view_as
+    reshape_as atleast_1d atleast_2d atleast_3d
+    expand expand_as broadcast_to repeat repeat_interleave tile
+    flip fliplr flipud roll rot90
+    cat concat concatenate hstack vstack dstack stack column_stack row_stack
+    pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d
+    replication_pad2d replication_pad3d _pad_circular _pad_enum
+    pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle
+    upsample_nearest1d upsample_nearest2d _upsample_nearest_exact1d _upsample_nearest_exact2d
+    index_select index unfold diagonal
+    contiguous clone alias detach lift_fresh_copy
+    """.split()  # noqa: SIM905
+)
+
+
+def is_move(node: object) -> bool:
+    """Whether a node only moves values."""
+    if not isinstance(node, Node) or node.op != "call_function":
+        return False
+    if node.target is operator.getitem:
+        return is_move(node.args[0])
+    return isinstance(node.target, OpOverload) and node.target._opname in _MOVES
+
+
+def is_size(node: object) -> bool:
+    """Whether a node is a size, or computed of sizes."""
+    return isinstance(node, Node) and isinstance(node.meta.get("val"), int | torch.SymInt)
+
+
+def sources_of(node: Node) -> list[Node]:
+    """The tensors that a move takes values of."""
+    if node.target is operator.getitem:
+        return sources_of(cast(Node, node.args[0]))
+    return [source for source in node.all_input_nodes if not is_size(source)]
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What a move results in, without samples.
+
+    Attributes
+    ----------
+    numbers : of every value, the number of the value that it is, -1 for a constant
+    constants : the constants, 0 elsewhere; of the same shape
+    """
+
+    numbers: Numbers
+    constants: npt.NDArray[np.float64]
+
+
+def moved(
+    node: Node,
+    given: Mapping[Node, Moved],
+    constant: Callable[[Node], torch.Tensor],
+    batch: int | None,
+) -> Moved:
+    """The numbers of the values that a move results in.
+
+    Parameters
+    ----------
+    node : the move, or the ``getitem`` of one with several results
+    given : the arguments that depend on the input
+    constant : the value of an argument that does not
+    batch : samples that the graph is fixed to, None for any number
+
+    Raises
+    ------
+    SecateurError : the move mixes samples
+    """
+    count = 2 if batch is None else batch
+    span = 1 + max((int(g.numbers.max(initial=0)) for g in given.values()), default=0)
+
+    def run(first: int) -> npt.NDArray[np.float64]:
+        """The move of ``first`` + number + sample * span in place of the values."""
+
+        def argument(source: Node) -> Any:
+            if is_size(source):
+                return _size(source, count)
+            if source not in given:
+                return constant(source)
+            numbers, constants = given[source].numbers, given[source].constants
+            samples = np.arange(count).reshape(-1, *[1] * numbers.ndim) * span
+            filled = np.where(numbers < 0, constants, numbers + samples + first)
+            return torch.from_numpy(filled.astype(np.float64))
+
+        def call(move: Node) -> Any:
+            if move.target is operator.getitem:
+                return call(cast(Node, move.args[0]))[move.args[1]]
+            args, kwargs = map_arg(move.args, argument), map_arg(move.kwargs, argument)
+            return cast(Callable[..., Any], move.target)(*args, **kwargs)
+
+        result: npt.NDArray[np.float64] = call(node).double().numpy()
+        return result
+
+    # What does not follow the numbers is a constant.
+    before, after = run(_FIRST), run(2 * _FIRST)
+    if before.ndim == 0 or len(before) != count:
+        raise refuse(node, "mixes the samples of a batch", "keep samples in the first dimension")
+    follows = before != after
+    samples = np.arange(count).reshape(-1, *[1] * (before.ndim - 1)) * span
+    numbers = np.where(follows, before - _FIRST - samples, -1).astype(np.int64)
+    constants = np.where(follows, 0.0, before)
+    own = (numbers[0] == numbers).all() and (constants[0] == constants).all()
+    if not own or numbers.max(initial=-1) >= span or numbers.min(initial=0) < -1:
+        raise refuse(node, "mixes the samples of a batch", "keep samples in the first dimension")
+    return Moved(numbers[0], constants[0])
+
+
+def _size(node: Node, count: int) -> int:
+    """The value of a size, in a batch of ``count``."""
+    if node.target is torch.ops.aten.sym_size.int:
+        shape = cast(Node, node.args[0]).meta["val"].shape
+        size = shape[cast(int, node.args[1])]
+        return count if isinstance(size, torch.SymInt) else int(size)
+    if isinstance(node.meta["val"], int):
+        return int(node.meta["val"])
+    args = map_arg(node.args, lambda part: _size(part, count))
+    return int(cast(Callable[..., Any], node.target)(*args))
