@@ -245,6 +245,15 @@ def pad_amounts(node: Node) -> tuple[int, int, int, int]:
     return top, left, bottom, right
 
 
+def is_zero_pad(node: object) -> bool:
+    """Whether a node pads the last two dimensions with zeros, as a convolution does."""
+    if not isinstance(node, Node) or not is_call(node, PAD):
+        return False
+    amounts = [int(a) for a in cast(list[int], node.args[1])]
+    zeros = argument(node, 2, "constant") == "constant" and float(argument(node, 3, 0.0)) == 0
+    return zeros and min(amounts) >= 0 and not any(amounts[4:])
+
+
 def activation_bounds(node: Node) -> tuple[float, float]:
     """Lower and upper bound of a relu or hardtanh node, in real values."""
     if is_call(node, RELU):

@@ -18,8 +18,9 @@ from secateur.hw.spec import (
     UNIT_LIMIT,
     WSHIFT,
 )
-from secateur.ir import Ints, Mode, Table
+from secateur.ir import Ints, Mode, Region, Table
 from secateur.lowering.store import Store, Value
+from secateur.lowering.views import Copy
 from secateur.quantisation.match import Match, Operand, is_dequantise
 from secateur.quantisation.scales import REQUANTISE, Scale, exponent_of
 
@@ -49,33 +50,33 @@ class DraftLayer:
     low: int
     high: int
     nodes: list[Node]
-    flat: bool
     table: Table | None = None
+    region: Region | None = None
 
 
 def draft_layer(
     gm: GraphModule, match: Match, values: dict[Node, Value], scale: Scale
 ) -> DraftLayer:
-    """The layer ``match`` with its output quantised to ``scale``.
+    """The layer ``match`` with its output quantised to ``scale``; all ``values`` are stores.
 
-    Raises SecateurError, naming the node, if the exponents, sums or biases do not fit.
+    Raises
+    ------
+    SecateurError : the exponents, sums or biases do not fit
     """
     if match.multiplies:
         return _draft_product(match, values, scale)
     node = match.result
     sources: list[DraftSource] = []
     accumulators: list[Ints] = []
-    flat = True
     for operand in match.operands:
         value = values[operand.value]
         if operand.product is None:
-            shape = (value.store.channels, 1, 1)
+            shape = (value.whole.channels, 1, 1)
             window = Window((1, 1), (1, 1), operand.padding, (1, 1))
-            source = DraftSource(value.store, "lanewise", np.ones(shape, np.int64), window)
+            source = DraftSource(value.whole, "lanewise", np.ones(shape, np.int64), window)
         else:
             source, exponents = _product(gm, operand, value)
-            accumulators.append(value.store.scale.exponent + exponents)
-        flat = flat and (value.flat or is_linear(operand))
+            accumulators.append(value.scale.exponent + exponents)
         sources.append(source)
     _same_shapes(node, sources)
     channels, height, width = output_shape(sources[0])
@@ -97,33 +98,63 @@ def draft_layer(
     output = Store(node.name, channels, height, width, scale)
     low, high = _clip(match, scale)
     kind = _kind(match, sources, bias)
-    return DraftLayer(kind, sources, output, bias, shift, low, high, match.nodes, flat)
+    return DraftLayer(kind, sources, output, bias, shift, low, high, match.nodes)
 
 
 def _draft_product(match: Match, values: dict[Node, Value], scale: Scale) -> DraftLayer:
     """The product of two tensors, the first one of a value a channel or of the same shape."""
-    node, (gate, whole) = match.result, (values[operand.value] for operand in match.operands)
-    shape = (whole.store.channels, whole.store.height, whole.store.width)
-    small = (gate.store.channels, gate.store.height, gate.store.width)
+    node, (gate, whole) = match.result, (values[o.value].whole for o in match.operands)
+    shape = (whole.channels, whole.height, whole.width)
+    small = (gate.channels, gate.height, gate.width)
     if small not in (shape, (shape[0], 1, 1)):
         raise refuse(
             node, f"multiplies shapes {small} and {shape}", "multiply tensors of one shape"
         )
-    product = gate.store.scale.exponent + whole.store.scale.exponent
+    product = gate.scale.exponent + whole.scale.exponent
     shift = scale.exponent - product
     if not 0 <= shift <= SHIFT_LIMIT:
         raise refuse(node, f"a shift of {shift}, the array has 0 to {SHIFT_LIMIT}", REQUANTISE)
     stays = Window((1, 1), (0, 0) if small != shape else (1, 1), (0, 0, 0, 0), (1, 1))
     weight = np.zeros((shape[0], 1, 1), np.int64)
     sources = [
-        DraftSource(gate.store, "gate", weight, stays),
-        DraftSource(whole.store, "lanewise", weight + 1, PLAIN),
+        DraftSource(gate, "gate", weight, stays),
+        DraftSource(whole, "lanewise", weight + 1, PLAIN),
     ]
     none = np.zeros(shape[0], np.int64)
     low, high = _clip(match, scale)
     output = Store(node.name, *shape, scale)
-    flat = gate.flat and whole.flat
-    return DraftLayer("mul", sources, output, none, none + shift, low, high, match.nodes, flat)
+    return DraftLayer("mul", sources, output, none, none + shift, low, high, match.nodes)
+
+
+def copy_layer(copy: Copy, output: Store, spare: Store) -> DraftLayer:
+    """The layer of a copy of some pixels to ``output``; ``spare`` is read where nothing is."""
+    store, region = copy.store or spare, copy.region
+    used = copy.channels >= 0
+    rows, columns = copy.rows[used], copy.columns[used]
+    top, left = int(rows.min(initial=store.height)), int(columns.min(initial=store.width))
+    if not used.any():
+        top = left = 0
+    kernel = (int(rows.max(initial=top)) - top + 1, int(columns.max(initial=left)) - left + 1)
+    bottom, right = (
+        first + (count - 1) * step + size - extent
+        for first, count, step, size, extent in zip(
+            (top, left), (region.height, region.width), copy.steps, kernel,
+            (store.height, store.width), strict=True,
+        )
+    )  # fmt: skip
+    window = Window(kernel, copy.steps, (-top, -left, bottom, right), (1, 1))
+    every = np.arange(store.channels)
+    if kernel == (1, 1) and np.array_equal(copy.channels, every):
+        source = DraftSource(store, "lanewise", np.ones((len(every), 1, 1), np.int64), window)
+    else:
+        weight = np.zeros((len(copy.channels), store.channels, *kernel), np.int64)
+        (outputs,) = np.nonzero(used)
+        weight[outputs, copy.channels[used], rows - top, columns - left] = 1
+        source = DraftSource(store, "broadcast", weight, window)
+    bias = np.where(used, 0, copy.constants << BIAS_FRACTION)
+    scale = output.scale
+    none = np.zeros(len(copy.channels), np.int64)
+    return DraftLayer("copy", [source], output, bias, none, scale.low, scale.high, [], None, region)
 
 
 def is_linear(operand: Operand) -> bool:
@@ -147,7 +178,7 @@ def _product(gm: GraphModule, operand: Operand, value: Value) -> tuple[DraftSour
     """A convolution or linear as source, and its weights' exponents by output channel."""
     node = cast(Node, operand.product)
     codes, exponents = _weight_codes(gm, operand.weight, node)
-    store = value.store
+    store = value.whole
     if is_linear(operand):
         shape = (store.channels, store.height, store.width)
         if any(operand.padding) or not value.flat:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -10,36 +11,51 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
 from secateur.canonical.supported import check_pool_windows, check_supported, unsupported
-from secateur.capture.export import is_converted, module_of, needed_nodes, source_hash
+from secateur.capture.export import (
+    input_node,
+    is_converted,
+    module_of,
+    needed_nodes,
+    source_hash,
+)
 from secateur.capture.outputs import output_node
 from secateur.capture.steps import Sequence, state_pairs
 from secateur.errors import SecateurError
 from secateur.fx.functions import UNARY
 from secateur.fx.graph import (
-    CAT,
-    FLATTEN,
     MAX_POOL,
     PAD,
-    VIEW,
     Window,
     active_nodes,
+    constant,
     is_call,
+    is_zero_pad,
     label_of,
     pad_amounts,
     path_of,
     pool_window,
-    rank_of,
     refuse,
     shape_of,
 )
-from secateur.ir import Layer, Network, Source, State
-from secateur.lowering.layer import PLAIN, DraftLayer, DraftSource, draft_layer, output_shape
-from secateur.lowering.store import Store, Stores, Value, concatenate
+from secateur.fx.moves import Moved, Numbers, is_move, is_size, moved, sources_of
+from secateur.ir import Layer, Network, Source, State, Table
+from secateur.lowering.layer import (
+    PLAIN,
+    DraftLayer,
+    DraftSource,
+    copy_layer,
+    draft_layer,
+    is_linear,
+    output_shape,
+)
+from secateur.lowering.store import Size, Store, Stores, Value, concatenate
 from secateur.lowering.tables import table_of
-from secateur.quantisation.match import is_dequantise, is_quantise, match_layer
+from secateur.lowering.views import Numbering, as_map, copies, side_by_side
+from secateur.quantisation.match import Match, is_dequantise, is_quantise, match_layer
 from secateur.quantisation.scales import REQUANTISE, Scale, scale_of
 
-_PADDING = "pad only what a convolution, an add or a pooling reads"
+#: Copies for one move; more would take longer than a network.
+MOST_COPIES = 512
 
 
 def lower(model: torch.nn.Module | ExportedProgram) -> Network:
@@ -69,9 +85,13 @@ class _Lowering:
         self.used: set[Node] = set()
         self.input: Store | None = None
         self.states: dict[Node, Store] = {}
+        self.numbering = Numbering()
+        self.active = active_nodes(gm)
+        size = input_node(gm).meta["val"].shape[0]
+        self.batch = size if isinstance(size, int) else None
 
     def network(self) -> Network:
-        active = active_nodes(self.gm) & needed_nodes(self.gm)
+        active = self.active & needed_nodes(self.gm)
         for node in self.gm.graph.nodes:
             if node in active and node.op == "call_function":
                 self._visit(node)
@@ -81,16 +101,10 @@ class _Lowering:
             raise refuse(result, "the output does not depend on the input", "give it to a layer")
         if result not in self.values:
             raise refuse(result, "the output is not quantised", REQUANTISE)
-        value = self.values[result]
-        store, stores = value.store, Stores()
-        if store is self.input:
-            raise refuse(result, "the output is the input", "return the output of a layer")
-        if store.parent or store.parts:
+        value, stores = self._stored(result), Stores()
+        store = value.whole
+        if store.fixed or store.parent or store.parts:
             store = self._copied(store, result)  # results come from one layer
-        tensor = stores.tensor(store)
-        shape: tuple[int, ...] = (tensor.channels, tensor.height, tensor.width)
-        if is_call(result, VIEW) and len(cast(list[int], result.args[1])) == 3:
-            shape = (tensor.channels, tensor.width)  # a signal
         names: set[str] = set()
         states = []
         for before, after in state_pairs(self.gm):
@@ -98,13 +112,13 @@ class _Lowering:
                 raise SecateurError(f"state {before.name!r} is never read; remove it")
             if after not in self.values:
                 raise refuse(after, "a state that is not quantised", REQUANTISE)
-            stored = (self.states[before], self.values[after].store)
+            stored = (self.states[before], self._stored(after).whole)
             states.append(State(*(stores.part(store) for store in stored)))
         return Network(
             input=stores.tensor(self.input),
-            output=tensor,
+            output=stores.tensor(store),
             layers=[_finish(draft, stores, names) for draft in self.layers],
-            features=(int(np.prod(shape)),) if value.flat else shape,
+            features=value.shape,
             source_hash=source_hash(self.gm),
             states=states,
         )
@@ -119,29 +133,103 @@ class _Lowering:
             self.values[node] = value
         elif is_call(node, MAX_POOL):
             self._max_pool(node)
-        elif is_call(node, CAT):
-            parts = cast(list[Node], node.args[0])
-            values = [self._value(part, node) for part in parts]
-            self.values[node] = concatenate(node, values, self._copied)
-        elif is_call(node, FLATTEN):
-            self.values[node] = Value(self._value(cast(Node, node.args[0]), node).store, True)
-        elif is_call(node, VIEW):
-            self._view(node)
+        elif is_move(node) and not _has_parts(node):
+            self._move(node)
+
+    def _new(self, store: Store, shape: tuple[int, ...] | None = None) -> Value:
+        """The value of a new store, seen in this shape."""
+        self.numbering.add(store)
+        numbers = self.numbering.of(store).reshape(shape or (-1, store.height, store.width))
+        return Value(Moved(numbers, np.zeros(numbers.shape)), store.scale, store)
+
+    def _move(self, node: Node) -> None:
+        parts = [part for part in sources_of(node) if part in self.active]
+        given = {part: self._value(part, node) for part in parts}
+        scales = [value.scale for value in given.values()]
+        if len({(scale.exponent, scale.signed) for scale in scales}) > 1:
+            raise refuse(node, "brings tensors of different scales together", REQUANTISE)
+        scale = replace(scales[0], low=min(s.low for s in scales), high=max(s.high for s in scales))
+        moves = {part: value.moved for part, value in given.items()}
+        result = moved(node, moves, lambda n: constant(self.gm, n), self.batch)
+        self.values[node] = Value(result, scale, self.numbering.whole(result.numbers))
+        stores = self._beside(result.numbers)
+        if stores is not None:
+            self.values[node] = replace(self.values[node], store=concatenate(node.name, stores))
+
+    def _beside(self, numbers: Numbers) -> list[Store] | None:
+        """The stores that a map consists of, if they can come to lie side by side."""
+        runs = self.numbering.runs(numbers.reshape(as_map(numbers.shape)))
+        stores = [store for store, _ in runs if store is not None]
+        free = all(not store.fixed and store.parent is None for store in stores)
+        once = len(set(stores)) == len(runs) > 1
+        return stores if free and once else None
+
+    def _stored(self, node: Node, size: Size | None = None) -> Value:
+        """The value of a node as a store, of this size if it is given: where it has its place, or
+        side by side with others, or by copies.
+        """
+        value = self.values[node]
+        if value.store is not None and size in (None, value.store.size):
+            return value
+        size = size or as_map(value.shape)
+        numbers = value.moved.numbers.reshape(size)
+        stores: list[Store] = []
+        for found, channels in self.numbering.runs(numbers):
+            first = sum(store.channels for store in stores)
+            if found is None:
+                stores += self._gathered(node, value, size, slice(first, first + channels))
+            elif found.fixed or found.parent is not None or found in stores:
+                stores.append(self._copied(found, node))
+            else:
+                stores.append(found)
+        store = stores[0] if len(stores) == 1 else concatenate(node.name, stores)
+        found_numbers = self.numbering.of(store).reshape(value.shape)
+        value = Value(Moved(found_numbers, np.zeros(value.shape)), value.scale, store)
+        if self.values[node].store is None:
+            self.values[node] = value
+        return value
+
+    def _gathered(self, node: Node, value: Value, size: Size, part: slice) -> list[Store]:
+        """Copies of channels of a map that are no store, as stores side by side."""
+        whole = Moved(value.moved.numbers.reshape(size), value.moved.constants.reshape(size))
+        scale, stores = value.scale, []
+        for channels in side_by_side(self.numbering, whole.numbers[part]):
+            numbers, constants = whole.numbers[part][channels], whole.constants[part][channels]
+            codes = np.rint(np.ldexp(constants, -scale.exponent))
+            codes = np.clip(codes, scale.low, scale.high).astype(np.int64)
+            name = f"{node.name}.{part.start + channels.start}"
+            store = Store(name, *as_map(numbers.shape), scale)
+            made = copies(self.numbering, numbers, codes)
+            if len(made) > MOST_COPIES:
+                raise refuse(
+                    node, f"an order that takes {len(made)} copies", "leave the order as it is"
+                )
+            spare = self.numbering.stores[0]
+            self.layers += [copy_layer(copy, store, spare) for copy in made]
+            self.numbering.add(store)
+            stores.append(store)
+        return stores
 
     def _copied(self, store: Store, reader: Node) -> Store:
         """A copy of a store, for a reader that wants it elsewhere."""
         name = f"{store.name}.{reader.name}"
         copy = Store(name, store.channels, store.height, store.width, store.scale)
-        ones = np.ones((store.channels, 1, 1), np.int64)
-        source = DraftSource(store, "lanewise", ones, PLAIN)
-        none = np.zeros(store.channels, np.int64)
-        low, high = store.scale.low, store.scale.high
-        self.layers.append(DraftLayer("copy", [source], copy, none, none, low, high, [], False))
+        source = DraftSource(store, "lanewise", np.ones((store.channels, 1, 1), np.int64), PLAIN)
+        self._add_plain("copy", source, copy, [])
+        self.numbering.add(copy)
         return copy
 
+    def _add_plain(
+        self, kind: str, source: DraftSource, output: Store, nodes: list[Node],
+        table: Table | None = None,
+    ) -> None:  # fmt: skip
+        """A layer that changes no code, but for a table."""
+        zeros, scale = np.zeros(output.channels, np.int64), source.store.scale
+        self.layers.append(
+            DraftLayer(kind, [source], output, zeros, zeros, scale.low, scale.high, nodes, table)
+        )
+
     def _value(self, node: Node, user: Node) -> Value:
-        if is_call(node, PAD):
-            raise refuse(node, f"padding that {user.name} reads", _PADDING)
         if node not in self.values:
             raise refuse(user, f"reads {node.name}, which is not quantised", REQUANTISE)
         return self.values[node]
@@ -149,24 +237,25 @@ class _Lowering:
     def _quantise(self, node: Node) -> None:
         source, scale = cast(Node, node.args[0]), scale_of(node)
         if source.op == "placeholder" and source in {before for before, _ in state_pairs(self.gm)}:
-            state = Store(source.name, shape_of(source)[0], 1, 1, scale)
-            state = self.states.setdefault(source, state)
+            state = self.states.get(source)
+            if state is None:
+                state = self.states[source] = Store(source.name, shape_of(source)[0], 1, 1, scale)
+                self.values[source] = self._new(state, shape_of(source))
             if state.scale != scale:
                 raise refuse(node, "a state has two scales", REQUANTISE)
-            self.values[node] = Value(state, True)
+            self.values[node] = self.values[source]
         elif source.op == "placeholder":
             shape = shape_of(source)
-            channels, height, width = (shape[0], 1, *shape[1:], 1)[:3] if len(shape) < 3 else shape
-            self.input = self.input or Store(
-                source.name, channels, height, width, scale, fixed=True
-            )
+            if self.input is None:
+                self.input = Store(source.name, *as_map(shape), scale, fixed=True)
+                self.values[source] = self._new(self.input, shape)
             if self.input.scale != scale:
                 raise refuse(node, "the input has two scales", REQUANTISE)
             if scale.high - scale.low != 255:
                 raise refuse(node, f"input codes {scale.low}..{scale.high}", REQUANTISE)
-            self.values[node] = Value(self.input, rank_of(source) == 2)
+            self.values[node] = self.values[source]
         elif source in self.values:
-            found = self.values[source].store.scale
+            found = self.values[source].scale
             fits = scale.low <= found.low and found.high <= scale.high
             if (found.exponent, found.signed) != (scale.exponent, scale.signed) or not fits:
                 raise refuse(node, "changes the scale of a stored tensor", REQUANTISE)
@@ -177,19 +266,35 @@ class _Lowering:
             match = match_layer(source)
             for operand in match.operands:
                 self._value(operand.value, match.result)
-            draft = draft_layer(self.gm, match, self.values, scale)
+            operands = self._operands(match)
+            draft = draft_layer(self.gm, match, operands, scale)
             self.used.update(match.nodes)
             draft.nodes = [*match.nodes, node, *(u for u in node.users if is_dequantise(u))]
             self.layers.append(draft)
-            self.values[node] = Value(draft.output, draft.flat)
+            self.values[node] = self._new(draft.output, _shape(match, operands, draft.output))
+
+    def _operands(self, match: Match) -> dict[Node, Value]:
+        """What the operands of a layer read, as stores of the sizes that the layer wants."""
+        wanted: dict[Node, Size | None] = {}
+        plain = [operand.value for operand in match.operands if operand.product is None]
+        for operand in match.operands:
+            shape = self.values[operand.value].shape
+            convolved = operand.product is not None and not is_linear(operand)
+            wanted[operand.value] = as_map(shape) if convolved else None
+        stored = [self.values[node].store for node in plain]
+        together = len(match.operands) == len(plain)
+        if not together or len({s and s.size for s in stored}) > 1:
+            wanted |= {node: as_map(self.values[node].shape) for node in plain}
+        return {node: self._stored(node, size) for node, size in wanted.items()}
 
     def _look_up(self, node: Node, function: Node, scale: Scale) -> None:
         """A table behind the layer that makes the argument, or behind a copy of it."""
         argument = cast(Node, function.args[0])
-        value = self._value(argument, function)
-        table = table_of(function, value.store.scale, scale)
-        store = value.store
-        output = Store(function.name, store.channels, store.height, store.width, scale)
+        self._value(argument, function)
+        value = self._stored(argument)
+        store = value.whole
+        table = table_of(function, store.scale, scale)
+        output = Store(function.name, *store.size, scale)
         nodes = [function, node, *(u for u in node.users if is_dequantise(u))]
         made = next((d for d in self.layers if d.output is store), None)
         alone = is_dequantise(argument) and len(argument.users) == 1
@@ -198,76 +303,55 @@ class _Lowering:
             made.output, made.table = output, table
             made.nodes += nodes
         else:
-            shape = (store.channels, 1, 1)
-            source = DraftSource(store, "lanewise", np.ones(shape, np.int64), PLAIN)
-            zeros = np.zeros(store.channels, np.int64)
-            low, high = store.scale.low, store.scale.high
-            self.layers.append(
-                DraftLayer(
-                    "table", [source], output, zeros, zeros, low, high, nodes, value.flat, table
-                )
+            ones = np.ones((store.channels, 1, 1), np.int64)
+            self._add_plain(
+                "table", DraftSource(store, "lanewise", ones, PLAIN), output, nodes, table
             )
         self.used.add(function)
-        self.values[node] = Value(output, value.flat)
+        self.values[node] = self._new(output, value.shape)
 
     def _max_pool(self, node: Node) -> None:
         x = cast(Node, node.args[0])
         outer = (0, 0, 0, 0)
-        while is_call(x, PAD):
+        while is_zero_pad(x) and not self._value(cast(Node, x.args[0]), x).scale.signed:
             outer = cast(
                 tuple[int, int, int, int],
                 tuple(a + b for a, b in zip(outer, pad_amounts(x), strict=True)),
             )
-            self.used.add(x)
             x = cast(Node, x.args[0])
-        store = self._value(x, node).store
+        self._value(x, node)
+        store = self._stored(x, as_map(self.values[x].shape)).whole
         top, left, bottom, right = outer
         size = (store.height + top + bottom, store.width + left + right)
         window = pool_window(node, size)
-        padding = [a + b for a, b in zip(window.padding, outer, strict=True)]
+        top, left, bottom, right = (a + b for a, b in zip(window.padding, outer, strict=True))
         check_pool_windows(node, window, size)
-        if padding != list(window.padding) and store.scale.signed:
-            raise refuse(
-                node,
-                "zero padding before max pooling of a signed tensor",
-                "pad by MaxPool2d(padding=...), or put a ReLU before the pad",
-            )
-        top, left, bottom, right = padding
         window = Window(window.kernel, window.stride, (top, left, bottom, right), window.dilation)
         ones = np.ones((store.channels, *window.kernel), np.int64)
         source = DraftSource(store, "maximum", ones, window)
-        channels, height, width = output_shape(source)
-        output = Store(node.name, channels, height, width, store.scale)
-        zeros = np.zeros(channels, np.int64)
-        low, high = store.scale.low, store.scale.high
-        self.layers.append(
-            DraftLayer("maxpool", [source], output, zeros, zeros, low, high, [node], False)
-        )
-        self.values[node] = Value(output, False)
-
-    def _view(self, node: Node) -> None:
-        value = self._value(cast(Node, node.args[0]), node)
-        sizes = [int(n) for n in cast(list[int], node.args[1])[1:]]
-        store = value.store
-        shape = [store.channels, store.height, store.width]
-        if sizes in (shape, [shape[0], *shape[2:]] if shape[1] == 1 else shape):
-            self.values[node] = Value(store, False)
-        elif sizes in ([-1], [int(np.prod(shape))]):
-            self.values[node] = Value(store, True)
-        else:
-            raise refuse(node, f"view of {shape} as {sizes}", "flatten to (N, features)")
+        output = Store(node.name, *output_shape(source), store.scale)
+        self._add_plain("maxpool", source, output, [node])
+        self.values[node] = self._new(output)
 
     def _check_complete(self, active: set[Node]) -> None:
         """Every node must be part of a layer: nothing may be computed in floating point."""
         for node in self.gm.graph.nodes:
-            known = node in self.values or node in self.used
-            if node not in active or node.op != "call_function" or known:
-                continue
-            if is_call(node, torch.ops.aten.sym_size.int):
-                continue
-            if is_call(node, PAD):
-                raise refuse(node, "padding that nothing of the array reads", _PADDING)
-            raise unsupported(node)
+            known = node in self.values or node in self.used or is_size(node) or _has_parts(node)
+            if node in active and node.op == "call_function" and not known:
+                raise unsupported(node)
+
+
+def _has_parts(node: Node) -> bool:
+    """Whether a move has several results, which are taken one by one."""
+    return is_move(node) and isinstance(node.meta.get("val"), list | tuple)
+
+
+def _shape(match: Match, operands: dict[Node, Value], output: Store) -> tuple[int, ...]:
+    """Shape of a layer's result, without samples."""
+    last = match.operands[-1 if match.multiplies else 0]
+    if last.product is None:
+        return operands[last.value].shape
+    return (output.channels,) if is_linear(last) else output.size
 
 
 def _finish(draft: DraftLayer, stores: Stores, names: set[str]) -> Layer:
@@ -298,6 +382,7 @@ def _finish(draft: DraftLayer, stores: Stores, names: set[str]) -> Layer:
         nodes=[n.name for n in draft.nodes],
         table=draft.table,
         label="" if first is None else label_of(first),
+        region=draft.region,
     )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from torch.fx import Node
-
-from secateur.fx.graph import refuse
+from secateur.fx.moves import Moved
 from secateur.ir import Part, Tensor
-from secateur.quantisation.scales import REQUANTISE, Scale
+from secateur.quantisation.scales import Scale
+
+Size = tuple[int, int, int]
 
 
 @dataclass(eq=False)
@@ -24,6 +23,10 @@ class Store:
     parent: Store | None = None
     parts: list[Store] = field(default_factory=list)
     fixed: bool = False  # written by the host: nothing can lie beside it
+
+    @property
+    def size(self) -> Size:
+        return self.channels, self.height, self.width
 
     def root(self) -> Store:
         return self if self.parent is None else self.parent.root()
@@ -41,10 +44,28 @@ class Store:
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """What a graph node holds: a store, seen as (N, C, H, W) or, ``flat``, as (N, C * H * W)."""
+    """What a graph node holds, without samples: ``moved`` has its shape. ``store`` is the one whose
+    codes these are, all and in their order; None behind other moves.
+    """
 
-    store: Store
-    flat: bool
+    moved: Moved
+    scale: Scale
+    store: Store | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.moved.numbers.shape)
+
+    @property
+    def flat(self) -> bool:
+        """Whether it is a vector."""
+        return len(self.shape) == 1
+
+    @property
+    def whole(self) -> Store:
+        """The store; only of a value that is one."""
+        assert self.store is not None
+        return self.store
 
 
 class Stores:
@@ -72,35 +93,16 @@ class Stores:
         return Part(self.tensor(store), store.first(), store.channels)
 
 
-def concatenate(node: Node, values: list[Value], copied: Callable[[Store, Node], Store]) -> Value:
-    """A store whose parts are those of ``values``; no data moves but that of parts which have their
-    place elsewhere: these are ``copied``.
+def concatenate(name: str, stores: list[Store]) -> Store:
+    """A store whose parts these are, side by side along the channels; no data moves.
 
-    Raises SecateurError if the parts cannot be placed beside each other.
+    None of them has its place elsewhere; a concatenation may be a part (DenseNet).
     """
-    stores = [v.store for v in values]
     head = stores[0]
-    if any(v.flat and (v.store.height, v.store.width) != (1, 1) for v in values):
-        raise refuse(node, "concatenates flattened maps", "concatenate the maps before flatten")
-    if any((s.height, s.width) != (head.height, head.width) for s in stores):
-        raise refuse(node, "concatenates maps of different sizes", "use maps of one size")
-    if any(s.scale.exponent != head.scale.exponent for s in stores) or any(
-        s.scale.signed != head.scale.signed for s in stores
-    ):
-        raise refuse(node, "concatenates tensors of different scales", REQUANTISE)
-    # A concatenation that continues an earlier one (DenseNet) encloses it.
-    outer = head.parent
-    if outer is not None and outer.parent is None and stores[: len(outer.parts)] == outer.parts:
-        if len(stores) == len(outer.parts):
-            return Value(outer, values[0].flat)
-        stores = [outer, *stores[len(outer.parts) :]]
-    for index, store in enumerate(stores):
-        if store.fixed or store.parent is not None or store in stores[:index]:
-            stores[index] = copied(store, node)
     channels = sum(s.channels for s in stores)
     low, high = min(s.scale.low for s in stores), max(s.scale.high for s in stores)
     scale = Scale(head.scale.exponent, head.scale.signed, low, high)
-    whole = Store(node.name, channels, head.height, head.width, scale, parts=stores)
+    whole = Store(name, channels, head.height, head.width, scale, parts=stores)
     for store in stores:
         store.parent = whole
-    return Value(whole, values[0].flat)
+    return whole

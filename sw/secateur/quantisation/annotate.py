@@ -27,7 +27,7 @@ from secateur.fx.functions import UNARY, never_negative
 from secateur.fx.graph import (
     ACTIVATIONS,
     ADD,
-    CAT,
+    MAX_POOL,
     MUL,
     PRODUCTS,
     activation_bounds,
@@ -35,6 +35,7 @@ from secateur.fx.graph import (
     is_call,
     leaves,
 )
+from secateur.fx.moves import is_move, sources_of
 from secateur.quantisation.fake_quantise import ActivationFakeQuantize, PerChannelWeightFakeQuantize
 
 _ANNOTATION = "quantization_annotation"
@@ -146,9 +147,11 @@ def _stored(node: Node) -> list[Node]:
     def parts(value: Node) -> list[Node]:
         if _ends_a_layer(value):
             return []
-        return cast(list[Node], value.args[0] if is_call(value, CAT) else [value.args[0]])
+        if is_move(value):
+            return sources_of(value)
+        return [cast(Node, value.args[0])] if is_call(value, MAX_POOL) else []
 
-    return leaves(node, parts)
+    return [leaf for leaf in leaves(node, parts) if _ends_a_layer(leaf)]
 
 
 def _shared_groups(
@@ -166,7 +169,7 @@ def _shared_groups(
             node = parent[node]
         return node
 
-    united = [_stored(node) for node in nodes if is_call(node, CAT)]
+    united = [_stored(node) for node in nodes if is_move(node) and len(sources_of(node)) > 1]
     united += [[before, *_stored(after)] for before, after in states]
     for stored in united:
         roots = {root(node) for node in stored}

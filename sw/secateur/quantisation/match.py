@@ -12,22 +12,18 @@ from secateur.fx.functions import UNARY
 from secateur.fx.graph import (
     ACTIVATIONS,
     ADD,
-    CAT,
-    FLATTEN,
     MAX_POOL,
     MUL,
-    PAD,
     PRODUCTS,
-    VIEW,
     activation_bounds,
     argument,
     is_call,
+    is_zero_pad,
     leaves,
     pad_amounts,
     refuse,
 )
-
-MOVES = (MAX_POOL, FLATTEN, VIEW, CAT)
+from secateur.fx.moves import is_move, sources_of
 
 
 def is_quantise(node: object) -> bool:
@@ -51,7 +47,7 @@ def _has_target(node: object, prefix: str) -> bool:
 def is_stored(node: object) -> bool:
     """Whether the node's value is that of codes: an observer, a dequantise or moves of those."""
     return isinstance(node, Node) and (
-        node.op == "call_module" or is_dequantise(node) or is_call(node, *MOVES)
+        node.op == "call_module" or is_dequantise(node) or is_call(node, MAX_POOL) or is_move(node)
     )
 
 
@@ -128,7 +124,7 @@ def _operand(node: Node, user: Node, match: Match) -> Operand:
         match.nodes.insert(0, node)
         user, node = node, cast(Node, node.args[0])
     padding = (0, 0, 0, 0)
-    while is_call(node, PAD):
+    while is_zero_pad(node):
         top, left, bottom, right = pad_amounts(node)
         padding = (
             padding[0] + top, padding[1] + left, padding[2] + bottom, padding[3] + right,
@@ -156,11 +152,11 @@ def stored_roots(value: Node) -> list[Node]:
     """The observers or dequantise nodes that a stored value consists of."""
 
     def parts(node: Node) -> list[Node]:
-        if not is_call(node, PAD, *MOVES):
-            return []
-        return cast(list[Node], node.args[0] if is_call(node, CAT) else [node.args[0]])
+        if is_move(node):
+            return sources_of(node)
+        return [cast(Node, node.args[0])] if is_call(node, MAX_POOL) else []
 
-    return leaves(value, parts)
+    return [leaf for leaf in leaves(value, parts) if is_stored(leaf)]
 
 
 def observed_layers(gm: GraphModule) -> list[tuple[Match, Node]]:

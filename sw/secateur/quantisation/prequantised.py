@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
 
 from secateur.canonical.pool import depthwise
 from secateur.canonical.rewrite import canonicalise
@@ -20,11 +21,11 @@ from secateur.capture.export import export, leave_to_host
 from secateur.capture.outputs import output_node
 from secateur.errors import SecateurError
 from secateur.fx.functions import UNARY
-from secateur.fx.graph import CAT, PAD, Editor, constant, is_call, refuse
+from secateur.fx.graph import MAX_POOL, Editor, constant, is_call, refuse
+from secateur.fx.moves import is_move, sources_of
 from secateur.hw.spec import SHIFT_LIMIT, SHIFT_SPAN, UNIT_LIMIT, WSHIFT
 from secateur.ir import Ints
 from secateur.quantisation.match import (
-    MOVES,
     Match,
     Operand,
     is_dequantise,
@@ -73,7 +74,12 @@ def keep_scales(model: torch.nn.Module, shape: tuple[int, ...]) -> GraphModule:
 
 
 def _is_layer(node: Node) -> bool:
-    return not (node.op == "placeholder" or is_dequantise(node) or is_call(node, *UNARY, *MOVES))
+    return not (
+        node.op == "placeholder"
+        or is_dequantise(node)
+        or is_call(node, *UNARY, MAX_POOL)
+        or is_move(node)
+    )
 
 
 def _store_before_moves(editor: Editor) -> None:
@@ -83,25 +89,24 @@ def _store_before_moves(editor: Editor) -> None:
     while waiting:
         node = waiting.pop(0)  # in order: what is behind it may come to lie on a move
         move = cast(Node, node.args[0])
-        if not is_call(move, *MOVES, PAD):
+        if not (is_call(move, MAX_POOL) or is_move(move)):
             continue
         left -= 1
         if left < 0:
             raise refuse(
                 node, "quantises again and again behind views and poolings", "quantise once before"
             )
-        parts = cast(list[Node], move.args[0] if is_call(move, CAT) else [move.args[0]])
         dequantise = next(user for user in node.users if is_dequantise(user))
-        stored = []
+        stored: dict[Node, Node] = {}
         with editor.gm.graph.inserting_before(node):
-            for part in parts:
+            for part in move.all_input_nodes if is_call(move, MAX_POOL) else sources_of(move):
                 codes = editor.call(_target(node), part, *node.args[1:], like=move)
-                stored.append(
-                    editor.call(_target(dequantise), codes, *dequantise.args[1:], like=move)
+                stored[part] = editor.call(
+                    _target(dequantise), codes, *dequantise.args[1:], like=move
                 )
                 waiting.insert(0, codes)
-            first = stored if is_call(move, CAT) else stored[0]
-            again = editor.call(_target(move), first, *move.args[1:], like=move)
+            args = map_arg(move.args, lambda part, stored=stored: stored.get(part, part))
+            again = editor.call(_target(move), *args, like=move)
         for user in list(node.users):
             user.replace_all_uses_with(again)
             editor.gm.graph.erase_node(user)
