@@ -233,7 +233,7 @@ BAD = [
     ("verilog --target 8x8 --image m.sec -o v2", "m.sec", "compiled for 4x3"),
     ("verilog --target 8x8 --family lattice -o v2", "'lattice'", "ecp5"),
     ("verilog --target 8x8 --interface ahb -o v2", "'ahb'", "wishbone"),
-    ("verilog --target asic --image m.sec -o v2", "m.sec", "hold nothing at power-up"),
+    ("verilog --target asic --image m.sec -o v2", "m.sec", "holds nothing at power-up"),
     ("verilog --target up5k --image m.sec -o v2", "m.sec", "holds nothing at power-up"),
     ("verilog --target 8x8 --family ice40 -o v2", "target '8x8'", "p 1 or 2"),
     ("verilog --target deep.toml --family ecp5 -o v2", "target 'deep.toml'", "16384, not 32768"),

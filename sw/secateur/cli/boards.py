@@ -1,11 +1,11 @@
-"""The commands for boards: list them, build a bitstream, put another model into it."""
+"""Commands for boards: list them, build a bitstream, put another image into it."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from secateur.cli.tables import show_boards, show_files
 from secateur.cli.terminal import Data, console, emit, plain, progress_console
 from secateur.disk.lock import held
 from secateur.errors import SecateurError
+
+if TYPE_CHECKING:
+    from secateur.boards.flow.route import Progress
 
 boards = Commands()
 
@@ -26,6 +29,7 @@ ImageOption = Annotated[Path, typer.Option(help="Image made by `secateur compile
 def list_boards(as_json: Json = False) -> None:
     """List the boards and the engines that they carry."""
     from secateur.boards.catalogue.catalogue import BOARDS
+    from secateur.boards.flow.flow import find_flow
 
     listed = [
         {
@@ -38,7 +42,7 @@ def list_boards(as_json: Json = False) -> None:
             "bank_words": board.geometry.bank_words,
             "clock_mhz": board.clock / 1e6,
             "baud": board.baud,
-            "built_here": board.die != "",
+            "built_here": find_flow(board).TOOLS is not None,
         }
         for board in BOARDS.values()
     ]
@@ -48,79 +52,82 @@ def list_boards(as_json: Json = False) -> None:
 @boards.command(epilog="Example: secateur build --board ulx3s-25f --image model.sec -o build")
 def build(
     board: Annotated[str, typer.Option(help="Board, see `secateur boards`.")],
-    output: Annotated[Path, typer.Option("-o", "--output-dir", help="Folder to write to.")],
+    output: Annotated[Path, typer.Option("-o", "--output-dir", help="Folder for the files.")],
     image: Annotated[
         Path | None,
-        typer.Option(help="Image made by `secateur compile`; without it: see device load."),
+        typer.Option(help="Image made by `secateur compile`; without it see `device load`."),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="Preset or TOML file of another engine than the board's.")
+        str | None,
+        typer.Option(help="Preset or TOML file of an engine; without it the board's."),
     ] = None,
     clock: Annotated[
-        float | None, typer.Option(help="MHz of the engine, if not the board's.")
+        float | None, typer.Option(help="MHz of the engine; without it the board's.")
     ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help=f"Seed of place and route; without it 1 to {TRIES}, until one meets the clock.",
+            help=f"Seed of place and route; without it 1 to {TRIES} until one meets the clock.",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Build a bitstream of the engine with an image in ROM; fails if the clock is missed.
+    """Build a bitstream of the engine with an image in ROM.
 
-    Without an image the weight memory is a RAM, and `secateur device load` loads one.
+    Without an image the weight memory is a RAM, and `secateur device load` loads one. The command
+    fails if the clock is missed.
     """
     from secateur.boards.catalogue.catalogue import find
     from secateur.boards.flow.build import build as make
     from secateur.boards.flow.design import Design
-    from secateur.boards.flow.vendor import write_sources
     from secateur.target import Target
 
     stream = None if image is None else load(image)
     geometry = None if target is None else Target.load(target).geometry
-    with held(output), messages(), shown() as progress:
+    with held(output), one_line(), shown() as progress:
         design = Design(
             board=find(board),
             geometry=geometry,
             clock=None if clock is None else round(clock * 1e6),
             seed=1 if seed is None else seed,
         )
-        if design.board.flow == "vivado":
-            data, show = write_sources(design, stream, str(image), output), show_sources
-        else:
-            tries = TRIES if seed is None else 1
-            data = make(design, stream, str(image), output, tries=tries, progress=progress)
-            show = show_build
+        tries = TRIES if seed is None else 1
+        data = make(design, stream, str(image), output, tries=tries, progress=progress)
+    show = show_build if "bitstream" in data else show_sources
     emit(data | {"folder": str(output)}, as_json, show)
 
 
 @boards.command(epilog="Example: secateur swap build --image retrained.sec")
 def swap(
-    folder: Annotated[Path, typer.Argument(help="Folder that `secateur build` has written.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of a `secateur build`.")],
     image: ImageOption,
     as_json: Json = False,
 ) -> None:
-    """Put another image into a bitstream that was built, without a new place and route."""
+    """Put another image into a bitstream, without place and route."""
     from secateur.boards.flow.build import swap as make
 
     stream = load(image)
-    with held(folder), messages(), shown() as progress:
+    with held(folder), one_line(), shown() as progress:
         data = make(folder, stream, str(image), progress=progress)
     emit(data | {"folder": str(folder)}, as_json, show_build)
 
 
 def load(path: Path) -> bytes:
-    """The bytes of an image that the hardware loads."""
+    """The bytes of an image file that the hardware loads."""
     from secateur.image import image
 
     return image.load(path).stream
 
 
 @contextlib.contextmanager
-def messages() -> Iterator[None]:
-    """What goes wrong with a file, as SecateurError."""
+def one_line() -> Iterator[None]:
+    """Turn an error of the operating system, such as a full disk, into a message.
+
+    Raises
+    ------
+    SecateurError : an OSError was raised
+    """
     try:
         yield
     except OSError as error:
@@ -128,8 +135,8 @@ def messages() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def shown() -> Iterator[Callable[[str, str], None]]:
-    """Progress on stderr: on a terminal one line that changes, else a line a stage."""
+def shown() -> Iterator[Progress]:
+    """Progress on stderr: on a terminal one line that changes, else one line per stage."""
     seen: set[str] = set()
 
     def line(stage: str, note: str) -> None:
@@ -154,7 +161,7 @@ def show_build(data: Data) -> None:
 
 
 def show_sources(data: Data) -> None:
-    """What was written for a vendor's tool, and that it is still to be run."""
+    """The files for a vendor's tool, and the command to run it."""
     show_files(data)
-    console.out("No bitstream: the tools of this board are the vendor's. Run")
+    console.out("No bitstream: this board needs the vendor's tools. Run")
     console.out(f"    {data['next']}")

@@ -1,4 +1,4 @@
-"""The commands for a device behind a UART: ``docs/link.md``."""
+"""Commands for a device behind a UART: ``docs/link.md``."""
 
 from __future__ import annotations
 
@@ -32,25 +32,21 @@ if TYPE_CHECKING:
 device = Commands(no_args_is_help=True, help="Drive an engine behind a UART (docs/link.md).")
 
 Port = Annotated[str, typer.Option(help="Serial port, such as /dev/ttyUSB0.")]
-Baud = Annotated[int, typer.Option(min=1, help="Baud rate that the board was built for.")]
+Baud = Annotated[int, typer.Option(min=1, help="Baud rate of the board.")]
 DEFAULT_BAUD = 1_000_000
 
 
 @contextlib.contextmanager
 def opened(port: str, baud: int) -> Iterator[Device]:
-    """The device on a port; what goes wrong with it is one line."""
-    from secateur.boards.driver.device import Device, DeviceError, open_port
+    """The device on a port."""
+    from secateur.boards.driver.device import Device, open_port
 
-    try:
-        with open_port(port, baud) as link:
-            yield Device(link)
-    except DeviceError as error:
-        text = str(error)
-        raise SecateurError(text if text.startswith(f"{port}: ") else f"{port}: {text}") from None
+    with open_port(port, baud) as link:
+        yield Device(link)
 
 
 def load_into(found: Device, image: Image) -> None:
-    """Load an image, with a bar."""
+    """Load an image, with a progress bar."""
     with bar() as progress:
         task = progress.add_task("load", total=len(image.stream))
         found.load(image.stream, lambda done: progress.update(task, completed=done))
@@ -58,7 +54,7 @@ def load_into(found: Device, image: Image) -> None:
 
 @device.command(epilog="Example: secateur device info --port /dev/ttyUSB0")
 def info(port: Port, baud: Baud = DEFAULT_BAUD, as_json: Json = False) -> None:
-    """Identify a device; print its registers, by field."""
+    """Identify a device and print the fields of its registers."""
     from secateur.cli.tables import show_info
     from secateur.hw.spec import Error, Status
 
@@ -81,7 +77,7 @@ def load(
     key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Load an image; the device checks it."""
+    """Load an image, which the device checks."""
     from secateur import api
     from secateur.cli.tables import show_loaded
 
@@ -94,7 +90,7 @@ def load(
 
 @contextlib.contextmanager
 def of_image(path: Path) -> Iterator[None]:
-    """Put the image's name before what the device says of it."""
+    """Put the name of an image before messages of the device on it."""
     from secateur.boards.driver.device import DeviceError
 
     try:
@@ -109,12 +105,12 @@ def of_image(path: Path) -> Iterator[None]:
 def run(
     image: ImageFile,
     port: Port,
-    input: Annotated[Path, typer.Option(help=".npz with inputs: floats, or int8/uint8 codes.")],
+    input: Annotated[Path, typer.Option(help=".npz file of inputs: floats, or int8/uint8 codes.")],
     baud: Baud = DEFAULT_BAUD,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help=".npz for codes and values.")
+        Path | None, typer.Option("-o", "--output", help=".npz file for codes and values.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first inputs.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Inputs to run; all if omitted.")] = None,
     loaded: Annotated[
         bool, typer.Option("--loaded", help="The device holds this image already.")
     ] = False,
@@ -122,16 +118,19 @@ def run(
     key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Load an image and run inputs on the device: outputs, and the cycles that it has counted."""
+    """Load an image and run inputs on the device; print outputs and the counted cycles."""
     from secateur import api
     from secateur.cli.tables import show_device_run
+    from secateur.inference import input_words
 
     program = api.load(image, key)
     x = arrays(input, limit=limit, limits=Limits(megabytes=max_megabytes))
+    with of_file(input):
+        input_words(program, x)  # refused before the device is touched
     with opened(port, baud) as found, of_image(image):
         if not loaded:
             load_into(found, program)
-        with bar() as progress, of_file(input):
+        with bar() as progress:
             task = progress.add_task("run", total=len(x))
             update = lambda done: progress.update(task, completed=done)  # noqa: E731
             outputs, cycles = api.run_on(program, x, found, update)
@@ -150,8 +149,8 @@ def run(
     if set(cycles) != {program.cycles}:
         counted = ", ".join(map(str, sorted(set(cycles))))
         raise SecateurError(
-            f"{port}: the device counts {counted} cycles, {image} says {program.cycles}; does the "
-            f"device hold this image?"
+            f"{port}: the device has counted {counted} cycles, expected {program.cycles}; load "
+            f"{image} again"
         )
 
 
@@ -160,24 +159,22 @@ def serve(
     target: Annotated[
         str | None, typer.Option(help="Preset (`secateur targets`) or TOML file.")
     ] = None,
-    image: Annotated[
-        Path | None, typer.Option(help="Simulate the array that this image is for.")
-    ] = None,
-    rom: Annotated[bool, typer.Option(help="With --image: it is in ROM.")] = False,
+    image: Annotated[Path | None, typer.Option(help="Simulate the array of this image.")] = None,
+    rom: Annotated[bool, typer.Option(help="Put the image of --image in ROM.")] = False,
 ) -> None:
-    """Simulate a board: print the name of a serial port that behaves as one, until Ctrl-C."""
+    """Simulate a board until Ctrl-C; print the name of its serial port."""
     from secateur.image import image as images
     from secateur.sim import pty
     from secateur.target import Target
 
     if (target is None) == (image is None):
-        raise SecateurError("give either --target or --image: which array is to be simulated?")
+        raise SecateurError("give either --target or --image: the array to simulate")
     if rom and image is None:
-        raise SecateurError("--rom needs --image: what is to be in the ROM?")
+        raise SecateurError("--rom needs --image: the contents of the ROM")
     contents = None if image is None else images.load(image)
     geometry = Target.load(str(target)).geometry if contents is None else contents.geometry
     stream = contents.stream if rom and contents is not None else None
-    with progress_console.status("building the board in Verilator"):
+    with progress_console.status("building the board with Verilator"):
         pty.build(geometry, rom=stream)
     with pty.serve(geometry, rom=stream) as board:
         print(board.path, flush=True)
