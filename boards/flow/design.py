@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from secateur.boards.catalogue.board import Board, BoardError
-from secateur.boards.flow.flow import Flow, find_flow
+from secateur.boards.flow.flow import OpenFlow, VendorFlow, find_flow
 from secateur.boards.flow.route import ROUTED, Progress, silent
 from secateur.boards.flow.tools import PlacementError
 from secateur.disk.storage import write_atomically
@@ -47,7 +47,7 @@ class Design:
             raise BoardError(f"{self.board.name}: {error}") from None
 
     @property
-    def flow(self) -> Flow:
+    def flow(self) -> OpenFlow | VendorFlow:
         """The toolchain of the board."""
         return find_flow(self.board)
 

@@ -1,14 +1,14 @@
 """Toolchains by name, and what the module of each one has.
 
-A new toolchain is a module beside this one and a line in ``FLOWS``: modules are objects, so each
-one is an implementation of ``Flow``.
+A new toolchain is a module beside this one and a line in ``FLOWS``. A module is an object: mypy
+checks each one against the protocol.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from secateur.boards.catalogue.board import Board, BoardError
 from secateur.boards.flow import ecp5, ice40, vivado
@@ -19,14 +19,7 @@ from secateur.hw.spec import Geometry
 
 
 class Flow(Protocol):
-    """From a board and an engine to the sources of a bitstream: Verilog, constraints, scripts.
-
-    Attributes
-    ----------
-    TOOLS : None for a ``VendorFlow``
-    """
-
-    TOOLS: Tools | None
+    """From a board and an engine to the sources of a bitstream: Verilog, constraints, scripts."""
 
     def check(self, board: Board, geometry: Geometry, clock: int) -> None:
         """Refuse what the part of the board cannot hold, or a clock that it cannot make.
@@ -64,9 +57,11 @@ class VendorFlow(Flow, Protocol):
 
     Attributes
     ----------
+    TOOLS : None
     COMMAND : what the user runs in the folder of the sources
     """
 
+    TOOLS: None
     COMMAND: str
 
 
@@ -83,8 +78,11 @@ class OpenFlow(Flow, Protocol):
     """
 
     TOOLS: Tools
-    CONTENTS: Contents | None
-    COUNTED: tuple[str, ...]
+
+    @property
+    def CONTENTS(self) -> Contents | None: ...
+    @property
+    def COUNTED(self) -> tuple[str, ...]: ...
 
     def grade(self, board: Board) -> int | None:
         """The speed grade that is assumed; None: the part has only one."""
@@ -114,7 +112,7 @@ class OpenFlow(Flow, Protocol):
         seed: int,
         progress: Progress = silent,
         timeout: float | None = None,
-    ) -> dict:
+    ) -> dict[str, Any]:
         """Place and route ``top.json`` to ``ROUTED``; a missed clock is not an error.
 
         Parameters
@@ -162,10 +160,10 @@ class Contents(Protocol):
         """The configuration with other words in the weight memory."""
 
 
-FLOWS: dict[str, Flow] = {"ecp5": ecp5, "ice40": ice40, "vivado": vivado}
+FLOWS: dict[str, OpenFlow | VendorFlow] = {"ecp5": ecp5, "ice40": ice40, "vivado": vivado}
 
 
-def find_flow(board: Board) -> Flow:
+def find_flow(board: Board) -> OpenFlow | VendorFlow:
     """The toolchain of a board.
 
     Raises

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -23,12 +24,12 @@ TOOLS = Tools("yosys", "nextpnr-ice40", "icepack")
 CONTENTS = None
 #: Flip-flops are in the logic cells.
 COUNTED = ("ICESTORM_LC", "", "ICESTORM_RAM", "ICESTORM_DSP")
-#: Ranges of the data sheet, Hz, and of the dividers.
+#: Ranges of frequencies, Hz, and of dividers. Source: the data sheet of the iCE40 PLL.
 PHASE_DETECTOR, VCO = (10_000_000, 133_000_000), (533_000_000, 1_066_000_000)
 INPUT_DIVIDERS, FEEDBACK_DIVIDERS, OUTPUT_EXPONENTS = range(1, 17), range(1, 129), range(1, 7)
-#: FILTER_RANGE by the phase detector's frequency: up to these.
+#: FILTER_RANGE for phase detector frequencies below these. Source: icepll of Project IceStorm.
 _FILTERS = ((17_000_000, 1), (26_000_000, 2), (44_000_000, 3), (66_000_000, 4), (101_000_000, 5))
-#: The ABC script that makes less of it; fewer clock enables, of which each wants tiles of its own.
+#: With the ABC script of the smallest result, and few clock enables: each one needs own tiles.
 _SCRIPT = (
     "scratchpad -copy abc9.script.flow3 abc9.script; read_verilog top.v; "
     "synth_ice40 -device u -dffe_min_ce_use 6 -top top -json top.json"
@@ -37,8 +38,10 @@ _SCRIPT = (
 
 @dataclass(frozen=True, kw_only=True)
 class Pll40:
-    """Dividers of an SB_PLL40 with simple feedback: oscillator / ``input_divider`` *
-    ``feedback_divider`` / 2**``output_exponent``."""
+    """Dividers of an SB_PLL40 with simple feedback.
+
+    The output is oscillator / ``input_divider`` * ``feedback_divider`` / 2**``output_exponent``.
+    """
 
     input_divider: int
     feedback_divider: int
@@ -47,7 +50,12 @@ class Pll40:
 
     @classmethod
     def reach(cls, oscillator: int, wanted: int) -> Pll40:
-        """Dividers that make exactly ``wanted`` Hz of ``oscillator`` Hz; ValueError: none do."""
+        """Dividers that make exactly ``wanted`` Hz from ``oscillator`` Hz.
+
+        Raises
+        ------
+        ValueError : there are none
+        """
         for divider in INPUT_DIVIDERS:
             reference = Fraction(oscillator, divider)
             for exponent in OUTPUT_EXPONENTS:
@@ -66,7 +74,7 @@ class Pll40:
                         filter_range=next((n for top, n in _FILTERS if reference < top), 6),
                     )
         raise ValueError(
-            f"a PLL cannot make {wanted / 1e6:g} MHz of {oscillator / 1e6:g} MHz exactly"
+            f"a PLL cannot make {wanted / 1e6:g} MHz from {oscillator / 1e6:g} MHz exactly"
         )
 
 
@@ -131,7 +139,7 @@ def to_verilog(
     geometry: Geometry,
     *,
     clock: int,
-    init: None = None,
+    init: Sequence[int] | None = None,
     divisor: int | None = None,
 ) -> str:
     """Verilog of the top.

@@ -85,7 +85,7 @@ def test_engines_that_do_not_fit_are_refused(size: dict, says: str) -> None:
     geometry = Geometry(**{"weight_words": 64, "bank_words": 64, "tables": 0} | size)
     with pytest.raises(BoardError, match=f"icebreaker: {says}"):
         Design(board=ICEBREAKER, geometry=geometry)
-    with pytest.raises(BoardError, match="icebreaker: a PLL cannot make 37 MHz of 12 MHz exactly"):
+    with pytest.raises(BoardError, match="icebreaker: a PLL cannot make 37 MHz from 12 MHz"):
         Design(board=ICEBREAKER, clock=37_000_000)
 
 

@@ -126,7 +126,7 @@ def refuse(board: Board, message: str, **settings: object) -> None:
 
 def test_refusals() -> None:
     ulx3s, arty = BOARDS["ulx3s-25f"], BOARDS["arty-a7-100t"]
-    refuse(ulx3s, r"ulx3s-25f: a PLL cannot make 151 MHz of 25 MHz exactly", clock=151_000_000)
+    refuse(ulx3s, r"ulx3s-25f: a PLL cannot make 151 MHz from 25 MHz exactly", clock=151_000_000)
     refuse(ulx3s, r"ulx3s-25f: baud must be", clock=12_500_000)
     refuse(arty, r"clock must be the oscillator's, 100 MHz, not 120", clock=120_000_000)
     large = Geometry(n=8, p=4, weight_words=64, bank_words=16)
