@@ -165,7 +165,7 @@ def place_again(
 
 
 def summarise(report: dict, design: Design, config: Path) -> Placed:
-    """Take what is needed from nextpnr's report.
+    """Summarise nextpnr's report.
 
     The engine's clock is the slowest that is not the oscillator's.
 

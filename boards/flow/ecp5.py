@@ -25,14 +25,14 @@ COUNTED = ("TRELLIS_COMB", "TRELLIS_FF", "DP16KD", "MULT18X18D")
 #: nextpnr's placer weighs time twice as much as by default, with which the 8 x 8 engine on the 45F
 #: missed 140 MHz with seed 2 (136.8 MHz instead of 147.6).
 PLACER = ("--placer-heap-timingweight", "20")
-#: Name of the PLL's output, and how much faster than it place and route try to be: what they reach
-#: without effort they do not improve.
+#: Name of the PLL's output.
 PLL_NET = "made"
+#: Factor of the clock that place and route aim at: they do not improve paths that already meet it.
 AIM = 1.25
 
 
 def check(board: Board, geometry: Geometry, clock: int) -> None:
-    """Refuse what multipliers, PLL or baud rate do not allow.
+    """Refuse an engine with too many multipliers, or a clock for which PLL or UART has no divider.
 
     Parameters
     ----------
@@ -87,7 +87,12 @@ class Clock:
         self.pll = pll
 
     def drive(self, m: Module, sync: ClockDomain, oscillator: Signal) -> None:
-        """Add PLL and gate to a module; see ``top.Clock``."""
+        """Add PLL and gate to a module.
+
+        Parameters
+        ----------
+        m, sync, oscillator : as in ``top.Clock.drive``
+        """
         m.domains.oscillator = domain = ClockDomain(reset_less=True, local=True)
         m.d.comb += domain.clk.eq(oscillator)
         made = Signal(name=PLL_NET)

@@ -1,4 +1,4 @@
-"""Toolchains by name, and what the module of each one has.
+"""Toolchains by name, and the protocol of their modules.
 
 A new toolchain is a module beside this one and a line in ``FLOWS``. A module is an object: mypy
 checks each one against the protocol.
@@ -22,7 +22,7 @@ class Flow(Protocol):
     """From a board and an engine to the sources of a bitstream: Verilog, constraints, scripts."""
 
     def check(self, board: Board, geometry: Geometry, clock: int) -> None:
-        """Refuse what the part of the board cannot hold, or a clock that it cannot make.
+        """Refuse an engine that the part cannot hold, or a clock that it cannot make.
 
         Parameters
         ----------
@@ -149,7 +149,7 @@ class OpenFlow(Flow, Protocol):
 
 
 class Contents(Protocol):
-    """What the memories of a placed design hold: as in ``contents``."""
+    """Contents of the memories of a placed design, as in the module ``contents``."""
 
     def find_blocks(self, geometry: Geometry, config: str) -> dict[int, Block]:
         """The weight memory's block RAMs in a design that holds the placeholder."""
@@ -157,7 +157,15 @@ class Contents(Protocol):
     def replace_blocks(
         self, config: str, geometry: Geometry, where: dict[int, Block], words: Sequence[int]
     ) -> str:
-        """The configuration with other words in the weight memory."""
+        """The configuration with other words in the weight memory.
+
+        Parameters
+        ----------
+        config : the configuration
+        geometry : the engine
+        where : blocks of the weight memory by the numbers of their block RAMs
+        words : the image
+        """
 
 
 FLOWS: dict[str, OpenFlow | VendorFlow] = {"ecp5": ecp5, "ice40": ice40, "vivado": vivado}

@@ -79,7 +79,7 @@ class Pll40:
 
 
 def check(board: Board, geometry: Geometry, clock: int) -> None:
-    """Refuse what is not a compact engine, and what SPRAM, PLL or baud rate do not allow.
+    """Refuse an engine that the part cannot hold, or a clock for which PLL or UART has no divider.
 
     Parameters
     ----------
@@ -111,7 +111,12 @@ class Clock:
         self.pll = pll
 
     def drive(self, m: Module, sync: ClockDomain, oscillator: Signal) -> None:
-        """Add PLL and gate to a module; see ``top.Clock``."""
+        """Add PLL and gate to a module.
+
+        Parameters
+        ----------
+        m, sync, oscillator : as in ``top.Clock.drive``
+        """
         m.domains.made = made = ClockDomain(reset_less=True, local=True)
         m.domains.low = low = ClockDomain(reset_less=True, local=True, clk_edge="neg")
         m.submodules.lock = lock = DomainRenamer("made")(LockFilter(cycles=LOCK_CYCLES))

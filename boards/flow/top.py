@@ -17,7 +17,7 @@ LOCK_CYCLES = 1 << 12
 
 
 class LockFilter(wiring.Component):
-    """Tells when a PLL is to be trusted: after ``cycles`` cycles of lock without a break.
+    """Filter of a PLL's lock signal: ``cycles`` cycles of lock without a break.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Clock(Protocol):
     """How the flow of a board makes the engine's clock."""
 
     def drive(self, m: Module, sync: ClockDomain, oscillator: Signal) -> None:
-        """Add to a module what drives the clock.
+        """Add the logic that drives the clock to a module.
 
         Parameters
         ----------
@@ -68,8 +68,8 @@ class Top(wiring.Component):
     """The engine on a board.
 
     The engine needs no reset: flip-flops and memories start as configured, and its clock starts
-    only when it is good. A PLL that loses its lock stops the clock. The clock resumes when the lock
-    is back, and the CRC of the link shows what was lost.
+    only when it is stable. A PLL that loses its lock stops the clock. The clock resumes when the
+    lock is back; the CRC of the link detects bytes that were lost.
 
     Parameters
     ----------

@@ -72,7 +72,12 @@ class Clock:
     """The engine's clock: the oscillator's."""
 
     def drive(self, m: Module, sync: ClockDomain, oscillator: Signal) -> None:
-        """Connect the oscillator; see ``top.Clock``."""
+        """Connect the oscillator.
+
+        Parameters
+        ----------
+        m, sync, oscillator : as in ``top.Clock.drive``
+        """
         m.d.comb += sync.clk.eq(oscillator)
 
 
