@@ -332,4 +332,5 @@ def test_an_image_other_than_the_loaded_one_is_noticed(board: str, secateur) -> 
         Device(link).load(sample.image)
     status, _, err = secateur(f"device run t.sec --input x.npz --loaded --port {board}")
     assert status == 1
+    assert err.startswith(f"secateur: {board}: t.sec: the ")  # not of the inputs
     assert "the device holds another image; load the image again" in err
