@@ -122,8 +122,7 @@ def write_verilog(
         raise SecateurError(f"interface {interface!r} is not one of {', '.join(INTERFACES)}")
     if (divisor is not None) != (interface == "uart"):
         raise SecateurError(
-            "a divisor (clock cycles per bit, clock / baud) goes with the interface uart and no "
-            "other"
+            "the interface uart, and no other, takes a divisor: clock cycles per bit, clock / baud"
         )
     if family is not None:
         check_family(family)
