@@ -1,4 +1,4 @@
-"""Commands for boards: list them, build a bitstream, put another image into it."""
+"""The commands for boards: list them, build a bitstream, put another model into it."""
 
 from __future__ import annotations
 
@@ -52,31 +52,29 @@ def list_boards(as_json: Json = False) -> None:
 @boards.command(epilog="Example: secateur build --board ulx3s-25f --image model.sec -o build")
 def build(
     board: Annotated[str, typer.Option(help="Board, see `secateur boards`.")],
-    output: Annotated[Path, typer.Option("-o", "--output-dir", help="Folder for the files.")],
+    output: Annotated[Path, typer.Option("-o", "--output-dir", help="Folder to write to.")],
     image: Annotated[
         Path | None,
-        typer.Option(help="Image made by `secateur compile`; without it see `device load`."),
+        typer.Option(help="Image made by `secateur compile`; without it: see device load."),
     ] = None,
     target: Annotated[
-        str | None,
-        typer.Option(help="Preset or TOML file of an engine; without it the board's."),
+        str | None, typer.Option(help="Preset or TOML file of another engine than the board's.")
     ] = None,
     clock: Annotated[
-        float | None, typer.Option(help="MHz of the engine; without it the board's.")
+        float | None, typer.Option(help="MHz of the engine, if not the board's.")
     ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help=f"Seed of place and route; without it 1 to {TRIES} until one meets the clock.",
+            help=f"Seed of place and route; without it 1 to {TRIES}, until one meets the clock.",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Build a bitstream of the engine with an image in ROM.
+    """Build a bitstream of the engine with an image in ROM; fails if the clock is missed.
 
-    Without an image the weight memory is a RAM, and `secateur device load` loads one. The command
-    fails if the clock is missed.
+    Without an image the weight memory is a RAM, and `secateur device load` loads one.
     """
     from secateur.boards.catalogue.catalogue import find
     from secateur.boards.flow.build import build as make
@@ -85,7 +83,7 @@ def build(
 
     stream = None if image is None else load(image)
     geometry = None if target is None else Target.load(target).geometry
-    with held(output), one_line(), shown() as progress:
+    with held(output), messages(), shown() as progress:
         design = Design(
             board=find(board),
             geometry=geometry,
@@ -100,34 +98,29 @@ def build(
 
 @boards.command(epilog="Example: secateur swap build --image retrained.sec")
 def swap(
-    folder: Annotated[Path, typer.Argument(help="Folder of a `secateur build`.")],
+    folder: Annotated[Path, typer.Argument(help="Folder that `secateur build` has written.")],
     image: ImageOption,
     as_json: Json = False,
 ) -> None:
-    """Put another image into a bitstream, without place and route."""
+    """Put another image into a bitstream that was built, without a new place and route."""
     from secateur.boards.flow.build import swap as make
 
     stream = load(image)
-    with held(folder), one_line(), shown() as progress:
+    with held(folder), messages(), shown() as progress:
         data = make(folder, stream, str(image), progress=progress)
     emit(data | {"folder": str(folder)}, as_json, show_build)
 
 
 def load(path: Path) -> bytes:
-    """The bytes of an image file that the hardware loads."""
+    """The bytes of an image that the hardware loads."""
     from secateur.image import image
 
     return image.load(path).stream
 
 
 @contextlib.contextmanager
-def one_line() -> Iterator[None]:
-    """Turn an error of the operating system, such as a full disk, into a message.
-
-    Raises
-    ------
-    SecateurError : an OSError was raised
-    """
+def messages() -> Iterator[None]:
+    """What goes wrong with a file, as SecateurError."""
     try:
         yield
     except OSError as error:
@@ -136,7 +129,7 @@ def one_line() -> Iterator[None]:
 
 @contextlib.contextmanager
 def shown() -> Iterator[Progress]:
-    """Progress on stderr: on a terminal one line that changes, else one line per stage."""
+    """Progress on stderr: on a terminal one line that changes, else a line a stage."""
     seen: set[str] = set()
 
     def line(stage: str, note: str) -> None:
@@ -161,7 +154,7 @@ def show_build(data: Data) -> None:
 
 
 def show_sources(data: Data) -> None:
-    """The files for a vendor's tool, and the command to run it."""
+    """What was written for a vendor's tool, and that it is still to be run."""
     show_files(data)
     console.out("No bitstream: this board needs the vendor's tools. Run")
     console.out(f"    {data['next']}")

@@ -1,4 +1,4 @@
-"""Commands for a device behind a UART: ``docs/link.md``."""
+"""The commands for a device behind a UART: ``docs/link.md``."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 device = Commands(no_args_is_help=True, help="Drive an engine behind a UART (docs/link.md).")
 
 Port = Annotated[str, typer.Option(help="Serial port, such as /dev/ttyUSB0.")]
-Baud = Annotated[int, typer.Option(min=1, help="Baud rate of the board.")]
+Baud = Annotated[int, typer.Option(min=1, help="Baud rate that the board was built for.")]
 DEFAULT_BAUD = 1_000_000
 
 
 @contextlib.contextmanager
 def opened(port: str, baud: int) -> Iterator[Device]:
-    """The device on a port."""
+    """The device on a port; what goes wrong with it is one line."""
     from secateur.boards.driver.device import Device, open_port
 
     with open_port(port, baud) as link:
@@ -46,7 +46,7 @@ def opened(port: str, baud: int) -> Iterator[Device]:
 
 
 def load_into(found: Device, image: Image) -> None:
-    """Load an image, with a progress bar."""
+    """Load an image, with a bar."""
     with bar() as progress:
         task = progress.add_task("load", total=len(image.stream))
         found.load(image.stream, lambda done: progress.update(task, completed=done))
@@ -54,7 +54,7 @@ def load_into(found: Device, image: Image) -> None:
 
 @device.command(epilog="Example: secateur device info --port /dev/ttyUSB0")
 def info(port: Port, baud: Baud = DEFAULT_BAUD, as_json: Json = False) -> None:
-    """Identify a device and print the fields of its registers."""
+    """Identify a device; print its registers, by field."""
     from secateur.cli.tables import show_info
     from secateur.hw.spec import Error, Status
 
@@ -77,7 +77,7 @@ def load(
     key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Load an image, which the device checks."""
+    """Load an image; the device checks it."""
     from secateur import api
     from secateur.cli.tables import show_loaded
 
@@ -90,7 +90,7 @@ def load(
 
 @contextlib.contextmanager
 def of_image(path: Path) -> Iterator[None]:
-    """Put the name of an image before messages of the device on it."""
+    """Put the image's name before what the device says of it."""
     from secateur.boards.driver.device import DeviceError
 
     try:
@@ -105,12 +105,12 @@ def of_image(path: Path) -> Iterator[None]:
 def run(
     image: ImageFile,
     port: Port,
-    input: Annotated[Path, typer.Option(help=".npz file of inputs: floats, or int8/uint8 codes.")],
+    input: Annotated[Path, typer.Option(help=".npz with inputs: floats, or int8/uint8 codes.")],
     baud: Baud = DEFAULT_BAUD,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help=".npz file for codes and values.")
+        Path | None, typer.Option("-o", "--output", help=".npz for codes and values.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Inputs to run; all if omitted.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first inputs.")] = None,
     loaded: Annotated[
         bool, typer.Option("--loaded", help="The device holds this image already.")
     ] = False,
@@ -118,7 +118,7 @@ def run(
     key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Load an image and run inputs on the device; print outputs and the counted cycles."""
+    """Load an image and run inputs on the device: outputs, and the cycles that it has counted."""
     from secateur import api
     from secateur.cli.tables import show_device_run
     from secateur.inference import input_words
@@ -149,8 +149,8 @@ def run(
     if set(cycles) != {program.cycles}:
         counted = ", ".join(map(str, sorted(set(cycles))))
         raise SecateurError(
-            f"{port}: the device has counted {counted} cycles, expected {program.cycles}; load "
-            f"{image} again"
+            f"{port}: the device counts {counted} cycles, {image} says {program.cycles}; does the "
+            f"device hold this image?"
         )
 
 
@@ -159,22 +159,24 @@ def serve(
     target: Annotated[
         str | None, typer.Option(help="Preset (`secateur targets`) or TOML file.")
     ] = None,
-    image: Annotated[Path | None, typer.Option(help="Simulate the array of this image.")] = None,
-    rom: Annotated[bool, typer.Option(help="Put the image of --image in ROM.")] = False,
+    image: Annotated[
+        Path | None, typer.Option(help="Simulate the array that this image is for.")
+    ] = None,
+    rom: Annotated[bool, typer.Option(help="With --image: it is in ROM.")] = False,
 ) -> None:
-    """Simulate a board until Ctrl-C; print the name of its serial port."""
+    """Simulate a board: print the name of a serial port that behaves as one, until Ctrl-C."""
     from secateur.image import image as images
     from secateur.sim import pty
     from secateur.target import Target
 
     if (target is None) == (image is None):
-        raise SecateurError("give either --target or --image: the array to simulate")
+        raise SecateurError("give either --target or --image: which array is to be simulated?")
     if rom and image is None:
-        raise SecateurError("--rom needs --image: the contents of the ROM")
+        raise SecateurError("--rom needs --image: what is to be in the ROM?")
     contents = None if image is None else images.load(image)
     geometry = Target.load(str(target)).geometry if contents is None else contents.geometry
     stream = contents.stream if rom and contents is not None else None
-    with progress_console.status("building the board with Verilator"):
+    with progress_console.status("building the board in Verilator"):
         pty.build(geometry, rom=stream)
     with pty.serve(geometry, rom=stream) as board:
         print(board.path, flush=True)
