@@ -133,7 +133,7 @@ def test_fixed_batch_gives_the_same_image(image: Path, secateur) -> None:  # typ
 
 
 def test_run_and_simulate(image: Path, secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
-    status, out, err = secateur("run m.sec --input x.npz --output y.npz --json")
+    status, out, err = secateur("run m.sec --input x.npz -o y.npz --json")
     assert status == 0, err
     ran = json.loads(out)
     with np.load(folder / "y.npz") as saved:
@@ -153,7 +153,7 @@ def test_run_and_simulate(image: Path, secateur, folder: Path) -> None:  # type:
 def test_maps_are_shown_by_their_shape(secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
     status, _, err = secateur("compile max.pt2 --calibrate x.npz --target 4x16 -o maps.sec")
     assert status == 0, err
-    status, out, err = secateur("run maps.sec --input x.npz --output maps.npz")
+    status, out, err = secateur("run maps.sec --input x.npz -o maps.npz")
     assert status == 0, err
     with np.load(folder / "maps.npz") as saved:
         first = saved["values"][0]
@@ -245,7 +245,7 @@ BAD = [
     ("inspect metadata.sec", "metadata.sec", "CRC-32 of its metadata"),
     ("inspect shorter.sec", "shorter.sec", "CRC-32 of its metadata"),
     ("run m.sec --input x.npy", "x.npy", "np.savez"),
-    ("run m.sec --input x.npz --output once", "once: cannot be written", "irectory"),
+    ("run m.sec --input x.npz -o once", "once: cannot be written", "irectory"),
     ("simulate m.sec --input x.npz --waves no/w.fst", "no/w.fst", "folder does not exist"),
     ("compile damaged.pt2 --calibrate x.npz --target 8x8 -o o.sec", "damaged.pt2", "CRC-32"),
     ("compile os:getcwd --calibrate x.npz --target 8x8 -o o.sec", "os:getcwd", "seed"),
@@ -394,7 +394,7 @@ def test_interrupt_leaves_nothing(image: Path, secateur, folder: Path, monkeypat
 
     before = set(folder.iterdir())
     monkeypatch.setattr("os.replace", interrupted)
-    status, _, err = secateur("run m.sec --input x.npz --output z.npz --json")
+    status, _, err = secateur("run m.sec --input x.npz -o z.npz --json")
     assert status == 130
     assert err.strip().endswith("interrupted")
     assert set(folder.iterdir()) == before

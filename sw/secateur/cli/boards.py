@@ -10,12 +10,12 @@ from typing import Annotated
 import typer
 
 from secateur.cli.common import Commands, Json
-from secateur.cli.tables import show_boards, show_files
+from secateur.cli.tables import show_files, table
 from secateur.cli.terminal import Data, console, emit, plain, progress_console
 from secateur.disk.lock import held
 from secateur.errors import SecateurError
 
-boards = Commands()
+boards = Commands("Hardware")
 
 #: Seeds that are tried if none is given.
 TRIES = 3
@@ -24,7 +24,7 @@ ImageOption = Annotated[Path, typer.Option(help="Image made by `secateur compile
 
 @boards.command("boards", epilog="Example: secateur boards")
 def list_boards(as_json: Json = False) -> None:
-    """List the boards and the engines that they carry."""
+    """List the boards and the engine that each carries."""
     from secateur.boards.catalogue.catalogue import BOARDS
 
     listed = [
@@ -47,30 +47,30 @@ def list_boards(as_json: Json = False) -> None:
 
 @boards.command(epilog="Example: secateur build --board ulx3s-25f --image model.sec -o build")
 def build(
-    board: Annotated[str, typer.Option(help="Board, see `secateur boards`.")],
-    output: Annotated[Path, typer.Option("-o", "--output-dir", help="Folder to write to.")],
+    board: Annotated[str, typer.Option(help="Name of the board (see `secateur boards`).")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")],
     image: Annotated[
         Path | None,
-        typer.Option(help="Image made by `secateur compile`; without it: see device load."),
+        typer.Option(help="Image made by `secateur compile`; else see `secateur device load`."),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="Preset or TOML file of another engine than the board's.")
+        str | None, typer.Option(help="Preset or TOML file of an engine other than the board's.")
     ] = None,
     clock: Annotated[
-        float | None, typer.Option(help="MHz of the engine, if not the board's.")
+        float | None, typer.Option(help="Clock of the engine in MHz, if not the board's.")
     ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help=f"Seed of place and route; without it 1 to {TRIES}, until one meets the clock.",
+            help=f"Seed of place and route; without it, 1 to {TRIES} until one meets the clock.",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Build a bitstream of the engine with an image in ROM; fails if the clock is missed.
+    """Build a bitstream of the engine with an image in ROM; fails if it misses the clock.
 
-    Without an image the weight memory is a RAM, and `secateur device load` loads one.
+    Without an image the weight memory is a RAM, which `secateur device load` fills.
     """
     from secateur.boards.catalogue.catalogue import find
     from secateur.boards.flow.build import build as make
@@ -96,19 +96,21 @@ def build(
     emit(data | {"folder": str(output)}, as_json, show)
 
 
-@boards.command(epilog="Example: secateur swap build --image retrained.sec")
+@boards.command(epilog="Example: secateur swap --image retrained.sec -o build")
 def swap(
-    folder: Annotated[Path, typer.Argument(help="Folder that `secateur build` has written.")],
     image: ImageOption,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder that `secateur build` has written.")
+    ],
     as_json: Json = False,
 ) -> None:
-    """Put another image into a bitstream that was built, without a new place and route."""
+    """Replace the image in a bitstream that was built, without a new place and route."""
     from secateur.boards.flow.build import swap as make
 
     stream = load(image)
-    with held(folder), messages(), shown() as progress:
-        data = make(folder, stream, str(image), progress=progress)
-    emit(data | {"folder": str(folder)}, as_json, show_build)
+    with held(output), messages(), shown() as progress:
+        data = make(output, stream, str(image), progress=progress)
+    emit(data | {"folder": str(output)}, as_json, show_build)
 
 
 def load(path: Path) -> bytes:
@@ -158,3 +160,18 @@ def show_sources(data: Data) -> None:
     show_files(data)
     console.out("No bitstream: the tools of this board are the vendor's. Run")
     console.out(f"    {data['next']}")
+
+
+def show_boards(data: Data) -> None:
+    """The boards."""
+    rows = table("Boards", "name", "part", "N x P", "weight words", "bank words", "MHz")
+    for board in data["boards"]:
+        rows.add_row(
+            board["name"],
+            board["device"] + ("" if board["built_here"] else " (vendor's tools)"),
+            f"{board['n']} x {board['p']}",
+            f"{board['weight_words']:,}",
+            f"{board['bank_words']:,}",
+            f"{board['clock_mhz']:g}",
+        )
+    console.print(rows)
