@@ -25,7 +25,7 @@ def compile(
     model: Annotated[
         str,
         typer.Argument(
-            help="torch.export archive (float or PT2E-converted), ONNX file, or "
+            help="Model: torch.export archive (float or PT2E-converted), ONNX file, or "
             "package.module:callable, which is called with a seed of 0 and returns a module."
         ),
     ],
