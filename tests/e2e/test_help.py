@@ -148,7 +148,7 @@ def test_the_example_of_the_whole(secateur: Any) -> None:
 
 @pytest.mark.parametrize("name", SHORT)
 def test_the_example_works(name: str, secateur: Any, ready: Path) -> None:
-    """With ``--json``, too; and writes what ``-o`` names and nothing else."""
+    """And writes what ``-o`` names, and nothing else; with ``--json`` it prints one object."""
     words = example(name)
     if name == "simulate":
         shutil.copy(ready / "small.sec", ready / "model.sec")
@@ -162,6 +162,8 @@ def test_the_example_works(name: str, secateur: Any, ready: Path) -> None:
     assert all(name.startswith(output) for name in written)
     assert bool(written) == ("-o" in words)
     assert out
+    if name == "verilog":
+        return  # takes its time, and test_cli.py reads its JSON
     if name == "keygen":
         (ready / "key.pem").unlink()
     status, out, err = secateur(" ".join([name, *words, "--json"]))
@@ -174,8 +176,8 @@ def test_the_output_is_called_output(name: str) -> None:
     """What is written says so; waveforms are written beside the results."""
     for parameter in parameters(ALL[name].command):
         options = [*parameter.opts, *parameter.secondary_opts]
-        writes = "write" in parameter.help or "has written" in parameter.help
-        assert (parameter.name in OUTPUTS) == bool(writes), parameter.name
+        writes = "writ" in parameter.help.lower()
+        assert (parameter.name in OUTPUTS) == writes, parameter.name
         assert ("-o" in options) == (parameter.name == "output")
         if parameter.name == "output":
             assert options == ["-o", "--output"]
@@ -185,7 +187,7 @@ def test_the_output_is_called_output(name: str) -> None:
 
 @pytest.mark.parametrize("name", JSON)
 def test_json_is_alone(name: str, secateur: Any, folder: Path, monkeypatch: Any) -> None:
-    """Whatever the command itself, its libraries and its progress print."""
+    """Whatever the command and its progress print; test_terminal.py has processes and C, too."""
 
     def noisy(self: Any, context: Any) -> None:
         print("printed")
@@ -194,7 +196,6 @@ def test_json_is_alone(name: str, secateur: Any, folder: Path, monkeypatch: Any)
         with bar() as progress:
             progress.console.print("a stage")
         warnings.warn("warned", SecateurWarning, stacklevel=1)
-        subprocess.run(["echo", "a process"], check=True)
         emit({"name": self.name}, context.params["as_json"], lambda data: console.print("a table"))
         print("printed after it")
 
