@@ -94,10 +94,3 @@ def test_bad_input_is_one_line(  # type: ignore[no-untyped-def]
     assert names in err
     assert says in err
     assert set(folder.iterdir()) == before
-
-
-@pytest.mark.parametrize("command", ["delta", "patch", "keygen", "sign", "verify"])
-def test_help_has_an_example(command: str, secateur) -> None:  # type: ignore[no-untyped-def]
-    status, out, _ = secateur(f"{command} --help")
-    assert status == 0
-    assert f"secateur {command}" in out.replace("\n", " ")
