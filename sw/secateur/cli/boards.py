@@ -1,4 +1,4 @@
-"""The commands for boards: list them, build a bitstream, put another model into it."""
+"""The commands for boards: list them, build a bitstream, replace the model in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from secateur.errors import SecateurError
 
 boards = Commands("Hardware")
 
-#: Seeds that are tried if none is given.
+#: Seeds to try if none is given.
 TRIES = 3
 ImageOption = Annotated[Path, typer.Option(help="Image made by `secateur compile`.")]
 
@@ -114,7 +114,7 @@ def swap(
 
 
 def load(path: Path) -> bytes:
-    """The bytes of an image that the hardware loads."""
+    """The stream of an image file, as the hardware loads it."""
     from secateur.image import image
 
     return image.load(path).stream
@@ -122,7 +122,7 @@ def load(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def messages() -> Iterator[None]:
-    """What goes wrong with a file, as SecateurError."""
+    """Raise failures of file operations as SecateurError."""
     try:
         yield
     except OSError as error:
@@ -131,7 +131,7 @@ def messages() -> Iterator[None]:
 
 @contextlib.contextmanager
 def shown() -> Iterator[Callable[[str, str], None]]:
-    """Progress on stderr: on a terminal one line that changes, else a line a stage."""
+    """Progress on stderr: on a terminal one changing line, otherwise one line per stage."""
     seen: set[str] = set()
 
     def line(stage: str, note: str) -> None:
@@ -147,7 +147,7 @@ def shown() -> Iterator[Callable[[str, str], None]]:
 
 
 def show_build(data: Data) -> None:
-    """The report's text."""
+    """The report of a build, and where its bitstream is."""
     from secateur.boards.flow.report import to_text
 
     for line in to_text(data).split("\n"):
@@ -156,14 +156,14 @@ def show_build(data: Data) -> None:
 
 
 def show_sources(data: Data) -> None:
-    """What was written for a vendor's tool, and that it is still to be run."""
+    """The sources that were written for a vendor's tool, and how to run it."""
     show_files(data)
-    console.out("No bitstream: the tools of this board are the vendor's. Run")
+    console.out("No bitstream: this board needs the vendor's tools. Run")
     console.out(f"    {data['next']}")
 
 
 def show_boards(data: Data) -> None:
-    """The boards."""
+    """The table of boards."""
     rows = table("Boards", "name", "part", "N x P", "weight words", "bank words", "MHz")
     for board in data["boards"]:
         rows.add_row(

@@ -1,4 +1,4 @@
-"""The commands for a device behind a UART: ``docs/link.md``."""
+"""The commands for a device behind a UART."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ DEFAULT_BAUD = 1_000_000
 
 @contextlib.contextmanager
 def opened(port: str, baud: int) -> Iterator[Device]:
-    """The device on a port; what goes wrong with it is one line."""
+    """The device on a port; the port's name stands before messages about it."""
     from secateur.boards.driver.device import Device, DeviceError, open_port
 
     try:
@@ -53,7 +53,7 @@ def opened(port: str, baud: int) -> Iterator[Device]:
 
 
 def load_into(found: Device, image: Image) -> None:
-    """Load an image, with a bar."""
+    """Load an image, with a progress bar."""
     with bar() as progress:
         task = progress.add_task("load", total=len(image.stream))
         found.load(image.stream, lambda done: progress.update(task, completed=done))
@@ -95,7 +95,7 @@ def load(
 
 @contextlib.contextmanager
 def of_image(path: Path) -> Iterator[None]:
-    """Put the image's name before what the device says of it."""
+    """Put the image's name before messages of the device about it."""
     from secateur.boards.driver.device import DeviceError
 
     try:
@@ -150,8 +150,8 @@ def run(
     if set(cycles) != {program.cycles}:
         counted = ", ".join(map(str, sorted(set(cycles))))
         raise SecateurError(
-            f"{port}: the device counts {counted} cycles, {image} says {program.cycles}; does the "
-            f"device hold this image?"
+            f"{port}: the device counts {counted} cycles, expected {program.cycles}; check that it "
+            f"holds {image}, or omit --loaded"
         )
 
 
@@ -169,9 +169,9 @@ def serve(
     from secateur.target import Target
 
     if (target is None) == (image is None):
-        raise SecateurError("give either --target or --image: which array is to be simulated?")
+        raise SecateurError("give either --target or --image, for the array to simulate")
     if rom and image is None:
-        raise SecateurError("--rom needs --image: what is to be in the ROM?")
+        raise SecateurError("--rom needs --image: the content of the ROM")
     contents = None if image is None else images.load(image)
     geometry = Target.load(str(target)).geometry if contents is None else contents.geometry
     stream = contents.stream if rom and contents is not None else None
