@@ -141,9 +141,10 @@ def test_the_example_is_right(name: str, secateur: Any) -> None:
     assert f"Example: secateur {name}" in " ".join(out.split())
 
 
-def test_the_example_of_the_whole(secateur: Any) -> None:
+def test_the_examples_of_groups(secateur: Any) -> None:
     assert ROOT.epilog == "Example: secateur compile --help"
     assert secateur("compile --help")[0] == 0
+    assert ROOT.commands["device"].epilog == ALL["device info"].command.epilog
 
 
 @pytest.mark.parametrize("name", SHORT)

@@ -32,7 +32,12 @@ if TYPE_CHECKING:
     from secateur.boards.driver.device import Device
     from secateur.image.image import Image
 
-device = Commands("Device", no_args_is_help=True, help="Drive an engine behind a UART.")
+device = Commands(
+    "Device",
+    no_args_is_help=True,
+    help="Drive an engine behind a UART.",
+    epilog="Example: secateur device info --port /dev/ttyUSB0",
+)
 
 Port = Annotated[str, typer.Option(help="Serial port, such as /dev/ttyUSB0.")]
 Baud = Annotated[int, typer.Option(min=1, help="Baud rate that the board was built for.")]
@@ -161,7 +166,9 @@ def serve(
         str | None, typer.Option(help="Preset (see `secateur targets`) or TOML file.")
     ] = None,
     image: Annotated[Path | None, typer.Option(help="Image whose array is simulated.")] = None,
-    rom: Annotated[bool, typer.Option(help="Put the image into ROM; needs --image.")] = False,
+    rom: Annotated[
+        bool, typer.Option("--rom", help="Put the image into ROM; needs --image.")
+    ] = False,
 ) -> None:
     """Simulate a board until Ctrl-C; print the serial port at which it answers."""
     from secateur.image import image as images

@@ -19,7 +19,7 @@ def energy(
     image: ImageFile,
     energies: Annotated[
         Path | None,
-        typer.Option("--table", help="TOML file of energies per operation (docs/energy.md)."),
+        typer.Option("--table", help="TOML file of energies per operation."),
     ] = None,
     as_json: Json = False,
 ) -> None:

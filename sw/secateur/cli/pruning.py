@@ -38,7 +38,7 @@ def demo(
     epilog="Example: secateur prune docs/recipes/mnist.toml --cycles 30000 --max-drop 1 -o out"
 )
 def prune(
-    recipe: Annotated[Path, typer.Argument(help="TOML file of a recipe (docs/pruning.md).")],
+    recipe: Annotated[Path, typer.Argument(help="TOML file of a recipe.")],
     output: OutputFolder = Path("prune-out"),
     cycles: Annotated[int | None, typer.Option(min=1, help="Budget: cycles per inference.")] = None,
     latency: Annotated[float | None, typer.Option(help="Budget: milliseconds, at --clock.")] = None,
@@ -51,7 +51,9 @@ def prune(
         float | None,
         typer.Option(min=0.0, help="Most percentage points of int8 accuracy that may be lost."),
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Resume from where the last run stopped.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume from where the last run stopped.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train, prune to a budget, recover, quantise, compile and verify, by a recipe.
@@ -95,7 +97,7 @@ def example(
 
 @recipes.command(epilog="Example: secateur study docs/recipes/mnist-study.toml -o out")
 def study(
-    file: Annotated[Path, typer.Argument(help="TOML file of a study (docs/pruning.md).")],
+    file: Annotated[Path, typer.Argument(help="TOML file of a study.")],
     output: OutputFolder = Path("study-out"),
     as_json: Json = False,
 ) -> None:
