@@ -1,4 +1,4 @@
-"""The commands for boards: list them, build a bitstream, put another model into it."""
+"""The commands for boards: list them, build a bitstream, replace the model in it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from secateur.cli.common import Commands, Json
-from secateur.cli.tables import show_boards, show_files
+from secateur.cli.tables import show_files, table
 from secateur.cli.terminal import Data, console, emit, plain, progress_console
 from secateur.disk.lock import held
 from secateur.errors import SecateurError
@@ -18,16 +18,16 @@ from secateur.errors import SecateurError
 if TYPE_CHECKING:
     from secateur.boards.flow.route import Progress
 
-boards = Commands()
+boards = Commands("Hardware")
 
-#: Seeds that are tried if none is given.
+#: Seeds to try if none is given.
 TRIES = 3
 ImageOption = Annotated[Path, typer.Option(help="Image made by `secateur compile`.")]
 
 
 @boards.command("boards", epilog="Example: secateur boards")
 def list_boards(as_json: Json = False) -> None:
-    """List the boards and the engines that they carry."""
+    """List the boards and the engine that each carries."""
     from secateur.boards.catalogue.catalogue import BOARDS
     from secateur.boards.flow.flow import find_flow
 
@@ -51,30 +51,30 @@ def list_boards(as_json: Json = False) -> None:
 
 @boards.command(epilog="Example: secateur build --board ulx3s-25f --image model.sec -o build")
 def build(
-    board: Annotated[str, typer.Option(help="Board, see `secateur boards`.")],
-    output: Annotated[Path, typer.Option("-o", "--output-dir", help="Folder to write to.")],
+    board: Annotated[str, typer.Option(help="Name of the board (see `secateur boards`).")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")],
     image: Annotated[
         Path | None,
-        typer.Option(help="Image made by `secateur compile`; without it: see device load."),
+        typer.Option(help="Image made by `secateur compile`; else see `secateur device load`."),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="Preset or TOML file of another engine than the board's.")
+        str | None, typer.Option(help="Preset or TOML file of an engine other than the board's.")
     ] = None,
     clock: Annotated[
-        float | None, typer.Option(help="MHz of the engine, if not the board's.")
+        float | None, typer.Option(help="Clock of the engine in MHz, if not the board's.")
     ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help=f"Seed of place and route; without it 1 to {TRIES}, until one meets the clock.",
+            help=f"Seed of place and route; without it, 1 to {TRIES} until one meets the clock.",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Build a bitstream of the engine with an image in ROM; fails if the clock is missed.
+    """Build a bitstream of the engine with an image in ROM; fails if it misses the clock.
 
-    Without an image the weight memory is a RAM, and `secateur device load` loads one.
+    Without an image the weight memory is a RAM, which `secateur device load` fills.
     """
     from secateur.boards.catalogue.catalogue import find
     from secateur.boards.flow.build import build as make
@@ -96,23 +96,25 @@ def build(
     emit(data | {"folder": str(output)}, as_json, show)
 
 
-@boards.command(epilog="Example: secateur swap build --image retrained.sec")
+@boards.command(epilog="Example: secateur swap --image retrained.sec -o build")
 def swap(
-    folder: Annotated[Path, typer.Argument(help="Folder that `secateur build` has written.")],
     image: ImageOption,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder that `secateur build` has written.")
+    ],
     as_json: Json = False,
 ) -> None:
-    """Put another image into a bitstream that was built, without a new place and route."""
+    """Replace the image in a bitstream that was built, without a new place and route."""
     from secateur.boards.flow.build import swap as make
 
     stream = load(image)
-    with held(folder), messages(), shown() as progress:
-        data = make(folder, stream, str(image), progress=progress)
-    emit(data | {"folder": str(folder)}, as_json, show_build)
+    with held(output), messages(), shown() as progress:
+        data = make(output, stream, str(image), progress=progress)
+    emit(data | {"folder": str(output)}, as_json, show_build)
 
 
 def load(path: Path) -> bytes:
-    """The bytes of an image that the hardware loads."""
+    """The stream of an image file, as the hardware loads it."""
     from secateur.image import image
 
     return image.load(path).stream
@@ -120,7 +122,7 @@ def load(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def messages() -> Iterator[None]:
-    """What goes wrong with a file, as SecateurError."""
+    """Raise failures of file operations as SecateurError."""
     try:
         yield
     except OSError as error:
@@ -129,7 +131,7 @@ def messages() -> Iterator[None]:
 
 @contextlib.contextmanager
 def shown() -> Iterator[Progress]:
-    """Progress on stderr: on a terminal one line that changes, else a line a stage."""
+    """Progress on stderr: on a terminal one changing line, otherwise one line per stage."""
     seen: set[str] = set()
 
     def line(stage: str, note: str) -> None:
@@ -145,7 +147,7 @@ def shown() -> Iterator[Progress]:
 
 
 def show_build(data: Data) -> None:
-    """The report's text."""
+    """The report of a build, and where its bitstream is."""
     from secateur.boards.flow.report import to_text
 
     for line in to_text(data).split("\n"):
@@ -154,7 +156,22 @@ def show_build(data: Data) -> None:
 
 
 def show_sources(data: Data) -> None:
-    """What was written for a vendor's tool, and that it is still to be run."""
+    """The sources that were written for a vendor's tool, and how to run it."""
     show_files(data)
     console.out("No bitstream: this board needs the vendor's tools. Run")
     console.out(f"    {data['next']}")
+
+
+def show_boards(data: Data) -> None:
+    """The table of boards."""
+    rows = table("Boards", "name", "part", "N x P", "weight words", "bank words", "MHz")
+    for board in data["boards"]:
+        rows.add_row(
+            board["name"],
+            board["device"] + ("" if board["built_here"] else " (vendor's tools)"),
+            f"{board['n']} x {board['p']}",
+            f"{board['weight_words']:,}",
+            f"{board['bank_words']:,}",
+            f"{board['clock_mhz']:g}",
+        )
+    console.print(rows)

@@ -129,7 +129,7 @@ def test_reports(secateur, folder: Path) -> None:  # type: ignore[no-untyped-def
     assert report["slowest_path"] == [{"type": "routing", "ns": 6.0, "from": "a", "to": "b"}]
     assert not list(folder.rglob("*.part"))
     assert listed("build", folder / "out")
-    status, out, err = secateur("swap out --image b.sec --json")
+    status, out, err = secateur("swap --image b.sec -o out --json")
     assert status == 0, err
     assert json.loads(out)["image"]["words"] == 308
 
@@ -142,7 +142,7 @@ def test_without_an_image_there_is_a_ram(secateur, folder: Path) -> None:  # typ
     assert len(blocks) == 6
     assert not any(number for numbers in blocks.values() for number in numbers)
     assert json.loads((folder / "out" / "report.json").read_text())["image"] is None
-    status, out, err = secateur("swap out --image a.sec")
+    status, out, err = secateur("swap --image a.sec -o out")
     assert (status, out) == (1, "")
     assert "out: was built without an image; load a.sec with `secateur device load`" in err
     assert secateur("build --board arty-a7-100t --target t.toml -o arty")[0] == 0
@@ -194,11 +194,11 @@ BAD = [
     (f"{BUILD} a.sec --clock 151", "ulx3s-25f: a PLL cannot make 151 MHz"),
     (f"{BUILD} a.sec --target none", "target 'none' is neither a preset"),
     ("build --board arty-a7-100t --image a.sec -o new", "a.sec: compiled for 2x1, the engine is"),
-    ("swap old --image wide.sec", "wide.sec: compiled for 4x1, the engine is 2x1"),
-    ("swap old --image long.sec", "long.sec: needs 2408 words of weight memory, the engine has"),
-    ("swap . --image a.sec", "no finished build (design.json: No such file or directory)"),
-    ("swap changed --image a.sec", "changed: routed.config is not the one that was built"),
-    ("swap cut --image a.sec", "cut: design.json or report.json is damaged; build again"),
+    ("swap --image wide.sec -o old", "wide.sec: compiled for 4x1, the engine is 2x1"),
+    ("swap --image long.sec -o old", "long.sec: needs 2408 words of weight memory, the engine has"),
+    ("swap --image a.sec -o .", "no finished build (design.json: No such file or directory)"),
+    ("swap --image a.sec -o changed", "changed: routed.config is not the one that was built"),
+    ("swap --image a.sec -o cut", "cut: design.json or report.json is damaged; build again"),
 ]
 
 
