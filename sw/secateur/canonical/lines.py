@@ -22,7 +22,6 @@ from secateur.fx.graph import (
     aten,
     is_call,
     rank_of,
-    refuse,
     shape_of,
 )
 
@@ -55,11 +54,15 @@ def lift_lines(editor: Editor) -> None:
                 lifted[node] = editor.call(VIEW, node, [-1, channels, 1, length], like=node)
         elif node.op == "output":
             _lower_outputs(editor, node, lifted)
-        elif any(source in lifted for source in node.all_input_nodes):
+        elif _on_lines(node, lifted):
             with gm.graph.inserting_before(node):
-                lifted[node] = _map_call(editor, node, lifted)
-            if rank_of(lifted[node]) == rank_of(node):
-                node.replace_all_uses_with(lifted.pop(node))
+                call = _map_call(editor, node, lifted)
+            if call is None:
+                _kept(editor, node, lifted)
+            elif rank_of(call) == rank_of(node):
+                node.replace_all_uses_with(call)
+            else:
+                lifted[node] = call
     gm.graph.eliminate_dead_code()
 
 
@@ -71,9 +74,53 @@ def _lower_outputs(editor: Editor, output: Node, lifted: dict[Node, Node]) -> No
             output.replace_input_with(node, back)
 
 
-def _map_call(editor: Editor, node: Node, lifted: dict[Node, Node]) -> Node:
-    """What ``node`` does, on maps."""
-    target, args = node.target, [lifted.get(a, a) if isinstance(a, Node) else a for a in node.args]
+_LINES = (
+    aten.conv1d.default,
+    aten.conv1d.padding,
+    aten.max_pool1d.default,
+    aten.avg_pool1d.default,
+    aten.adaptive_avg_pool1d.default,
+)
+
+
+def _on_lines(node: Node, lifted: dict[Node, Node]) -> bool:
+    """Whether a node reads signals."""
+    if any(source in lifted for source in node.all_input_nodes) or node.target in _LINES:
+        return True
+    value = node.meta.get("val")
+    computes = elementwise(node.target) or node.target is aten.batch_norm.default
+    return isinstance(value, torch.Tensor) and value.dim() == 3 and computes
+
+
+def _kept(editor: Editor, node: Node, lifted: dict[Node, Node]) -> None:
+    """A node that works on signals as they are, between views."""
+    for source in [n for n in node.all_input_nodes if n in lifted]:
+        with editor.gm.graph.inserting_before(node):
+            back = editor.call(VIEW, lifted[source], [-1, *shape_of(source)], like=source)
+        node.replace_input_with(source, back)
+    value = node.meta.get("val")
+    if isinstance(value, torch.Tensor) and value.dim() == 3:
+        channels, length = shape_of(node)
+        with editor.gm.graph.inserting_after(node):
+            lifted[node] = editor.call(VIEW, node, [-1, channels, 1, length], like=node)
+
+
+def _map_call(editor: Editor, node: Node, lifted: dict[Node, Node]) -> Node | None:
+    """What ``node`` does, on maps; None if it is no operation of maps."""
+    active = active_nodes(editor.gm)
+
+    def up(value: object) -> object:
+        if not isinstance(value, Node) or value in lifted:
+            return lifted.get(value, value) if isinstance(value, Node) else value
+        if value not in active or not isinstance(value.meta.get("val"), torch.Tensor):
+            return value
+        if rank_of(value) != 3:
+            return value
+        channels, length = shape_of(value)
+        return editor.call(VIEW, value, [-1, channels, 1, length], like=value)
+
+    target = node.target
+    args = [up(a) for a in node.args]
     x = cast(Node, args[0])
 
     def two(index: int, default: Any, first: int) -> list[int]:
@@ -106,22 +153,22 @@ def _map_call(editor: Editor, node: Node, lifted: dict[Node, Node]) -> Node:
     if target is aten.mean.dim:
         dims = cast(list[int], node.args[1])
         if [d % 3 for d in dims] != [2]:
-            raise refuse(node, f"mean over dimensions {dims}", "take the mean over the length")
+            return None
         return editor.call(target, x, [2, 3], argument(node, 2, False), like=node)
     if target in _FLAT and rank_of(node) == 2 and shape_of(node)[0] == _numel(x):
         return editor.call(FLATTEN, x, 1, like=node)
     if is_call(node, CAT):
-        parts = [lifted.get(part, part) for part in cast(list[Node], node.args[0])]
+        parts = [up(part) for part in cast(list[Node], node.args[0])]
         dim = int(argument(node, 1, 0)) % 3
         return editor.call(CAT, parts, dim + (dim == 2), like=node)
-    return _elementwise(editor, node, lifted)
+    return _elementwise(editor, node, up)
 
 
 def _numel(node: Node) -> int:
     return int(torch.Size(shape_of(node)).numel())
 
 
-def _elementwise(editor: Editor, node: Node, lifted: dict[Node, Node]) -> Node:
+def _elementwise(editor: Editor, node: Node, up: Callable[[object], object]) -> Node | None:
     """The same operation, if it works element by element or channel by channel."""
     same = (
         aten.batch_norm.default,
@@ -135,16 +182,13 @@ def _elementwise(editor: Editor, node: Node, lifted: dict[Node, Node]) -> Node:
     )
     quantises = str(node.target).startswith("quantized_decomposed.")
     if not (elementwise(node.target) or quantises or node.target in same):
-        raise refuse(
-            node,
-            "has no equivalent on signals (N, C, L)",
-            "use Conv1d, pooling, BatchNorm1d, activations, and flatten before Linear",
-        )
+        return None
 
     def deep(value: Node) -> Node:
         """A constant with dimensions: one more, before the last."""
-        if value in lifted:
-            return lifted[value]
+        above = cast(Node, up(value))
+        if above is not value or value in active_nodes(editor.gm):
+            return above
         flat = "val" not in value.meta or value.meta["val"].dim() < 2
         return value if flat else editor.call(aten.unsqueeze.default, value, -2, like=node)
 

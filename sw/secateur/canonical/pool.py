@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from typing import cast
 
 import torch
 from torch.fx import Node
@@ -92,7 +91,7 @@ def average(editor: Editor, node: Node) -> Node:
         if any(padding) and len(node.args) > 5 and not node.args[5]:
             raise refuse(node, "count_include_pad=False with padding", "use count_include_pad=True")
         divisor = int(argument(node, 6, 0))
-    elif node.target is aten.adaptive_avg_pool2d.default:
+    else:
         rows, columns = pair(node.args[1])
         if height % rows or width % columns:
             raise refuse(
@@ -101,16 +100,8 @@ def average(editor: Editor, node: Node) -> Node:
                 "use AvgPool2d, or an output size that divides the input's",
             )
         kernel = stride = (height // rows, width // columns)
-    else:
-        dims = sorted(d % 4 for d in cast(list[int], node.args[1] or []))
-        if dims != [2, 3]:
-            raise refuse(node, f"mean over dimensions {dims}", "take the mean over (2, 3)")
-        kernel = stride = (height, width)
     value = 1.0 / (divisor or kernel[0] * kernel[1])
     weight = editor.attach(AVERAGE_WEIGHT, torch.full((channels, 1, *kernel), value), trained=False)
-    result = editor.call(
+    return editor.call(
         CONV, x, weight, None, list(stride), list(padding), [1, 1], channels, like=node
     )
-    if node.target is aten.mean.dim and rank_of(node) == 2:
-        return editor.call(FLATTEN, result, 1, like=node)
-    return result

@@ -12,11 +12,22 @@ from typing import Any, cast
 
 import torch
 from torch.fx import GraphModule, Node
+from torch.fx.node import map_aggregate
 
 from secateur.canonical.arithmetic import ARITHMETIC, arithmetic, prelu
+from secateur.canonical.convolve import (
+    BILINEAR,
+    TRANSPOSED,
+    bilinear,
+    is_linear_on_maps,
+    linear_on_maps,
+    transposed,
+    ungrouped,
+)
 from secateur.canonical.lines import lift_lines
 from secateur.canonical.norm import fold_norm
 from secateur.canonical.pool import average, depthwise, pool_maxima
+from secateur.canonical.reduce import SUMS, reduce_maxima, reduce_sums
 from secateur.canonical.supported import check_layers, check_supported
 from secateur.fx.functional import IDENTITIES, functionalise
 from secateur.fx.graph import (
@@ -26,6 +37,7 @@ from secateur.fx.graph import (
     CONV,
     FLATTEN,
     HARDTANH,
+    LINEAR,
     MAX_POOL,
     MUL,
     PAD,
@@ -65,7 +77,9 @@ def canonicalise(gm: GraphModule) -> GraphModule:
     check_layers(gm)
     functionalise(gm)
     editor = Editor(gm)
+    _settle_sizes(editor)
     pool_maxima(editor)
+    reduce_maxima(editor)
     lift_lines(editor)
     active = active_nodes(gm)
     for node in list(gm.graph.nodes):
@@ -83,6 +97,32 @@ def canonicalise(gm: GraphModule) -> GraphModule:
     gm.recompile()
     check_supported(gm)
     return gm
+
+
+def _settle_sizes(editor: Editor) -> None:
+    """Sizes become numbers; what is left is that of the batch, which the input has."""
+    graph = editor.gm.graph
+    batch = None
+    first = next(node for node in graph.nodes if node.op == "placeholder")
+    for node in list(graph.nodes):
+        if not is_call(node, aten.sym_size.int):
+            continue
+        size = node.meta["val"]
+        if not isinstance(size, torch.SymInt):
+            for user in list(node.users):
+                user.args = _with(user.args, node, int(size))
+            graph.erase_node(node)
+            continue
+        if batch is None:
+            with graph.inserting_after(first):
+                batch = editor.call(aten.sym_size.int, first, 0, like=first)
+        node.replace_all_uses_with(batch)
+        graph.erase_node(node)
+
+
+def _with(args: Any, node: Node, value: int) -> Any:
+    """Arguments with a number in a node's place."""
+    return map_aggregate(args, lambda part: value if part is node else part)
 
 
 def _rewrite(editor: Editor, node: Node) -> Node | None:
@@ -106,16 +146,55 @@ def _rewrite(editor: Editor, node: Node) -> Node | None:
     if target is aten.pow.Tensor_Scalar and node.args[1] == 2:
         return editor.call(aten.square.default, graph_input, like=node)
     if target in ARITHMETIC:
-        return arithmetic(editor, node)
+        return _broadcast(editor, node, arithmetic(editor, node))
     if target is aten.prelu.default:
         return prelu(editor, node)
     if target is aten.batch_norm.default:
         return fold_norm(editor, node)
-    if target in (aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default, aten.mean.dim):
+    if target in (aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default):
         return average(editor, node)
+    if target in SUMS:
+        return reduce_sums(editor, node)
+    if target is CONV:
+        return ungrouped(editor, node)
+    if target is LINEAR and is_linear_on_maps(node):
+        return linear_on_maps(editor, node)
+    if target is TRANSPOSED:
+        return transposed(editor, node)
+    if target is BILINEAR:
+        return bilinear(editor, node)
     if target in _VIEWS:
         return _view(editor, node)
     return None
+
+
+def _broadcast(editor: Editor, node: Node, result: Node | None) -> Node | None:
+    """A sum or product of two tensors with both of the result's shape; a product with one value per
+    channel stays.
+    """
+    call = result or node
+    if not is_call(call, ADD, MUL) or not all(isinstance(part, Node) for part in call.args[:2]):
+        return result
+    a, b = cast(list[Node], call.args[:2])
+    if not {a, b} <= active_nodes(editor.gm):
+        return result
+    whole = shape_of(call)
+    if is_call(call, MUL) and len(whole) == 3 and shape_of(a) == (whole[0], 1, 1):
+        whole_b = editor.call(aten.expand.default, b, [-1, *whole], like=node)
+        b = b if shape_of(b) == whole else whole_b
+        return editor.call(MUL, a, b, like=node)
+    if shape_of(a) == shape_of(b) == whole:
+        return result
+    sized = []
+    for part in (a, b):
+        shape = shape_of(part)
+        if len(shape) < len(whole):
+            ones = (1,) * (len(whole) - len(shape))
+            part = editor.call(VIEW, part, [-1, *ones, *shape], like=node)
+        if shape != whole:
+            part = editor.call(aten.expand.default, part, [-1, *whole], like=node)
+        sized.append(part)
+    return editor.call(cast(Op, call.target), *sized, like=node)
 
 
 def _conv_with_named_padding(editor: Editor, node: Node) -> Node:
@@ -159,7 +238,7 @@ def _view(editor: Editor, node: Node) -> Node | None:
     assert isinstance(root, Node)
     new, old = shape_of(node), shape_of(root)
     if torch.Size(new).numel() != torch.Size(old).numel():
-        raise refuse(node, "a view that mixes samples of the batch", "use flatten(1)")
+        return None  # it takes samples together; whatever follows may part them again
     if new == old:
         return root
     if len(new) == 1:

@@ -4,34 +4,30 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from torch.fx import GraphModule, Node
 
 from secateur.errors import SecateurError
 from secateur.fx.functions import UNARY
 from secateur.fx.graph import (
     ADD,
-    CAT,
     CONV,
-    FLATTEN,
     HARDTANH,
     LINEAR,
     MAX_POOL,
     MUL,
-    PAD,
     RELU,
-    VIEW,
     Window,
     active_nodes,
-    argument,
     aten,
     conv_window,
     operation_of,
-    pad_amounts,
     pool_window,
     rank_of,
     refuse,
     shape_of,
 )
+from secateur.fx.moves import is_move, is_size
 
 _USE_LINEAR = "use nn.Linear to multiply by weights, which must be on the right"
 _KEEP_ORDER = "keep channels second; behind flatten, permute the weights of Linear instead"
@@ -97,9 +93,13 @@ def check_layers(gm: GraphModule) -> None:
             raise refuse(node, "attention is not supported", _NO_ATTENTION)
 
 
-def check_supported(gm: GraphModule, *, sizes: bool = False) -> None:
-    """Raise SecateurError for the first node of a canonical graph that the array cannot run; with
-    ``sizes`` it may read those of the batch, as graphs of others do."""
+def check_supported(gm: GraphModule) -> None:
+    """Refuse the first node of a canonical graph that the array cannot run.
+
+    Raises
+    ------
+    SecateurError : there is one
+    """
     active = active_nodes(gm)
     for node in gm.graph.nodes:
         if node not in active or node.op == "output":
@@ -113,8 +113,11 @@ def check_supported(gm: GraphModule, *, sizes: bool = False) -> None:
                 )
         elif str(node.target).startswith("quantized_decomposed."):
             continue  # what is quantised already
-        elif sizes and node.target is aten.sym_size.int:
+        elif is_size(node):
             continue
+        elif is_move(node):
+            if isinstance(node.meta.get("val"), torch.Tensor):
+                _check_type(node)
         elif node.op == "call_function" and node.target in UNARY:
             _check_type(node)
             _check_bounds(node)
@@ -206,25 +209,6 @@ def check_pool_windows(node: Node, window: Window, size: tuple[int, int]) -> Non
                 )
 
 
-def _check_cat(node: Node) -> None:
-    if int(argument(node, 1, 0)) % rank_of(node) != 1:
-        raise refuse(node, "concatenation on another dimension", "concatenate channels (dim=1)")
-
-
-def _check_view(node: Node) -> None:
-    shape, x = shape_of(node), cast(Node, node.args[0])
-    if len(shape) == 2 and shape_of(x) == (shape[0], 1, shape[1]) and _is_result(node):
-        return  # a signal, as the model returns it
-    if x.op == "placeholder" and len(shape_of(x)) == 2:
-        return  # a signal, as the model takes it
-    if len(shape) not in (1, 3) or (len(shape) == 3 and shape[1:] != (1, 1)):
-        raise refuse(node, f"view to (N, {', '.join(map(str, shape))})", "flatten to (N, features)")
-
-
-def _is_result(node: Node) -> bool:
-    return all(user.op == "output" for user in node.users)
-
-
 def _check_bounds(node: Node) -> None:
     if any(isinstance(a, Node) for a in node.args[1:]):
         raise refuse(node, "bounds that are tensors", "use numbers")
@@ -238,8 +222,4 @@ _CHECKS = {
     ADD: _check_add,
     MUL: _check_mul,
     MAX_POOL: _check_max_pool,
-    CAT: _check_cat,
-    PAD: pad_amounts,
-    FLATTEN: _check_view,
-    VIEW: _check_view,
 }

@@ -153,9 +153,24 @@ class Editor:
             node.meta["nn_module_stack"] = like.meta["nn_module_stack"]
         return node
 
-    def attach(self, name: str, value: torch.Tensor, *, trained: bool) -> Node:
-        """A new parameter (``trained``) or buffer of float32 and the node that reads it."""
-        value = value.detach().to(torch.float32).contiguous().clone()
+    def attach(
+        self,
+        name: str,
+        value: torch.Tensor,
+        *,
+        trained: bool,
+        dtype: torch.dtype = torch.float32,
+    ) -> Node:
+        """A new parameter (``trained``) or buffer and the node that reads it.
+
+        Parameters
+        ----------
+        name : a number is put behind it
+        value : a copy is attached
+        trained : a parameter, else a buffer
+        dtype : of the copy
+        """
+        value = value.detach().to(dtype).contiguous().clone()
         index = 0
         while hasattr(self.gm, f"{name}_{index}"):
             index += 1

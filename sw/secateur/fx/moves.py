@@ -6,6 +6,7 @@ the values, so what it does is known for every spelling, and chains of moves nee
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from torch._ops import OpOverload
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from secateur.fx.graph import refuse
+from secateur.fx.graph import is_call, refuse
 
 Numbers = npt.NDArray[np.int64]
 
@@ -64,6 +65,18 @@ def sources_of(node: Node) -> list[Node]:
     if node.target is operator.getitem:
         return sources_of(cast(Node, node.args[0]))
     return [source for source in node.all_input_nodes if not is_size(source)]
+
+
+def adds_constants(node: Node) -> bool:
+    """Whether a move brings constants other than zero among the values, such as those of a pad.
+
+    Infinities do not count: what reads them, max pooling, never takes them.
+    """
+    if not is_call(node, torch.ops.aten.pad.default, torch.ops.aten.constant_pad_nd.default):
+        return False
+    at = 3 if is_call(node, torch.ops.aten.pad.default) else 2
+    value = node.args[at] if len(node.args) > at else None
+    return isinstance(value, int | float) and value != 0 and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -140,10 +153,8 @@ def moved(
 
 def _size(node: Node, count: int) -> int:
     """The value of a size, in a batch of ``count``."""
-    if node.target is torch.ops.aten.sym_size.int:
-        shape = cast(Node, node.args[0]).meta["val"].shape
-        size = shape[cast(int, node.args[1])]
-        return count if isinstance(size, torch.SymInt) else int(size)
+    if node.target is torch.ops.aten.sym_size.int and not isinstance(node.meta["val"], int):
+        return count  # no other dimension is of any size
     if isinstance(node.meta["val"], int):
         return int(node.meta["val"])
     args = map_arg(node.args, lambda part: _size(part, count))

@@ -67,7 +67,7 @@ def lower(model: torch.nn.Module | ExportedProgram) -> Network:
     gm = model
     if isinstance(model, ExportedProgram):  # it may be that of others, never made canonical
         gm = module_of(model)
-        check_supported(gm, sizes=True)
+        check_supported(gm)
     every_step = isinstance(gm, Sequence) and gm.every_step
     gm = gm.graph if isinstance(gm, Sequence) else gm
     if not isinstance(gm, GraphModule) or not is_converted(gm):

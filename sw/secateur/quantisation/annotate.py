@@ -35,7 +35,7 @@ from secateur.fx.graph import (
     is_call,
     leaves,
 )
-from secateur.fx.moves import is_move, sources_of
+from secateur.fx.moves import adds_constants, is_move, sources_of
 from secateur.quantisation.fake_quantise import ActivationFakeQuantize, PerChannelWeightFakeQuantize
 
 _ANNOTATION = "quantization_annotation"
@@ -119,6 +119,8 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
         if is_call(node, *PRODUCTS):
             average = str(cast(Node, node.args[1]).target).startswith(AVERAGE_WEIGHT)
             return average and before[cast(Node, node.args[0])]
+        if is_move(node) and adds_constants(node) and float(cast(float, node.args[-1])) < 0:
+            return False
         return all(before.get(part, True) for part in node.all_input_nodes)
 
 
@@ -132,6 +134,8 @@ def _ends_a_layer(node: Node) -> bool:
     """Whether the node's value is stored, as codes."""
     if node.op == "placeholder":
         return True
+    if is_move(node):
+        return adds_constants(node)
     if not is_call(node, ADD, MUL, *PRODUCTS, *ACTIVATIONS, *UNARY):
         return False
     if is_call(node, *ACTIVATIONS, *UNARY):
@@ -139,6 +143,10 @@ def _ends_a_layer(node: Node) -> bool:
     if len(node.users) == 1 and is_call(next(iter(node.users)), *ACTIVATIONS):
         return False
     return not (is_call(node, *PRODUCTS) and _absorbed(node))
+
+
+def _stored_sources(node: Node) -> list[Node]:
+    return [stored for source in sources_of(node) for stored in _stored(source)]
 
 
 def _stored(node: Node) -> list[Node]:
@@ -170,6 +178,7 @@ def _shared_groups(
         return node
 
     united = [_stored(node) for node in nodes if is_move(node) and len(sources_of(node)) > 1]
+    united += [[node, *_stored_sources(node)] for node in nodes if adds_constants(node)]
     united += [[before, *_stored(after)] for before, after in states]
     for stored in united:
         roots = {root(node) for node in stored}

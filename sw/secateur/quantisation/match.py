@@ -171,6 +171,7 @@ def observed_layers(gm: GraphModule) -> list[tuple[Match, Node]]:
             active.add(node)
         if node.op == "call_module" and node in active:
             result = cast(Node, node.args[0])
-            if result.op != "placeholder" and not is_call(result, *UNARY):
-                layers.append((match_layer(result), node))
+            if result.op == "placeholder" or is_call(result, *UNARY) or is_move(result):
+                continue
+            layers.append((match_layer(result), node))
     return layers

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -105,12 +106,16 @@ def _store_before_moves(editor: Editor) -> None:
                     _target(dequantise), codes, *dequantise.args[1:], like=move
                 )
                 waiting.insert(0, codes)
-            args = map_arg(move.args, lambda part, stored=stored: stored.get(part, part))
+            args = map_arg(move.args, partial(_either, stored))
             again = editor.call(_target(move), *args, like=move)
         for user in list(node.users):
             user.replace_all_uses_with(again)
             editor.gm.graph.erase_node(user)
         editor.gm.graph.erase_node(node)
+
+
+def _either(stored: dict[Node, Node], part: Node) -> Node:
+    return stored.get(part, part)
 
 
 def _target(node: Node) -> Callable[..., Any]:
