@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from math import prod
 
 import torch
 from torch.fx import Node
@@ -28,15 +29,18 @@ AVERAGE_WEIGHT = "_average_weight"
 
 
 def depthwise(editor: Editor, x: Node, scale: Node, bias: Node | None, *, like: Node) -> Node:
-    """``scale[c] * x[c] + bias[c]`` as a depthwise 1x1 convolution; x (N, C, H, W) or (N, C)."""
-    channels = shape_of(x)[0]
+    """``scale[c] * x[c] + bias[c]`` as a depthwise 1x1 convolution; x (N, C, ...)."""
+    channels, *outer = shape_of(x)
     weight = editor.call(VIEW, scale, [channels, 1, 1, 1], like=like)
-    vector = rank_of(x) == 2
-    if rank_of(x) not in (2, 4):
-        raise refuse(like, f"input of {rank_of(x)} dimensions", "use (N, C, H, W) or (N, C)")
-    maps = editor.call(VIEW, x, [-1, channels, 1, 1], like=like) if vector else x
+    size = [channels, prod(outer[:-1]), outer[-1]] if outer else [channels, 1, 1]
+    reshape = aten.reshape.default if outer else VIEW
+    maps = x if rank_of(x) == 4 else editor.call(reshape, x, [-1, *size], like=like)
     result = editor.call(CONV, maps, weight, bias, [1, 1], [0, 0], [1, 1], channels, like=like)
-    return editor.call(FLATTEN, result, 1, like=like) if vector else result
+    if rank_of(x) == 2:
+        return editor.call(FLATTEN, result, 1, like=like)
+    if rank_of(x) == 4:
+        return result
+    return editor.call(VIEW, result, [-1, channels, *outer], like=like)
 
 
 def pool_maxima(editor: Editor) -> None:

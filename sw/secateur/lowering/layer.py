@@ -19,7 +19,7 @@ from secateur.hw.spec import (
     WSHIFT,
 )
 from secateur.ir import Ints, Mode, Region, Table
-from secateur.lowering.store import Store, Value
+from secateur.lowering.store import Grid, Store, Value
 from secateur.lowering.views import Copy
 from secateur.quantisation.match import Match, Operand, is_dequantise
 from secateur.quantisation.scales import REQUANTISE, Scale, exponent_of
@@ -178,6 +178,8 @@ def _product(gm: GraphModule, operand: Operand, value: Value) -> tuple[DraftSour
     """A convolution or linear as source, and its weights' exponents by output channel."""
     node = cast(Node, operand.product)
     codes, exponents = _weight_codes(gm, operand.weight, node)
+    if value.grid is not None:
+        return _gridded(operand, value.grid, codes, value.shape), exponents
     store = value.whole
     if is_linear(operand):
         shape = (store.channels, store.height, store.width)
@@ -198,6 +200,57 @@ def _product(gm: GraphModule, operand: Operand, value: Value) -> tuple[DraftSour
     if codes.shape[1] != store.channels:
         raise refuse(node, "grouped convolution", "use groups=1 or a depthwise convolution")
     return DraftSource(store, "broadcast", codes, window), exponents
+
+
+def _gridded(operand: Operand, grid: Grid, codes: Ints, shape: tuple[int, ...]) -> DraftSource:
+    """A convolution or linear that reads a grid: channels by the columns of its weights."""
+    store = grid.store
+    if is_linear(operand):
+        weight = np.zeros((len(codes), *store.size), np.int64)
+        weight[:, grid.channels, grid.rows, grid.columns] = codes
+        window = Window((store.height, store.width), (1, 1), (0, 0, 0, 0), (1, 1))
+        return DraftSource(store, "broadcast", weight, window)
+    own = conv_window(cast(Node, operand.product), (codes.shape[2], codes.shape[3]))
+    weight = np.zeros((len(codes), store.channels, *codes.shape[2:]), np.int64)
+    weight[:, grid.channels] = codes
+    padding = [a + b for a, b in zip(own.padding, operand.padding, strict=True)]
+    before, after = [], []
+    for axis, (first, size) in enumerate(
+        ((int(grid.rows[0]), store.height), (int(grid.columns[0]), store.width))
+    ):
+        step, extent = grid.steps[axis], shape[-2 + axis]
+        before.append(padding[axis] * step - first)
+        # So that there are as many outputs: the last window ends where it is cut.
+        span = own.dilation[axis] * (own.kernel[axis] - 1)
+        count = (extent + padding[axis] + padding[axis + 2] - span - 1) // own.stride[axis]
+        last = (count * own.stride[axis] + span) * step - before[axis]
+        after.append(last - (size - 1))
+    stride, dilation = (
+        (pair[0] * grid.steps[0], pair[1] * grid.steps[1]) for pair in (own.stride, own.dilation)
+    )
+    window = Window(own.kernel, stride, (before[0], before[1], after[0], after[1]), dilation)
+    return DraftSource(store, "broadcast", weight, window)
+
+
+def written_in_place(layers: list[DraftLayer], kept: set[Store]) -> list[DraftLayer]:
+    """The layers without copies of what one layer makes and nobody else reads: it writes there.
+
+    ``kept`` are stores that must stay what they are.
+    """
+    layers = list(layers)
+    for copy in [layer for layer in layers if layer.kind == "copy"]:
+        source, region = copy.sources[0], copy.region
+        store = source.store
+        size = None if region is None else (region.height, region.width)
+        whole = source.mode == "lanewise" and source.window.stride == (1, 1)
+        whole = whole and size in (None, (store.height, store.width))
+        makers = [layer for layer in layers if layer.output is store]
+        readers = [s for layer in layers for s in layer.sources if s.store in (store, *store.parts)]
+        alone = len(makers) == 1 and len(readers) == 1 and store.parent is None
+        if whole and alone and store not in kept and makers[0].region is None:
+            makers[0].output, makers[0].region = copy.output, region
+            layers.remove(copy)
+    return layers
 
 
 def _weight_codes(gm: GraphModule, weight: Node, product: Node) -> tuple[Ints, Ints]:

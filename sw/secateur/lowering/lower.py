@@ -28,6 +28,7 @@ from secateur.fx.graph import (
     Window,
     active_nodes,
     constant,
+    conv_window,
     is_call,
     is_zero_pad,
     label_of,
@@ -47,11 +48,20 @@ from secateur.lowering.layer import (
     draft_layer,
     is_linear,
     output_shape,
+    written_in_place,
 )
 from secateur.lowering.store import Size, Store, Stores, Value, concatenate
 from secateur.lowering.tables import table_of
-from secateur.lowering.views import Numbering, as_map, copies, side_by_side
-from secateur.quantisation.match import Match, is_dequantise, is_quantise, match_layer
+from secateur.lowering.views import (
+    Grid,
+    Numbering,
+    as_map,
+    copies,
+    even_grid,
+    scattered,
+    side_by_side,
+)
+from secateur.quantisation.match import Match, Operand, is_dequantise, is_quantise, match_layer
 from secateur.quantisation.scales import REQUANTISE, Scale, scale_of
 
 #: Copies for one move; more would take longer than a network.
@@ -101,26 +111,26 @@ class _Lowering:
             raise refuse(result, "the output does not depend on the input", "give it to a layer")
         if result not in self.values:
             raise refuse(result, "the output is not quantised", REQUANTISE)
-        value, stores = self._stored(result), Stores()
+        value = self._stored(result)
         store = value.whole
         if store.fixed or store.parent or store.parts:
             store = self._copied(store, result)  # results come from one layer
-        names: set[str] = set()
-        states = []
-        for before, after in state_pairs(self.gm):
+        after = []
+        for before, later in state_pairs(self.gm):
             if before not in self.states:
                 raise SecateurError(f"state {before.name!r} is never read; remove it")
-            if after not in self.values:
-                raise refuse(after, "a state that is not quantised", REQUANTISE)
-            stored = (self.states[before], self._stored(after).whole)
-            states.append(State(*(stores.part(store) for store in stored)))
+            if later not in self.values:
+                raise refuse(later, "a state that is not quantised", REQUANTISE)
+            after.append((self.states[before], self._stored(later).whole))
+        self.layers = written_in_place(self.layers, {store, *(kept for _, kept in after)})
+        names, stores = set[str](), Stores()
         return Network(
             input=stores.tensor(self.input),
             output=stores.tensor(store),
             layers=[_finish(draft, stores, names) for draft in self.layers],
             features=value.shape,
             source_hash=source_hash(self.gm),
-            states=states,
+            states=[State(stores.part(before), stores.part(later)) for before, later in after],
         )
 
     def _visit(self, node: Node) -> None:
@@ -285,7 +295,30 @@ class _Lowering:
         together = len(match.operands) == len(plain)
         if not together or len({s and s.size for s in stored}) > 1:
             wanted |= {node: as_map(self.values[node].shape) for node in plain}
-        return {node: self._stored(node, size) for node, size in wanted.items()}
+        found = {}
+        for operand in match.operands:
+            node = operand.value
+            if operand.product is not None and self.values[node].store is None:
+                grid = self._grid(operand)
+                if grid is not None:
+                    found[node] = replace(self.values[node], grid=grid)
+                    continue
+            found[node] = self._stored(node, wanted[node])
+        return found
+
+    def _grid(self, operand: Operand) -> Grid | None:
+        """Where a product can read what moves have made, without a copy."""
+        value = self.values[operand.value]
+        if is_linear(operand):
+            return scattered(self.numbering, value.moved.numbers)
+        grid = even_grid(self.numbering, value.moved.numbers.reshape(as_map(value.shape)))
+        weight = constant(self.gm, cast(Node, operand.weight))
+        dense = int(weight.shape[1]) == as_map(value.shape)[0]
+        window = conv_window(
+            cast(Node, operand.product), (int(weight.shape[2]), int(weight.shape[3]))
+        )
+        padding = [a + b for a, b in zip(window.padding, operand.padding, strict=True)]
+        return grid if grid is not None and dense and grid.takes(padding, value.shape) else None
 
     def _look_up(self, node: Node, function: Node, scale: Scale) -> None:
         """A table behind the layer that makes the argument, or behind a copy of it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from secateur.fx.moves import Moved
-from secateur.ir import Part, Tensor
+from secateur.ir import Ints, Part, Tensor
 from secateur.quantisation.scales import Scale
 
 Size = tuple[int, int, int]
@@ -42,15 +42,47 @@ class Store:
         return [leaf for p in self.parts for leaf in p.leaves()] if self.parts else [self]
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Values of one store, a concatenation perhaps, that a product can read where they are.
+
+    A map's value (c, i, j) is at channel ``channels[c]``, row ``rows[c] + i * steps[0]``, column
+    ``columns[c] + j * steps[1]``; of a map all ``rows`` are alike, and all ``columns``. A vector
+    has a place of its own for every value, and no steps.
+    """
+
+    store: Store
+    channels: Ints
+    rows: Ints
+    columns: Ints
+    steps: tuple[int, int] = (1, 1)
+
+    def takes(self, padding: list[int], shape: tuple[int, ...]) -> bool:
+        """Whether a window of a map of this shape finds zeros where it is padded (top, left,
+        bottom, right): only beyond the store.
+        """
+        top, left, bottom, right = padding
+        first = (int(self.rows[0]), int(self.columns[0]))
+        edges = []
+        for at, step, count, size in zip(
+            first, self.steps, shape[-2:], (self.store.height, self.store.width), strict=True
+        ):
+            edges.append((at == 0 and step == 1, at + step * (count - 1) == size - 1 and step == 1))
+        sides = zip((top, bottom, left, right), (*edges[0], *edges[1]), strict=True)
+        return all(amount == 0 or at_edge for amount, at_edge in sides)
+
+
 @dataclass(frozen=True, eq=False)
 class Value:
     """What a graph node holds, without samples: ``moved`` has its shape. ``store`` is the one whose
-    codes these are, all and in their order; None behind other moves.
+    codes these are, all and in their order; None behind other moves. ``grid`` is where a product
+    reads them, if it need not be a store.
     """
 
     moved: Moved
     scale: Scale
     store: Store | None = None
+    grid: Grid | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

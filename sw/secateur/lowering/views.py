@@ -17,7 +17,7 @@ import numpy as np
 
 from secateur.fx.moves import Numbers
 from secateur.ir import Ints, Region
-from secateur.lowering.store import Store
+from secateur.lowering.store import Grid, Store
 
 #: Vectors from a pixel to another that are tried for a grid.
 _TRIED = 12
@@ -140,19 +140,6 @@ def places(numbering: Numbering, numbers: Numbers) -> Places:
     return Places(roots, root, channel, row, column)
 
 
-@dataclass(frozen=True)
-class Grid:
-    """Values of one store: (c, i, j) is at channel ``channels[c]``, row ``top + i * steps[0]``,
-    column ``left + j * steps[1]``.
-    """
-
-    store: Store
-    channels: Ints
-    top: int
-    left: int
-    steps: tuple[int, int]
-
-
 def even_grid(numbering: Numbering, numbers: Numbers) -> Grid | None:
     """The grid of one store that a map (channels, height, width) is, None if it is none."""
     found = places(numbering, numbers)
@@ -165,14 +152,25 @@ def even_grid(numbering: Numbering, numbers: Numbers) -> Grid | None:
         int(column[1] - column[0]) if width > 1 else 1,
     )
     rows, columns = row[0] + steps[0] * np.arange(height), column[0] + steps[1] * np.arange(width)
+    channels = found.channel[:, 0, 0]
     even = (
-        (found.channel == found.channel[:, :1, :1]).all()
+        (found.channel == channels[:, None, None]).all()
         and (found.row == rows[:, None]).all()
         and (found.column == columns).all()
     )
-    if not even or min(steps) < 0:
+    if not even or min(steps) < 1 or len(set(channels.tolist())) < len(channels):
         return None
-    return Grid(found.roots[0], found.channel[:, 0, 0], int(row[0]), int(column[0]), steps)
+    ones = np.ones(len(channels), np.int64)
+    return Grid(found.roots[0], channels, ones * row[0], ones * column[0], steps)
+
+
+def scattered(numbering: Numbering, numbers: Numbers) -> Grid | None:
+    """The places in one store of the values of a vector, none twice; None if it is not so."""
+    found = places(numbering, numbers)
+    once = len(set(numbers.tolist())) == len(numbers)
+    if len(found.roots) != 1 or (found.root < 0).any() or not once:
+        return None
+    return Grid(found.roots[0], found.channel, found.row, found.column)
 
 
 @dataclass(frozen=True)
