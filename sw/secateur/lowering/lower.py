@@ -50,10 +50,9 @@ from secateur.lowering.layer import (
     output_shape,
     written_in_place,
 )
-from secateur.lowering.store import Size, Store, Stores, Value, concatenate
+from secateur.lowering.store import Grid, Size, Store, Stores, Value, concatenate
 from secateur.lowering.tables import table_of
 from secateur.lowering.views import (
-    Grid,
     Numbering,
     as_map,
     copies,
@@ -312,11 +311,9 @@ class _Lowering:
         if is_linear(operand):
             return scattered(self.numbering, value.moved.numbers)
         grid = even_grid(self.numbering, value.moved.numbers.reshape(as_map(value.shape)))
-        weight = constant(self.gm, cast(Node, operand.weight))
-        dense = int(weight.shape[1]) == as_map(value.shape)[0]
-        window = conv_window(
-            cast(Node, operand.product), (int(weight.shape[2]), int(weight.shape[3]))
-        )
+        _, inputs, *kernel = (int(n) for n in constant(self.gm, operand.weight).shape)
+        dense = inputs == as_map(value.shape)[0]
+        window = conv_window(cast(Node, operand.product), (kernel[0], kernel[1]))
         padding = [a + b for a, b in zip(window.padding, operand.padding, strict=True)]
         return grid if grid is not None and dense and grid.takes(padding, value.shape) else None
 
