@@ -12,9 +12,9 @@ from secateur.disk.lock import held
 from secateur.disk.storage import write_atomically
 from secateur.errors import SecateurError
 from secateur.image.image import Image, load
+from secateur.progress import Progress, silent
 from secateur.pruning.recipes.recipe import load_recipe
 from secateur.pruning.recipes.run import run_held
-from secateur.pruning.recipes.stages import Progress
 from secateur.pruning.recipes.training import Split
 from secateur.report.energy import estimate
 
@@ -29,7 +29,7 @@ SIMULATED = 4
 
 
 def run_example(
-    name: str, folder: Path, *, clock_mhz: float, progress: Progress | None = None
+    name: str, folder: Path, *, clock_mhz: float, progress: Progress = silent
 ) -> dict[str, Any]:
     """Run the recipe of an example, simulate, and write ``example.json`` to ``folder``.
 
@@ -48,9 +48,7 @@ def run_example(
         return _run_held(name, folder, clock_mhz, progress)
 
 
-def _run_held(
-    name: str, folder: Path, clock_mhz: float, progress: Progress | None
-) -> dict[str, Any]:
+def _run_held(name: str, folder: Path, clock_mhz: float, progress: Progress) -> dict[str, Any]:
     recipe = load_recipe(Path(__file__).parent / f"{name}.toml")
     record = run_held(recipe, folder, resume=True, progress=progress)
     images = {key: load(folder / f"{key}.sec") for key in ("dense", "model")}

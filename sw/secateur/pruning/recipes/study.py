@@ -19,14 +19,15 @@ from secateur.disk.lock import held
 from secateur.disk.storage import write_atomically
 from secateur.disk.toml import read_toml
 from secateur.errors import SecateurError
+from secateur.progress import Progress, silent
 from secateur.pruning.recipes import checkpoint
 from secateur.pruning.recipes.recipe import Recipe, parse_recipe
 from secateur.pruning.recipes.run import run_held
-from secateur.pruning.recipes.stages import STAGES, Progress
+from secateur.pruning.recipes.stages import STAGES, compile_dense
 
 ITSELF = "recipe"
 #: Stages that all variants of one dense network share.
-SHARED = STAGES.index("dense") + 1
+SHARED = STAGES.index(compile_dense) + 1
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def load_study(path: Path) -> Study:
     return Study(runs)
 
 
-def run_study(study: Study, folder: Path, *, progress: Progress | None = None) -> dict[str, Any]:
+def run_study(study: Study, folder: Path, *, progress: Progress = silent) -> dict[str, Any]:
     """Run what is not done yet; write ``study.json`` after every run.
 
     Variants with the same dense network and seed share its training. A run that was interrupted
@@ -91,8 +92,7 @@ def run_study(study: Study, folder: Path, *, progress: Progress | None = None) -
         return _run_held(study, folder, progress)
 
 
-def _run_held(study: Study, folder: Path, progress: Progress | None) -> dict[str, Any]:
-    report = progress or (lambda stage, done, total, note: None)
+def _run_held(study: Study, folder: Path, progress: Progress) -> dict[str, Any]:
     dense: dict[str, Path] = {}
     records: dict[str, list[dict[str, Any]]] = {name: [] for name in study.runs}
     table: dict[str, Any] = {}
@@ -102,7 +102,7 @@ def _run_held(study: Study, folder: Path, progress: Progress | None) -> dict[str
             recipe, place = recipes[seed], folder / f"{name}-{seed}"
 
             def named(stage: str, *rest: Any, _run: str = place.name) -> None:
-                report(f"{_run} {stage}", *rest)
+                progress(f"{_run} {stage}", *rest)
 
             with held(place):
                 if recipe.dense_digest in dense:

@@ -23,7 +23,7 @@ from secateur.pruning.recipes import checkpoint, run
 from secateur.pruning.recipes.cutting import BlockCuts
 from secateur.pruning.recipes.recipe import Phase, Prune, Training, load_recipe
 from secateur.pruning.recipes.run import run_recipe
-from secateur.pruning.recipes.stages import Stages
+from secateur.pruning.recipes.state import RunState
 from secateur.pruning.recipes.training import Split, Trainer
 from tests import parts
 
@@ -166,7 +166,7 @@ def test_a_budget_out_of_reach_is_refused_before_training(tmp_path: Path) -> Non
         ("sensitivity = [0.5]", "sensitivity = [1.5]", "densities to 1"),
         ("corruptions = [3]", "low = 2.0\nhigh = 1.0", "verify.low must be below verify.high"),
         ("corruptions = [3]", "low = nan", "verify.low must be float, .*not nan"),
-        ("corruptions = [3]", "low = 0.5", "are 0.5 and 1, the held-out samples reach from 0 to 1"),
+        ("corruptions = [3]", "low = 0.5", "are 0.5 and 1, the held-out samples range from 0 to 1"),
         ("pgd_steps = 2", "pgd_steps = 0", "verify.pgd_steps must be at least 1"),
         ("[train]", "[train]\ndistil = 0.5", "train.distil must be 0: there is no dense"),
         ("learning_rate = 1e-3", "lasso = 0.1", "qat.lasso must be 0: give it to prune"),
@@ -416,20 +416,20 @@ def test_a_run_that_is_verified_again_knows_its_range(whole: Path) -> None:
     """What is verified may change after training; it is checked all the same."""
     wrong = dataclasses.replace(load_recipe(TINY).verify, low=0.5)
     recipe = dataclasses.replace(load_recipe(TINY), verify=wrong)
-    with pytest.raises(SecateurError, match="the held-out samples reach from 0 to 1"):
+    with pytest.raises(SecateurError, match="the held-out samples range from 0 to 1"):
         run_recipe(recipe, whole, resume=True)
 
 
 def test_the_scan_ranks_by_the_criterion_of_the_recipe(whole: Path, monkeypatch) -> None:
     recipe, found = load_recipe(TINY), []
-    stages = Stages(recipe, whole, lambda *progress: None)
-    stages.resume()
+    state = RunState(recipe, whole, lambda *progress: None)
+    state.resume()
     monkeypatch.setattr(run, "sensitivity", lambda *a: found.append(a[3]) or [])
-    run._sensitivity(stages)
-    split = stages.split
+    run._sensitivity(state)
+    split = state.split
     x, y = split.some("train", recipe.prune.samples, recipe.seed)
     batches = list(zip(x.split(10), y.split(10), strict=True))
     criterion = criterion_of("taylor", batches=batches, loss=torch.nn.functional.cross_entropy)
-    expected = block_saliency(stages.build("float"), 8, criterion)
+    expected = block_saliency(state.build("float"), 8, criterion)
     assert expected.keys() == found[0].keys()
     assert all(torch.equal(value, found[0][name]) for name, value in expected.items())

@@ -1,0 +1,24 @@
+"""How long work says what it has done: one form for pruning, examples and the API."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """A function that is called after every step of long work."""
+
+    def __call__(self, stage: str, done: int, total: int, note: str, /) -> None:
+        """Take a step.
+
+        Parameters
+        ----------
+        stage : name of the work, such as "train"
+        done : steps done, from 1
+        total : steps to do; 0 if that is not known
+        note : one line on the result so far, such as "loss 0.1234"; "" if there is none
+        """
+
+
+def silent(stage: str, done: int, total: int, note: str, /) -> None:
+    """Show nothing: a `Progress`."""
