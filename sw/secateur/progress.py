@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """A function that is called after every step of long work."""
+    """A function that is called when long work begins, and after every step of it."""
 
     def __call__(self, stage: str, done: int, total: int, note: str, /) -> None:
         """Take a step.
@@ -14,7 +14,7 @@ class Progress(Protocol):
         Parameters
         ----------
         stage : name of the work, such as "train"
-        done : steps done, from 1
+        done : steps done; 0 when the work begins
         total : steps to do; 0 if that is not known
         note : one line on the result so far, such as "loss 0.1234"; "" if there is none
         """

@@ -79,7 +79,7 @@ def test_what_is_no_image(image: Image, tmp_path: Path) -> None:
         with pytest.raises(SecateurError, match=rf"must be an Image, not {name}; secateur\.load"):
             secateur.run(given, x)  # type: ignore[arg-type]
     with pytest.raises(SecateurError, match=r"what secateur\.prepare returned, not Linear"):
-        secateur.finalise(nn.Linear(3, 3))  # type: ignore[arg-type]
+        secateur.finalize(nn.Linear(3, 3))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ from rich.progress import Progress
 from secateur.cli.common import Commands, Json, bar
 from secateur.cli.terminal import emit
 from secateur.errors import SecateurError
+from secateur.progress import Progress as Report
 
 recipes = Commands()
 
@@ -28,7 +28,7 @@ def demo(
     from secateur.examples.demo import run_demo
 
     with bar() as progress:
-        data = run_demo(output, seed, progress)
+        data = run_demo(output, seed, stage_bar(progress))
     emit(data, as_json, show_demo)
 
 
@@ -103,14 +103,15 @@ def study(
         raise SecateurError(data["gate"])
 
 
-def stage_bar(progress: Progress) -> Callable[[str, int, int, str], None]:
-    """A bar a stage; every note is printed once, above the bars."""
+def stage_bar(shown: Progress) -> Report:
+    """A bar per stage; every note is printed as a line above the bars, or without a terminal."""
     tasks: dict[str, Any] = {}
 
     def update(stage: str, done: int, total: int, note: str) -> None:
         if stage not in tasks:
-            tasks[stage] = progress.add_task(stage, total=total)
-        progress.update(tasks[stage], completed=done)
-        progress.console.print(f"{stage} {done}/{total}: {note}")
+            tasks[stage] = shown.add_task(stage, total=total or None)
+        shown.update(tasks[stage], completed=done)
+        if note:
+            shown.console.print(f"{stage} {done}/{total}: {note}")
 
     return update

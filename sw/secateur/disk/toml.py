@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import tomllib
 import types
@@ -48,8 +49,11 @@ def parse(kind: Any, table: Any, path: str, where: str) -> Any:
     prefix = f"{where}." if where else ""
     for key in table:
         if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            hint = f"did you mean {prefix}{near[0]}? " if near else ""
             raise SecateurError(
-                f"{path}: unknown key {prefix}{key}; {where or 'a recipe'} has {', '.join(fields)}"
+                f"{path}: unknown key {prefix}{key}; {hint}"
+                f"{where or 'a recipe'} has {', '.join(fields)}"
             )
     values = {}
     for name, entry in fields.items():

@@ -65,7 +65,7 @@ def quantize(
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             qat(prepared)
-    return finalise(prepared)
+    return finalize(prepared)
 
 
 def prepare(
@@ -73,7 +73,7 @@ def prepare(
 ) -> Graph:
     """Export, insert fake quantisers and calibrate them; see :func:`quantize`.
 
-    With ``qat`` the graph fake-quantises: train it like any module, then :func:`finalise` it.
+    With ``qat`` the graph fake-quantises: train it like any module, then :func:`finalize` it.
     Activation scales stay as calibrated; weight scales follow the weights. With ``train_scales``
     their base-2 logarithms are parameters, "...logarithm", for a rate of their own and no decay
     (TQT; the paper trains them with Adam at 0.01). The signedness of the input is that of the
@@ -115,17 +115,17 @@ def prepare(
     return prepared if sequence is None else sequence.with_graph(prepared)
 
 
-def finalise(prepared: Graph) -> Graph:
+def finalize(prepared: Graph) -> Graph:
     """Fix all scales and biases of a prepared graph and convert it; ``prepared`` stays usable.
 
     Raises SecateurError if the graph was never calibrated.
     """
     if not isinstance(prepared, GraphModule | Sequence):
         raise SecateurError(
-            f"finalise takes what secateur.prepare returned, not {type(prepared).__name__}"
+            f"finalize takes what secateur.prepare returned, not {type(prepared).__name__}"
         )
     if isinstance(prepared, Sequence):
-        return prepared.with_graph(cast(GraphModule, finalise(prepared.graph)))
+        return prepared.with_graph(cast(GraphModule, finalize(prepared.graph)))
     prepared = copy.deepcopy(prepared)
     for name, module in prepared.named_modules():
         if isinstance(module, ActivationFakeQuantize) and not module.observed:

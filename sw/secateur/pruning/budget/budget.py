@@ -23,7 +23,7 @@ from secateur.pruning.units.mask import mask_of, set_mask
 from secateur.pruning.units.report import LayerDensity, PruneReport
 from secateur.target import Target
 
-Normalise = Literal["share", "lamp", "none"]
+Normalize = Literal["share", "lamp", "none"]
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def allocate_budget(
     clock_mhz: float | None = None,
     rom_bytes: int | None = None,
     density: float | None = None,
-    normalise: Normalise = "share",
+    normalize: Normalize = "share",
     progress: Progress | None = None,
 ) -> Allocation:
     """Choose the blocks with the most saliency that meet all budgets.
@@ -111,7 +111,7 @@ def allocate_budget(
     latency_ms, clock_mhz : the same as a time at a clock; both or neither
     rom_bytes : of the image; the target's weight memory is always a limit
     density : share of the blocks of the named modules that is kept
-    normalise : "share": a block counts as its share of its layer's saliency (for magnitudes, whose
+    normalize : "share": a block counts as its share of its layer's saliency (for magnitudes, whose
         scale says nothing across layers); "lamp": as its share of what is at least as salient in
         its layer (LAMP: Lee, Park, Mo, Ahn, Shin, "Layer-adaptive sparsity for the magnitude-based
         pruning", ICLR 2021): the last blocks of a layer weigh the more, the fewer are left;
@@ -138,7 +138,7 @@ def allocate_budget(
         rom_bytes=rom_bytes,
         density=density,
     )
-    return allocate(costs, saliency, budgets, normalise=normalise, progress=progress)
+    return allocate(costs, saliency, budgets, normalize=normalize, progress=progress)
 
 
 def allocate(
@@ -146,19 +146,19 @@ def allocate(
     saliency: Mapping[str, Tensor],
     budgets: Budgets,
     *,
-    normalise: Normalise = "share",
+    normalize: Normalize = "share",
     progress: Progress | None = None,
 ) -> Allocation:
     """As `allocate_budget`, with budgets that `make_budgets` has checked."""
     scores = check_saliency(costs, saliency)
-    if normalise not in get_args(Normalise):
-        known = ", ".join(map(repr, get_args(Normalise)))
-        raise SecateurError(f"normalise must be one of {known}, not {normalise!r}")
+    if normalize not in get_args(Normalize):
+        known = ", ".join(map(repr, get_args(Normalize)))
+        raise SecateurError(f"normalize must be one of {known}, not {normalize!r}")
     for name, score in scores.items():
         alive = np.where(costs.alive[name], score, 0.0)
-        if normalise == "share":
+        if normalize == "share":
             scores[name] = score / (alive.sum() or 1.0)
-        elif normalise == "lamp":
+        elif normalize == "lamp":
             scores[name] = _lamp(alive)
     search = Search(costs, scores, budgets, progress)
     kept = search.solve()

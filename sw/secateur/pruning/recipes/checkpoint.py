@@ -102,15 +102,15 @@ def load_model_state(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         raise SecateurError(f"the weights are of another model: {lines[-1].strip()}") from None
 
 
-def optimiser_state(optimiser: torch.optim.Optimizer) -> State:
+def optimizer_state(optimizer: torch.optim.Optimizer) -> State:
     """Tensors and JSON data of an optimiser's state."""
-    state = optimiser.state_dict()
+    state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, dict[str, Any]] = {}
     for index, values in state["state"].items():
         for key, value in values.items():
             if isinstance(value, Tensor):
-                tensors[f"optimiser.{index}.{key}"] = value
+                tensors[f"optimizer.{index}.{key}"] = value
             else:
                 scalars.setdefault(str(index), {})[key] = value
     groups = [
@@ -120,19 +120,19 @@ def optimiser_state(optimiser: torch.optim.Optimizer) -> State:
     return tensors, {"scalars": scalars, "groups": groups}
 
 
-def load_optimiser_state(
-    optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor], data: Mapping[str, Any]
+def load_optimizer_state(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], data: Mapping[str, Any]
 ) -> None:
     """Put a state on an optimiser of the same parameters."""
     state: dict[int, dict[str, Any]] = {
         int(index): dict(values) for index, values in data["scalars"].items()
     }
     for name, value in tensors.items():
-        if name.startswith("optimiser."):
+        if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
             state.setdefault(int(index), {})[key] = value
     groups = [
         {key: tuple(value) if key == "betas" else value for key, value in group.items()}
         for group in data["groups"]
     ]
-    optimiser.load_state_dict({"state": state, "param_groups": groups})
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from secateur.errors import SecateurError
 from secateur.pruning.criteria.criteria import criterion_of
 from secateur.pruning.criteria.saliency import block_saliency
-from secateur.pruning.recipes.recipe import Training
 from secateur.pruning.recipes.state import RunState
+from secateur.pruning.recipes.tables import Training
 
 
 def check_range(run: RunState) -> None:

@@ -17,7 +17,7 @@ from secateur.pruning.criteria.criteria import Criterion, criterion_of
 from secateur.pruning.criteria.saliency import block_saliency
 from secateur.pruning.methods.gradual import cubic_density
 from secateur.pruning.methods.rewind import rewind, unmasked_state
-from secateur.pruning.recipes.recipe import Recipe
+from secateur.pruning.recipes.tables import Recipe
 from secateur.pruning.recipes.training import Loss, Split
 from secateur.target import Target
 
@@ -129,8 +129,8 @@ class BlockCuts:
         criterion = criterion_for(prune.criterion, self.recipe, self.split, self.loss)
         saliency = block_saliency(model, costs.n, criterion, prune.skip)
         if prune.method == "budget":
-            normalise: Any = prune.normalise
-            return allocate(costs, saliency, budgets, normalise=normalise)
+            normalize: Any = prune.normalize
+            return allocate(costs, saliency, budgets, normalize=normalize)
         if prune.method == "uniform":
             return baselines.uniform(costs, saliency, budgets)
         if prune.method == "element":

@@ -20,10 +20,10 @@ from secateur.progress import Progress, silent
 from secateur.pruning.budget.budget import make_budgets
 from secateur.pruning.criteria.saliency import block_saliency
 from secateur.pruning.recipes.cutting import criterion_for
-from secateur.pruning.recipes.recipe import Recipe
 from secateur.pruning.recipes.robust import CORRUPTIONS, fgsm, pgd
 from secateur.pruning.recipes.stages import run_stages
 from secateur.pruning.recipes.state import RunState
+from secateur.pruning.recipes.tables import Recipe
 from secateur.pruning.recipes.training import multiplies_bfloat16
 from secateur.pruning.recipes.verify import (
     GateError,

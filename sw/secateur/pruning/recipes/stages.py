@@ -27,7 +27,7 @@ from secateur.pruning.recipes.checks import check_parts, check_range
 from secateur.pruning.recipes.cutting import BlockCuts
 from secateur.pruning.recipes.state import RunState
 from secateur.pruning.recipes.verify import image_logits, score
-from secateur.quantisation.prepare import finalise, prepare
+from secateur.quantisation.prepare import finalize, prepare
 from secateur.target import Target
 
 #: Weight memory of the target on which the dense network is compiled, which may not fit the real.
@@ -118,7 +118,7 @@ def _quantise(run: RunState, name: str, model: nn.Module, target: Target) -> Non
     prepared = prepare(model, run.calibration(), qat=True, train_scales=trained)
     run.fit("qat", prepared, name=f"qat {name}")
     prepared.eval()
-    graph = finalise(prepared)
+    graph = finalize(prepared)
     network = lower(graph)
     image = compile_network(network, target)
     check_image(image, graph, some_inputs(graph, network, run.calibration()), network)

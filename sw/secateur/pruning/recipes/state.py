@@ -20,7 +20,7 @@ from secateur.progress import Progress
 from secateur.pruning.channels.remove import ChannelReport
 from secateur.pruning.recipes import checkpoint
 from secateur.pruning.recipes.cutting import criterion_for, narrow
-from secateur.pruning.recipes.recipe import PHASES, Phase, Recipe
+from secateur.pruning.recipes.tables import PHASES, Phase, Recipe
 from secateur.pruning.recipes.training import Augment, Loss, Split, Trainer
 from secateur.pruning.recipes.verify import logits, score
 from secateur.sources import build
@@ -160,7 +160,7 @@ class RunState:
 
     def calibration(self) -> Tensor:
         """Training samples to calibrate with."""
-        return self.split.some("train", self.recipe.quantise.samples, self.recipe.seed)[0]
+        return self.split.some("train", self.recipe.quantize.samples, self.recipe.seed)[0]
 
     def fit(
         self,

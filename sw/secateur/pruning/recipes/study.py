@@ -21,9 +21,10 @@ from secateur.disk.toml import read_toml
 from secateur.errors import SecateurError
 from secateur.progress import Progress, silent
 from secateur.pruning.recipes import checkpoint
-from secateur.pruning.recipes.recipe import Recipe, parse_recipe
+from secateur.pruning.recipes.recipe import parse_recipe
 from secateur.pruning.recipes.run import run_held
 from secateur.pruning.recipes.stages import STAGES, compile_dense
+from secateur.pruning.recipes.tables import Recipe
 
 ITSELF = "recipe"
 #: Stages that all variants of one dense network share.

@@ -17,7 +17,7 @@ from secateur.fx.computed import copied
 from secateur.pruning.criteria.probe import evaluating
 from secateur.pruning.methods.regularise import GroupLasso, distil
 from secateur.pruning.recipes import checkpoint
-from secateur.pruning.recipes.recipe import Phase, Prune, Qat, Training
+from secateur.pruning.recipes.tables import Phase, Prune, Qat, Training
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -146,7 +146,7 @@ class Trainer:
         mixed = zlib.crc32(f"{seed} {name}".encode())
         self.generator = torch.Generator().manual_seed(mixed)
         torch.manual_seed(mixed)
-        self.optimiser = self._optimiser()
+        self.optimizer = self._optimizer()
         self.lasso = GroupLasso(self.model, phase.lasso, n=n, skip=skip) if phase.lasso else None
         rewinds = isinstance(phase, Prune) and phase.schedule == "rewind"
         self.rounds = phase.steps if isinstance(phase, Prune) and rewinds else 1
@@ -155,7 +155,7 @@ class Trainer:
         formatted: nn.Module = model.to(memory_format=self.format)
         return formatted
 
-    def _optimiser(self) -> torch.optim.Optimizer:
+    def _optimizer(self) -> torch.optim.Optimizer:
         named = dict(self.model.named_parameters())
         trained = isinstance(self.phase, Qat) and self.phase.scale_rate > 0
         scales = [v for name, v in named.items() if trained and name.endswith("logarithm")]
@@ -165,7 +165,7 @@ class Trainer:
         if isinstance(self.phase, Qat) and trained:
             groups.append({"params": scales, "highest": self.phase.scale_rate, "weight_decay": 0.0})
         momentum, decay = self.training.momentum, self.training.weight_decay
-        if self.training.optimiser == "sgd":
+        if self.training.optimizer == "sgd":
             return torch.optim.SGD(
                 groups, lr=self.phase.learning_rate, momentum=momentum, weight_decay=decay,
                 nesterov=momentum > 0,
@@ -186,14 +186,14 @@ class Trainer:
         total = batches * self.phase.epochs
         span = total // self.rounds
         if self.rounds > 1 and self.epoch * batches % span == 0:
-            self.optimiser = self._optimiser()
+            self.optimizer = self._optimizer()
         self.model.train()
         summed = 0.0
         for index, chosen in enumerate(parts):
             done = self.epoch * batches + index
             if self.before_batch is not None:
                 self.before_batch(done, total)
-            for group in self.optimiser.param_groups:
+            for group in self.optimizer.param_groups:
                 group["lr"] = rate(done % span, span, group["highest"])
             x = self.split.train_x[chosen]
             x = x if self.augment is None else self.augment(x, self.generator)
@@ -206,11 +206,11 @@ class Trainer:
                 raise SecateurError(
                     f"the loss is {loss.item()} in epoch {self.epoch + 1}: lower the learning rate"
                 )
-            self.optimiser.zero_grad()
+            self.optimizer.zero_grad()
             loss.backward()
-            self.optimiser.step()
+            self.optimizer.step()
             if self.lasso is not None:
-                self.lasso.step(self.optimiser.param_groups[0]["lr"])
+                self.lasso.step(self.optimizer.param_groups[0]["lr"])
             summed += loss.item()
         self.model.eval()
         self.epoch += 1
@@ -225,16 +225,16 @@ class Trainer:
 
     def state(self) -> checkpoint.State:
         """Everything that the next epoch depends on."""
-        tensors, data = checkpoint.optimiser_state(self.optimiser)
+        tensors, data = checkpoint.optimizer_state(self.optimizer)
         tensors |= checkpoint.model_state(self.model)
         tensors["random.order"] = self.generator.get_state()
         tensors["random.global"] = torch.get_rng_state()
-        return tensors, {"epoch": self.epoch, "optimiser": data}
+        return tensors, {"epoch": self.epoch, "optimizer": data}
 
     def restore(self, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
         """Go on from a state of a trainer with the same arguments."""
         checkpoint.load_model_state(self.model, tensors)
-        checkpoint.load_optimiser_state(self.optimiser, tensors, data["optimiser"])
+        checkpoint.load_optimizer_state(self.optimizer, tensors, data["optimizer"])
         self.generator.set_state(tensors["random.order"])
         torch.set_rng_state(tensors["random.global"])
         self.epoch = data["epoch"]
