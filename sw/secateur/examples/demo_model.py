@@ -25,8 +25,8 @@ CLASSES = 10
 TRAIN_IMAGES = 4000
 BATCH = 50
 #: Enough for 98 % of the test images, and to come back to it at a quarter of the blocks.
-EPOCHS = 6
-PRUNE_EPOCHS = 10
+EPOCHS = 5
+PRUNE_EPOCHS = 8
 #: Layers that are not pruned: they have few weights, and all of the image passes through.
 SKIP = ("conv1", "depthwise")
 
