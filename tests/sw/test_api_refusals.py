@@ -92,7 +92,7 @@ def test_calibration(calibration: object, kind: str) -> None:
 
 def test_recurrent_layers_are_to_be_decomposed_first() -> None:
     model = nn.ModuleDict({"gru": nn.GRU(4, 8), "head": nn.Linear(8, 8)})
-    with pytest.warns(SecateurWarning, match=r"'gru' \(GRU\) is left as it is; .*decompose"):
+    with pytest.warns(SecateurWarning, match=r"'gru' \(GRU\) is not pruned; .*decompose"):
         secateur.prune(model, density=0.5)
 
 

@@ -154,11 +154,9 @@ def train(
     count = len(images.train_y)
     batches = -(-count // BATCH)
     total = epochs * batches
-    _in_memory(network, torch.channels_last)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=learning_rate, total_steps=total
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total)
     done = 0
     network.train()
     for epoch in range(epochs):
@@ -180,12 +178,8 @@ def train(
         progress(stage, epoch + 1, epochs, f"loss {losses / batches:.4f}")
     if pruner is not None:
         _prune_until(pruner, 1.0)
-    _in_memory(network, torch.contiguous_format)
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     network.eval()
-
-
-def _in_memory(network: nn.Module, layout: torch.memory_format) -> None:
-    network.to(memory_format=layout)  # type: ignore[call-overload]
 
 
 def _prune_until(pruner: GradualPruner, progress: float) -> None:

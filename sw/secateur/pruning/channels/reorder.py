@@ -29,12 +29,13 @@ def reorder(model: nn.Module, example: Tensor, orders: Mapping[str, Sequence[int
 
     Parameters
     ----------
+    model : changed in place
     example : an input, batch included
-    orders : by layer, as `secateur.pruning.channels.permute` finds them
+    orders : per layer, as `secateur.pruning.channels.permute` finds them
 
     Raises
     ------
-    SecateurError : an unknown layer; orders that are no permutations, or differ between layers
+    SecateurError : an unknown layer; orders that are not permutations, or differ between layers
         that share channels; masks, frozen parameters; or a module among them cannot be reordered.
         The model is then unchanged.
     """
