@@ -21,4 +21,9 @@ class Progress(Protocol):
 
 
 def silent(stage: str, done: int, total: int, note: str, /) -> None:
-    """Show nothing: a `Progress`."""
+    """Show nothing.
+
+    Parameters
+    ----------
+    stage, done, total, note : as for `Progress`
+    """

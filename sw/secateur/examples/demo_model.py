@@ -163,8 +163,7 @@ def train(
         losses = 0.0
         order = torch.randperm(count, generator=generator)
         for chosen in order.split(BATCH):
-            if pruner is not None and not pruner.done:
-                _prune_until(pruner, 2 * done / total)
+            _prune_until(pruner, 2 * done / total)
             batch = _shifted(images.train_x[chosen], generator)
             batch = batch.contiguous(memory_format=torch.channels_last)
             loss = F.cross_entropy(network(batch), images.train_y[chosen])
@@ -176,14 +175,13 @@ def train(
             done += 1
         stage = "train" if pruner is None else "prune"
         progress(stage, epoch + 1, epochs, f"loss {losses / batches:.4f}")
-    if pruner is not None:
-        _prune_until(pruner, 1.0)
+    _prune_until(pruner, 1.0)
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     network.eval()
 
 
-def _prune_until(pruner: GradualPruner, progress: float) -> None:
-    while not pruner.done and pruner.progress < progress:
+def _prune_until(pruner: GradualPruner | None, progress: float) -> None:
+    while pruner is not None and not pruner.done and pruner.progress < progress:
         pruner.step()
 
 

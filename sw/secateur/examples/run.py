@@ -1,4 +1,4 @@
-"""``secateur example``: a use from data to Verilog, and a table of what pruning changed."""
+"""``secateur example``: an application from data to Verilog, dense and pruned side by side."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from secateur.pruning.recipes.run import run_held
 from secateur.pruning.recipes.training import Split
 from secateur.report.energy import estimate
 
-#: Names of the examples, and what they need from the user.
+#: Names of the examples, and their summaries.
 EXAMPLES = {
     "security": "face or no face: MTCNN's R-Net, weight blocks pruned",
     "home": "who speaks: a GRU, hidden units pruned",
@@ -33,7 +33,19 @@ def run_example(
 ) -> dict[str, Any]:
     """Run the recipe of an example, simulate, and write ``example.json`` to ``folder``.
 
-    Goes on with what the folder holds of an earlier run.
+    An interrupted run in the folder is resumed.
+
+    Parameters
+    ----------
+    name : one of `EXAMPLES`
+    folder : made if it is missing
+    clock_mhz : for latencies
+    progress : called after every epoch and stage
+
+    Returns
+    -------
+    dict : figures of the dense and of the pruned network. ``gate`` is None, or why the run has
+        failed: raise it as an error.
 
     Raises
     ------

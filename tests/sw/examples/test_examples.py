@@ -36,7 +36,7 @@ def test_utterances() -> None:
 def test_damaged_utterances(line: str, tmp_path: Path) -> None:
     file = tmp_path / "x.ts"
     file.write_text(f"@problemName x\n@data\n{line}\n")
-    with pytest.raises(SecateurError, match=r"line 1 of the data has no 12 channels"):
+    with pytest.raises(SecateurError, match=r"line 1 of the data must have 12 channels"):
         home.read_ts(file)
 
 

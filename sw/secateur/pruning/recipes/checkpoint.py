@@ -1,7 +1,7 @@
 """Checkpoints as safetensors and JSON: models, optimisers, generators. No pickle.
 
 A checkpoint is a JSON file that names a file of tensors by its hash. Both are written atomically,
-the tensors first, so that whatever interrupts the writing leaves the old checkpoint whole.
+the tensors first, so that an interruption leaves the old checkpoint whole.
 """
 
 from __future__ import annotations
@@ -32,6 +32,12 @@ def write(path: Path, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) ->
     """Write tensors and JSON data; returns the SHA-256 of the tensors' file.
 
     The tensors go to a file beside ``path``; files of older checkpoints of ``path`` are removed.
+
+    Parameters
+    ----------
+    path : of the JSON file
+    tensors : by name
+    data : for the JSON file
     """
     owned = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     payload = save(owned)
@@ -84,7 +90,7 @@ def model_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_model_state(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put a state on a freshly built model; masks that it has are put on first.
+    """Load a state into a freshly built model; if the state has masks, they are added first.
 
     Raises
     ------
@@ -99,7 +105,7 @@ def load_model_state(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         model.load_state_dict(state)
     except RuntimeError as error:
         lines = str(error).strip().splitlines()
-        raise SecateurError(f"the weights are of another model: {lines[-1].strip()}") from None
+        raise SecateurError(f"the weights do not fit the model: {lines[-1].strip()}") from None
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> State:
@@ -123,7 +129,13 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> State:
 def load_optimizer_state(
     optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], data: Mapping[str, Any]
 ) -> None:
-    """Put a state on an optimiser of the same parameters."""
+    """Load a state into an optimiser of the same parameters.
+
+    Parameters
+    ----------
+    optimizer : changed in place
+    tensors, data : from `optimizer_state`
+    """
     state: dict[int, dict[str, Any]] = {
         int(index): dict(values) for index, values in data["scalars"].items()
     }

@@ -49,13 +49,15 @@ def run_recipe(
 
     Parameters
     ----------
-    recipe : from ``recipe.load_recipe``
+    recipe : from `secateur.pruning.recipes.recipe.load_recipe`
     folder : made if it is missing
-    resume : go on with the checkpoint in the folder; the image is the one that a run without
+    resume : resume from the checkpoint in the folder; the image is the one that a run without
         interruption makes on the same machine with the same number of threads
     progress : called after every epoch and stage
 
-    Returns the record. ``record["gate"]`` is None, or why the run has failed: raise it as an error.
+    Returns
+    -------
+    dict : the record. ``record["gate"]`` is None, or why the run has failed: raise it as an error.
 
     Raises
     ------
@@ -69,15 +71,20 @@ def run_recipe(
 def run_held(
     recipe: Recipe, folder: Path, *, resume: bool = False, progress: Progress = silent
 ) -> dict[str, Any]:
-    """As `run_recipe`, in a folder that the caller holds."""
+    """As `run_recipe`, in a folder that the caller holds.
+
+    Parameters
+    ----------
+    recipe, folder, resume, progress : as for `run_recipe`
+    """
     if (folder / "running.json").exists() and not resume:
         raise SecateurError(
-            f"{folder}: holds a run already; go on with it by --resume, or choose another folder"
+            f"{folder}: holds a run already; resume it with --resume, or choose another folder"
         )
     if recipe.training.precision == "bfloat16" and not multiplies_bfloat16():
         warnings.warn(
-            "this processor does not multiply bfloat16, training is many times slower than in "
-            'float32: give training.precision = "float32"',
+            "this processor does not multiply bfloat16, so training is many times slower than in "
+            'float32: set training.precision = "float32"',
             SecateurWarning,
             stacklevel=2,
         )
@@ -149,7 +156,7 @@ def _column(run: RunState, name: str) -> dict[str, Any]:
 
 
 def _budget(run: RunState, column: dict[str, Any]) -> dict[str, Any]:
-    """Limits and what the image takes; refuses an image that takes more."""
+    """Limits and the cost of the image; refuses an image that exceeds them."""
     allocation = run.results["allocation"]
     given = vars(run.recipe.budget)
     budgets = make_budgets(run.target, sum(allocation["blocks"].values()), **given)
@@ -163,7 +170,7 @@ def _budget(run: RunState, column: dict[str, Any]) -> dict[str, Any]:
         if spent[name] > limit:
             raise SecateurError(
                 f"the image takes {spent[name]:,} {name}, the budget is {limit:,}: training has "
-                f"changed the network's structure; give a budget lower by the difference"
+                f"changed the network's structure; lower the budget by the difference"
             )
     used = max(spent[name] / limit for name, limit in limits.items())
     return {"limits": limits, "spent": spent, "used": used, "tight": used >= TIGHT}

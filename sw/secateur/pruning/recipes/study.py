@@ -1,8 +1,8 @@
 """``secateur study``: one recipe, several seeds, and variants of it, side by side.
 
 A study is a TOML file: ``recipe``, the file of the recipe, relative to the study; ``seeds``; and
-``[variants.NAME]``, tables that take the place of the recipe's keys. The recipe itself is the
-variant "recipe".
+``[variants.NAME]``, tables that override the recipe's keys. The recipe itself is the variant
+"recipe".
 """
 
 from __future__ import annotations
@@ -33,17 +33,22 @@ SHARED = STAGES.index(compile_dense) + 1
 
 @dataclass(frozen=True)
 class Study:
-    """``runs`` by variant and seed."""
+    """A checked study.
+
+    Attributes
+    ----------
+    runs : recipes by variant and seed
+    """
 
     runs: dict[str, dict[int, Recipe]]
 
 
 def load_study(path: Path) -> Study:
-    """Read a study and the recipes that it makes.
+    """Read a study, and make its recipes.
 
     Raises
     ------
-    SecateurError : the study, or a recipe that it makes, is not one
+    SecateurError : an unknown or wrong key of the study, or of a recipe that it makes
     """
     table = read_toml(path)
     unknown = table.keys() - {"recipe", "seeds", "variants"}
@@ -78,11 +83,18 @@ def load_study(path: Path) -> Study:
 def run_study(study: Study, folder: Path, *, progress: Progress = silent) -> dict[str, Any]:
     """Run what is not done yet; write ``study.json`` after every run.
 
-    Variants with the same dense network and seed share its training. A run that was interrupted
-    goes on where it stopped.
+    Variants with the same dense network and seed share its training. An interrupted run is resumed.
 
-    Returns the table: by variant, mean and deviation of every figure over the seeds. ``gate`` is
-    None, or why a run of the recipe itself has failed: raise it as an error.
+    Parameters
+    ----------
+    study : from `load_study`
+    folder : made if it is missing
+    progress : called after every epoch and stage; stages have the name of the run before theirs
+
+    Returns
+    -------
+    dict : per variant, mean and deviation of every figure over the seeds. ``gate`` is None, or why
+        a run of the recipe itself has failed: raise it as an error.
 
     Raises
     ------

@@ -295,7 +295,7 @@ def test_refused_budgets(costs: CostModel, budget: dict[str, float], message: st
     ("saliency", "message"),
     [
         ({}, "no layers; there is nothing to prune"),
-        ({"conv9": torch.ones(1, 1)}, "'conv9' is no layer of the network"),
+        ({"conv9": torch.ones(1, 1)}, "'conv9' is not a layer of the network"),
         ({"linear": torch.ones(1, 64)}, r"shape \(1, 64\), expected \(2, 64\)"),
         ({"linear": -torch.ones(2, 64)}, "finite and not negative"),
     ],
