@@ -45,10 +45,8 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 def test_progress_is_seen_without_a_terminal(built: list[object], tmp_path: Path) -> None:
     """A line on stderr for every epoch and stage; on stdout the results alone."""
-    threads = torch.get_num_threads()
     done = CliRunner().invoke(app, ["demo", "-o", str(tmp_path), "--json"])
     assert done.exit_code == 0, done.output
-    assert torch.get_num_threads() == threads
     begins = [line.partition(":")[0] for line in done.stderr.splitlines()]
     assert begins == [
         *(f"train {epoch}/{EPOCHS[0]}" for epoch in (1, 2)),
@@ -75,6 +73,12 @@ def test_a_simulator_that_cannot_be_built(
         raise SecateurError("no compiler")
 
     monkeypatch.setattr(api, "build_simulator", fail)
-    with pytest.raises(SecateurError, match="no compiler"):
-        demo.run_demo(tmp_path, 0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(SecateurError, match="no compiler"):
+            demo.run_demo(tmp_path, 0)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
     assert not (tmp_path / "summary.json").exists()
