@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.progress import Progress
 
-from secateur.cli.common import Commands, Json, bar
+from secateur.cli.common import Commands, Json, bar, stage_bar
 from secateur.cli.terminal import emit
 from secateur.errors import SecateurError
-from secateur.progress import Progress as Report
 
 recipes = Commands()
 
@@ -101,17 +99,3 @@ def study(
     emit(data, as_json, show_study)
     if data["gate"] is not None:
         raise SecateurError(data["gate"])
-
-
-def stage_bar(shown: Progress) -> Report:
-    """A bar per stage; every note is printed as a line above the bars, or without a terminal."""
-    tasks: dict[str, Any] = {}
-
-    def update(stage: str, done: int, total: int, note: str) -> None:
-        if stage not in tasks:
-            tasks[stage] = shown.add_task(stage, total=total or None)
-        shown.update(tasks[stage], completed=done)
-        if note:
-            shown.console.print(f"{stage} {done}/{total}: {note}")
-
-    return update
