@@ -36,18 +36,18 @@ def demo(
 def prune(
     recipe: Annotated[Path, typer.Argument(help="TOML file, see docs/pruning.md.")],
     output: Annotated[Path, typer.Option("-o", "--output-dir")] = Path("prune-out"),
-    cycles: Annotated[int | None, typer.Option(min=1, help="Cycles per inference.")] = None,
+    cycles: Annotated[int | None, typer.Option(min=1, help="Cycles of an inference.")] = None,
     latency: Annotated[float | None, typer.Option(help="Milliseconds, at --clock.")] = None,
     clock: Annotated[float | None, typer.Option(help="MHz.")] = None,
     rom: Annotated[int | None, typer.Option(min=1, help="Bytes of the image.")] = None,
-    density: Annotated[float | None, typer.Option(help="Share of the blocks that is kept.")] = None,
+    density: Annotated[float | None, typer.Option(help="Share of the blocks kept.")] = None,
     max_drop: Annotated[
         float | None, typer.Option(min=0.0, help="Points of int8 accuracy that may be lost.")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Resume the run in the output folder.")] = False,
+    resume: Annotated[bool, typer.Option(help="Go on where the last run stopped.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Train, prune to a budget, quantise, compile and verify. Options override the recipe."""
+    """Train, prune to a budget, recover, quantise, compile and verify, as a recipe says."""
     from secateur.cli.tables import show_prune
     from secateur.pruning.recipes.recipe import load_recipe
     from secateur.pruning.recipes.run import run_recipe
@@ -65,12 +65,12 @@ def prune(
 
 @recipes.command(epilog="Example: secateur example home -o home-out")
 def example(
-    name: Annotated[str, typer.Argument(help="security, home or traffic.")],
+    name: Annotated[str, typer.Argument(help="security, home or traffic: docs/examples.")],
     output: Annotated[Path | None, typer.Option("-o", "--output-dir")] = None,
     clock: Annotated[float, typer.Option(help="MHz, for latencies.")] = 150.0,
     as_json: Json = False,
 ) -> None:
-    """Run an application on small hardware: train, prune, quantise, compile, simulate, compare."""
+    """Run a use on small hardware: train, prune, quantise, compile, simulate, compare."""
     from secateur.cli.tables import show_example
     from secateur.examples.run import run_example
 
@@ -88,7 +88,7 @@ def study(
     output: Annotated[Path, typer.Option("-o", "--output-dir")] = Path("study-out"),
     as_json: Json = False,
 ) -> None:
-    """Run variants of a recipe with several seeds, side by side. Resumes an interrupted study."""
+    """Run variants of a recipe with several seeds, side by side; goes on where it was stopped."""
     from secateur.cli.tables import show_study
     from secateur.pruning.recipes.study import load_study, run_study
 
