@@ -22,7 +22,7 @@ from secateur.report.energy import estimate
 EXAMPLES = {
     "security": "face or no face: MTCNN's R-Net, weight blocks pruned",
     "home": "who speaks: a GRU, hidden units pruned",
-    "traffic": "traffic signs: a CNN, weight blocks pruned; needs SECATEUR_DATA (docs/networks.md)",
+    "traffic": "traffic signs: a CNN, weight blocks pruned; needs GTSRB in SECATEUR_DATA",
 }
 #: Held-out samples that go through Verilator.
 SIMULATED = 4

@@ -36,8 +36,8 @@ def folder() -> Path:
     name = os.environ.get("SECATEUR_DATA", "")
     if not name or not Path(name).is_dir():
         raise SecateurError(
-            f"SECATEUR_DATA must name the folder of the data sets (see docs/networks.md); "
-            f"it is {name!r}"
+            f"SECATEUR_DATA must name the folder of the data sets (see "
+            f"help('secateur.models.data')); it is {name!r}"
         )
     return Path(name)
 
@@ -52,7 +52,7 @@ def read(name: str) -> dict[str, np.ndarray]:
     try:
         return load_npz(folder() / name)
     except SecateurError as error:
-        raise SecateurError(f"{error}; see docs/networks.md") from None
+        raise SecateurError(f"{error}; see help('secateur.models.data')") from None
 
 
 def cifar10(seed: int) -> Split:

@@ -68,7 +68,7 @@ def test_a_short_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         train=replace(whole.train, epochs=2),
         channels=replace(whole.channels, epochs=1),
         qat=replace(whole.qat, epochs=1),
-        quantise=replace(whole.quantise, samples=30),
+        quantize=replace(whole.quantize, samples=30),
     )
     # Widths are sought among eighths of them, not 1024ths.
     monkeypatch.setattr("secateur.pruning.budget.baselines.GRID", 8)

@@ -219,7 +219,7 @@ def make_budgets(
 
     Raises
     ------
-    SecateurError : a budget is not positive, a latency has no clock, or there is no budget
+    SecateurError : a budget is not positive, a latency has no clock, or no budget is given
     """
     given = {"cycles": cycles, "latency_ms": latency_ms, "clock_mhz": clock_mhz}
     given |= {"rom_bytes": rom_bytes, "density": density}

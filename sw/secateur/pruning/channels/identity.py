@@ -1,4 +1,4 @@
-"""Removal of whole layers: an identity takes the place of a layer that keeps the shape."""
+"""Removal of whole layers: an identity replaces a layer that keeps the shape."""
 
 from __future__ import annotations
 

@@ -184,7 +184,7 @@ def criterion_of(
     SecateurError : an unknown name, or one that needs batches, without any
     """
     if name not in CRITERIA:
-        raise SecateurError(f"criterion {name!r} is unknown; take {', '.join(CRITERIA)}")
+        raise SecateurError(f"criterion {name!r} is unknown; choose one of {', '.join(CRITERIA)}")
     free: dict[str, Criterion] = {"l1": Magnitude(1), "l2": Magnitude(2), "random": Random(seed)}
     if name in free:
         return free[name]

@@ -83,7 +83,7 @@ def distributions(
     """
     layers = prunable_layers(model)
     if not layers:
-        raise SecateurError("the model has no Conv1d, Conv2d or Linear layer to look at")
+        raise SecateurError("the model has no Conv1d, Conv2d or Linear layer")
     result = {name: {"weight": histogram(weight_of(m), bins)} for name, m in layers.items()}
     if batches is None:
         return result

@@ -307,7 +307,7 @@ def test_criteria_refuse_in_one_line() -> None:
     layers = prunable_layers(model)
     data = batches()
     cases = [
-        (lambda: criterion_of("hesse"), "criterion 'hesse' is unknown; take l1, l2"),
+        (lambda: criterion_of("hesse"), "criterion 'hesse' is unknown; choose one of l1, l2"),
         (lambda: criterion_of("taylor"), "needs data"),
         (lambda: criterion_of("taylor", batches=[]), "taylor: batches is empty"),
         (lambda: Taylor([], LOSS)(model, layers), "batches is empty"),
