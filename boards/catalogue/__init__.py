@@ -1,1 +1,1 @@
-"""The boards: pins, clocks, dice."""
+"""The boards: pins, clocks, parts."""

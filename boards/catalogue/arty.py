@@ -1,7 +1,7 @@
 """Arty A7-100T of Digilent: XC7A100T, 100 MHz, USB serial port of an FTDI chip.
 
-Its tools are the vendor's: the build writes Verilog of the generic family, constraints and a
-script, and nobody has run them here.
+The build writes Verilog of the generic family, constraints and a script for the vendor's tools.
+They have not been run.
 """
 
 from __future__ import annotations

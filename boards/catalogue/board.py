@@ -1,4 +1,4 @@
-"""What a board is: its part, its oscillator, the pins that the engine needs, and the engine."""
+"""A board: its part, its oscillator, the pins that the engine needs, and the engine."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ from secateur.hw.spec import Geometry
 
 
 class BoardError(SecateurError):
-    """What the user is to be told in one line: unknown board, image that does not fit, ..."""
+    """An unknown board, an image that does not fit, a clock that is missed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pin:
-    """A pin of the package: its ball, whether it is low when on, attributes of its buffer."""
+    """A pin of the package.
+
+    Attributes
+    ----------
+    ball : its name
+    inverted : it is low for on
+    attributes : of its buffer
+    """
 
     ball: str
     inverted: bool
@@ -29,16 +36,19 @@ class Board:
 
     Parameters
     ----------
-    name, title : as on the command line, and in prose
-    flow : ``ecp5``, ``ice40``: built here; ``vivado``: sources for the vendor's tool
-    device, package : the part as it is soldered, by Lattice's or the vendor's names
-    die : what is placed and routed, for its slowest speed grade whatever is soldered: with flow
-        ``ecp5`` of ``sites.DIES``; "" where it is not done here
-    oscillator, clock : Hz of the oscillator and of the engine
+    name : on the command line
+    title : in prose
+    flow : name of the toolchain, one of ``boards.flow.flow.FLOWS``
+    device : the part on the board, by the vendor's name
+    package : of the part, by the vendor's name
+    die : the part that is placed and routed, with its slowest speed grade; for the flow ``ecp5``
+        one of ``sites.DIES``, "" for a vendor's flow
+    oscillator : Hz
+    clock : Hz of the engine
     baud : of the UART
     geometry : the engine
-    pins : by the ports of the flow's ``Top``: clk, rx, tx, running, error
-    program : the command that puts a bitstream on the board
+    pins : by the ports of ``Top``: clk, rx, tx, running, error
+    program : the command that programs the board with ``secateur.bit``
     """
 
     name: str
@@ -58,13 +68,13 @@ class Board:
 def find_pins(
     platform: type, running: tuple[str, int, str], error: tuple[str, int, str], extra: tuple = ()
 ) -> dict[str, Pin]:
-    """The pins of ``Board.pins`` as amaranth-boards lists them.
+    """``Board.pins`` from a platform of amaranth-boards.
 
     Parameters
     ----------
     platform : class of amaranth-boards
-    running, error : resource, number and subsignal of an LED; the last "" if it has none
-    extra : resources beside the platform's, such as a UART on a connector
+    running, error : resource, number and subsignal of an LED; no subsignal is ""
+    extra : resources in addition to the platform's, such as a UART on a connector
     """
     resources = {(known.name, known.number): known for known in (*platform.resources, *extra)}
     balls = dict(pair for connector in platform.connectors for pair in connector)

@@ -26,11 +26,11 @@ BOARDS = {
 
 
 def find(name: str) -> Board:
-    """The board of that name.
+    """The board of a name.
 
     Raises
     ------
-    BoardError : there is none
+    BoardError : there is no such board
     """
     if name not in BOARDS:
         raise BoardError(f"board {name!r} is not one of {', '.join(BOARDS)}")

@@ -6,24 +6,24 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from secateur.boards.driver.fit import misfit
 from secateur.boards.driver.link import QUIET_READS, SILENCE, Link, LinkError
 from secateur.errors import SecateurError
+from secateur.fit import misfit
 from secateur.hw import spec
 from secateur.hw.link.protocol import MAX_ACCESSES
 from secateur.hw.soc import registers
 from secateur.hw.soc.registers import BY_NAME, field
 from secateur.hw.spec import Error, Status
 
-#: Answers in a row without progress after which an engine is given up all the same. They are
-#: counted, not timed: each takes at least 880 cycles, however slowly an engine is simulated.
+#: Answers in a row without progress after which an engine is given up. They are counted, not
+#: timed: each takes at least 880 cycles, however slowly an engine is simulated.
 PATIENCE = 20_000
-#: Seconds in which a port takes a request: it does at once, or never will.
+#: Seconds after which a write to a port has failed: a port takes a request at once or never.
 WRITE_SECONDS = 30.0
 #: Bytes on the line of the longest request and the longest answer together.
 _LINE_BYTES = 320
 
-#: What a user can do about an image that the engine refuses.
+#: Why the engine refuses an image.
 REASONS = {
     Error.MAGIC: "it does not begin as an image does",
     Error.VERSION: "its version is not the engine's",
@@ -37,12 +37,12 @@ REASONS = {
 
 
 class DeviceError(SecateurError):
-    """The device refuses, or is not what was expected; one line for a person."""
+    """The device refuses a request, or is not the expected one."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What a device is: the registers that never change."""
+    """The registers of a device that never change."""
 
     n: int
     p: int
@@ -53,17 +53,18 @@ class Identity:
 
 
 def values(name: str, word: int) -> dict[str, int]:
-    """The fields of a register's value by their names, whichever the map lists."""
+    """The fields of a register's value, by name."""
     return {part.name: (word & part.mask) >> part.low for part in BY_NAME[name].fields}
 
 
 @contextlib.contextmanager
 def open_port(path: str, baud: int) -> Iterator[Link]:
-    """The link on a serial port of that name.
+    """The link on a serial port; errors of the device are prefixed by the name of the port.
 
     Raises
     ------
-    DeviceError : pyserial is missing, there is no such port, or it cannot be opened
+    DeviceError : pyserial is missing, the port cannot be opened or has failed, or the device
+        refuses a request or does not answer
     """
     try:
         import serial
@@ -82,13 +83,13 @@ def open_port(path: str, baud: int) -> Iterator[Link]:
         reason = getattr(error, "strerror", None) or str(error)
         raise DeviceError(f"{path}: the port cannot be opened: {reason}") from None
     with contextlib.suppress(Exception):
-        port.set_low_latency_mode(True)  # an adapter may else hold an answer back for 16 ms
+        port.set_low_latency_mode(True)  # else an adapter may hold an answer back for 16 ms
     try:
         with port:
             yield Link(port)
     except serial.SerialException as error:
         raise DeviceError(f"{path}: the port has failed: {error}") from None
-    except LinkError as error:
+    except (LinkError, DeviceError) as error:
         raise DeviceError(f"{path}: {error}") from None
 
 
@@ -100,7 +101,10 @@ class Device:
     link : the link
     patience : answers in a row without progress after which the engine is given up
 
-    All methods raise DeviceError as well as LinkError.
+    Raises
+    ------
+    DeviceError : from all methods: the device refuses a request, or is not the expected one
+    LinkError : from all methods: the device does not answer
     """
 
     def __init__(self, link: Link, *, patience: int = PATIENCE) -> None:
@@ -109,7 +113,7 @@ class Device:
 
     def _identify(self) -> Identity:
         if self.register("ID") != int.from_bytes(spec.MAGIC, "little"):
-            raise DeviceError("the device answers, but is no Secateur engine")
+            raise DeviceError("the device answers, but is not a Secateur engine")
         version = values("VERSION", self.register("VERSION"))["MAP"]
         if version != registers.MAP_VERSION:
             raise DeviceError(
@@ -130,18 +134,18 @@ class Device:
         """The value of a register."""
         words = self.link.read(BY_NAME[name].offset)
         if not words:
-            raise DeviceError(f"the device does not let its register {name} be read")
+            raise DeviceError(f"the device refuses a read of its register {name}")
         return words[0]
 
     def write(self, name: str, word: int) -> None:
         """Write a register."""
         if self.link.write(BY_NAME[name].offset, [word]) != 1:
-            raise DeviceError(f"the device does not let its register {name} be written")
+            raise DeviceError(f"the device refuses a write to its register {name}")
 
     def info(self) -> dict[str, dict[str, int]]:
         """Every register that can be read without an effect, by field, or as VALUE.
 
-        One that the device does not have, because it is older, is left out.
+        A register that an older device does not have is omitted.
         """
         found = {}
         for register in registers.REGISTERS:
@@ -151,19 +155,24 @@ class Device:
         return found
 
     def state(self) -> Status:
-        """What the engine does; DeviceError if it has stopped for an error."""
+        """The state of the engine.
+
+        Raises
+        ------
+        DeviceError : it has stopped with an error
+        """
         status = values("STATUS", self.register("STATUS"))
         state, code = status["STATE"], status["ERROR"]
         if state == Status.ERROR:
             reason = REASONS.get(code, f"error {code}")
             name = Error(code).name if code in REASONS else code
-            raise DeviceError(f"the engine has stopped for the image: {reason} ({name})")
+            raise DeviceError(f"the engine has stopped on the image: {reason} ({name})")
         return Status(state)
 
     def load(self, image: bytes, progress: Callable[[int], None] | None = None) -> None:
         """Load the stream of an image and wait until the engine has checked it.
 
-        With a ROM nothing is loaded; the engine checks what it has.
+        With a ROM nothing is loaded; the engine checks its contents.
         """
         problem = misfit(image, self.identity, "device")
         if problem is not None:
@@ -173,21 +182,29 @@ class Device:
         for at in range(0, len(words), MAX_ACCESSES):
             part = words[at : at + MAX_ACCESSES]
             if self.link.write(BY_NAME["IMAGE"].offset, part) != len(part):
-                raise DeviceError("the device does not let its register IMAGE be written")
+                raise DeviceError("the device refuses a write to its register IMAGE")
             if progress is not None:
                 progress(min(4 * (at + len(part)), len(image)))
         self._wait(lambda: self.state() not in (Status.LOADING, Status.CHECKING), "check the image")
 
     def restart(self) -> None:
-        """Keep the image, forget all else: a new sequence begins."""
+        """Keep the image and forget all tensors: a new sequence begins."""
         self.write("CONTROL", field("CONTROL", "RESTART").mask)
         self.write("MODE", field("MODE", "REGISTERS").mask)
 
     def run(self, inputs: bytes, beats: int) -> tuple[bytes, int]:
-        """Results, ``beats`` words of N bytes, and cycles of an inference after ``restart``.
+        """Run an inference after ``restart``.
 
-        ``inputs`` is the packed input tensor. A DeviceError leaves the inference unfinished:
-        ``restart`` before the next.
+        A DeviceError leaves the inference unfinished: ``restart`` before the next one.
+
+        Parameters
+        ----------
+        inputs : the packed input tensor
+        beats : words of N bytes in the results
+
+        Returns
+        -------
+        results, and cycles
         """
         if self.state() == Status.LOADING:
             raise DeviceError("the device holds no image; load one first")
@@ -217,13 +234,13 @@ class Device:
         status = values("STATUS", self.register("STATUS"))
         if status["UPSET"]:
             raise DeviceError(
-                "the device's weight memory has changed by itself since the image was accepted, so "
-                "its results mean nothing; load the image again"
+                "the device's weight memory has changed since the image was accepted, so its "
+                "results are not valid; load the image again"
             )
         if ended != 1 or status["RESULT_VALID"]:
             raise DeviceError(
-                f"{ended} inferences have ended instead of one, or results are left over: the "
-                f"device was reset, or holds another image; load the image again"
+                f"{ended} inferences have ended instead of one, or results are left: the device "
+                f"was reset, or holds another image; load the image again"
             )
         result = b"".join(word.to_bytes(4, "little")[:size] for word in got)
         return result, cycles
@@ -236,8 +253,13 @@ class Device:
         *,
         runs: bool = False,
     ) -> None:
-        """Until ``done``; DeviceError if the engine stops or nothing moves for long, and with
-        ``runs`` if it has gone back to wait for an input."""
+        """Wait until ``done``.
+
+        Raises
+        ------
+        DeviceError : the engine has stopped or makes no progress; with ``runs`` also if it waits
+            for an input again
+        """
         last, still, idle = progress(), 0, 0
         while not done():
             if progress() != last:
@@ -257,5 +279,5 @@ class Device:
 
 
 def _words(data: bytes, size: int) -> list[int]:
-    """``size`` bytes a word, the last filled up with zeros."""
+    """Words of ``size`` bytes, the last one padded with zeros."""
     return [int.from_bytes(data[at : at + size], "little") for at in range(0, len(data), size)]

@@ -1,6 +1,6 @@
-"""The host's side of the link: frames, repetition, sessions. ``docs/link.md`` says what they are.
+"""The host's side of the link: frames, repetition, sessions, as in ``docs/link.md``.
 
-Works on anything with the four members of a ``serial.Serial`` that ``Port`` lists.
+It works on any object with the four members of a ``serial.Serial`` that ``Port`` lists.
 """
 
 from __future__ import annotations
@@ -13,23 +13,25 @@ from secateur.errors import SecateurError
 from secateur.hw.link import protocol
 from secateur.hw.link.protocol import END, ESCAPE, ESCAPED_END, ESCAPED_ESCAPE
 
-#: Seconds of silence after which a request is repeated, besides its time on the line.
+#: Seconds of silence, in addition to the time on the line, after which a request is repeated.
 SILENCE = 0.25
-#: Reads of a port that must bring nothing, one after the other, to make a silence.
+#: Reads of a port in a row without a byte that make a silence.
 QUIET_READS = 5
-#: How often a request is sent before the device is given up.
+#: Times that a request is sent before the device is given up.
 TRIES = 12
-#: Bytes that are looked through for an answer before the request is repeated.
+#: Bytes that are searched for an answer before the request is repeated.
 MOST_BYTES = 4096
 
 
 class LinkError(SecateurError):
-    """The device cannot be reached; one line for a person."""
+    """The device cannot be reached."""
 
 
 class Port(Protocol):
-    """What the link needs of a ``serial.Serial``; ``read`` returns fewer bytes, or none, when the
-    port's own time-out has passed."""
+    """The members of a ``serial.Serial`` that the link needs.
+
+    ``read`` returns fewer bytes, or none, when the port's own time-out has passed.
+    """
 
     @property
     def in_waiting(self) -> int: ...
@@ -47,7 +49,7 @@ def encode(content: bytes) -> bytes:
 
 
 class Decoder:
-    """Finds the undamaged frames in what comes over the line."""
+    """Finds the undamaged frames in the bytes from the line."""
 
     def __init__(self) -> None:
         self._frame = bytearray()
@@ -78,13 +80,18 @@ class Decoder:
 class Link:
     """Reads and writes registers of a device.
 
-    A request is repeated until its answer comes; the device obeys it once. After a LinkError the
-    next request begins a new session, so that a link survives a cable that was cut.
+    A request is repeated until its answer comes; the device executes it exactly once. After a
+    LinkError the next request begins a new session, so that a link survives a cable that was cut.
 
     Parameters
     ----------
     port : the serial port
-    first : number of the first request of a session; drawn if None
+    tries : times that a request is sent before the device is given up
+    first : number of the first request of a session; None: random
+
+    Attributes
+    ----------
+    repeated : requests that had to be sent again
     """
 
     def __init__(self, port: Port, *, tries: int = TRIES, first: int | None = None) -> None:
@@ -95,7 +102,6 @@ class Link:
         self._sequence = 0
         self._begun = False
         self._decoder = Decoder()
-        #: Requests that had to be sent again.
         self.repeated = 0
 
     def read(self, offset: int, count: int = 1) -> list[int]:
@@ -110,7 +116,11 @@ class Link:
         return [int.from_bytes(words[at : at + 4], "little") for at in range(0, len(words), 4)]
 
     def write(self, offset: int, words: list[int]) -> int:
-        """Write words to a register; returns how many there were before the device refused one.
+        """Write words to a register.
+
+        Returns
+        -------
+        how many were written before the device refused one
 
         Raises
         ------
@@ -121,7 +131,7 @@ class Link:
         return self._exchange(offset >> 2 | protocol.WRITE, len(words), payload)[0]
 
     def _begin(self) -> None:
-        """Begin a session, if none goes on, by a read of register 0."""
+        """Begin a session by a read of register 0, if there is none."""
         if not self._begun:
             self.port.reset_input_buffer()
             self._decoder = Decoder()
@@ -144,7 +154,7 @@ class Link:
                 return answer
         raise LinkError(
             "no answer from the device; check the cable, the baud rate, that the board is "
-            "configured with the engine, and that no one else uses the port"
+            "configured with the engine, and that no other program uses the port"
         )
 
     def _answer(self, second: int, count: int) -> tuple[int, bytes] | None:

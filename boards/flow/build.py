@@ -1,29 +1,66 @@
-"""From a board and an image to a bitstream, with tables of what it takes and how fast it is."""
+"""From a board and an image to a bitstream, with a report on its resources and its clock."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from secateur.boards.catalogue.board import Board, BoardError
-from secateur.boards.flow import tools
-from secateur.boards.flow.contents import find_blocks, placeholder, replace_blocks
-from secateur.boards.flow.design import ROUTED, Design, Placed, place
-from secateur.boards.flow.image import Image
+from secateur.boards.catalogue.board import BoardError
+from secateur.boards.catalogue.catalogue import find
+from secateur.boards.flow.contents import placeholder
+from secateur.boards.flow.design import Design, Placed, place, write_sources
+from secateur.boards.flow.flow import OpenFlow, find_flow
 from secateur.boards.flow.report import to_text
-from secateur.boards.flow.route import Progress, silent
-from secateur.boards.flow.sites import DIES
-from secateur.hw.spec import Geometry
+from secateur.boards.flow.route import ROUTED, Progress, silent
+from secateur.disk.storage import write_atomically
+from secateur.fit import misfit
+from secateur.hw.spec import HEADER, Geometry
 
 BITSTREAM = "secateur.bit"
-#: Which of the block RAMs of ROUTED, which holds the placeholder, is what: for swaps.
+#: For swaps: where the image is in ROUTED, which holds the placeholder.
 DESIGN = "design.json"
-#: What makes a bitstream of a textual configuration, by flow.
-PACKERS = {"ecp5": ["ecppack", "--compress"], "ice40": ["icepack"]}
 REPORT, TEXT = "report.json", "report.txt"
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image for a design's weight memory.
+
+    Attributes
+    ----------
+    name : for messages and reports
+    stream : its bytes, without metadata
+    words : its words
+    """
+
+    name: str
+    stream: bytes
+    words: list[int]
+
+    @classmethod
+    def of(cls, stream: bytes, geometry: Geometry, name: str) -> Image:
+        """The image for an engine.
+
+        Parameters
+        ----------
+        stream : its bytes, without metadata
+        geometry : the engine
+        name : for messages and reports
+
+        Raises
+        ------
+        BoardError : it does not fit
+        """
+        problem = misfit(stream, geometry, "engine")
+        if problem is not None:
+            raise BoardError(f"{name}: {problem}")
+        words = HEADER.unpack_from(stream)[5]
+        size = geometry.word_bytes
+        found = [stream[at : at + size] for at in range(0, words * size, size)]
+        return cls(name, stream, [int.from_bytes(word, "little") for word in found])
 
 
 def build(
@@ -36,7 +73,7 @@ def build(
     progress: Progress = silent,
     timeout: float | None = None,
 ) -> dict[str, object]:
-    """Build a bitstream with an image in ROM, or with RAM; returns what is in ``report.json``.
+    """Build a bitstream with an image in ROM, or with RAM; for a vendor's tools only its sources.
 
     Parameters
     ----------
@@ -49,6 +86,10 @@ def build(
     progress : called with a stage and a note
     timeout : seconds of processor time that each tool may take
 
+    Returns
+    -------
+    the contents of ``report.json``, or for a vendor's tools the files and the command to run
+
     Raises
     ------
     BoardError : the image does not fit, or the clock is missed; then there is a report, but no
@@ -56,10 +97,12 @@ def build(
     ToolError : a tool is missing, fails or takes too long
     """
     image = None if stream is None else Image.of(stream, design.geometry, name)
-    if image is not None and design.board.flow == "ice40":
+    if design.flow.TOOLS is None:
+        return _write_for_vendor(design, image, folder)
+    if image is not None and design.flow.CONTENTS is None:
         raise BoardError(
-            f"{design.board.name}: its SPRAM holds nothing at power-up; build without --image, and "
-            f"load {name} with `secateur device load`"
+            f"{design.board.name}: its weight memory holds nothing at power-up; build without "
+            f"--image, and load {name} with `secateur device load`"
         )
     folder.mkdir(parents=True, exist_ok=True)
     for old in (BITSTREAM, DESIGN, REPORT, TEXT):
@@ -73,23 +116,35 @@ def build(
             f"{design.board.name}: {placed.fmax_mhz} MHz after routing with seed {placed.seed}, "
             f"the clock is {design.clock / 1e6:g} MHz; try another --seed or a lower --clock"
         )
-    config = placed.config.read_text()
-    where = {} if image is None else find_blocks(design.geometry, config)
-    about = {
+    about = _write_design(design, placed, rom=image is not None)
+    return _pack(design.flow, folder, about, report, image, progress)
+
+
+def _write_for_vendor(design: Design, image: Image | None, folder: Path) -> dict[str, object]:
+    files = write_sources(design, None if image is None else image.words, folder)
+    return {
         "board": design.board.name,
-        "geometry": asdict(design.geometry),
-        "blocks": {str(wid): list(block) for wid, block in sorted(where.items())},
-        "sha256": _sha256(placed.config.read_bytes()),
+        "image": None if image is None else {"name": image.name, "words": len(image.words)},
+        "files": [str(file) for file in files],
+        "next": f"cd {folder} && {design.flow.COMMAND}",
     }
-    write_atomically(folder / DESIGN, json.dumps(about, indent=1) + "\n")
-    return pack(folder, about, report, image, progress, PACKERS[design.board.flow])
 
 
 def swap(folder: Path, stream: bytes, name: str, *, progress: Progress = silent) -> dict:
     """Put another image into the design that ``build`` has left in a folder.
 
-    Place and route are those of the build; only what the weight memory holds is replaced. Returns
-    what is in ``report.json``.
+    Place and route are those of the build; only the contents of the weight memory are replaced.
+
+    Parameters
+    ----------
+    folder : of the build
+    stream : bytes of the image, without metadata
+    name : of the image, for messages and reports
+    progress : called with a stage and a note
+
+    Returns
+    -------
+    the contents of ``report.json``
 
     Raises
     ------
@@ -104,11 +159,16 @@ def swap(folder: Path, stream: bytes, name: str, *, progress: Progress = silent)
             f"build with --image"
         )
     image = Image.of(stream, Geometry(**about["geometry"]), name)
-    return pack(folder, about, report, image, progress)
+    return _pack(find_flow(find(about["board"])), folder, about, report, image, progress)
 
 
 def load_design(folder: Path) -> tuple[dict, dict]:
-    """What ``build`` noted on a design, and its report."""
+    """The contents of DESIGN and REPORT in the folder of a build.
+
+    Raises
+    ------
+    BoardError : there is no finished build, or its files were changed
+    """
     try:
         about = json.loads((folder / DESIGN).read_text())
         report = json.loads((folder / REPORT).read_text())
@@ -125,13 +185,28 @@ def load_design(folder: Path) -> tuple[dict, dict]:
     return about, report
 
 
-def pack(
+def _write_design(design: Design, placed: Placed, *, rom: bool) -> dict:
+    """Write DESIGN: with ``rom``, the block RAMs of the weight memory."""
+    blocks = {}
+    if rom:
+        blocks = design.flow.CONTENTS.find_blocks(design.geometry, placed.config.read_text())
+    about = {
+        "board": design.board.name,
+        "geometry": asdict(design.geometry),
+        "blocks": {str(wid): list(block) for wid, block in sorted(blocks.items())},
+        "sha256": _sha256(placed.config.read_bytes()),
+    }
+    _write(placed.config.with_name(DESIGN), json.dumps(about, indent=1) + "\n")
+    return about
+
+
+def _pack(
+    flow: OpenFlow,
     folder: Path,
     about: dict,
     report: dict[str, object],
     image: Image | None,
     progress: Progress,
-    packer: list[str] = PACKERS["ecp5"],
 ) -> dict[str, object]:
     """Fill the placed design with an image, pack it, and write the report."""
     progress("packing", "")
@@ -139,7 +214,8 @@ def pack(
     report["image"] = None
     if image is not None:
         where = {int(wid): tuple(block) for wid, block in about["blocks"].items()}
-        config = replace_blocks(config, Geometry(**about["geometry"]), where, image.words)
+        geometry = Geometry(**about["geometry"])
+        config = flow.CONTENTS.replace_blocks(config, geometry, where, image.words)
         report["image"] = {
             "name": image.name,
             "words": len(image.words),
@@ -148,7 +224,7 @@ def pack(
     filled, packed = folder / "filled.config.part", folder / f"{BITSTREAM}.part"
     try:
         filled.write_text(config)
-        tools.run([*packer, filled.name, packed.name], folder)
+        flow.pack(folder, filled.name, packed.name)
         os.replace(packed, folder / BITSTREAM)
     finally:
         filled.unlink(missing_ok=True)
@@ -162,13 +238,13 @@ def pack(
 
 
 def _report(design: Design, placed: Placed) -> dict[str, object]:
-    board: Board = design.board
+    board = design.board
     return {
         "board": board.name,
         "title": board.title,
         "device": board.device,
         "die": board.die,
-        "grade": DIES[board.die][1] if board.flow == "ecp5" else None,
+        "grade": design.flow.grade(board),
         "seed": placed.seed,
         "clock_mhz": design.clock / 1e6,
         "fmax_mhz": placed.fmax_mhz,
@@ -178,20 +254,17 @@ def _report(design: Design, placed: Placed) -> dict[str, object]:
         "geometry": asdict(design.geometry),
         "resources": placed.resources,
         "slowest_path": placed.path,
-        "tools": tools.versions(board.flow),
+        "tools": design.flow.TOOLS.versions(),
     }
 
 
 def _write_report(folder: Path, report: dict[str, object]) -> None:
-    write_atomically(folder / REPORT, json.dumps(report, indent=1) + "\n")
-    write_atomically(folder / TEXT, to_text(report))
+    _write(folder / REPORT, json.dumps(report, indent=1) + "\n")
+    _write(folder / TEXT, to_text(report))
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write beside ``path`` and rename: all or nothing."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)
+def _write(path: Path, text: str) -> None:
+    write_atomically(path, text.encode())
 
 
 def _sha256(data: bytes) -> str:

@@ -1,8 +1,8 @@
-"""What the block RAMs of a placed design hold, and which part of the weight memory each one is.
+"""Contents of the block RAMs of a placed ECP5 design, and their places in the weight memory.
 
-nextpnr numbers the block RAMs as it likes, so a design is placed with a random image in its weight
-memory (``placeholder``), whose every block is known by what it holds (``find_blocks``). Project
-Trellis' ``ecpbram`` goes the same way, but for memories of one width in multiples of 512 words.
+nextpnr numbers the block RAMs in any order. So a design is placed with a random image in its weight
+memory (``placeholder``), and every block is found by its contents (``find_blocks``). Project
+Trellis' ``ecpbram`` does the same, but for memories of one width in multiples of 512 words.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Block = tuple[int, int]
 
 
 def placeholder(geometry: Geometry) -> list[int]:
-    """A word for each place of the weight memory; always the same ones."""
+    """Words of a full weight memory, random but always the same."""
     random_bits = random.Random(_SEED).getrandbits
     return [random_bits(geometry.word_bits) for _ in range(geometry.weight_words)]
 
 
 def weight_blocks(geometry: Geometry, words: Sequence[int]) -> dict[Block, list[int]]:
-    """The 2048 numbers of each block of a weight memory that holds ``words`` and then zeros."""
+    """The 2048 numbers of each block of a weight memory with ``words``, padded with zeros."""
     blocks = {}
     for index, first in enumerate(range(0, geometry.weight_words, SLICE_WORDS)):
         depth = max(2, min(SLICE_WORDS, geometry.weight_words - first))
@@ -42,7 +42,7 @@ def weight_blocks(geometry: Geometry, words: Sequence[int]) -> dict[Block, list[
 
 
 def read_blocks(config: str) -> dict[int, list[int]]:
-    """What each initialised block RAM of a configuration holds, by its number."""
+    """Contents of the initialised block RAMs of a configuration, by number."""
     return {
         int(wid): [int(number, 16) for number in numbers.split()]
         for wid, numbers in _SECTION.findall(config)
@@ -50,11 +50,11 @@ def read_blocks(config: str) -> dict[int, list[int]]:
 
 
 def find_blocks(geometry: Geometry, config: str) -> dict[int, Block]:
-    """The numbers of the weight memory's block RAMs, in a design that holds the placeholder.
+    """The weight memory's block RAMs, by number, in a design that holds the placeholder.
 
     Raises
     ------
-    ValueError : they are not there exactly once each
+    ValueError : not every block is there exactly once
     """
     wanted = {
         tuple(numbers): block
@@ -76,11 +76,18 @@ def find_blocks(geometry: Geometry, config: str) -> dict[int, Block]:
 def replace_blocks(
     config: str, geometry: Geometry, where: dict[int, Block], words: Sequence[int]
 ) -> str:
-    """The configuration with ``words`` in the weight memory whose blocks are ``where``.
+    """The configuration with other words in the weight memory.
+
+    Parameters
+    ----------
+    config : the configuration
+    geometry : the engine
+    where : blocks of the weight memory by the numbers of their block RAMs, of ``find_blocks``
+    words : the image
 
     Raises
     ------
-    ValueError : a block RAM of ``where`` is not there
+    ValueError : a block RAM of ``where`` is missing
     """
     contents = weight_blocks(geometry, words)
     left = set(where)

@@ -1,4 +1,4 @@
-"""Synthesis, place and route of a board's design, with what they say about themselves."""
+"""Synthesis, place and route of a board's design, with its resources and its clock."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from secateur.boards.catalogue.board import Board, BoardError
-from secateur.boards.flow import ice40
-from secateur.boards.flow.route import Progress, route, silent, synthesise
-from secateur.boards.flow.sites import PACKAGES, multipliers
+from secateur.boards.flow.flow import OpenFlow, VendorFlow, find_flow
+from secateur.boards.flow.route import ROUTED, Progress, silent
 from secateur.boards.flow.tools import PlacementError
-from secateur.boards.flow.top import clocking, to_lpf, to_verilog
+from secateur.disk.storage import write_atomically
 from secateur.hw.spec import Geometry
-
-#: The textual configuration of a placed design, for the flow's packer.
-ROUTED = "routed.config"
-#: nextpnr's placer weighs time twice as much as by default, with which the 8 x 8 engine on the 45F
-#: missed 140 MHz with seed 2 (136.8 MHz instead of 147.6).
-PLACER = ("--placer-heap-timingweight", "20")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """What is placed: a board, an engine, its clock in Hz (None: the board's), nextpnr's seed.
+    """What is placed.
+
+    Parameters
+    ----------
+    board : the board
+    geometry : the engine; None: the board's
+    clock : Hz of the engine; None: the board's
+    seed : of nextpnr
 
     Raises
     ------
-    BoardError : the engine is larger than the board's part, or there is no such clock
+    BoardError : the part cannot hold the engine, or there is no such clock
     """
 
     board: Board
@@ -39,37 +39,36 @@ class Design:
             object.__setattr__(self, "geometry", self.board.geometry)
         if self.clock is None:
             object.__setattr__(self, "clock", self.board.clock)
-        ecp5 = self.board.flow == "ecp5"
-        if ecp5 and self.geometry.multipliers > multipliers(self.board.die):
-            raise BoardError(
-                f"{self.geometry.n} x {self.geometry.p} needs {self.geometry.multipliers} "
-                f"multipliers, the {self.board.name} has {multipliers(self.board.die)}"
-            )
         try:
-            if self.board.flow == "ice40":
-                ice40.check(self.geometry)
-                ice40.Pll40.reach(self.board.oscillator, self.clock)
-            else:
-                clocking(self.board, self.clock)
+            self.flow.check(self.board, self.geometry, self.clock)
+        except BoardError:
+            raise
         except ValueError as error:
             raise BoardError(f"{self.board.name}: {error}") from None
 
-    def verilog(self, init: list[int] | None) -> str:
-        """The top with these words in its weight memory; None: it is a RAM.
+    @property
+    def flow(self) -> OpenFlow | VendorFlow:
+        """The toolchain of the board."""
+        return find_flow(self.board)
 
-        With flow ``ice40`` it always is: ``init`` must be None.
-        """
-        if self.board.flow == "ice40":
-            assert init is None
-            return ice40.to_verilog(self.board, self.geometry, clock=self.clock)
-        return to_verilog(self.board, self.geometry, init=init, clock=self.clock)
+    def verilog(self, init: list[int] | None) -> str:
+        """The top with these words in its weight memory; None: it is a RAM."""
+        return self.flow.to_verilog(self.board, self.geometry, clock=self.clock, init=init)
 
 
 @dataclass(frozen=True)
 class Placed:
-    """What came out: the textual configuration, MHz of the engine's clock after routing, whether
-    all clocks are met, ``used`` and ``available`` of each resource, the slowest path; and the
-    seed."""
+    """A design after place and route.
+
+    Attributes
+    ----------
+    seed : of nextpnr
+    config : the textual configuration
+    fmax_mhz : the engine's clock after routing
+    passed : all clocks are met
+    resources : ``used`` and ``available`` of each one
+    path : steps of the slowest path
+    """
 
     seed: int
     config: Path
@@ -77,6 +76,26 @@ class Placed:
     passed: bool
     resources: dict[str, dict[str, int]]
     path: list[dict[str, object]]
+
+
+def write_sources(design: Design, init: list[int] | None, folder: Path) -> list[Path]:
+    """Write Verilog, constraints and scripts.
+
+    Parameters
+    ----------
+    design : the design
+    init : words of the weight memory; None: it is a RAM
+    folder : for the files; it is made if it is missing
+
+    Returns
+    -------
+    the files
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {"top.v": design.verilog(init)} | design.flow.to_files(design.board, design.clock)
+    for name, text in texts.items():
+        write_atomically(folder / name, text.encode())
+    return [folder / name for name in texts]
 
 
 def place(
@@ -88,23 +107,29 @@ def place(
     progress: Progress = silent,
     timeout: float | None = None,
 ) -> Placed:
-    """Place and route a design; ``timeout`` is the processor time of each tool, s.
+    """Place and route a design.
 
-    If there is no placement from its seed, or one that misses the clock, further seeds are tried,
-    ``tries`` in all; what comes back is the first that meets the clock, or the last.
+    If there is no placement from its seed, or one that misses the clock, further seeds are tried.
+
+    Parameters
+    ----------
+    design : its flow is an ``OpenFlow``
+    init : words of the weight memory; None: it is a RAM
+    folder : for all files
+    tries : seeds, the design's and further ones
+    progress : called with a stage and a note
+    timeout : seconds of processor time per tool
+
+    Returns
+    -------
+    the first that meets the clock, or the last
 
     Raises
     ------
     ToolError : a tool is missing, fails or takes too long
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "top.v").write_text(design.verilog(init))
-    if design.board.flow == "ice40":
-        (folder / "top.pcf").write_text(ice40.to_pcf(design.board))
-        ice40.synthesise(folder, progress, timeout)
-    else:
-        (folder / "top.lpf").write_text(to_lpf(design.board, design.clock))
-        synthesise(folder, "top", progress, timeout)
+    write_sources(design, init, folder)
+    design.flow.synthesise(folder, progress, timeout)
     for seed in range(design.seed, design.seed + tries - 1):
         try:
             placed = place_again(
@@ -123,19 +148,33 @@ def place(
 def place_again(
     design: Design, folder: Path, *, progress: Progress = silent, timeout: float | None = None
 ) -> Placed:
-    """As ``place``, with the netlist that it has left in the folder: for another seed."""
-    board, common = design.board, {"seed": design.seed, "progress": progress, "timeout": timeout}
-    if board.flow == "ice40":
-        report = ice40.route(folder, board, design.clock, **common)
-    else:
-        options = ["--lpf", "top.lpf", "--textcfg", ROUTED, *PLACER]
-        package = PACKAGES[board.package]
-        report = route(folder, "top", board.die, package=package, options=options, **common)
+    """Place and route the netlist that ``place`` has left in the folder, with another seed.
+
+    Parameters
+    ----------
+    design, folder, progress, timeout : as for ``place``
+
+    Raises
+    ------
+    ToolError : a tool is missing, fails or takes too long
+    """
+    report = design.flow.route(
+        folder, design.board, design.clock, seed=design.seed, progress=progress, timeout=timeout
+    )
     return summarise(report, design, folder / ROUTED)
 
 
 def summarise(report: dict, design: Design, config: Path) -> Placed:
-    """nextpnr's report in short; the engine's clock is the slowest that is not the oscillator's."""
+    """Summarise nextpnr's report.
+
+    The engine's clock is the slowest that is not the oscillator's.
+
+    Parameters
+    ----------
+    report : of nextpnr
+    design : which was placed
+    config : its textual configuration
+    """
     engine = {name: entry for name, entry in report["fmax"].items() if "TRELLIS_IO_IN" not in name}
     others = [entry for name, entry in report["fmax"].items() if name not in engine]
     name = min(engine, key=lambda name: engine[name]["achieved"])

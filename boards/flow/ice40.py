@@ -1,33 +1,35 @@
-"""iCE40 UltraPlus: its PLL, a board's top, synthesis by yosys, place and route by nextpnr."""
+"""iCE40 UltraPlus: synthesis by yosys, place and route by nextpnr-ice40, icepack."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from amaranth.back import verilog
 from amaranth.hdl import ClockDomain, DomainRenamer, Instance, Module, Signal
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
 
 from secateur.boards.catalogue.board import Board
-from secateur.boards.flow import tools
-from secateur.boards.flow.route import Progress, note_progress, silent
-from secateur.boards.flow.top import LOCK_CYCLES, LockFilter
+from secateur.boards.flow.route import ROUTED, Progress, run_nextpnr, run_yosys, silent
+from secateur.boards.flow.tools import Tools
+from secateur.boards.flow.top import LOCK_CYCLES, LockFilter, Top, convert
 from secateur.hw.compact.serial_array import check_compact
 from secateur.hw.link.uart import divisor_for
 from secateur.hw.link.uart_top import UartEngine
 from secateur.hw.memory.spram import SPRAM_BITS, SPRAM_WORDS, SPRAMS
 from secateur.hw.spec import Geometry
 
-#: Ranges of the data sheet, Hz, and of the dividers.
+TOOLS = Tools("yosys", "nextpnr-ice40", "icepack")
+#: SPRAM holds nothing at power-up.
+CONTENTS = None
+#: Flip-flops are in the logic cells.
+COUNTED = ("ICESTORM_LC", "", "ICESTORM_RAM", "ICESTORM_DSP")
+#: Ranges of frequencies, Hz, and of dividers. Source: the data sheet of the iCE40 PLL.
 PHASE_DETECTOR, VCO = (10_000_000, 133_000_000), (533_000_000, 1_066_000_000)
 INPUT_DIVIDERS, FEEDBACK_DIVIDERS, OUTPUT_EXPONENTS = range(1, 17), range(1, 129), range(1, 7)
-#: FILTER_RANGE by the phase detector's frequency: up to these.
+#: FILTER_RANGE for phase detector frequencies below these. Source: icepll of Project IceStorm.
 _FILTERS = ((17_000_000, 1), (26_000_000, 2), (44_000_000, 3), (66_000_000, 4), (101_000_000, 5))
-#: The ABC script that makes less of it; fewer clock enables, of which each wants tiles of its own.
+#: With the ABC script of the smallest result, and few clock enables: each one needs own tiles.
 _SCRIPT = (
     "scratchpad -copy abc9.script.flow3 abc9.script; read_verilog top.v; "
     "synth_ice40 -device u -dffe_min_ce_use 6 -top top -json top.json"
@@ -36,8 +38,10 @@ _SCRIPT = (
 
 @dataclass(frozen=True, kw_only=True)
 class Pll40:
-    """Dividers of an SB_PLL40 with simple feedback: oscillator / ``input_divider`` *
-    ``feedback_divider`` / 2**``output_exponent``."""
+    """Dividers of an SB_PLL40 with simple feedback.
+
+    The output is oscillator / ``input_divider`` * ``feedback_divider`` / 2**``output_exponent``.
+    """
 
     input_divider: int
     feedback_divider: int
@@ -46,7 +50,12 @@ class Pll40:
 
     @classmethod
     def reach(cls, oscillator: int, wanted: int) -> Pll40:
-        """Dividers that make exactly ``wanted`` Hz of ``oscillator`` Hz; ValueError: none do."""
+        """Dividers that make exactly ``wanted`` Hz from ``oscillator`` Hz.
+
+        Raises
+        ------
+        ValueError : there are none
+        """
         for divider in INPUT_DIVIDERS:
             reference = Fraction(oscillator, divider)
             for exponent in OUTPUT_EXPONENTS:
@@ -65,50 +74,49 @@ class Pll40:
                         filter_range=next((n for top, n in _FILTERS if reference < top), 6),
                     )
         raise ValueError(
-            f"a PLL cannot make {wanted / 1e6:g} MHz of {oscillator / 1e6:g} MHz exactly"
+            f"a PLL cannot make {wanted / 1e6:g} MHz from {oscillator / 1e6:g} MHz exactly"
         )
 
 
-def check(geometry: Geometry) -> None:
-    """ValueError if no iCE40 UltraPlus takes the geometry."""
+def check(board: Board, geometry: Geometry, clock: int) -> None:
+    """Refuse an engine that the part cannot hold, or a clock for which PLL or UART has no divider.
+
+    Parameters
+    ----------
+    board, geometry, clock : as in ``Flow.check``
+
+    Raises
+    ------
+    ValueError : the message names the limit
+    """
     check_compact(geometry)
     if geometry.word_bits > SPRAM_BITS * SPRAMS or geometry.weight_words > SPRAM_WORDS:
         raise ValueError(
             f"weight_words must be at most {SPRAM_WORDS} of {SPRAM_BITS * SPRAMS} bits, not "
             f"{geometry.weight_words!r} of {geometry.word_bits!r}"
         )
+    Pll40.reach(board.oscillator, clock)
+    divisor_for(clock, board.baud)
 
 
-class Top(wiring.Component):
-    """The engine on a board with an iCE40 UltraPlus.
-
-    The clock starts when the PLL has been locked for LOCK_CYCLES: flip-flops and memories start as
-    configured, and need no reset.
+class Clock:
+    """The engine's clock: a PLL, and a gate that opens when its lock has been held.
 
     Parameters
     ----------
-    board : the board
-    geometry : the engine
-    clock : Hz of the engine
-    divisor : cycles of a bit on the line; None: as the board's baud rate wants
-
-    Members
-    -------
-    clk : In, the oscillator; rx, tx : In, Out, the serial line; running, error : Out, lights
+    pll : dividers of the SB_PLL40_PAD
     """
 
-    def __init__(self, board: Board, geometry: Geometry, *, clock: int, divisor: int | None = None):
-        check(geometry)
-        self.board, self.pll = board, Pll40.reach(board.oscillator, clock)
-        divisor = divisor_for(clock, board.baud) if divisor is None else divisor
-        self.engine = UartEngine(geometry, family="ice40", divisor=divisor)
-        super().__init__(
-            {"clk": In(1), "rx": In(1), "tx": Out(1, init=1), "running": Out(1), "error": Out(1)}
-        )
+    def __init__(self, pll: Pll40) -> None:
+        self.pll = pll
 
-    def elaborate(self, platform) -> Module:
-        m = Module()
-        m.domains.sync = sync = ClockDomain(reset_less=True)
+    def drive(self, m: Module, sync: ClockDomain, oscillator: Signal) -> None:
+        """Add PLL and gate to a module.
+
+        Parameters
+        ----------
+        m, sync, oscillator : as in ``top.Clock.drive``
+        """
         m.domains.made = made = ClockDomain(reset_less=True, local=True)
         m.domains.low = low = ClockDomain(reset_less=True, local=True, clk_edge="neg")
         m.submodules.lock = lock = DomainRenamer("made")(LockFilter(cycles=LOCK_CYCLES))
@@ -119,7 +127,7 @@ class Top(wiring.Component):
             p_DIVF=self.pll.feedback_divider - 1,
             p_DIVQ=self.pll.output_exponent,
             p_FILTER_RANGE=self.pll.filter_range,
-            i_PACKAGEPIN=self.clk,
+            i_PACKAGEPIN=oscillator,
             i_RESETB=1,
             i_BYPASS=0,
             o_PLLOUTCORE=made.clk,
@@ -128,19 +136,34 @@ class Top(wiring.Component):
         # The gate opens and closes while the clock is low.
         gate = Signal()
         m.d.low += gate.eq(lock.go)
-        m.submodules.link = engine = self.engine
         m.d.comb += [low.clk.eq(made.clk), sync.clk.eq(made.clk & gate)]
-        m.d.comb += [engine.rx.eq(self.rx), self.tx.eq(engine.tx)]
-        for name in ("running", "error"):
-            light, pin = getattr(engine, name), self.board.pins[name]
-            m.d.comb += getattr(self, name).eq(~light if pin.inverted else light)
-        return m
 
 
-def to_verilog(board: Board, geometry: Geometry, *, clock: int, divisor: int | None = None) -> str:
-    """Verilog of ``Top``, whose module and ports have the names of its members."""
-    top = Top(board, geometry, clock=clock, divisor=divisor)
-    return verilog.convert(top, name="top", emit_src=False)
+def to_verilog(
+    board: Board,
+    geometry: Geometry,
+    *,
+    clock: int,
+    init: Sequence[int] | None = None,
+    divisor: int | None = None,
+) -> str:
+    """Verilog of the top.
+
+    Parameters
+    ----------
+    board, geometry, clock : as in ``Flow.to_verilog``
+    init : must be None: the weight memory is a RAM
+    divisor : cycles of a bit on the line; None: by the board's baud rate
+    """
+    assert init is None
+    divisor = divisor_for(clock, board.baud) if divisor is None else divisor
+    engine = UartEngine(geometry, family="ice40", divisor=divisor)
+    return convert(Top(board, engine, Clock(Pll40.reach(board.oscillator, clock))))
+
+
+def to_files(board: Board, clock: int) -> dict[str, str]:
+    """The constraints, ``top.pcf``."""
+    return {"top.pcf": to_pcf(board)}
 
 
 def to_pcf(board: Board) -> str:
@@ -152,29 +175,41 @@ def to_pcf(board: Board) -> str:
     return "".join(lines)
 
 
+def grade(board: Board) -> None:
+    """None: there is one speed grade only."""
+
+
 def synthesise(folder: Path, progress: Progress = silent, timeout: float | None = None) -> None:
-    """``top.v`` to the netlist ``top.json``."""
-    progress("synthesis", "")
-    line = note_progress(progress)
-    tools.run(["yosys", "-p", _SCRIPT], folder, timeout=timeout, line=line)
+    """Make the netlist ``top.json`` from ``top.v``.
+
+    Parameters
+    ----------
+    folder, progress, timeout : as in ``OpenFlow.synthesise``
+    """
+    run_yosys(TOOLS, _SCRIPT, folder, progress=progress, timeout=timeout)
 
 
-def route(
-    folder: Path,
-    board: Board,
-    clock: int,
-    *,
-    seed: int,
-    progress: Progress = silent,
-    timeout: float | None = None,
-) -> dict:
-    """Place and route ``top.json`` with the pins of ``top.pcf`` to ``routed.config``; nextpnr's
-    report. A missed clock is no failure here."""
-    progress("placement", "")
-    report = folder / f"report-{seed}.json"
+def route(folder: Path, board: Board, clock: int, **options) -> dict:
+    """Place and route.
+
+    Parameters
+    ----------
+    folder, board, clock, **options : as in ``OpenFlow.route``
+
+    Returns
+    -------
+    nextpnr's report
+    """
     command = ["nextpnr-ice40", "--up5k", "--package", board.package.lower(), "--json", "top.json"]
-    command += ["--pcf", "top.pcf", "--asc", "routed.config", "--report", report.name]
-    command += ["--freq", f"{clock / 1e6:g}", "--seed", str(seed), "--timing-allow-fail"]
-    line = note_progress(progress)
-    tools.run(command, folder, log=f"nextpnr-{seed}.log", timeout=timeout, line=line)
-    return json.loads(report.read_text())
+    command += ["--pcf", "top.pcf", "--asc", ROUTED, "--freq", f"{clock / 1e6:g}"]
+    return run_nextpnr(TOOLS, command, folder, **options)
+
+
+def pack(folder: Path, config: str, bitstream: str) -> None:
+    """Make a bitstream of a placed design.
+
+    Parameters
+    ----------
+    folder, config, bitstream : as in ``OpenFlow.pack``
+    """
+    TOOLS.run(["icepack", config, bitstream], folder)

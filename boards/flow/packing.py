@@ -1,11 +1,11 @@
-"""Which flip-flops nextpnr-ecp5 puts beside the adders that feed them."""
+"""Order of the flip-flops that nextpnr-ecp5 may put beside the adders that feed them."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-#: Sorts before every name that yosys makes.
+#: Prefix that sorts before every name that yosys makes.
 FIRST = "$0"
 _ADDENDS = ("A0", "B0", "C0", "D0", "A1", "B1", "C1", "D1")
 
@@ -13,14 +13,14 @@ _ADDENDS = ("A0", "B0", "C0", "D0", "A1", "B1", "C1", "D1")
 def yield_to_loops(file: Path) -> int:
     """Rename flip-flops in a netlist of yosys so that an accumulator stands beside its adder.
 
-    A sum may go to two registers: to one that the adder adds to, and to one that takes the result
-    away. Only one of them fits into the adder's slice, and the other is a few tiles off; the way
-    there and back limits the clock if that is the accumulator. nextpnr-ecp5 looks at flip-flops
-    from the last name to the first, so those that stand in no loop get names that come first.
+    A sum may go to two registers: the accumulator, which the adder adds to, and one that reads the
+    result out. Only one of them fits into the adder's slice; the other is placed a few tiles away.
+    If that is the accumulator, the path there and back limits the clock. nextpnr-ecp5 visits
+    flip-flops from the last name to the first, so those outside a loop get names that come first.
 
     Returns
     -------
-    how many were renamed
+    the number of renamed flip-flops
     """
     netlist = json.loads(file.read_text())
     renamed = 0

@@ -1,11 +1,11 @@
-"""Parameters of the ECP5's PLL, exactly: no rounded frequencies."""
+"""Parameters of the ECP5's PLL for exact frequencies."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
 
-#: Ranges of the family data sheet, Hz.
+#: Ranges, Hz. Source: the ECP5 family data sheet.
 INPUT = (8_000_000, 400_000_000)
 PHASE_DETECTOR = (10_000_000, 400_000_000)
 VCO = (400_000_000, 800_000_000)
@@ -17,8 +17,8 @@ DIVIDERS = range(1, 129)
 class Pll:
     """Dividers of an EHXPLLL whose feedback comes from its output CLKOP.
 
-    The oscillator / ``input_divider`` is compared with CLKOP / ``feedback_divider``; CLKOP is the
-    VCO / ``output_divider``.
+    The phase detector compares oscillator / ``input_divider`` with CLKOP / ``feedback_divider``;
+    CLKOP is VCO / ``output_divider``.
     """
 
     input_divider: int
@@ -27,10 +27,10 @@ class Pll:
 
     @classmethod
     def reach(cls, oscillator: int, wanted: int) -> Pll:
-        """Dividers that make exactly ``wanted`` Hz of ``oscillator`` Hz.
+        """Dividers that make exactly ``wanted`` Hz from ``oscillator`` Hz.
 
-        Of several, the one with the fastest phase detector, then with the VCO nearest the middle of
-        its range.
+        If there are several, those with the fastest phase detector, then with the VCO nearest to
+        the middle of its range.
 
         Raises
         ------
@@ -55,8 +55,8 @@ class Pll:
         if not inputs or not outputs:
             near = ", ".join(f"{value / 1e6:g}" for value in nearest(oscillator, wanted))
             raise ValueError(
-                f"a PLL cannot make {wanted / 1e6:g} MHz of {oscillator / 1e6:g} MHz exactly; "
-                f"near it are {near} MHz"
+                f"a PLL cannot make {wanted / 1e6:g} MHz from {oscillator / 1e6:g} MHz exactly; "
+                f"the nearest are {near} MHz"
             )
         divider = min(inputs)
         return cls(
@@ -66,12 +66,12 @@ class Pll:
         )
 
     def frequency(self, oscillator: int) -> Fraction:
-        """Hz of the output."""
+        """Hz of the output, for an oscillator in Hz."""
         return Fraction(oscillator * self.feedback_divider, self.input_divider)
 
 
 def nearest(oscillator: int, wanted: int) -> list[int]:
-    """The frequencies in whole Hz below and above ``wanted`` that can be made."""
+    """The nearest frequencies in whole Hz below and above ``wanted`` that the PLL can make."""
     reachable = set()
     for divider in DIVIDERS:
         if not PHASE_DETECTOR[0] <= Fraction(oscillator, divider) <= PHASE_DETECTOR[1]:

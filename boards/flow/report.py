@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-#: What users call nextpnr's resources.
+#: Names of nextpnr's resources in the report.
 NAMES = {
     "ICESTORM_LC": "logic cells",
     "ICESTORM_RAM": "block RAM, 4 kbit",
@@ -23,7 +23,7 @@ NAMES = {
 
 
 def to_text(report: dict) -> str:
-    """Resources, clock and slowest path of a build."""
+    """Resources, clock and slowest path of a build as text."""
     size = report["geometry"]
     lines = [
         f"{report['title']}: {size['n']} x {size['p']}, {size['weight_words']:,} words of weights, "

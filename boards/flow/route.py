@@ -1,18 +1,19 @@
-"""Synthesis for ECP5 by yosys, place and route by nextpnr, with progress."""
+"""How the flows run yosys and nextpnr: with progress, a log and a report."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from secateur.boards.flow import tools
-from secateur.boards.flow.packing import yield_to_loops
-from secateur.boards.flow.sites import DIES
+from secateur.boards.flow.tools import Tools
 
-#: Called with a stage and what it is at.
+#: Called with a stage and a note on how far it is.
 Progress = Callable[[str, str], None]
+
+#: The textual configuration of a placed design, for the flow's packer.
+ROUTED = "routed.config"
 
 _PLACER = re.compile(r"at (?:iteration #(\d+), type ALL|initial placer iter (\d+)).*")
 _ROUTER = re.compile(r"^Info: +\d+ \| +\d+ +\d+ \| +\d+ +\d+ \| +(\d+) *\|")
@@ -20,11 +21,11 @@ _PASS = re.compile(r"^[\d.]+\. Executing (\w+) pass")
 
 
 def silent(stage: str, note: str) -> None:
-    """Shows nothing."""
+    """Show nothing."""
 
 
 def note_progress(progress: Progress) -> Callable[[str], None]:
-    """What takes a tool's lines and passes on how far it is."""
+    """A function that takes a tool's lines and reports the stages that it finds in them."""
 
     def line(text: str) -> None:
         found, placer, router = _PASS.match(text), _PLACER.search(text), _ROUTER.match(text)
@@ -38,42 +39,64 @@ def note_progress(progress: Progress) -> Callable[[str], None]:
     return line
 
 
-def synthesise(
-    folder: Path, top: str, progress: Progress = silent, timeout: float | None = None
-) -> None:
-    """``top``.v to the netlist ``top``.json."""
-    progress("synthesis", "")
-    # Names with brackets, of elements of arrays, are taken for bits of others after ABC9, and
-    # yosys 0.70 stops there.
-    steps = [
-        f"read_verilog {top}.v",
-        f"synth_ecp5 -top {top} -run begin:coarse",
-        "proc; flatten; rename -hide w:*[[]*",
-        f"synth_ecp5 -top {top} -run coarse: -json {top}.json",
-    ]
-    command = ["yosys", "-p", "; ".join(steps)]
-    tools.run(command, folder, timeout=timeout, line=note_progress(progress))
-    yield_to_loops(folder / f"{top}.json")
-
-
-def route(
+def run_yosys(
+    tools: Tools,
+    script: str,
     folder: Path,
-    top: str,
-    die: str,
     *,
-    package: str,
+    progress: Progress = silent,
+    timeout: float | None = None,
+) -> None:
+    """Synthesise.
+
+    Parameters
+    ----------
+    tools : those of the flow
+    script : commands of yosys
+    folder : where it runs
+    progress : called with a stage and a note
+    timeout : seconds of processor time
+
+    Raises
+    ------
+    ToolError : yosys is missing, fails or takes too long
+    """
+    progress("synthesis", "")
+    tools.run(["yosys", "-p", script], folder, timeout=timeout, line=note_progress(progress))
+
+
+def run_nextpnr(
+    tools: Tools,
+    command: Sequence[str],
+    folder: Path,
+    *,
     seed: int,
-    options: list[str],
     progress: Progress = silent,
     timeout: float | None = None,
 ) -> dict:
-    """Place and route a netlist; nextpnr's report. Missed clocks are no failure here."""
+    """Place and route; a missed clock is not an error.
+
+    Parameters
+    ----------
+    tools : those of the flow
+    command : nextpnr's name, the part and the files
+    folder : where it runs
+    seed : of the placement; also names the log and the report
+    progress : called with a stage and a note
+    timeout : seconds of processor time
+
+    Returns
+    -------
+    nextpnr's report
+
+    Raises
+    ------
+    PlacementError : there is no placement from this seed
+    ToolError : nextpnr is missing, fails or takes too long
+    """
     progress("placement", "")
     report = folder / f"report-{seed}.json"
-    switch, grade = DIES[die]
-    command = ["nextpnr-ecp5", switch, "--package", package, "--speed", str(grade)]
-    command += ["--json", f"{top}.json", "--seed", str(seed), "--report", report.name]
-    command += ["--timing-allow-fail", *options]
+    command = [*command, "--seed", str(seed), "--report", report.name, "--timing-allow-fail"]
     line = note_progress(progress)
     tools.run(command, folder, log=f"nextpnr-{seed}.log", timeout=timeout, line=line)
     return json.loads(report.read_text())

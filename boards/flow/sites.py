@@ -1,8 +1,8 @@
-"""Where things are on the ECP5 dies: nextpnr's names for them, and the sites of the multipliers."""
+"""The ECP5 dies: nextpnr's names of them, and the sites of their multipliers."""
 
 from __future__ import annotations
 
-#: nextpnr's switch and the speed grade by part: the slowest that there is.
+#: nextpnr's switch and the slowest speed grade, by part.
 DIES = {
     "LFE5U-25F": ("--25k", 6),
     "LFE5U-45F": ("--45k", 6),
@@ -29,10 +29,14 @@ def multipliers(die: str) -> int:
 
 
 def multiplier_sites(die: str, count: int) -> list[str]:
-    """Sites for ``count`` multipliers, neighbours side by side; ValueError if there are fewer.
+    """Sites for ``count`` multipliers, neighbours side by side.
 
     The rows of the die are filled in opposite directions, as one chain. The placer scatters
     multipliers that are not pinned.
+
+    Raises
+    ------
+    ValueError : an unknown die, or it has fewer multipliers
     """
     if die not in DIES:
         raise ValueError(f"die must be one of {', '.join(DIES)}, not {die!r}")

@@ -4,9 +4,9 @@
     python -m secateur.boards.measure.cells -o build/cells --n 4 --p 2 --weight-words 1024 \\
         --bank-words 256
 
-The cells are yosys' own two-input gates and flip-flops, of no foundry; RAMs
-(``secateur.hw.memory.asic_ram``) stay boxes, named with their sizes. The hierarchy stays, so that
-every module has its own line.
+The cells are yosys' own two-input gates and flip-flops, not those of a foundry; RAMs
+(``secateur.hw.memory.asic_ram``) stay black boxes whose names have their sizes. The hierarchy is
+kept, so every module has its own line.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import argparse
 import json
 from pathlib import Path
 
-from secateur.boards.flow import tools
+from secateur.boards.flow.tools import Tools
 from secateur.hw.soc.soc import BUSES
 from secateur.hw.spec import Geometry
 from secateur.hw.verilog import to_verilog
 
 TOP = "secateur"
+TOOLS = Tools("yosys")
 
 
 def synthesise(
@@ -28,9 +29,18 @@ def synthesise(
 ) -> dict[str, object]:
     """Synthesise the engine and count; writes ``secateur.v``, ``cells.json`` and ``cells.txt``.
 
-    ``interface`` is one of ``to_verilog``'s. ``modules`` maps every module, as an instance in the
-    hierarchy, to its own ``cells``, its ``flip_flops`` and ``gates`` (which add up to them) and its
-    ``rams``; ``all`` to the sums, and ``by_type`` to the cells of each type.
+    Parameters
+    ----------
+    geometry : the engine
+    folder : for the files
+    timeout : seconds of processor time
+    interface : one of ``to_verilog``'s
+
+    Returns
+    -------
+    ``modules`` maps every module, as an instance in the hierarchy, to its own ``cells``, its
+    ``flip_flops`` and ``gates`` (which add up to them) and its ``rams``; ``all`` to the sums, and
+    ``by_type`` to the cells of each type
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "secateur.v").write_text(to_verilog(geometry, family="asic", interface=interface))
@@ -38,7 +48,7 @@ def synthesise(
         f"read_verilog -sv secateur.v; blackbox secateur_ram_*; synth -top {TOP}; "
         "check -assert; tee -q -o stat.json stat -json"
     )
-    tools.run(["yosys", "-q", "-p", script], folder, timeout=timeout)
+    TOOLS.run(["yosys", "-q", "-p", script], folder, timeout=timeout)
     found = count(json.loads((folder / "stat.json").read_text())["modules"])
     (folder / "cells.json").write_text(json.dumps(found, indent=1) + "\n")
     (folder / "cells.txt").write_text(table(found))
@@ -46,7 +56,12 @@ def synthesise(
 
 
 def count(modules: dict[str, dict]) -> dict[str, object]:
-    """The counts of yosys' ``stat -json``; ValueError if a cell is neither gate nor flip-flop."""
+    """The counts of yosys' ``stat -json``.
+
+    Raises
+    ------
+    ValueError : a cell is neither a gate nor a flip-flop
+    """
     rows, types = {}, {}
     for name, module in sorted(modules.items()):
         row = {"cells": 0, "flip_flops": 0, "gates": 0, "rams": {}}
@@ -74,7 +89,7 @@ def count(modules: dict[str, dict]) -> dict[str, object]:
 
 
 def table(found: dict[str, object]) -> str:
-    """The counts as text, a module a line."""
+    """The counts as text, one line per module."""
     rows = [*found["modules"].items(), ("all", found["all"])]
     width = max(len(name) for name, _ in rows)
     lines = [f"{'module':{width}}  {'cells':>8}  {'flip-flops':>10}  {'gates':>8}  RAMs"]

@@ -18,7 +18,8 @@ from amaranth.hdl import Cat, ClockDomain, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from secateur.boards.flow.route import route, synthesise
+from secateur.boards.flow import ecp5
+from secateur.boards.flow.route import run_nextpnr
 from secateur.boards.flow.sites import DIES, multiplier_sites
 from secateur.boards.flow.tools import ToolError
 from secateur.hw.engine import Engine
@@ -32,6 +33,12 @@ class Harness(wiring.Component):
     ----------
     geometry : sizes of the engine
     bels : sites of its multipliers, or None
+
+    Members
+    -------
+    clk : In(1)  clock of the engine
+    serial_in : In(1)  of the shift register
+    serial_out : Out(1)  parity of all outputs
     """
 
     def __init__(self, geometry: Geometry, bels=None):
@@ -71,22 +78,41 @@ class Harness(wiring.Component):
 
 
 def write_harness(geometry: Geometry, folder: Path, bels=None) -> None:
-    """Verilog and yosys' netlist of the harness; what is there already is kept."""
+    """Write Verilog and netlist of the harness; files that are up to date are kept.
+
+    Parameters
+    ----------
+    geometry : sizes of the engine
+    folder : for the files
+    bels : sites of its multipliers, or None
+    """
     folder.mkdir(parents=True, exist_ok=True)
     source, netlist = folder / "harness.v", folder / "harness.json"
     text = verilog.convert(Harness(geometry, bels), name="harness", emit_src=False)
     if source.is_file() and netlist.is_file() and source.read_text() == text:
         return
     source.write_text(text)
-    synthesise(folder, "harness")
+    ecp5.synthesise(folder, top="harness")
 
 
 def measure(folder: Path, die: str, seed: int, clock: float, timeout: int) -> dict[str, object]:
-    """Place and route one seed; the clock that nextpnr reports after routing, and what it used."""
-    options = ["--freq", str(clock), "--lpf-allow-unconstrained"]
-    found = route(
-        folder, "harness", die, package="CABGA381", seed=seed, options=options, timeout=timeout
-    )
+    """Place and route the harness.
+
+    Parameters
+    ----------
+    folder : where its netlist is
+    die : the part
+    seed : of the placement
+    clock : MHz that the router aims at
+    timeout : seconds of processor time
+
+    Returns
+    -------
+    the seed, MHz after routing, and the resources in use
+    """
+    options = ["--json", "harness.json", "--freq", str(clock), "--lpf-allow-unconstrained"]
+    command = [*ecp5.part(die, "CABGA381"), *options]
+    found = run_nextpnr(ecp5.TOOLS, command, folder, seed=seed, timeout=timeout)
     fmax = min(entry["achieved"] for entry in found["fmax"].values())
     used = {name: entry["used"] for name, entry in found["utilization"].items() if entry["used"]}
     return {"seed": seed, "fmax_mhz": round(fmax, 1), "used": used}
@@ -102,7 +128,7 @@ def main() -> None:
     parser.add_argument("--device", choices=DIES, default="LFE5U-45F")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--clock", type=float, default=175.0, help="MHz that the router aims at")
-    parser.add_argument("--timeout", type=int, default=2400, help="processor seconds of a seed")
+    parser.add_argument("--timeout", type=int, default=2400, help="processor time per seed, s")
     parser.add_argument("-o", type=Path, default=Path("build/fmax"))
     args = parser.parse_args()
     geometry = Geometry(

@@ -1,4 +1,4 @@
-"""What the link costs on ECP5: UART, link, registers and outlet around a black box for the engine.
+"""Size of the link on ECP5: UART, link, registers and outlet around a black box for the engine.
 
 python -m secateur.boards.measure.link_size -o build/link
 """
@@ -14,7 +14,7 @@ from amaranth.hdl import Instance, Module, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Flow
 
-from secateur.boards.flow.tools import run
+from secateur.boards.flow import ecp5
 from secateur.hw.engine import Engine
 from secateur.hw.link.uart_top import UartEngine
 from secateur.hw.spec import Geometry
@@ -56,14 +56,21 @@ class Box(wiring.Component):
 
 
 def measure(geometry: Geometry, divisor: int, folder: Path) -> dict[str, int]:
-    """LUTs, flip-flops and the cells of each type."""
+    """LUTs, flip-flops and the cells of each type.
+
+    Parameters
+    ----------
+    geometry : the engine
+    divisor : cycles of a bit on the line
+    folder : for the files
+    """
     folder.mkdir(parents=True, exist_ok=True)
     top = UartEngine(geometry, divisor=divisor, family="ecp5")
     top.engine = box = Box(top.engine)
     text = verilog.convert(top, name="link", emit_src=False)
     (folder / "link.v").write_text(text + box.definition())
     script = "read_verilog link.v; synth_ecp5 -top link; tee -q -o stat.json stat -json"
-    run(["yosys", "-q", "-p", script], folder)
+    ecp5.TOOLS.run(["yosys", "-q", "-p", script], folder)
     cells = json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]
     return {
         "luts": sum(cells.get(kind, 0) * each for kind, each in LUTS.items()),

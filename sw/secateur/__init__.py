@@ -1,11 +1,13 @@
 """Secateur: pruning that pays on small hardware.
 
-from secateur import Target, compile, prune, quantize, run, simulate
+::
 
-prune(model, density=0.25)                        # N:1 blocks, masked; fine-tune after it
-image = compile(quantize(model, x), target=Target.load("8x8"))
-image.save("model.sec")
-simulate(image, x[:2])                            # Verilator against golden, every layer
+    from secateur import Target, compile, prune, quantize, run, simulate
+
+    prune(model, density=0.25)            # masks N:1 blocks; fine-tune afterwards
+    image = compile(quantize(model, x), target=Target.load("8x8"))
+    image.save("model.sec")
+    simulate(image, x[:2].numpy())        # Verilator against the golden interpreter, every layer
 """
 
 from __future__ import annotations

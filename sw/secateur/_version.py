@@ -1,3 +1,3 @@
-"""The version, which the changelog and the package both name."""
+"""The version of the package, which CHANGELOG.md names too."""
 
 __version__ = "0.1.0"

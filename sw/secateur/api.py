@@ -1,4 +1,4 @@
-"""The main functions over all parts: compile, run, simulate."""
+"""The main functions: compile, run, simulate, verilog."""
 
 from __future__ import annotations
 
@@ -46,11 +46,17 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Simulation:
-    """What Verilator did beside the golden interpreter.
+    """A run in Verilator, compared with the golden interpreter.
 
-    ``mismatches`` lists differences, empty if every pixel of every layer, every result and the
-    cycles agree. ``layers_compared`` counts layers over all images. ``outputs`` is None if results
-    are missing. ``cycles`` are the engine's own count, ``predicted_cycles`` the compiler's.
+    Attributes
+    ----------
+    outputs : results of the Verilog; None if some are missing
+    cycles : per inference, as the engine counts them
+    predicted_cycles : per inference, as the compiler counts them
+    mismatches : one line per difference; empty if every pixel of every layer, every result and
+        the cycles agree
+    layers_compared : layers, summed over all inputs
+    images : inputs that were run
     """
 
     outputs: Outputs | None
@@ -72,17 +78,17 @@ def compile(
 
     Parameters
     ----------
-    model : a module or ExportedProgram in float, or what ``quantize`` returns (as it is, or saved
-        by torch.export). Zeros in the weights are the pruning.
+    model : a module or ExportedProgram in float, or the result of ``quantize``, which may have
+        been saved and loaded by torch.export; N:1 blocks of zero weights are not stored
     target : a Target, or the name of a preset or TOML file
-    calibration : inputs, samples first, in the model's own units; only for a float model
-    check : run the image on a few inputs, of a converted model random ones, and compare every code
-        of every layer with PyTorch
+    calibration : inputs (samples, ...) in the model's units; needed for a float model only
+    check : run the image on a few inputs (random ones for a quantised model) and compare every
+        code of every layer with PyTorch
 
     Raises
     ------
-    SecateurError : the model has something the array cannot run, or does not fit the target; or,
-        a fault of Secateur, the image computes something else than the quantised model
+    SecateurError : the model has an operation that the array cannot run, or does not fit the
+        target; or, a bug of Secateur, the image and the quantised model differ
     """
     from torch.export import ExportedProgram
 
@@ -99,7 +105,7 @@ def compile(
     if not is_converted(model):
         if calibration is None:
             raise SecateurError(
-                "the model is in float: give calibration inputs, or quantise it first"
+                "the model is in float: give calibration inputs, or quantize it first"
             )
         tried, model = calibration_batches(calibration)[0], quantize(model, calibration)
     else:
@@ -124,12 +130,16 @@ def verilog(
 
     Parameters
     ----------
-    geometry : sizes
-    image : initial contents of the weight memory, then a ROM; without it a RAM that is loaded
-    family : ``generic``, ``ecp5`` or ``asic``; for the last, no image
-    interface : ``stream``: the engine's own ports; ``axi`` or ``wishbone``: with registers on that
-        bus, ``docs/soc.md``; ``uart``: with registers behind a UART, ``docs/link.md``
-    divisor : of the UART, clock cycles of a bit
+    geometry : sizes of the array and its memories
+    image : content of the weight memory, which is then a ROM; without it, a RAM to be loaded
+    family : primitives: ``generic``, ``ecp5``, ``ice40`` or ``asic``; the last two take no image
+    interface : ``stream``: the engine's own ports; ``axi`` or ``wishbone``: registers on that bus;
+        ``uart``: registers behind a UART
+    divisor : clock cycles per bit of the UART; for ``uart`` only
+
+    Raises
+    ------
+    ValueError : family or interface are unknown, or do not go with the other arguments
     """
     from secateur.hw.verilog import to_verilog
 
@@ -165,15 +175,16 @@ def simulate(
 
     Parameters
     ----------
-    image : the image; loaded through the stream, or built into the engine with ``rom``
-    x : as for ``run``
-    stalls : probability with which each port pauses in a cycle, drawn from ``seed``
-    waves : an FST file to write waveforms to
-    rom : initialise the weight memory with the image
+    image : the image
+    x : inputs, as for ``run``
+    stalls : probability that a port pauses in a cycle, 0 to 0.95
+    seed : random seed of the pauses
+    waves : FST file to write waveforms to
+    rom : put the image into ROM, instead of loading it through the stream
 
     Raises
     ------
-    SecateurError : as ``run``, or Verilator cannot build or run the engine
+    SecateurError : as ``run``; or Verilator cannot build or run the engine
     """
     if waves is not None and not waves.resolve().parent.is_dir():
         raise SecateurError(f"{waves}: its folder does not exist")

@@ -10,13 +10,16 @@ from secateur._version import __version__
 from secateur.api import verilog
 from secateur.disk.storage import write_atomically
 from secateur.errors import SecateurError
+from secateur.fit import misfit
 from secateur.image import image as images
 from secateur.image.image import Image
 from secateur.target import Target, check_family, check_primitives
 
 INTERFACES = ("stream", "axi", "wishbone", "uart")
-#: Those with registers on a bus, for which there is a driver in C.
+#: Interfaces with registers on a bus, which the C driver is for.
 BUSES = ("axi", "wishbone")
+#: The memory of families that holds nothing at power-up.
+NO_ROM = {"ice40": "the SPRAM of an iCE40", "asic": "the memory of an ASIC"}
 DRIVER = ("secateur.h", "secateur.c", "secateur_registers.h")
 
 _CORE = """\
@@ -54,37 +57,27 @@ _PORTS = {
 def check_fit(image: Image, target: Target, name: str) -> None:
     """Refuse an image that the target's engine would refuse.
 
+    Parameters
+    ----------
+    image : the image
+    target : the target
+    name : of the image, for the message
+
     Raises
     ------
-    SecateurError : N or P differ, a memory is too small, or there are not the tables or the modes
+    SecateurError : N or P differ, a memory is too small, or tables or modes are missing
     """
-    geometry = target.geometry
-    if (image.n, image.p) != (geometry.n, geometry.p):
-        raise SecateurError(
-            f"{name}: compiled for {image.n}x{image.p}, the target {target.name} is "
-            f"{geometry.n}x{geometry.p}; compile the model for it"
-        )
-    for what, needed, there in (
-        ("weight memory", len(image.words), geometry.weight_words),
-        ("banks", image.bank_words, geometry.bank_words),
-    ):
-        if needed > there:
-            raise SecateurError(
-                f"{name}: needs {needed} words of {what}, the target {target.name} has {there}"
-            )
-    if image.tables > geometry.tables:
-        raise SecateurError(
-            f"{name}: needs {image.tables} activation tables, the target {target.name} "
-            f"has {geometry.tables}"
-        )
+    problem = misfit(image.stream, target.geometry, f"target {target.name}")
     modes = {
         source["mode"] for layer in image.metadata.get("layers", ()) for source in layer["sources"]
     }
-    if not geometry.extended and modes & {"maximum", "gate"}:
-        raise SecateurError(
-            f"{name}: has maximum pooling or products of tensors, which the lanes of the target "
-            f"{target.name} do not do (extended = false); compile the model for it"
+    if problem is None and not target.geometry.extended and modes & {"maximum", "gate"}:
+        problem = (
+            f"uses max pooling or products of two tensors, which the lanes of the target "
+            f"{target.name} do not support (extended = false); compile the model for it"
         )
+    if problem is not None:
+        raise SecateurError(f"{name}: {problem}")
 
 
 def core(target: Target, interface: str) -> str:
@@ -106,10 +99,20 @@ def write_verilog(
     interface: str = "stream",
     divisor: int | None = None,
 ) -> dict[str, Any]:
-    """Write ``secateur.v`` and ``secateur.core``, with an image the weight memory in every format,
-    and for a bus the C driver.
+    """Write ``secateur.v`` and ``secateur.core``; for a bus also the C driver.
 
-    ``family`` is the target's if None; ``divisor`` is for a uart alone. Returns the list of files.
+    Parameters
+    ----------
+    target_name : a preset or a TOML file
+    folder : for the files; it is made if it is missing
+    image_path : the image in ROM, whose weight memory is also written in every format; None: a RAM
+    family : of the primitives; None: the target's
+    interface : one of INTERFACES
+    divisor : for the interface uart, clock cycles per bit
+
+    Returns
+    -------
+    the name of the target and the list of files
 
     Raises
     ------
@@ -119,43 +122,39 @@ def write_verilog(
         raise SecateurError(f"interface {interface!r} is not one of {', '.join(INTERFACES)}")
     if (divisor is not None) != (interface == "uart"):
         raise SecateurError(
-            "the interface uart, and no other, takes a divisor: clock cycles of a bit, clock / baud"
+            "the interface uart, and no other, takes a divisor: clock cycles per bit, clock / baud"
         )
     if family is not None:
         check_family(family)
     target = Target.load(target_name)
     family = family or target.family
-    image = None
     check_primitives(target.geometry, family, f"target {target_name!r}")
-    if image_path is not None and family == "ice40":
-        raise SecateurError(
-            f"{image_path}: the SPRAM of an iCE40 holds nothing at power-up; leave --image away "
-            f"and load the image through the interface"
-        )
-    if image_path is not None and family == "asic":
-        raise SecateurError(
-            f"{image_path}: the memories of an ASIC hold nothing at power-up; leave --image away "
-            f"and load the image through the interface"
-        )
-    if image_path is not None:
-        image = images.load(image_path)
-        check_fit(image, target, str(image_path))
+    image = None if image_path is None else _load(image_path, target, family)
     text = verilog(target.geometry, image, family, interface, divisor)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SecateurError(f"{folder}: cannot be made: {error.strerror}") from None
-    contents = {"secateur.v": text, "secateur.core": core(target, interface)}
+    contents = {"secateur.v": text.encode(), "secateur.core": core(target, interface).encode()}
     if interface in BUSES:
         sources = resources.files("secateur.boards.driver") / "c"
-        contents |= {name: (sources / name).read_text() for name in DRIVER}
-    written = [folder / name for name in contents]
-    for path, content in zip(written, contents.values(), strict=True):
-        write_atomically(path, content.encode())
+        contents |= {name: (sources / name).read_bytes() for name in DRIVER}
     if image is not None:
         for style in images.FORMATS:
             memory = images.export(image, style, target.geometry.weight_words)
-            path = folder / f"weights.{style}"
-            write_atomically(path, memory if isinstance(memory, bytes) else memory.encode())
-            written.append(path)
-    return {"target": target.name, "files": [str(path) for path in written]}
+            contents[f"weights.{style}"] = memory if isinstance(memory, bytes) else memory.encode()
+    for name, content in contents.items():
+        write_atomically(folder / name, content)
+    return {"target": target.name, "files": [str(folder / name) for name in contents]}
+
+
+def _load(path: Path, target: Target, family: str) -> Image:
+    """The image for a ROM, if the family has one and it fits."""
+    if family in NO_ROM:
+        raise SecateurError(
+            f"{path}: {NO_ROM[family]} holds nothing at power-up; omit --image and load the image "
+            f"through the interface"
+        )
+    image = images.load(path)
+    check_fit(image, target, str(path))
+    return image

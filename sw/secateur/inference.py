@@ -1,4 +1,4 @@
-"""Run an image: inputs into the golden interpreter or hardware, results out."""
+"""Run an image in the golden interpreter or on hardware."""
 
 from __future__ import annotations
 
@@ -21,9 +21,17 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Outputs:
-    """Results of a batch: ``codes`` (batch, ...) int8 or uint8, ``values`` float32, and the cycles
-    of one inference. Of sequences, an inference is a step; codes are those of the last one, or
-    (batch, steps, ...) if the model returns all."""
+    """Results of a batch.
+
+    Of sequences, an inference is one step. The results are those of the last step, or of all if
+    the model returns all.
+
+    Attributes
+    ----------
+    codes : (batch, ...) or (batch, steps, ...), int8 or uint8
+    values : the same in the model's units, float32
+    cycles : per inference
+    """
 
     codes: Array
     values: npt.NDArray[np.float32]
@@ -31,22 +39,38 @@ class Outputs:
 
 
 class Runner(Protocol):
-    """Hardware that holds an image."""
+    """Hardware that holds an image, such as ``secateur.boards.driver.device.Device``."""
 
     def restart(self) -> None:
-        """Forget all but the image."""
+        """Reset everything except the image."""
 
     def run(self, inputs: bytes, beats: int) -> tuple[bytes, int]:
-        """Result words and cycles of one inference."""
+        """Run one inference.
+
+        Parameters
+        ----------
+        inputs : input words
+        beats : result words to read
+
+        Returns
+        -------
+        tuple
+            Result words, and cycles.
+        """
 
 
 def load(path: Path | str, key: Path | str | None = None) -> Image:
-    """Read an image file; with ``key``, a public Ed25519 key in PEM, only a signed one.
+    """Read an image file.
+
+    Parameters
+    ----------
+    path : the file
+    key : public Ed25519 key, a PEM file; an image without its signature is then refused
 
     Raises
     ------
-    SecateurError : the file is missing or damaged; its program is refused, or is not what its
-        metadata say; with ``key``, unsigned or signed by another
+    SecateurError : the file is missing or damaged; its program is refused or contradicts its
+        metadata; or, with ``key``, it is unsigned or signed by another key
     """
     from secateur.image import signing
 
@@ -56,14 +80,20 @@ def load(path: Path | str, key: Path | str | None = None) -> Image:
 
 
 def program_of(image: Image) -> Any:
-    """The decoded image: what its metadata say of the program is so."""
+    """The decoded program of an image, checked against the metadata.
+
+    Raises
+    ------
+    SecateurError : ``image`` is not an Image, the program is refused, or the metadata describe
+        another program
+    """
     from secateur.sim import golden
 
     if not isinstance(image, Image):
         given = repr(image) if isinstance(image, str | Path) else type(image).__name__
         raise SecateurError(
             f"image must be an Image, not {given}; secateur.load reads files, secateur.compile "
-            f"makes one of a model"
+            f"makes one from a model"
         )
     again = "compile the model again"
     try:
@@ -84,14 +114,14 @@ def program_of(image: Image) -> Any:
             if says != has:
                 counts = [len(x) if isinstance(x, list) else x for x in (says, has)]
                 raise SecateurError(
-                    f"{image.name}: its metadata: {key} is not the program's ({counts[0]}, "
+                    f"{image.name}: metadata field {key} is not the program's ({counts[0]}, "
                     f"expected {counts[1]}); {again}"
                 )
     return program
 
 
 def _check_inputs(x: object) -> None:
-    """Refuse what is no array with samples first."""
+    """Refuse what is not an array with samples first."""
     if not isinstance(x, np.ndarray):
         raise SecateurError(
             f"input 'x' must be a NumPy array, not {type(x).__name__}; give np.asarray(x)"
@@ -101,10 +131,28 @@ def _check_inputs(x: object) -> None:
 
 
 def input_words(image: Image, x: Array) -> tuple[npt.NDArray[np.uint8], int]:
-    """Input words of all inferences, and the inferences of a sequence."""
+    """Pack inputs.
+
+    Parameters
+    ----------
+    image : the image
+    x : inputs, as for ``run``
+
+    Returns
+    -------
+    tuple
+        Input words (inferences, words, N) as uint8, and inferences per sample: the steps of a
+        sequence, else 1.
+
+    Raises
+    ------
+    SecateurError : the inputs do not fit the model
+    """
     _check_inputs(x)
     if "input" not in image.metadata:
-        raise SecateurError(f"{image.name}: has no metadata, so its input layout is unknown")
+        raise SecateurError(
+            f"{image.name}: no metadata, so the input layout is unknown; compile the model again"
+        )
     meta, steps = image.metadata["input"], 1
     if image.metadata.get("states"):
         if x.ndim != 3 or x.shape[1] == 0 or x.shape[2] != meta["channels"]:
@@ -117,13 +165,13 @@ def input_words(image: Image, x: Array) -> tuple[npt.NDArray[np.uint8], int]:
 
 
 def outputs_of(image: Image, words: npt.NDArray[np.uint8], steps: int, cycles: int) -> Outputs:
-    """The outputs in result words.
+    """Unpack result words.
 
     Parameters
     ----------
-    image : that made them
-    words : (inferences, beats, N)
-    steps : inferences per sequence; 1 without states
+    image : the image
+    words : result words (inferences, beats, N)
+    steps : inferences per sample
     cycles : per inference
     """
     meta = image.metadata["output"]
@@ -140,10 +188,10 @@ def run(image: Image, x: Array, progress: Progress = silent, batch: int = 256) -
     Parameters
     ----------
     image : the image
-    x : (batch, C, H, W), (batch, C, L) or (batch, C), of a recurrent model (batch, steps, F):
-        floats in the model's units, or int8/uint8 codes
-    progress : called after every batch, with the inputs done so far
-    batch : images between two calls of ``progress``
+    x : inputs (batch, C, H, W), (batch, C, L) or (batch, C); for a recurrent model
+        (batch, steps, F): floats in the model's units, or int8 or uint8 codes
+    progress : called after every batch, with the number of inputs done so far
+    batch : inputs between two calls of ``progress``
 
     Raises
     ------
@@ -165,13 +213,19 @@ def run(image: Image, x: Array, progress: Progress = silent, batch: int = 256) -
 def run_on(
     image: Image, x: Array, device: Runner, progress: Progress = silent
 ) -> tuple[Outputs, list[int]]:
-    """Run inputs on hardware that holds the image; outputs, and the cycles of every inference.
+    """Run inputs on hardware that holds the image.
 
     Parameters
     ----------
-    image, x : as for ``run``
-    device : a ``secateur.boards.driver.device.Device``, or an equivalent
-    progress : called after every inference, with the inputs done so far
+    image : the image
+    x : inputs, as for ``run``
+    device : a ``secateur.boards.driver.device.Device``, or another Runner
+    progress : called with the number of inputs done so far
+
+    Returns
+    -------
+    tuple
+        Outputs, and the cycles of every inference.
 
     Raises
     ------
@@ -192,8 +246,14 @@ def run_on(
 
 
 def traced(image: Image, x: Array) -> tuple[Outputs, Iterator[tuple[str, npt.NDArray[np.int64]]]]:
-    """Outputs, and name and codes (batch, C, H, W) of every layer, from the golden interpreter; of
-    sequences (batch * steps, C, H, W)."""
+    """Run inputs through the golden interpreter and keep the results of every layer.
+
+    Returns
+    -------
+    tuple
+        Outputs; and an iterator over the layers: name and codes (batch, C, H, W), of sequences
+        (batch * steps, C, H, W).
+    """
     from secateur.sim import golden
 
     packed, steps = input_words(image, x)
@@ -210,5 +270,5 @@ def traced(image: Image, x: Array) -> tuple[Outputs, Iterator[tuple[str, npt.NDA
 
 
 def layer_codes(image: Image, x: Array) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
-    """Name and codes of every layer, as ``traced``."""
+    """Name and codes (batch, C, H, W) of every layer, from the golden interpreter."""
     return traced(image, x)[1]

@@ -1,4 +1,4 @@
-"""Targets: a geometry with a name, the device whose memories it fills, the Verilog's family."""
+"""Targets: a geometry with a name, a device and a family of primitives."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from secateur.disk.toml import read_toml
 from secateur.errors import SecateurError
 from secateur.hw.spec import FAMILIES, Geometry
 
-#: 18-kbit block RAMs and 18x18 multipliers of the ECP5 parts.
+#: 18-kbit block RAMs and 18x18 multipliers of the ECP5 parts. Source: the family data sheet.
 ECP5 = {"LFE5U-25F": (56, 28), "LFE5U-45F": (108, 72), "LFE5U-85F": (208, 156)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A geometry and, if it was made for one, the device; ``family`` is one of FAMILIES.
+    """A geometry and the parts that it is for.
 
-    Raises
-    ------
-    SecateurError : from ``load``, for a name that is no preset and no readable TOML file
+    Parameters
+    ----------
+    name : of the preset or file
+    geometry : the engine
+    device : the part whose memories it fills; None: any
+    family : of the primitives in the Verilog, one of FAMILIES
     """
 
     name: str
@@ -30,10 +33,14 @@ class Target:
 
     @classmethod
     def load(cls, name: str) -> Target:
-        """The preset ``name``, or the target in the TOML file of that path.
+        """The preset ``name``, or the target in a TOML file.
 
         A file has the keys n, p, weight_words, bank_words and, optionally, tables, extended,
         device and family.
+
+        Raises
+        ------
+        SecateurError : neither a preset nor a readable TOML file, or a key is wrong
         """
         if name in PRESETS:
             return PRESETS[name]
@@ -50,8 +57,8 @@ class Target:
         if set(table) - {"tables"} != wanted:
             found = ", ".join(sorted(table)) or "none"
             raise SecateurError(
-                f"{path}: a target has the integer keys {', '.join(sorted(wanted))} and, if "
-                f"you like, tables, extended, device, family; found {found}"
+                f"{path}: a target has the integer keys {', '.join(sorted(wanted))} and, "
+                f"optionally, tables, extended, device, family; found {found}"
             )
         for key, value in table.items():
             if type(value) is not int:
@@ -75,11 +82,11 @@ class Target:
 
 
 def check_family(family: object, where: str | None = None) -> str:
-    """Return ``family``; ``where`` is for the message.
+    """Return ``family`` if it is one of FAMILIES; ``where`` is a prefix of the message.
 
     Raises
     ------
-    SecateurError : it is not one of FAMILIES
+    SecateurError : it is not
     """
     if not isinstance(family, str) or family not in FAMILIES:
         before = "" if where is None else f"{where}: "
@@ -88,10 +95,21 @@ def check_family(family: object, where: str | None = None) -> str:
 
 
 def check_primitives(geometry: Geometry, family: str, where: str) -> None:
-    """Raises SecateurError, which names ``where``, if the family's primitives are too small."""
+    """Refuse a geometry that the family's primitives cannot hold.
+
+    Parameters
+    ----------
+    geometry : the engine
+    family : one of FAMILIES
+    where : prefix of the message
+
+    Raises
+    ------
+    SecateurError : a memory or a size is too large
+    """
     if family == "ecp5" and geometry.bank_words > 16384:
         raise SecateurError(
-            f"{where}: on ecp5 bank_words are at most 16384, not {geometry.bank_words}; choose "
+            f"{where}: on ecp5 bank_words is at most 16384, not {geometry.bank_words}; choose "
             f"another family"
         )
     if family == "ice40" and (geometry.n > 4 or geometry.p > 2 or geometry.weight_words > 16384):
@@ -102,7 +120,7 @@ def check_primitives(geometry: Geometry, family: str, where: str) -> None:
 
 
 def _preset(n: int, p: int, device: str, bank_words: int) -> Target:
-    """n x p; all block RAM that the banks and the activation tables leave is weight memory.
+    """n x p; the weight memory takes all block RAM that banks and activation tables leave free.
 
     A block RAM holds 2,048 bytes of a bank, the tables of two channels, or 9 bits of 2,048 words of
     weights, 18 of 1,024.
@@ -130,7 +148,7 @@ PRESETS = {
             geometry=Geometry(n=8, p=8, weight_words=8192, bank_words=2048),
             family="asic",
         ),
-        # Three of four SPRAMs side by side hold words of 40 bits; the banks take 16 of 30 RAMs.
+        # Three of four SPRAMs side by side hold words of 40 bits; banks take 16 of 30 block RAMs.
         Target(
             name="up5k",
             geometry=Geometry(

@@ -2,77 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-import typing
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
 from typing import Any
 
 import pytest
-import typer
 
-from secateur.cli.common import IN_FOLDER, OUTPUTS, REPLACED, Command
-from secateur.cli.main import app
+from secateur.cli.common import IN_FOLDER, REPLACED, Command
+from tests.support.commands import ALL
 
-
-@dataclass(frozen=True)
-class Given:
-    """A command: ``line`` sets its parameters by name."""
-
-    name: str
-    command: Any
-    kinds: dict[str, set[Any]] = field(repr=False)
-
-    def line(self, **values: object) -> str:
-        """A command line with all that must be given; what is not in ``values`` is made up."""
-        words, arguments = [self.name], list[str]()
-        for parameter in self.command.params:
-            if parameter.name not in self.kinds:
-                continue  # Typer's own
-            made_up = "4" if self.kinds[parameter.name] & {int, float} else "made-up"
-            if parameter.name not in values and not parameter.required:
-                continue
-            value = str(values.get(parameter.name, made_up))
-            if parameter.param_type_name == "argument":
-                arguments.append(value)
-            else:
-                words += [parameter.opts[0], value]
-        return " ".join(words + arguments)
-
-    def named(self, *kinds: Any) -> list[str]:
-        """Parameters of one of these types."""
-        return [name for name, found in self.kinds.items() if found & set(kinds)]
-
-    @property
-    def outputs(self) -> list[str]:
-        return [name for name in self.named(Path) if name in OUTPUTS]
-
-    @property
-    def inputs(self) -> list[str]:
-        """Files that it reads, and texts that may name one."""
-        return [name for name in self.named(Path, str) if name not in OUTPUTS]
-
-
-def commands() -> Iterator[Given]:
-    def walk(command: Any, path: tuple[str, ...]) -> Iterator[Given]:
-        for name, inner in getattr(command, "commands", {}).items():
-            yield from walk(inner, (*path, name))
-        if not hasattr(command, "commands"):
-            function = inspect.unwrap(command.callback)
-            kinds = {
-                name: set(typing.get_args(hint)) if isinstance(hint, UnionType) else {hint}
-                for name, hint in typing.get_type_hints(function).items()
-                if name != "return"
-            }
-            yield Given(" ".join(path), command, kinds)
-
-    yield from walk(typer.main.get_command(app), ())
-
-
-ALL = {given.name: given for given in commands()}
 CLASHES = [
     (name, output, input)
     for name, given in ALL.items()
@@ -85,7 +23,6 @@ IN_FOLDERS = [
     for name, patterns in IN_FOLDER.items()
     for pattern in patterns
     for input in ALL[name].inputs
-    if input != "folder"
 ]
 
 
@@ -133,30 +70,26 @@ def test_no_command_writes_over_an_input(
 def test_no_command_writes_over_an_input_in_its_folder(
     name: str, pattern: str, input: str, secateur: Any, folder: Path
 ) -> None:
-    where = "folder" if "folder" in ALL[name].kinds else "output"
     file = folder / "out" / pattern.replace("*", "1")
     file.parent.mkdir()
     file.write_text("content")
-    refused(secateur, ALL[name].line(**{where: "out", input: file}), file, file.relative_to(folder))
+    refused(secateur, ALL[name].line(output="out", **{input: file}), file, file.relative_to(folder))
 
 
 def test_commands_that_write_to_a_folder_say_what() -> None:
     """Those with an input that they could write over."""
-    folders = {name for name, given in ALL.items() if "--output-dir" in outputs(given)}
-    assert folders == {"build", "verilog", "prune", "study", "demo", "example"}
-    assert set(IN_FOLDER) == folders - {"demo", "example"} | {"swap"}
+    folders = {name for name, given in ALL.items() if given.help_of("output").startswith("Folder")}
+    assert folders >= {"build", "swap", "verilog", "prune", "study", "demo", "example"}
+    assert set(IN_FOLDER) == folders - {"demo", "example"}
     assert not ALL["demo"].inputs
     assert ALL["example"].inputs == ["name"]
-
-
-def outputs(given: Given) -> list[str]:
-    return [option for p in given.command.params if p.name == "output" for option in p.opts]
 
 
 def test_the_signature_is_written_over_no_input(secateur: Any, folder: Path) -> None:
     key = folder / "m.sec.sig"
     key.write_text("content")
     refused(secateur, f"sign m.sec --key {key}", key, Path("m.sec.sig"))
+    assert "m.sec: cannot be read" in secateur(f"sign m.sec --key {key} -o other")[2]
 
 
 @pytest.mark.parametrize("name", ALL)

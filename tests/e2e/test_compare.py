@@ -102,7 +102,7 @@ def test_ratios_by_hand(image: Image, stand_in: Any) -> None:
 def test_the_command(
     image: Image, stand_in: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("secateur.cli.tables.console", Console(width=200))
+    monkeypatch.setattr("secateur.cli.estimates.console", Console(width=200))
     code = (
         GOOD.replace("operators = 0", "operators = 3")
         + f"""

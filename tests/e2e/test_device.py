@@ -290,7 +290,7 @@ def test_an_engine_that_refuses_says_why(board: str, folder: Path) -> None:
 
 def test_bad_input_is_one_line(board: str, secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
     (folder / "text.sec").write_text("hello")
-    secateur("keygen --private k.pem --public p.pem")
+    secateur("keygen -o k.pem")
     cases = [
         ("info --port /dev/ttyNONE", "/dev/ttyNONE: the port cannot be opened: "),
         ("info --port t.toml", "t.toml: the port cannot be opened: "),
@@ -299,7 +299,7 @@ def test_bad_input_is_one_line(board: str, secateur, folder: Path) -> None:  # t
             "other.sec: the image does not fit: compiled for 2x2",
         ),
         (f"load text.sec --port {board}", "text.sec: not a Secateur image"),
-        (f"load t.sec --key p.pem --port {board}", "t.sec: unsigned (no t.sec.sig)"),
+        (f"load t.sec --key k.pem.pub --port {board}", "t.sec: unsigned (no t.sec.sig)"),
         (f"run t.sec --input shape.npz --port {board}", "shape.npz: input 'x' has shape"),
         (f"run t.sec --input x.npz -o no/y.npz --port {board}", "no/y.npz: cannot be written"),
         ("serve", "give either --target or --image"),
@@ -332,4 +332,5 @@ def test_an_image_other_than_the_loaded_one_is_noticed(board: str, secateur) -> 
         Device(link).load(sample.image)
     status, _, err = secateur(f"device run t.sec --input x.npz --loaded --port {board}")
     assert status == 1
+    assert err.startswith(f"secateur: {board}: t.sec: the ")  # not of the inputs
     assert "the device holds another image; load the image again" in err

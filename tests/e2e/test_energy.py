@@ -101,7 +101,7 @@ def test_the_command(image: Image, tmp_path: Path) -> None:
     assert "estimate" in shown.output
     assert "ISSCC 2014" in shown.output.replace("\n", " ")
     (total,) = re.finditer("all layers", shown.output)
-    parts = [found.start() for found in re.finditer("of it:", shown.output)]
+    parts = [found.start() for found in re.finditer("of which:", shown.output)]
     assert all(total.start() < part for part in parts)
     command = ["energy", str(tmp_path / "model.sec"), "--json", "--table"]
     found = runner.invoke(app, [*command, str(tmp_path / "mine.toml")])

@@ -17,9 +17,10 @@ import torch
 from torch import nn
 
 from secateur import api
-from secateur.cli import tables
 from secateur.cli.boards import show_build, show_sources
+from secateur.cli.estimates import show_compare
 from secateur.cli.main import main
+from secateur.cli.tables import table
 from secateur.cli.terminal import console, emit
 from secateur.errors import SecateurError, SecateurWarning
 from secateur.image import image as images
@@ -77,9 +78,9 @@ def test_names_in_an_image(command: str, secateur: Any, folder: Path) -> None:
 
 
 def test_a_long_name_leaves_room_for_numbers(capsys: pytest.CaptureFixture[str]) -> None:
-    table = tables._table("title", "name", "number")
-    table.add_row(BAD, "12345.67")
-    console.print(table)
+    rows = table("title", "name", "number")
+    rows.add_row(BAD, "12345.67")
+    console.print(rows)
     out = capsys.readouterr().out
     check(out)
     assert "12345.67" in out
@@ -97,7 +98,7 @@ def test_names_in_a_comparison(folder: Path, capsys: pytest.CaptureFixture[str])
     found = compare.Estimate("ethos-u55-64", 64, 10, 20, 30, 1)
     about = {"version": "[b]", "system_config": "c", "memory_mode": "m"}
     data = compare.beside(images.load(folder / "bad.sec"), [found])
-    tables.show_compare(data | {"tflite": BAD, "image": BAD, "vela": about})
+    show_compare(data | {"tflite": BAD, "image": BAD, "vela": about})
     out = capsys.readouterr().out
     check(out)
     assert "Vela [b]'s model" in out

@@ -21,8 +21,9 @@ from safetensors.torch import save
 from torch import nn
 
 from secateur import api
-from secateur.cli import tables
 from secateur.cli.common import arrays
+from secateur.cli.estimates import show_energy
+from secateur.cli.model import show_inspection
 from secateur.disk.weights import read_weights
 from secateur.errors import SecateurError
 from secateur.image import delta, signing
@@ -132,8 +133,8 @@ def image_kind(name: str) -> Kind:
             compare.beside(image, [found])
 
     uses: tuple[Callable[[Path], object], ...] = (
-        lambda path: tables.show_inspection(summary(images.load(path))),
-        lambda path: tables.show_energy(estimate(images.load(path))),
+        lambda path: show_inspection(summary(images.load(path))),
+        lambda path: show_energy(estimate(images.load(path))),
         lambda path: beside(images.load(path)),
         lambda path: decode(images.load(path)),
         run,
@@ -299,10 +300,10 @@ def test_many_damaged_files(name: str, tmp_path: Path) -> None:
 
 #: A kind, and a command that reads such a file; what else it reads is sound.
 LINES = [
-    ("image", "run m.sec --input in.npz --output new.npz --json"),
+    ("image", "run m.sec --input in.npz -o new.npz --json"),
     ("image", "inspect m.sec"),
     ("recurrent image", "energy m.sec --json"),
-    ("npz", "run i.sec --input x.npz --output new.npz"),
+    ("npz", "run i.sec --input x.npz -o new.npz"),
     ("compressed npz", "device run i.sec --input x.npz --port none"),
     ("patch", "patch i.sec p.secd -o new.sec"),
     ("public key", "verify i.sec --key public.pem --json"),

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "secateur.h"
 
-/* Fields of an image's header: docs/stream.md. */
+/* Header of an image: docs/stream.md. */
 enum { HEADER_BYTES = 24, WORDS_AT = 8 };
 
 #define FIELD(value, name) (((value) & SECATEUR_##name) >> SECATEUR_##name##_SHIFT)
@@ -25,13 +25,13 @@ static uint32_t little_endian(const uint8_t *bytes, size_t count)
     return value;
 }
 
-/* Bytes that an access to INPUT or RESULT carries. */
+/* Bytes per access to INPUT or RESULT. */
 static size_t part_bytes(const secateur *device)
 {
     return device->n < 4 ? device->n : 4;
 }
 
-/* Wait until a bit of STATUS is set, or the engine has stopped. */
+/* Wait until a bit of STATUS is set or the engine has stopped. */
 static secateur_result await_status(secateur *device, uint32_t bit)
 {
     uint32_t left, status;
@@ -48,7 +48,7 @@ static secateur_result await_status(secateur *device, uint32_t bit)
     return SECATEUR_TIMEOUT;
 }
 
-/* Wait until an image has been checked. */
+/* Wait until the engine has checked the image. */
 static secateur_result await_accepted(secateur *device)
 {
     uint32_t left, state, error;
@@ -120,7 +120,7 @@ secateur_result secateur_load(secateur *device, const uint8_t *image, size_t len
     result = put(device, SECATEUR_CONTROL, SECATEUR_CONTROL_RESET);
     for (at = 0; at < size && result == SECATEUR_OK; at += 4) {
         size_t left = size - at;
-        /* The engine drops what is past the end of its image. */
+        /* The engine ignores bytes after the end of its image. */
         result = put(device, SECATEUR_IMAGE, little_endian(image + at, left < 4 ? left : 4));
     }
     return result == SECATEUR_OK ? await_accepted(device) : result;

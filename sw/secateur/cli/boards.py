@@ -1,31 +1,35 @@
-"""The commands for boards: list them, build a bitstream, put another model into it."""
+"""The commands for boards: list them, build a bitstream, replace the model in it."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from secateur.cli.common import Commands, Json
-from secateur.cli.tables import show_boards, show_files
+from secateur.cli.tables import show_files, table
 from secateur.cli.terminal import Data, console, emit, plain, progress_console
 from secateur.disk.lock import held
 from secateur.errors import SecateurError
 
-boards = Commands()
+if TYPE_CHECKING:
+    from secateur.boards.flow.route import Progress
 
-#: Seeds that are tried if none is given.
+boards = Commands("Hardware")
+
+#: Seeds to try if none is given.
 TRIES = 3
 ImageOption = Annotated[Path, typer.Option(help="Image made by `secateur compile`.")]
 
 
 @boards.command("boards", epilog="Example: secateur boards")
 def list_boards(as_json: Json = False) -> None:
-    """List the boards and the engines that they carry."""
+    """List the boards and the engine that each carries."""
     from secateur.boards.catalogue.catalogue import BOARDS
+    from secateur.boards.flow.flow import find_flow
 
     listed = [
         {
@@ -38,7 +42,7 @@ def list_boards(as_json: Json = False) -> None:
             "bank_words": board.geometry.bank_words,
             "clock_mhz": board.clock / 1e6,
             "baud": board.baud,
-            "built_here": board.die != "",
+            "built_here": find_flow(board).TOOLS is not None,
         }
         for board in BOARDS.values()
     ]
@@ -47,35 +51,34 @@ def list_boards(as_json: Json = False) -> None:
 
 @boards.command(epilog="Example: secateur build --board ulx3s-25f --image model.sec -o build")
 def build(
-    board: Annotated[str, typer.Option(help="Board, see `secateur boards`.")],
-    output: Annotated[Path, typer.Option("-o", "--output-dir", help="Folder to write to.")],
+    board: Annotated[str, typer.Option(help="Name of the board (see `secateur boards`).")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")],
     image: Annotated[
         Path | None,
-        typer.Option(help="Image made by `secateur compile`; without it: see device load."),
+        typer.Option(help="Image made by `secateur compile`; else see `secateur device load`."),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="Preset or TOML file of another engine than the board's.")
+        str | None, typer.Option(help="Preset or TOML file of an engine other than the board's.")
     ] = None,
     clock: Annotated[
-        float | None, typer.Option(help="MHz of the engine, if not the board's.")
+        float | None, typer.Option(help="Clock of the engine in MHz, if not the board's.")
     ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help=f"Seed of place and route; without it 1 to {TRIES}, until one meets the clock.",
+            help=f"Seed of place and route; without it, 1 to {TRIES} until one meets the clock.",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Build a bitstream of the engine with an image in ROM; fails if the clock is missed.
+    """Build a bitstream of the engine with an image in ROM; fails if it misses the clock.
 
-    Without an image the weight memory is a RAM, and `secateur device load` loads one.
+    Without an image the weight memory is a RAM, which `secateur device load` fills.
     """
     from secateur.boards.catalogue.catalogue import find
     from secateur.boards.flow.build import build as make
     from secateur.boards.flow.design import Design
-    from secateur.boards.flow.vendor import write_sources
     from secateur.target import Target
 
     stream = None if image is None else load(image)
@@ -87,32 +90,31 @@ def build(
             clock=None if clock is None else round(clock * 1e6),
             seed=1 if seed is None else seed,
         )
-        if design.board.flow == "vivado":
-            data, show = write_sources(design, stream, str(image), output), show_sources
-        else:
-            tries = TRIES if seed is None else 1
-            data = make(design, stream, str(image), output, tries=tries, progress=progress)
-            show = show_build
+        tries = TRIES if seed is None else 1
+        data = make(design, stream, str(image), output, tries=tries, progress=progress)
+    show = show_build if "bitstream" in data else show_sources
     emit(data | {"folder": str(output)}, as_json, show)
 
 
-@boards.command(epilog="Example: secateur swap build --image retrained.sec")
+@boards.command(epilog="Example: secateur swap --image retrained.sec -o build")
 def swap(
-    folder: Annotated[Path, typer.Argument(help="Folder that `secateur build` has written.")],
     image: ImageOption,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder that `secateur build` has written.")
+    ],
     as_json: Json = False,
 ) -> None:
-    """Put another image into a bitstream that was built, without a new place and route."""
+    """Replace the image in a bitstream that was built, without a new place and route."""
     from secateur.boards.flow.build import swap as make
 
     stream = load(image)
-    with held(folder), messages(), shown() as progress:
-        data = make(folder, stream, str(image), progress=progress)
-    emit(data | {"folder": str(folder)}, as_json, show_build)
+    with held(output), messages(), shown() as progress:
+        data = make(output, stream, str(image), progress=progress)
+    emit(data | {"folder": str(output)}, as_json, show_build)
 
 
 def load(path: Path) -> bytes:
-    """The bytes of an image that the hardware loads."""
+    """The stream of an image file, as the hardware loads it."""
     from secateur.image import image
 
     return image.load(path).stream
@@ -120,7 +122,7 @@ def load(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def messages() -> Iterator[None]:
-    """What goes wrong with a file, as SecateurError."""
+    """Raise failures of file operations as SecateurError."""
     try:
         yield
     except OSError as error:
@@ -128,8 +130,8 @@ def messages() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def shown() -> Iterator[Callable[[str, str], None]]:
-    """Progress on stderr: on a terminal one line that changes, else a line a stage."""
+def shown() -> Iterator[Progress]:
+    """Progress on stderr: on a terminal one changing line, otherwise one line per stage."""
     seen: set[str] = set()
 
     def line(stage: str, note: str) -> None:
@@ -145,7 +147,7 @@ def shown() -> Iterator[Callable[[str, str], None]]:
 
 
 def show_build(data: Data) -> None:
-    """The report's text."""
+    """The report of a build, and where its bitstream is."""
     from secateur.boards.flow.report import to_text
 
     for line in to_text(data).split("\n"):
@@ -154,7 +156,22 @@ def show_build(data: Data) -> None:
 
 
 def show_sources(data: Data) -> None:
-    """What was written for a vendor's tool, and that it is still to be run."""
+    """The sources that were written for a vendor's tool, and how to run it."""
     show_files(data)
-    console.out("No bitstream: the tools of this board are the vendor's. Run")
+    console.out("No bitstream: this board needs the vendor's tools. Run")
     console.out(f"    {data['next']}")
+
+
+def show_boards(data: Data) -> None:
+    """The table of boards."""
+    rows = table("Boards", "name", "part", "N x P", "weight words", "bank words", "MHz")
+    for board in data["boards"]:
+        rows.add_row(
+            board["name"],
+            board["device"] + ("" if board["built_here"] else " (vendor's tools)"),
+            f"{board['n']} x {board['p']}",
+            f"{board['weight_words']:,}",
+            f"{board['bank_words']:,}",
+            f"{board['clock_mhz']:g}",
+        )
+    console.print(rows)

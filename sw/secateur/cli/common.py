@@ -1,4 +1,4 @@
-"""What the commands have in common: options, progress, arrays from and to files."""
+"""What the commands share: options, progress, reading and writing arrays."""
 
 from __future__ import annotations
 
@@ -20,16 +20,28 @@ from secateur.progress import Progress as Report
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Key = Annotated[
-    Path | None, typer.Option(help="Public key (PEM): refuse an image that it did not sign.")
+    Path | None,
+    typer.Option(help="Public key (PEM); an image without its signature is refused."),
 ]
 ImageFile = Annotated[Path, typer.Argument(help="Image made by `secateur compile`.")]
+InputFile = Annotated[
+    Path,
+    typer.Option("--input", help=".npz file with inputs (key x): floats, or int8 or uint8 codes."),
+]
+ResultFile = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", help=".npz file to write codes and values of the results to."),
+]
+TargetName = Annotated[
+    str, typer.Option("--target", help="Preset (see `secateur targets`) or TOML file.")
+]
 MaxMegabytes = Annotated[
-    int, typer.Option(min=1, help="Of the inputs, unpacked: more are refused, MB.")
+    int, typer.Option(min=1, help="Largest size of the unpacked inputs, in MB.")
 ]
 
-#: Parameters that name what a command writes; whatever else it takes it may read.
-OUTPUTS = ("output", "waves", "private", "public")
-#: Files that a command writes to its folder, ``output`` or else ``folder``.
+#: Parameters that name what a command writes; it may read every other file that it is given.
+OUTPUTS = ("output", "waves")
+#: Files that a command writes to the folder ``output``.
 IN_FOLDER = {
     "build": (
         "top.v", "top.lpf", "top.pcf", "top.xdc", "top.json", "routed.config",
@@ -43,23 +55,23 @@ IN_FOLDER = {
         "weights.bin", "weights.hex", "weights.coe", "weights.mem", "weights.mif",
     ),
 }  # fmt: skip
-#: What a command may write over: `patch` an image by the next one.
+#: The input that a command may write over: `patch` replaces an image by the next one.
 REPLACED = {"patch": "old"}
 
 
 def written(command: str, values: Mapping[str, Any]) -> list[Path]:
-    """Files that a command will write, or may; ``values`` of its parameters by name."""
+    """Files that a command will or may write; ``values`` of its parameters by name."""
     files = [values[name] for name in OUTPUTS if isinstance(values.get(name), Path)]
-    folder = values.get("folder", values.get("output"))
-    for pattern in IN_FOLDER.get(command, ()) if folder and os.path.isdir(folder) else ():
-        files += folder.glob(pattern)
-    if command == "sign":
+    if command in IN_FOLDER and os.path.isdir(values["output"]):
+        for pattern in IN_FOLDER[command]:
+            files += values["output"].glob(pattern)
+    if command == "sign" and values["output"] is None:
         files.append(Path(f"{values['image']}.sig"))
     return files
 
 
 class Command(TyperCommand):
-    """A command that writes over none of its inputs, and with ``--json`` prints JSON alone."""
+    """A command that never overwrites its inputs, and with ``--json`` prints only JSON."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run it with the values of its parameters."""
@@ -75,11 +87,21 @@ class Command(TyperCommand):
 
 
 class Commands(typer.Typer):
-    """Typer, with commands of that kind."""
+    """A group of commands of that kind, in one panel of the help.
+
+    Parameters
+    ----------
+    panel : title of the panel
+    options : Typer's
+    """
+
+    def __init__(self, panel: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.panel = panel
 
     def command(self, name: str | None = None, **options: Any) -> Callable[..., Any]:
         """Register a command."""
-        return super().command(name, **{"cls": Command, **options})
+        return super().command(name, **{"cls": Command, "rich_help_panel": self.panel, **options})
 
 
 def bar() -> Progress:
@@ -112,7 +134,7 @@ def stage_bar(shown: Progress) -> Report:
 
 @contextlib.contextmanager
 def of_file(path: Path) -> Iterator[None]:
-    """Put the file's name before messages on what is in it."""
+    """Put the file's name before messages about its content."""
     try:
         yield
     except SecateurError as error:
@@ -120,7 +142,19 @@ def of_file(path: Path) -> Iterator[None]:
 
 
 def arrays(path: Path, key: str = "x", limit: int | None = None, limits: Limits = DEFAULT) -> Any:
-    """Array ``key`` of an .npz file, its first ``limit`` entries; ``limits`` is of all of it."""
+    """An array of an .npz file; floats as float32.
+
+    Parameters
+    ----------
+    path : the file
+    key : name of the array
+    limit : samples to take, the first ones; without it all
+    limits : bounds on the size of the whole file
+
+    Raises
+    ------
+    SecateurError : the file cannot be read, is too large, or has no such array with samples first
+    """
     import numpy as np
 
     from secateur.disk.npz import load_npz
@@ -135,7 +169,7 @@ def arrays(path: Path, key: str = "x", limit: int | None = None, limits: Limits 
 
 
 def save_outputs(path: Path, outputs: Any) -> None:
-    """Codes and values as .npz, atomically."""
+    """Write codes and values as .npz, atomically."""
     import io
 
     import numpy as np

@@ -1,4 +1,4 @@
-"""The commands for a device behind a UART: ``docs/link.md``."""
+"""The commands for a device behind a UART."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ import typer
 from secateur.cli.common import (
     Commands,
     ImageFile,
+    InputFile,
     Json,
     Key,
     MaxMegabytes,
+    ResultFile,
     arrays,
     bar,
     of_file,
     save_outputs,
     stage_bar,
 )
-from secateur.cli.terminal import emit, progress_console
+from secateur.cli.tables import show_run, table
+from secateur.cli.terminal import Data, console, emit, progress_console
 from secateur.disk.limits import DEFAULT, Limits
 from secateur.errors import SecateurError
 
@@ -30,7 +33,12 @@ if TYPE_CHECKING:
     from secateur.boards.driver.device import Device
     from secateur.image.image import Image
 
-device = Commands(no_args_is_help=True, help="Drive an engine behind a UART (docs/link.md).")
+device = Commands(
+    "Device",
+    no_args_is_help=True,
+    help="Drive an engine behind a UART.",
+    epilog="Example: secateur device info --port /dev/ttyUSB0",
+)
 
 Port = Annotated[str, typer.Option(help="Serial port, such as /dev/ttyUSB0.")]
 Baud = Annotated[int, typer.Option(min=1, help="Baud rate that the board was built for.")]
@@ -39,19 +47,15 @@ DEFAULT_BAUD = 1_000_000
 
 @contextlib.contextmanager
 def opened(port: str, baud: int) -> Iterator[Device]:
-    """The device on a port; what goes wrong with it is one line."""
-    from secateur.boards.driver.device import Device, DeviceError, open_port
+    """The device on a port; the port's name stands before messages about it."""
+    from secateur.boards.driver.device import Device, open_port
 
-    try:
-        with open_port(port, baud) as link:
-            yield Device(link)
-    except DeviceError as error:
-        text = str(error)
-        raise SecateurError(text if text.startswith(f"{port}: ") else f"{port}: {text}") from None
+    with open_port(port, baud) as link:
+        yield Device(link)
 
 
 def load_into(found: Device, image: Image) -> None:
-    """Load an image, with a bar."""
+    """Load an image, with a progress bar."""
     with bar() as progress:
         task = progress.add_task("load", total=len(image.stream))
         found.load(image.stream, lambda done: progress.update(task, completed=done))
@@ -59,8 +63,7 @@ def load_into(found: Device, image: Image) -> None:
 
 @device.command(epilog="Example: secateur device info --port /dev/ttyUSB0")
 def info(port: Port, baud: Baud = DEFAULT_BAUD, as_json: Json = False) -> None:
-    """Identify a device; print its registers, by field."""
-    from secateur.cli.tables import show_info
+    """Identify a device and print the fields of its registers."""
     from secateur.hw.spec import Error, Status
 
     with opened(port, baud) as found:
@@ -82,9 +85,8 @@ def load(
     key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Load an image; the device checks it."""
+    """Load an image into a device, which checks it."""
     from secateur import api
-    from secateur.cli.tables import show_loaded
 
     loaded = api.load(image, key)
     with opened(port, baud) as found, of_image(image):
@@ -95,7 +97,7 @@ def load(
 
 @contextlib.contextmanager
 def of_image(path: Path) -> Iterator[None]:
-    """Put the image's name before what the device says of it."""
+    """Put the image's name before messages of the device about it."""
     from secateur.boards.driver.device import DeviceError
 
     try:
@@ -110,12 +112,12 @@ def of_image(path: Path) -> Iterator[None]:
 def run(
     image: ImageFile,
     port: Port,
-    input: Annotated[Path, typer.Option(help=".npz with inputs: floats, or int8/uint8 codes.")],
+    input: InputFile,
     baud: Baud = DEFAULT_BAUD,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help=".npz for codes and values.")
+    output: ResultFile = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Run only that many inputs, the first ones.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first inputs.")] = None,
     loaded: Annotated[
         bool, typer.Option("--loaded", help="The device holds this image already.")
     ] = False,
@@ -123,16 +125,18 @@ def run(
     key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Load an image and run inputs on the device: outputs, and the cycles that it has counted."""
+    """Load an image and run inputs on the device; print the outputs and the cycles it counted."""
     from secateur import api
-    from secateur.cli.tables import show_device_run
+    from secateur.inference import input_words
 
     program = api.load(image, key)
     x = arrays(input, limit=limit, limits=Limits(megabytes=max_megabytes))
+    with of_file(input):
+        input_words(program, x)  # refused before the device is touched
     with opened(port, baud) as found, of_image(image):
         if not loaded:
             load_into(found, program)
-        with bar() as progress, of_file(input):
+        with bar() as progress:
             outputs, cycles = api.run_on(program, x, found, stage_bar(progress))
         repeated = found.link.repeated
     if output is not None:
@@ -149,30 +153,30 @@ def run(
     if set(cycles) != {program.cycles}:
         counted = ", ".join(map(str, sorted(set(cycles))))
         raise SecateurError(
-            f"{port}: the device counts {counted} cycles, {image} says {program.cycles}; does the "
-            f"device hold this image?"
+            f"{port}: the device counts {counted} cycles, expected {program.cycles}; check that it "
+            f"holds {image}, or omit --loaded"
         )
 
 
 @device.command(epilog="Example: secateur device serve --target 8x3")
 def serve(
     target: Annotated[
-        str | None, typer.Option(help="Preset (`secateur targets`) or TOML file.")
+        str | None, typer.Option(help="Preset (see `secateur targets`) or TOML file.")
     ] = None,
-    image: Annotated[
-        Path | None, typer.Option(help="Simulate the array that this image is for.")
-    ] = None,
-    rom: Annotated[bool, typer.Option(help="With --image: it is in ROM.")] = False,
+    image: Annotated[Path | None, typer.Option(help="Image whose array is simulated.")] = None,
+    rom: Annotated[
+        bool, typer.Option("--rom", help="Put the image into ROM; needs --image.")
+    ] = False,
 ) -> None:
-    """Simulate a board: print the name of a serial port that behaves as one, until Ctrl-C."""
+    """Simulate a board until Ctrl-C; print the serial port at which it answers."""
     from secateur.image import image as images
     from secateur.sim import pty
     from secateur.target import Target
 
     if (target is None) == (image is None):
-        raise SecateurError("give either --target or --image: which array is to be simulated?")
+        raise SecateurError("give either --target or --image, for the array to simulate")
     if rom and image is None:
-        raise SecateurError("--rom needs --image: what is to be in the ROM?")
+        raise SecateurError("--rom needs --image: the content of the ROM")
     contents = None if image is None else images.load(image)
     geometry = Target.load(str(target)).geometry if contents is None else contents.geometry
     stream = contents.stream if rom and contents is not None else None
@@ -182,3 +186,25 @@ def serve(
         print(board.path, flush=True)
         print("a simulated board; Ctrl-C ends it", file=sys.stderr)
         board.wait()
+
+
+def show_info(data: Data) -> None:
+    """Registers of a device."""
+    rows = table(f"{data['port']}: Secateur {data['n']}x{data['p']}", "register", "field", "")
+    for name, fields in data["registers"].items():
+        for part, value in fields.items():
+            shown = data["names"].get(f"{name}.{part}", f"{value:,}")
+            rows.add_row(name, "" if part == "VALUE" else part, shown)
+    console.print(rows)
+
+
+def show_loaded(data: Data) -> None:
+    """An image that a device has accepted."""
+    console.print(f"{data['port']}: {data['image']}, {data['bytes']:,} bytes, accepted")
+
+
+def show_device_run(data: Data) -> None:
+    """Results of a device; its count of cycles beside the compiler's."""
+    show_run(data)
+    predicted = f"{data['predicted_cycles']:,}"
+    console.print(f"cycles predicted: {predicted}; requests repeated: {data['repeated']}")

@@ -9,20 +9,22 @@ from typing import Annotated
 import typer
 
 from secateur.cli.common import Commands, Json, bar, stage_bar
-from secateur.cli.terminal import emit
+from secateur.cli.tables import table
+from secateur.cli.terminal import Data, console, emit
 from secateur.errors import SecateurError
 
-recipes = Commands()
+recipes = Commands("Prune")
+
+OutputFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")]
 
 
 @recipes.command(epilog="Example: secateur demo -o demo-out")
 def demo(
-    output: Annotated[Path, typer.Option("-o", "--output-dir")] = Path("demo-out"),
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    output: OutputFolder = Path("demo-out"),
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Train, prune, quantise, compile and verify a small CNN on MNIST-5k."""
-    from secateur.cli.tables import show_demo
     from secateur.examples.demo import run_demo
 
     with bar() as progress:
@@ -34,28 +36,35 @@ def demo(
     epilog="Example: secateur prune docs/recipes/mnist.toml --cycles 30000 --max-drop 1 -o out"
 )
 def prune(
-    recipe: Annotated[Path, typer.Argument(help="TOML file, see docs/pruning.md.")],
-    output: Annotated[Path, typer.Option("-o", "--output-dir")] = Path("prune-out"),
-    cycles: Annotated[int | None, typer.Option(min=1, help="Cycles of an inference.")] = None,
-    latency: Annotated[float | None, typer.Option(help="Milliseconds, at --clock.")] = None,
-    clock: Annotated[float | None, typer.Option(help="MHz.")] = None,
-    rom: Annotated[int | None, typer.Option(min=1, help="Bytes of the image.")] = None,
-    density: Annotated[float | None, typer.Option(help="Share of the blocks kept.")] = None,
-    max_drop: Annotated[
-        float | None, typer.Option(min=0.0, help="Points of int8 accuracy that may be lost.")
+    recipe: Annotated[Path, typer.Argument(help="TOML file of a recipe.")],
+    output: OutputFolder = Path("prune-out"),
+    cycles: Annotated[int | None, typer.Option(min=1, help="Budget: cycles per inference.")] = None,
+    latency: Annotated[float | None, typer.Option(help="Budget: milliseconds, at --clock.")] = None,
+    clock: Annotated[float | None, typer.Option(help="Clock for --latency, in MHz.")] = None,
+    rom: Annotated[int | None, typer.Option(min=1, help="Budget: bytes of the image.")] = None,
+    density: Annotated[
+        float | None, typer.Option(help="Budget: share of the blocks that is kept, 0 to 1.")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on where the last run stopped.")] = False,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Most percentage points of int8 accuracy that may be lost."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume from where the last run stopped.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train, prune to a budget, recover, quantise, compile and verify, as a recipe says."""
-    from secateur.cli.tables import show_prune
+    """Train, prune to a budget, recover, quantise, compile and verify, by a recipe.
+
+    Options override the recipe.
+    """
     from secateur.pruning.recipes.recipe import load_recipe
     from secateur.pruning.recipes.run import run_recipe
 
     budget = {"cycles": cycles, "latency_ms": latency, "clock_mhz": clock}
     budget |= {"rom_bytes": rom, "density": density}
     loaded = load_recipe(recipe, budget=budget, max_drop=max_drop)
-    sys.path.insert(0, str(Path.cwd()))  # where the recipe's modules are looked for
+    sys.path.insert(0, str(Path.cwd()))  # for the modules that the recipe names
     with bar() as progress:
         data = run_recipe(loaded, output, resume=resume, progress=stage_bar(progress))
     emit(data, as_json, show_prune)
@@ -65,13 +74,15 @@ def prune(
 
 @recipes.command(epilog="Example: secateur example home -o home-out")
 def example(
-    name: Annotated[str, typer.Argument(help="security, home or traffic: docs/examples.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output-dir")] = None,
-    clock: Annotated[float, typer.Option(help="MHz, for latencies.")] = 150.0,
+    name: Annotated[str, typer.Argument(help="Name of the example: security, home or traffic.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder to write to; by default NAME-out."),
+    ] = None,
+    clock: Annotated[float, typer.Option(help="Clock for the latencies, in MHz.")] = 150.0,
     as_json: Json = False,
 ) -> None:
-    """Run a use on small hardware: train, prune, quantise, compile, simulate, compare."""
-    from secateur.cli.tables import show_example
+    """Run an example on small hardware: train, prune, quantise, compile, simulate, compare."""
     from secateur.examples.run import run_example
 
     folder = Path(f"{name}-out") if output is None else output
@@ -84,18 +95,121 @@ def example(
 
 @recipes.command(epilog="Example: secateur study docs/recipes/mnist-study.toml -o out")
 def study(
-    file: Annotated[Path, typer.Argument(help="TOML file, see docs/pruning.md.")],
-    output: Annotated[Path, typer.Option("-o", "--output-dir")] = Path("study-out"),
+    file: Annotated[Path, typer.Argument(help="TOML file of a study.")],
+    output: OutputFolder = Path("study-out"),
     as_json: Json = False,
 ) -> None:
-    """Run variants of a recipe with several seeds, side by side; goes on where it was stopped."""
-    from secateur.cli.tables import show_study
+    """Run variants of a recipe with several seeds; resumes from where it was stopped."""
     from secateur.pruning.recipes.study import load_study, run_study
 
     loaded = load_study(file)
-    sys.path.insert(0, str(Path.cwd()))  # where the recipe's modules are looked for
+    sys.path.insert(0, str(Path.cwd()))  # for the modules that the recipe names
     with bar() as progress:
         data = run_study(loaded, output, progress=stage_bar(progress))
     emit(data, as_json, show_study)
     if data["gate"] is not None:
         raise SecateurError(data["gate"])
+
+
+def show_demo(data: Data) -> None:
+    """Summary of the demo."""
+    rows = table("MNIST-5k on 8x8", "", "dense", "pruned")
+    for row in data["table"]:
+        rows.add_row(*row)
+    console.print(rows)
+    console.print(
+        f"Checked: {data['golden_images']:,} images PyTorch = golden (results), "
+        f"{data['layer_images']} images PyTorch = golden = Verilator on every layer "
+        f"({data['layers_compared']} layer comparisons), {data['mismatches']} differences."
+    )
+    console.print("Results:")
+    for name in data["files"]:
+        console.print(f"  {name}")
+
+
+def show_prune(data: Data) -> None:
+    """Dense int8 beside pruned int8, and the accuracy after each stage."""
+    dense, pruned = data["columns"]["dense"], data["columns"]["model"]
+    rows = table(f"{data['recipe']['target']}, int8", "", "dense", "pruned")
+
+    def row(label: str, style: str, *keys: str) -> None:
+        values = [[column[key] for key in keys] for column in (dense, pruned)]
+        shown = [v[0] / v[1] if len(v) == 2 else v[0] for v in values]
+        rows.add_row(label, *(format(value, style) for value in shown))
+
+    row("accuracy", ".2%", "accuracy")
+    row("loss", ".4f", "loss")
+    row("cycles per inference", ",", "cycles")
+    row("bound: nonzero MACs / multipliers", ",.0f", "bound_cycles")
+    row("ROM bytes", ",", "rom_bytes")
+    row("density of blocks", ".1%", "blocks", "blocks_total")
+    rows.add_row("same answer as dense", "", f"{data['agreement']:.2%}")
+    console.print(rows)
+    floats = [("float", "trained"), ("pruned", "pruned"), ("recovered", "recovered")]
+    path = [f"{label} {data['results'][key]['accuracy']:.2%}" for key, label in floats]
+    console.print(f"Accuracy in float: {', '.join(path)}.")
+    budget = data["budget"]
+    limits = ", ".join(
+        f"{budget['spent'][name]:,} of {limit:,} {name}" for name, limit in budget["limits"].items()
+    )
+    console.print(f"Budget: {limits}; {budget['used']:.1%} of the tightest.")
+    if data["sensitivity"]:
+        scan = table("One layer pruned, no recovery", "layer", "density", "accuracy", "loss")
+        for found in data["sensitivity"]:
+            numbers = (f"{found['density']:.2f}", f"{found['accuracy']:.2%}")
+            scan.add_row(found["layer"], *numbers, f"{found['loss']:.4f}")
+        console.print(scan)
+    if data["robustness"]:
+        attacks = table("Accuracy, float", "under", "strength", "dense", "pruned")
+        for found in data["robustness"]:
+            shares = (f"{found['dense']:.2%}", f"{found['pruned']:.2%}")
+            attacks.add_row(found["what"], f"{found['strength']:g}", *shares)
+        console.print(attacks)
+    console.print(f"Results: {data['folder']}/model.sec, {data['folder']}/record.json")
+
+
+def show_example(data: Data) -> None:
+    """An example, dense beside pruned."""
+    dense, pruned = data["dense"], data["pruned"]
+    shown = table(f"{data['what'].split(';')[0]}; {data['target']}, int8", "", "dense", "pruned")
+    sequence = "" if data["steps"] == 1 else f", {data['steps']} steps"
+    rows = [
+        ("accuracy", "accuracy", ".2%"),
+        ("cycles per step" if sequence else "cycles per inference", "cycles", ",.0f"),
+        (f"milliseconds at {data['clock_mhz']:g} MHz{sequence}", "milliseconds", ",.3f"),
+        (f"microjoules, an estimate{sequence}", "microjoules", ",.2f"),
+        ("ROM bytes", "rom_bytes", ",.0f"),
+        ("weight blocks", "blocks", ",.0f"),
+    ]
+    for label, key, style in rows:
+        shown.add_row(label, format(dense[key], style), format(pruned[key], style))
+    shown.add_row("same answer as dense", "", f"{data['agreement']:.2%}")
+    console.print(shown)
+    gone = [f"{name} {a} to {b}" for name, (a, b) in data["widths"].items() if a != b]
+    if gone:
+        console.print(f"Channels: {', '.join(gone)}.")
+    console.print(
+        f"{data['samples']:,} samples in the golden interpreter, "
+        f"{data['simulated']['samples']} of them in Verilator, every layer "
+        f"({data['simulated']['layers_compared']} comparisons): no difference.",
+    )
+    console.print(f"Results: {data['folder']}/model.sec, example.json, record.json")
+
+
+def show_study(data: Data) -> None:
+    """Variants of a recipe: mean and standard deviation over the seeds."""
+    columns = ("float", "dense int8", "int8", "drop", "cycles", "rom bytes", "density of dense")
+    count = len(data["seeds"])
+    shown = table(
+        f"Mean and standard deviation of {count} seed{'s' * (count > 1)}", "variant", *columns
+    )
+    for name, row in data["variants"].items():
+        cells = []
+        for column in columns:
+            style = ",.0f" if column in ("cycles", "rom bytes") else ".2%"
+            found = row[column]
+            spread = f" ±{found['deviation']:{style}}" if found["runs"] > 1 else ""
+            cells.append(f"{found['mean']:{style}}{spread}")
+        shown.add_row(name, *cells)
+    console.print(shown)
+    console.print(f"Results: {data['folder']}/study.json")

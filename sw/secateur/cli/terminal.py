@@ -1,8 +1,8 @@
-"""What goes to stdout and to the terminal.
+"""Printing to stdout and stderr.
 
-Names come from files, and files from anybody: all text that rich prints passes through `Terminal`,
-which takes markup as text and writes control characters as escapes. With ``--json`` stdout has one
-JSON object and nothing else, whatever the code of a user's model prints.
+Names come from files, and files may come from anybody: all text that rich prints passes through
+`Terminal`, which prints markup as text and control characters as escapes. With ``--json`` stdout
+holds one JSON object and nothing else, whatever the code of a user's model prints.
 """
 
 from __future__ import annotations
@@ -28,25 +28,27 @@ _MOST = 1 << 20
 
 
 class Terminal(Console):
-    """A console that prints every text as it is, on one line, markup and control characters, too.
+    """A console that prints text without markup, and control characters as escapes.
 
-    ``stderr`` : whether it is stderr
+    Parameters
+    ----------
+    stderr : print to stderr instead of stdout
     """
 
     def __init__(self, *, stderr: bool = False) -> None:
-        # Of a long word the highlighter takes minutes.
+        # The highlighter takes minutes for a long word.
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """What rich makes of a text, in tables as well; none comes to it by another way."""
+        """Rich's rendering of a text; all texts pass through here, those of tables too."""
         return super().render_str(printable(text, _MOST), **options)
 
 
 class Rows(Table):
-    """A table whose cells are names and numbers; long ones are cut."""
+    """A table of names and numbers; long cells are cut."""
 
     def add_row(self, *cells: Any, **options: Any) -> None:
-        """Add a row of texts; the other columns keep their place beside a long first one."""
+        """Add a row of texts; a long first cell leaves the other columns their width."""
         first, *rest = map(name, cells)
         if len(first) > NAME // 2:
             self.columns[0].no_wrap, self.columns[0].overflow = False, "fold"
@@ -54,21 +56,28 @@ class Rows(Table):
 
 
 def plain(text: str) -> Text:
-    """A text for those parts of rich that would look for markup in it by themselves."""
+    """A text for those parts of rich that parse markup without asking the console."""
     return Text(printable(text))
 
 
-#: For results, on stdout as it is when something is printed.
+#: For results, on stdout (looked up at each print).
 console = Terminal()
 #: For progress and notes.
 progress_console = Terminal(stderr=True)
 
-#: What `emit` was given within `json_alone`; None outside of it.
+#: JSON texts of `emit` within `json_alone`; None outside it.
 _kept: list[str] | None = None
 
 
 def emit(data: Data, as_json: bool, show: Callable[[Data], None]) -> None:
-    """Print a result as JSON or by ``show``."""
+    """Print a result.
+
+    Parameters
+    ----------
+    data : the result
+    as_json : print it as JSON
+    show : prints it as tables otherwise
+    """
     if not as_json:
         show(data)
         return
@@ -80,7 +89,7 @@ def emit(data: Data, as_json: bool, show: Callable[[Data], None]) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no infinity and no NaN: null."""
+    """``value`` with null for infinities and NaN, which JSON lacks."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -90,8 +99,10 @@ def _finite(value: Any) -> Any:
 
 @contextlib.contextmanager
 def json_alone(wanted: bool) -> Iterator[None]:
-    """If ``wanted``, what is printed in the context goes to stderr: by Python, by libraries in C
-    and by processes that are started. What `emit` is given goes to stdout at the end.
+    """If ``wanted``, send all that is printed in the context to stderr, and the JSON of `emit` to
+    stdout at its end.
+
+    This covers Python, libraries in C and the processes that are started.
     """
     global _kept
     if not wanted:
@@ -115,7 +126,7 @@ def json_alone(wanted: bool) -> Iterator[None]:
 
 
 def _flush(stdout: Any) -> None:
-    """Buffers of Python and of C, before it changes where they go."""
+    """Flush the buffers of Python and C before stdout is redirected."""
     for stream in (stdout, sys.stdout, sys.__stdout__):
         if stream is not None:
             stream.flush()

@@ -63,8 +63,14 @@ def keygen(private: Path, public: Path) -> None:
         raise
 
 
-def sign(image: Path, key: Path) -> Path:
-    """Sign an image file, after a look at whether it is one; returns the signature's path.
+def sign(image: Path, key: Path, output: Path | None = None) -> Path:
+    """Sign an image file, after a check that it is one; returns the signature's path.
+
+    Parameters
+    ----------
+    image : the image file
+    key : private key, PEM
+    output : where to write the signature; by default where ``verify`` looks for it
 
     Raises
     ------
@@ -73,7 +79,7 @@ def sign(image: Path, key: Path) -> Path:
     """
     data = read(image, LIMIT, "an image")
     images.parse(data, str(image))
-    path = signature_path(image)
+    path = signature_path(image) if output is None else output
     write_atomically(path, signature(data, key))
     return path
 

@@ -47,7 +47,7 @@ class Noise:
 
 class Model:
     """A port with the device behind it. Faults: without ``checks`` it takes frames with any CRC,
-    without ``remembers`` it obeys a repeated request anew."""
+    without ``remembers`` it executes a repeated request again."""
 
     def __init__(
         self, noise: Noise | None = None, seed: int = 0, *, checks=True, remembers=True, rom=b""

@@ -179,7 +179,7 @@ def test_frames_that_the_line_has_damaged_are_not_decoded() -> None:
         ({"n": 4}, "compiled for 4x3, the device is 8x3; compile the model for it"),
         ({"p": 2}, "compiled for 8x2, the device is 8x3"),
         ({"words": WEIGHT_WORDS + 1}, "513 words of weight memory, the device has 512"),
-        ({"bank_words": 512}, "512 words a bank, the device has 256"),
+        ({"bank_words": 512}, "512 words per bank, the device has 256"),
         ({"tables": TABLES + 1}, "5 activation tables, the device has 4"),
     ],
 )
@@ -198,14 +198,14 @@ def test_refusals_of_the_engine_have_reasons() -> None:
     device = Device(Link(model), patience=PATIENCE)
     with pytest.raises(DeviceError, match="the device holds no image; load one first"):
         device.run(bytes(INPUT_WORDS * N), BEATS)
-    with pytest.raises(DeviceError, match="10 bytes are no image, its header has 24"):
+    with pytest.raises(DeviceError, match="not an image: 10 bytes, a header alone has 24"):
         device.load(image[:10])
     with pytest.raises(DeviceError, match=r"version is not the engine's \(VERSION\)"):
         device.load(make_image(0, version=9))
     image[100] ^= 1
     with pytest.raises(DeviceError, match=r"its CRC-32 is wrong: it was altered \(CRC\)"):
         device.load(bytes(image))
-    with pytest.raises(DeviceError, match=r"stopped for the image"):
+    with pytest.raises(DeviceError, match=r"stopped on the image"):
         device.run(bytes(INPUT_WORDS * N), BEATS)
     image[100] ^= 1
     with pytest.raises(
@@ -224,7 +224,7 @@ def test_refusals_of_the_engine_have_reasons() -> None:
     device.restart()
     assert device.run(bytes(INPUT_WORDS * N), BEATS) == expected(bytes(image), bytes(160))
     model.upset = 1
-    with pytest.raises(DeviceError, match="weight memory has changed by itself since the image"):
+    with pytest.raises(DeviceError, match="weight memory has changed since the image"):
         device.run(bytes(INPUT_WORDS * N), BEATS)
 
 
@@ -237,7 +237,7 @@ def test_other_devices() -> None:
             return super().get(offset) if word < 0 else word.to_bytes(4, "little")
 
     Other.wrong = {0: 7}
-    with pytest.raises(DeviceError, match="the device answers, but is no Secateur engine"):
+    with pytest.raises(DeviceError, match="the device answers, but is not a Secateur engine"):
         Device(Link(Other()))
     Other.wrong = {4: 1 | 99 << 8}
     with pytest.raises(DeviceError, match="the device has register map 99, this Secateur drives 1"):

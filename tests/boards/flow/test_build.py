@@ -15,7 +15,7 @@ import pytest
 
 from secateur.boards.catalogue.board import BoardError
 from secateur.boards.catalogue.catalogue import BOARDS
-from secateur.boards.flow import tools
+from secateur.boards.flow import ecp5
 from secateur.boards.flow.build import build, swap
 from secateur.boards.flow.contents import find_blocks, placeholder, read_blocks
 from secateur.boards.flow.design import Design, place
@@ -129,7 +129,7 @@ def test_reports(secateur, folder: Path) -> None:  # type: ignore[no-untyped-def
     assert report["slowest_path"] == [{"type": "routing", "ns": 6.0, "from": "a", "to": "b"}]
     assert not list(folder.rglob("*.part"))
     assert listed("build", folder / "out")
-    status, out, err = secateur("swap out --image b.sec --json")
+    status, out, err = secateur("swap --image b.sec -o out --json")
     assert status == 0, err
     assert json.loads(out)["image"]["words"] == 308
 
@@ -142,7 +142,7 @@ def test_without_an_image_there_is_a_ram(secateur, folder: Path) -> None:  # typ
     assert len(blocks) == 6
     assert not any(number for numbers in blocks.values() for number in numbers)
     assert json.loads((folder / "out" / "report.json").read_text())["image"] is None
-    status, out, err = secateur("swap out --image a.sec")
+    status, out, err = secateur("swap --image a.sec -o out")
     assert (status, out) == (1, "")
     assert "out: was built without an image; load a.sec with `secateur device load`" in err
     assert secateur("build --board arty-a7-100t --target t.toml -o arty")[0] == 0
@@ -194,11 +194,11 @@ BAD = [
     (f"{BUILD} a.sec --clock 151", "ulx3s-25f: a PLL cannot make 151 MHz"),
     (f"{BUILD} a.sec --target none", "target 'none' is neither a preset"),
     ("build --board arty-a7-100t --image a.sec -o new", "a.sec: compiled for 2x1, the engine is"),
-    ("swap old --image wide.sec", "wide.sec: compiled for 4x1, the engine is 2x1"),
-    ("swap old --image long.sec", "long.sec: needs 2408 words of weight memory, the engine has"),
-    ("swap . --image a.sec", "no finished build (design.json: No such file or directory)"),
-    ("swap changed --image a.sec", "changed: routed.config is not the one that was built"),
-    ("swap cut --image a.sec", "cut: design.json or report.json is damaged; build again"),
+    ("swap --image wide.sec -o old", "wide.sec: compiled for 4x1, the engine is 2x1"),
+    ("swap --image long.sec -o old", "long.sec: needs 2408 words of weight memory, the engine has"),
+    ("swap --image a.sec -o .", "no finished build (design.json: No such file or directory)"),
+    ("swap --image a.sec -o changed", "changed: routed.config is not the one that was built"),
+    ("swap --image a.sec -o cut", "cut: design.json or report.json is damaged; build again"),
 ]
 
 
@@ -227,7 +227,7 @@ def test_bad_input_is_one_line(line: str, says: str, secateur, folder: Path) -> 
 def test_banks_and_tables_must_suffice(folder: Path) -> None:
     stream = bytearray(image(1))
     stream[12:16] = (32).to_bytes(4, "little")
-    with pytest.raises(BoardError, match=r"a: needs 32 words a bank, the engine has 16"):
+    with pytest.raises(BoardError, match=r"a: needs 32 words per bank, the engine has 16"):
         build(DESIGN, bytes(stream), "a", folder)
     stream = bytearray(image(1))
     stream[7] = 1
@@ -239,7 +239,7 @@ def test_arty(secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
     (folder / "t.toml").write_text(TOML)
     status, out, err = secateur("build --board arty-a7-100t --target t.toml --image a.sec -o out")
     assert status == 0, err
-    assert "No bitstream: the tools of this board are the vendor's." in out
+    assert "No bitstream: this board needs the vendor's tools." in out
     assert listed("build", folder / "out")
     names = ["build.tcl", "top.v", "top.xdc"]
     assert sorted(path.name for path in (folder / "out").iterdir()) == names
@@ -277,10 +277,10 @@ def test_real_tools(tmp_path: Path) -> None:
     assert sum(os.times()[:4]) - begin < 20  # of the processor, its tools among them
     words = [int.from_bytes(stream[at : at + 3], "little") for at in range(0, len(stream), 3)]
     config = place(design, words, tmp_path / "rebuilt", timeout=900).config
-    tools.run(["ecppack", config.name, "secateur.bit"], tmp_path / "rebuilt")
+    ecp5.TOOLS.run(["ecppack", config.name, "secateur.bit"], tmp_path / "rebuilt")
     found = []
     for name in ("swapped", "rebuilt"):
-        unpack = [tools.locate("ecpunpack"), "secateur.bit", "unpacked.config"]
+        unpack = [ecp5.TOOLS.locate("ecpunpack"), "secateur.bit", "unpacked.config"]
         subprocess.run(unpack, cwd=tmp_path / name, check=True, env=dict(os.environ))
         found.append(read_blocks((tmp_path / name / "unpacked.config").read_text()))
     assert found[0] == found[1]

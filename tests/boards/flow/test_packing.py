@@ -9,9 +9,8 @@ from amaranth.hdl import Cat, Const, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from secateur.boards.flow import tools
+from secateur.boards.flow import ecp5
 from secateur.boards.flow.packing import yield_to_loops
-from secateur.boards.flow.route import synthesise
 from secateur.hw.core.lane import Lane
 
 
@@ -71,9 +70,9 @@ class Pins(wiring.Component):
 @pytest.mark.long
 def test_accumulators_of_a_lane_stand_beside_their_adders(tmp_path: Path) -> None:
     (tmp_path / "top.v").write_text(verilog.convert(Pins(), name="top"))
-    synthesise(tmp_path, "top")
+    ecp5.synthesise(tmp_path)
     placed = ["--25k", "--package", "CABGA381", "--json", "top.json", "--timing-allow-fail"]
-    tools.run(["nextpnr-ecp5", *placed, "--no-route", "--write", "placed.json"], tmp_path)
+    ecp5.TOOLS.run(["nextpnr-ecp5", *placed, "--no-route", "--write", "placed.json"], tmp_path)
     module = json.loads((tmp_path / "placed.json").read_text())["modules"]["top"]
     bel = {}
     driver = {}

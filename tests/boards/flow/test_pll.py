@@ -61,7 +61,7 @@ def test_the_fastest_phase_detector_is_chosen() -> None:
 
 
 def test_refusals_name_what_is_near() -> None:
-    with pytest.raises(ValueError, match=r"120 MHz of 25 MHz exactly; near it are 112\.5, 125 MHz"):
+    with pytest.raises(ValueError, match=r"120 MHz from 25 MHz .*the nearest are 112\.5, 125 MHz"):
         Pll.reach(25 * MHZ, 120 * MHZ)
     with pytest.raises(ValueError, match="oscillator must be 8000000 to 400000000 Hz, not 1"):
         Pll.reach(1, 100 * MHZ)

@@ -12,8 +12,9 @@ from amaranth.sim import Simulator
 from secateur.boards.catalogue.board import Board, BoardError
 from secateur.boards.catalogue.catalogue import BOARDS
 from secateur.boards.flow.design import Design
-from secateur.boards.flow.top import LockFilter, clocking, to_lpf, to_verilog
-from secateur.boards.flow.vendor import to_xdc
+from secateur.boards.flow.ecp5 import clocking, to_lpf
+from secateur.boards.flow.top import LockFilter
+from secateur.boards.flow.vivado import to_xdc
 from secateur.hw.spec import Geometry
 
 SMALL = Geometry(n=2, p=1, weight_words=64, bank_words=16, tables=0)
@@ -35,7 +36,7 @@ def number(text: str) -> int:
 @pytest.mark.parametrize("name", ["ulx3s-25f", "orangecrab-25f", "ecpix5-45f"])
 def test_pll_and_gate(name: str) -> None:
     board = BOARDS[name]
-    verilog = to_verilog(board, SMALL, init=INIT)
+    verilog = Design(board=board, geometry=SMALL).verilog(INIT)
     pll, gate = cell(verilog, "EHXPLLL"), cell(verilog, "DCCA")
     detector = Fraction(board.oscillator, number(pll["CLKI_DIV"]))
     assert detector * number(pll["CLKFB_DIV"]) == board.clock
@@ -78,7 +79,7 @@ def test_lock_must_be_held() -> None:
 
 @pytest.mark.parametrize("name", ["ulx3s-25f", "orangecrab-25f"])
 def test_lights_are_inverted_where_the_board_is(name: str) -> None:
-    text = to_verilog(BOARDS[name], SMALL, init=INIT)
+    text = Design(board=BOARDS[name], geometry=SMALL).verilog(INIT)
     top = text[text.index("module top(") : text.index("endmodule")]
     for port in ("running", "error"):
         # The link's own output, by its port in the instance, or what is made of it.
@@ -104,7 +105,7 @@ def test_constraints() -> None:
         'LOCATE COMP "error" SITE "T23";',
         'IOBUF PORT "error" IO_TYPE=LVCMOS33 PULLMODE=UP;',
     ]
-    xdc = to_xdc(Design(board=BOARDS["arty-a7-100t"])).splitlines()
+    xdc = to_xdc(BOARDS["arty-a7-100t"]).splitlines()
     assert xdc[:2] == [
         "create_clock -name clk -period 10.000 [get_ports {clk}]",
         "set_property -dict {PACKAGE_PIN E3 IOSTANDARD LVCMOS33} [get_ports {clk}]",
@@ -112,7 +113,7 @@ def test_constraints() -> None:
 
 
 def test_arty_has_no_primitives() -> None:
-    text = to_verilog(BOARDS["arty-a7-100t"], SMALL, init=INIT)
+    text = Design(board=BOARDS["arty-a7-100t"], geometry=SMALL).verilog(INIT)
     (ports,) = re.findall(r"\nmodule top\((.*)\);", text)
     assert sorted(ports.split(", ")) == ["clk", "error", "running", "rx", "tx"]
     assert not re.search(r"DP16KD|MULT18X18D|EHXPLLL|DCCA", text)
@@ -125,11 +126,11 @@ def refuse(board: Board, message: str, **settings: object) -> None:
 
 def test_refusals() -> None:
     ulx3s, arty = BOARDS["ulx3s-25f"], BOARDS["arty-a7-100t"]
-    refuse(ulx3s, r"ulx3s-25f: a PLL cannot make 151 MHz of 25 MHz exactly", clock=151_000_000)
+    refuse(ulx3s, r"ulx3s-25f: a PLL cannot make 151 MHz from 25 MHz exactly", clock=151_000_000)
     refuse(ulx3s, r"ulx3s-25f: baud must be", clock=12_500_000)
     refuse(arty, r"clock must be the oscillator's, 100 MHz, not 120", clock=120_000_000)
     large = Geometry(n=8, p=4, weight_words=64, bank_words=16)
-    refuse(ulx3s, r"8 x 4 needs 32 multipliers, the ulx3s-25f has 28", geometry=large)
+    refuse(ulx3s, r"ulx3s-25f: 8 x 4 needs 32 multipliers, the LFE5U-25F has 28", geometry=large)
     with pytest.raises(ValueError, match="cycles must be at least 2, not 1"):
         LockFilter(cycles=1)
     assert clocking(ulx3s, 150_000_000)[1] == 150

@@ -80,7 +80,7 @@ def test_engines_without_tables_or_modes() -> None:
     plain, large = target(*size, tables=0, extended=False), target(*size)
     for model, message in (
         (nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh()), "needs 1 activation tables, .* has 0"),
-        (nn.Sequential(nn.Conv2d(1, 4, 3), nn.MaxPool2d(2)), r"maximum pooling .*extended = false"),
+        (nn.Sequential(nn.Conv2d(1, 4, 3), nn.MaxPool2d(2)), r"max pooling .*extended = false"),
     ):
         image = secateur.compile(model.eval(), target=large, calibration=x)
         check_fit(image, large, "m.sec")

@@ -107,7 +107,7 @@ def run_all(folder: Path, image: Path = Path()) -> dict[str, Any]:
         "an example": lambda: example.run_example("home", folder, clock_mhz=1.0),
         "the demo": lambda: run_demo(folder, 0),
         "a build": lambda: build("ulx3s-25f", folder),
-        "a swap": lambda: swap(folder, image),
+        "a swap": lambda: swap(image, folder),
     }
 
 

@@ -8,7 +8,7 @@ from secateur.hw.spec import HEADER
 
 
 class Sizes(Protocol):
-    """An engine's, as a Geometry or an Identity has them."""
+    """The sizes of an engine, as a Geometry or a device's Identity has them."""
 
     @property
     def n(self) -> int: ...
@@ -22,18 +22,25 @@ class Sizes(Protocol):
     def bank_words(self) -> int: ...
 
 
-def misfit(stream: bytes, sizes: Sizes, what: str) -> str | None:
-    """Why an engine, called ``what``, would refuse an image for its size; None: it would not."""
+def misfit(stream: bytes, sizes: Sizes, name: str) -> str | None:
+    """Why an engine would refuse an image for its size; None: it would not.
+
+    Parameters
+    ----------
+    stream : bytes of the image
+    sizes : of the engine
+    name : of the engine, for the message: "device"
+    """
     if len(stream) < HEADER.size:
-        return f"{len(stream)} bytes are no image, its header has {HEADER.size}"
+        return f"not an image: {len(stream)} bytes, a header alone has {HEADER.size}"
     _, _, n, p, tables, words, bank_words, _, _ = HEADER.unpack_from(stream)
     if (n, p) != (sizes.n, sizes.p):
-        return f"compiled for {n}x{p}, the {what} is {sizes.n}x{sizes.p}; compile the model for it"
-    for name, needed, there in (
+        return f"compiled for {n}x{p}, the {name} is {sizes.n}x{sizes.p}; compile the model for it"
+    for what, needed, there in (
         ("words of weight memory", words, sizes.weight_words),
-        ("words a bank", bank_words, sizes.bank_words),
+        ("words per bank", bank_words, sizes.bank_words),
         ("activation tables", tables, sizes.tables),
     ):
         if needed > there:
-            return f"needs {needed} {name}, the {what} has {there}"
+            return f"needs {needed} {what}, the {name} has {there}"
     return None

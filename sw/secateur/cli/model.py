@@ -1,0 +1,151 @@
+"""The commands for a model and its image: compile, inspect."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from secateur.cli.common import Commands, ImageFile, Json, TargetName, arrays
+from secateur.cli.tables import percent, table
+from secateur.cli.terminal import Data, console, emit
+from secateur.disk.limits import DEFAULT, Limits
+from secateur.errors import SecateurError, SecateurWarning
+
+models = Commands("Model")
+
+
+@models.command(
+    epilog="Example: secateur compile model.pt2 --calibrate x.npz --target 8x8 -o model.sec"
+)
+def compile(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Model: torch.export archive (float or PT2E-converted), ONNX file, or "
+            "package.module:callable, which is called with a seed of 0 and returns a module."
+        ),
+    ],
+    target: TargetName,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Image to write.")],
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(help=".npz file with float inputs (key x); a float model needs it."),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option(help="Compare every layer of the image with PyTorch on a few inputs.")
+    ] = True,
+    max_nodes: Annotated[
+        int, typer.Option(min=1, help="Most operations in a model file.")
+    ] = DEFAULT.nodes,
+    max_megabytes: Annotated[
+        int, typer.Option(min=1, help="Largest size of a model file, unpacked, in MB.")
+    ] = DEFAULT.megabytes,
+    as_json: Json = False,
+) -> None:
+    """Compile a model to an image: quantise it if it is in float, schedule and encode it.
+
+    Blocks of zero weights are pruned: the image does not store them.
+    """
+    import torch
+
+    from secateur import api
+    from secateur.report.summary import summary
+    from secateur.sources import load_model
+    from secateur.target import Target
+
+    chosen = Target.load(target)
+    data, limits = None, Limits(max_nodes, max_megabytes)
+    if calibrate is not None:
+        values = arrays(calibrate, limits=limits)
+        if values.dtype.kind != "f":
+            raise SecateurError(
+                f"{calibrate}: calibration inputs must be floats, not {values.dtype}"
+            )
+        data = torch.from_numpy(values)
+    sys.path.insert(0, str(Path.cwd()))  # for package.module:callable
+    found, notes = load_model(model, calibrated=data is not None, limits=limits)
+    for note in notes:
+        warnings.warn(f"{model}: {note}", SecateurWarning, stacklevel=1)
+    image = api.compile(found, target=chosen, calibration=data, check=check)
+    image.save(output)
+    emit(summary(image) | {"output": str(output)}, as_json, show_summary)
+
+
+@models.command(epilog="Example: secateur inspect model.sec")
+def inspect(image: ImageFile, as_json: Json = False) -> None:
+    """Show layers, densities, cycles beside the bound, memory map and overflow certificate."""
+    from secateur.image import image as images
+    from secateur.report.summary import summary
+
+    emit(summary(images.load(image)), as_json, show_inspection)
+
+
+def show_summary(data: Data) -> None:
+    """Totals of an image."""
+    title = f"{data.get('output', 'image')} for {data['target']}"
+    totals = table(title, "", "pruned", "dense")
+    totals.add_row("cycles per inference", f"{data['cycles']:,}", f"{data['cycles_dense']:,}")
+    totals.add_row("bound: nonzero MACs / multipliers", f"{data['bound_cycles']:,.0f}", "")
+    totals.add_row("N:1 blocks", f"{data['blocks']:,}", f"{data['blocks_total']:,}")
+    totals.add_row(
+        "stream words, and the memory's", f"{data['words']:,}", f"{data['weight_words']:,}"
+    )
+    if data["bits_per_dense_weight"]:
+        totals.add_row("stream bits per dense weight", f"{data['bits_per_dense_weight']:.2f}", "")
+    console.print(totals)
+
+
+def show_inspection(data: Data) -> None:
+    """All tables of ``inspect``."""
+    show_summary(data)
+    layers = table(
+        "Layers",
+        "name",
+        "kind",
+        "cycles",
+        "dense",
+        "of bound",
+        "blocks",
+        "of",
+        "lanes busy",
+        "lane mapping",
+    )
+    for layer in data["layers"]:
+        layers.add_row(
+            layer["name"],
+            layer["kind"],
+            f"{layer['cycles']:,}",
+            f"{layer['cycles_dense']:,}",
+            percent(layer["bound_cycles"], layer["cycles"]),
+            f"{layer['blocks']:,}",
+            f"{layer['blocks_total']:,}",
+            percent(layer["lanes_busy"], 1),
+            layer["deal"],
+        )
+    console.print(layers)
+    _show_labels(data)
+    memory = table("Bank memory", "tensor", "first word", "words", "cleared")
+    for window in data["memory"]:
+        cleared = "yes" if window["clear"] else ""
+        memory.add_row(window["tensor"], str(window["base"]), str(window["words"]), cleared)
+    console.print(memory)
+    proof = table("Overflow certificate", "layer", "largest sum", "of the accumulator's range")
+    for layer in data["layers"]:
+        largest = layer["certificate"]["accumulator"]
+        share = percent(largest, data["accumulator_limit"])
+        proof.add_row(layer["name"], f"{largest:,}", share)
+    console.print(proof)
+
+
+def _show_labels(data: Data) -> None:
+    """Names of the layers in the model's file, if it has any."""
+    labels = {layer["name"]: layer["label"] for layer in data["layers"] if layer.get("label")}
+    names = table("Names in the model's file", "layer", "name there")
+    for name, label in labels.items():
+        names.add_row(name, label)
+    if labels:
+        console.print(names)
