@@ -57,7 +57,7 @@ def run_demo(folder: Path, seed: int, progress: Progress = silent) -> dict[str, 
         images = demo_model.data(seed)
         graphs, floats = _train(images, seed, progress)
         compiled, accuracy, layers = _compile(graphs, images, target, folder, progress)
-        progress("Verilator", 0, 1, "building the engine")
+        progress("Verilator", 0, 1, "building and running the engine")
         built.result()
         shown = _shown(images)
         simulated = api.simulate(compiled["pruned"], shown.numpy())
