@@ -9,6 +9,7 @@ import torch
 from torch.fx import Node
 from torch.fx.node import map_arg
 
+from secateur.canonical.supported import remedy_of
 from secateur.fx.functions import elementwise
 from secateur.fx.graph import (
     CAT,
@@ -135,11 +136,8 @@ def _elementwise(editor: Editor, node: Node, lifted: dict[Node, Node]) -> Node:
     )
     quantises = str(node.target).startswith("quantized_decomposed.")
     if not (elementwise(node.target) or quantises or node.target in same):
-        raise refuse(
-            node,
-            "has no equivalent on signals (N, C, L)",
-            "use Conv1d, pooling, BatchNorm1d, activations, and flatten before Linear",
-        )
+        usual = "use Conv1d, pooling, BatchNorm1d, activations, and flatten before Linear"
+        raise refuse(node, "has no equivalent on signals (N, C, L)", remedy_of(node, usual))
 
     def deep(value: Node) -> Node:
         """A constant with dimensions: one more, before the last."""

@@ -76,7 +76,7 @@ def check_layers(gm: GraphModule) -> None:
             continue
         op = operation_of(node)
         if op.removesuffix("_cell") in _RECURRENT:
-            cell = "put the model of one step into secateur.Steps, docs/recurrent.md"
+            cell = "wrap the model of one step in secateur.Steps"
             layer = "compile the PyTorch module, in Python or by package.module:callable"
             reason = "a recurrent layer in an exported graph"
             raise refuse(node, reason, cell if op.endswith("_cell") else layer)
@@ -126,14 +126,18 @@ def check_supported(gm: GraphModule, *, sizes: bool = False) -> None:
 
 
 def unsupported(node: Node) -> Exception:
+    """The refusal of an operation that the array does not have."""
     while node.target is aten.sym_size.int:  # the operation to blame is the one that needs a size
         node = next(iter(node.users))
+    usual = "use Conv2d, Linear, activations, add, mul, cat, pooling, BatchNorm and flatten"
+    return refuse(node, "the array has no such operation", remedy_of(node, usual))
+
+
+def remedy_of(node: Node, usual: str) -> str:
+    """What to use instead of the node's operation; ``usual`` where nothing is known of it."""
     op = operation_of(node)
-    remedy = next(
-        (text for name, text in _REMEDIES.items() if op == name or op.startswith(name + "_")),
-        "use Conv2d, Linear, activations, add, mul, cat, pooling, BatchNorm and flatten",
-    )
-    return refuse(node, "the array has no such operation", remedy)
+    found = (text for name, text in _REMEDIES.items() if op == name or op.startswith(name + "_"))
+    return next(found, usual)
 
 
 def _check_type(node: Node) -> None:

@@ -89,7 +89,7 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
         "attention is not supported",
         "use convolutions",
     ),
-    "cells in a loop": (Loop(), (7, 8), "layer 'cell' (node gru_cell, gru_cell)", "Steps, docs"),
+    "cells in a loop": (Loop(), (7, 8), "layer 'cell' (node gru_cell", "in secateur.Steps"),
     "sort": (call(lambda x: x.sort(1)[0]), MAPS, "sort", "use Conv2d"),
     "permute": (call(lambda x: x.permute(0, 2, 3, 1)), MAPS, "permute", "keep channels second"),
     "product": (call(lambda x: x * x.mean((2, 3), True).flip(1)), MAPS, "flip", "use Conv2d"),
