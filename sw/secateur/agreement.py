@@ -1,4 +1,4 @@
-"""An image beside the graph that it was compiled from: every code of every layer must agree."""
+"""Compare an image with the graph that it was compiled from: all codes of all layers agree."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def some_inputs(graph: Graph, network: Network, calibration: Tensor | None = Non
     network : what ``lower`` makes of it
     calibration : inputs, samples first, (N, ...), of a recurrent model (N, T, F)
 
-    Returns a batch of two, or of as many as the graph is fixed to; sequences of at most 12 steps.
+    Returns
+    -------
+    x : (2, ...), or as many samples as the graph is fixed to; sequences of at most 12 steps
     """
     recurrent = isinstance(graph, Sequence)
     shape = input_node(graph.graph if isinstance(graph, Sequence) else graph).meta["val"].shape
@@ -53,7 +55,9 @@ def check_image(image: Image, graph: Graph, x: Tensor, network: Network | None =
     x : inputs in the model's units, (N, ...), of a recurrent model (N, T, F)
     network : what ``lower`` makes of the graph, if it is there already
 
-    Returns how many layers were compared, over all inputs.
+    Returns
+    -------
+    compared : layers that were compared, over all inputs
 
     Raises
     ------

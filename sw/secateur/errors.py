@@ -1,4 +1,4 @@
-"""What users see as a message, not as a traceback."""
+"""Errors and warnings that users see as one line, not as a traceback."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ class SecateurError(ValueError):
 
 
 class SecateurWarning(UserWarning):
-    """Something that works, but perhaps not as was meant; the command line prints it as a line."""
+    """Something that works, but perhaps not as intended; the command line prints it as a line."""

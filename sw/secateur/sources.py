@@ -20,12 +20,20 @@ from secateur.quantisation.prequantised import keep_scales
 def load_model(
     source: str, *, calibrated: bool = False, limits: Limits = DEFAULT
 ) -> tuple[Any, list[str]]:
-    """The model that ``source`` names, and notes on what is not as its file says.
+    """Load the model that ``source`` names.
 
-    ``FILE.onnx``, in float, or converted if it is quantised with powers of two as scales: with
-    other scales it is in float if it is to be ``calibrated``, else refused;
-    ``package.module:callable``, which is called with seed 0 and returns a module in float; anything
-    else is an archive of torch.export. ``limits`` bound what a file may hold.
+    Parameters
+    ----------
+    source : ``FILE.onnx``; ``package.module:callable``, which is called with seed 0 and returns a
+        module in float; anything else is an archive of torch.export
+    calibrated : calibration inputs follow, so that an ONNX file whose scales are not powers of two
+        is loaded in float; without them it is refused
+    limits : bounds of what a file may hold
+
+    Returns
+    -------
+    model, notes : the model, converted if the file is quantised with powers of two as scales, else
+        in float; and a line for each difference from the file
 
     Raises
     ------
@@ -42,11 +50,16 @@ def load_model(
 def build(where: str, name: str, seed: int) -> torch.nn.Module:
     """The module that ``package.module:callable`` returns when it is called with ``seed``.
 
-    ``where`` is what the name was given as; torch's generator is seeded.
+    Parameters
+    ----------
+    where : how messages call the name, e.g. ``model``
+    name : ``package.module:callable``
+    seed : argument of the callable; torch's generator is seeded with it, too
 
     Raises
     ------
-    SecateurError : no such callable, one that is no function of the seed, or returns no module
+    SecateurError : there is no such callable, it is not a function of the seed, or it does not
+        return a module
     """
     found, wanted = imported(where, name), "give a function of the seed that returns a module"
     if isinstance(found, type | torch.nn.Module):

@@ -9,8 +9,10 @@ NAME, MESSAGE = 80, 4000
 
 
 def printable(text: object, most: int = MESSAGE) -> str:
-    """``text`` on one line: control characters, lone surrogates and marks of direction as escapes,
-    and what is longer than ``most`` characters cut in the middle, with a count of what is gone.
+    """``text`` on one line.
+
+    Control characters, lone surrogates and marks of direction become escapes. A text of more than
+    ``most`` characters is cut in the middle, with a count of the characters that were removed.
     """
     whole = str(text)
     shown = _fitting(whole, most)
@@ -27,7 +29,7 @@ def name(text: object) -> str:
 
 
 def _fitting(characters: Iterable[str], most: int) -> list[str]:
-    """Characters as they are shown, as many as fit."""
+    """Characters as they are shown, up to ``most``."""
     taken, size = list[str](), 0
     for character in characters:
         shown = character if character.isprintable() else ascii(character)[1:-1]

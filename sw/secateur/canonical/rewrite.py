@@ -60,7 +60,9 @@ _VIEWS = {
 def canonicalise(gm: GraphModule) -> GraphModule:
     """Rewrite ``gm`` in place (see the module's docstring) and return it.
 
-    Raises SecateurError, naming the node, for what the array cannot run.
+    Raises
+    ------
+    SecateurError : the array cannot run an operation
     """
     check_layers(gm)
     functionalise(gm)

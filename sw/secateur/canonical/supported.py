@@ -69,8 +69,14 @@ _ATTENDS = ("scaled_dot_product_attention", "_native_multi_head_attention")
 
 
 def check_layers(gm: GraphModule) -> None:
-    """Refuse recurrent layers, which are taken apart before a model is exported, attention, and
-    layers of maps or signals without samples first."""
+    """Refuse recurrent layers, attention, and layers of maps or signals without samples first.
+
+    Recurrent layers are decomposed before a model is exported, so none should be left.
+
+    Raises
+    ------
+    SecateurError : the graph has one of these
+    """
     for node in gm.graph.nodes:
         if node.op != "call_function":
             continue
@@ -98,8 +104,17 @@ def check_layers(gm: GraphModule) -> None:
 
 
 def check_supported(gm: GraphModule, *, sizes: bool = False) -> None:
-    """Raise SecateurError for the first node of a canonical graph that the array cannot run; with
-    ``sizes`` it may read those of the batch, as graphs of others do."""
+    """Check that the array can run all nodes of a canonical graph.
+
+    Parameters
+    ----------
+    gm : the graph
+    sizes : allow nodes that read the size of the batch, as graphs made by other tools have
+
+    Raises
+    ------
+    SecateurError : names the first node that the array cannot run
+    """
     active = active_nodes(gm)
     for node in gm.graph.nodes:
         if node not in active or node.op == "output":
@@ -134,7 +149,7 @@ def unsupported(node: Node) -> Exception:
 
 
 def remedy_of(node: Node, usual: str) -> str:
-    """What to use instead of the node's operation; ``usual`` where nothing is known of it."""
+    """What to use instead of the node's operation; ``usual`` if it is not in the table."""
     op = operation_of(node)
     found = (text for name, text in _REMEDIES.items() if op == name or op.startswith(name + "_"))
     return next(found, usual)
@@ -198,7 +213,14 @@ def _check_max_pool(node: Node) -> None:
 
 
 def check_pool_windows(node: Node, window: Window, size: tuple[int, int]) -> None:
-    """Refuse max pooling of which a window lies in the padding alone: PyTorch gives -inf there."""
+    """Refuse max pooling of which a window lies in the padding alone: PyTorch gives -inf there.
+
+    Parameters
+    ----------
+    node : for messages
+    window : of the pooling
+    size : (height, width) of the map
+    """
     for axis in (0, 1):
         kernel, dilation, extent = window.kernel[axis], window.dilation[axis], size[axis]
         before, after = window.padding[axis], window.padding[axis + 2]

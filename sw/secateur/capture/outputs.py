@@ -14,7 +14,9 @@ from secateur.errors import SecateurError
 def only_tensor(found: object) -> Tensor:
     """The one tensor in what a model returned.
 
-    Raises SecateurError if there are several, or none.
+    Raises
+    ------
+    SecateurError : there are several, or none
     """
     leaves = [leaf for leaf in pytree.tree_leaves(found) if leaf is not None]
     if len(leaves) == 1 and isinstance(leaves[0], Tensor):
@@ -29,7 +31,9 @@ def only_tensor(found: object) -> Tensor:
 def output_nodes(gm: GraphModule) -> list[Node]:
     """The nodes of the output and, in the graph of a step, of the states that it leaves.
 
-    Raises SecateurError for what is not a tensor.
+    Raises
+    ------
+    SecateurError : one of them is not a tensor
     """
     held = next(n for n in gm.graph.nodes if n.op == "output").args[0]
     found = [leaf for leaf in pytree.tree_leaves(held) if leaf is not None]
@@ -46,7 +50,9 @@ def output_node(gm: GraphModule) -> Node:
 def return_one(gm: GraphModule) -> None:
     """Make a graph return its one tensor, whatever it returned it in.
 
-    Raises SecateurError if there are several, or none.
+    Raises
+    ------
+    SecateurError : there are several, or none
     """
     nodes = output_nodes(gm)
     if len(nodes) != 1:

@@ -1,4 +1,4 @@
-"""How the pixels of a layer are dealt out to the pixel lanes, and what that asks of its inputs."""
+"""How the pixels of a layer are mapped to the pixel lanes, and what its inputs need for that."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Split:
 
 @dataclass(frozen=True)
 class LaneMap:
-    """Deal of a layer's output pixels.
+    """Lane mapping of a layer's output pixels.
 
     tile : lane (i, j) of pr x pc computes the rows ``i*tr .. i*tr+tr-1`` and the columns
         ``j*tc .. j*tc+tc-1``; strips are tiles with pc = 1.
@@ -53,7 +53,18 @@ class LaneMap:
         return self.gx * self.gy
 
     def split(self, source: Source, pixel_bytes: int, n: int) -> Split | None:
-        """What the deal asks of a source's windows; None if any will do."""
+        """The split of a tensor's windows that the lane mapping needs.
+
+        Parameters
+        ----------
+        source : reads the tensor
+        pixel_bytes : of the tensor
+        n : bytes of a bank word
+
+        Returns
+        -------
+        split : None if any will do
+        """
         if self.lanes == 1:
             return None
         if self.kind == "linear":
@@ -82,7 +93,7 @@ def _tiles(height: int, width: int, p: int, n: int) -> Iterator[LaneMap]:
 def lane_maps(
     layer: Layer, *, p: int, n: int, uniform_blocks: int, raster: int | None
 ) -> list[LaneMap]:
-    """All deals that are worth a look, in a fixed order.
+    """All lane mappings that are worth trying, in a fixed order.
 
     Parameters
     ----------

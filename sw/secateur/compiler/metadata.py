@@ -121,7 +121,19 @@ def _layer(
 def metadata(
     planned: Plan, encoded: Encoded, certificates: dict[Layer, Certificate], target: Target
 ) -> dict[str, Any]:
-    """The metadata of an image of this plan."""
+    """The metadata of an image.
+
+    Parameters
+    ----------
+    planned : the plan
+    encoded : its words and cycles
+    certificates : overflow certificates by layer
+    target : whose name is recorded
+
+    Returns
+    -------
+    metadata : as ``docs/image.md`` lists it
+    """
     network, geometry = planned.network, planned.geometry
     dense_plan = plan(network, geometry, dense=True)
     dense = _costs(dense_plan, encode(dense_plan, check_depth=False))

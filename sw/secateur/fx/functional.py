@@ -24,7 +24,9 @@ IDENTITIES = _DROPOUTS | {
 def functionalise(gm: GraphModule) -> None:
     """Give operations in place a result of their own, which later users of the tensor take.
 
-    Raises SecateurError, naming the node, where such users see the tensor through a view.
+    Raises
+    ------
+    SecateurError : a later user sees the tensor through a view
     """
     order = {n: i for i, n in enumerate(gm.graph.nodes)}
     for node in gm.graph.nodes:

@@ -1,9 +1,12 @@
-"""Patches: what turns one image file into another, compressed and checked (``docs/updates.md``).
+"""Patches turn one image file into another, compressed and checked (``docs/updates.md``).
 
 A fine-tuned model differs from the one before in the last bits of many weights, and in few steps.
 So a patch copies words of the old stream and adds small differences to their bytes; words that
-have no counterpart are inserted. After Percival, Naive differences of executable code (2003), with
-an alignment that knows the stream: words belong together if their common bytes are equal.
+have no counterpart are inserted. Words are matched by their common bytes.
+
+References
+----------
+C. Percival, "Naive differences of executable code", 2003.
 """
 
 from __future__ import annotations
@@ -60,13 +63,16 @@ class Operation:
 
 
 def make(old: bytes, new: bytes, names: tuple[str, str] = ("old", "new")) -> bytes:
-    """A patch that turns the image file ``old`` into ``new``, byte for byte.
+    """A patch that turns one image file into another, byte for byte.
 
-    ``names`` are for messages.
+    Parameters
+    ----------
+    old, new : contents of the files
+    names : of both, for messages
 
     Raises
     ------
-    SecateurError : one of them is no sound image file, or is larger than LIMIT
+    SecateurError : one of them is not a sound image file, or is larger than LIMIT
     """
     for data, name in zip((old, new), names, strict=True):
         if len(data) > LIMIT:
@@ -201,9 +207,12 @@ def _equal_bytes(old: bytes, new: bytes, source: int, at: int) -> int:
 
 
 def apply(old: bytes, patch: bytes, names: tuple[str, str] = ("old", "patch")) -> bytes:
-    """The new image file. Nothing in a patch is believed before it is checked.
+    """The new image file. Everything in a patch is checked before it is used.
 
-    ``names`` are for messages.
+    Parameters
+    ----------
+    old, patch : contents of the files
+    names : of both, for messages
 
     Raises
     ------
@@ -287,7 +296,14 @@ def _rebuild(old: bytes, body: bytes, word: int, size: int) -> bytes | None:
 def make_file(old: Path, new: Path, patch: Path) -> dict[str, Any]:
     """Write the patch from one image file to another, atomically.
 
-    Returns its sizes beside the image's.
+    Parameters
+    ----------
+    old, new : image files
+    patch : is written
+
+    Returns
+    -------
+    sizes : bytes of the patch and of the new image, with and without compression, and the share
 
     Raises
     ------
@@ -306,10 +322,18 @@ def make_file(old: Path, new: Path, patch: Path) -> dict[str, Any]:
 def apply_file(
     old: Path, patch: Path, new: Path, key: Path | None = None, signature: Path | None = None
 ) -> dict[str, Any]:
-    """Write the image file that a patch makes of another, atomically; it may take its place.
+    """Write the image file that a patch makes of another, atomically.
 
-    With ``key`` nothing is written unless ``signature`` (the file beside ``new`` if None) is the
-    new image's.
+    Parameters
+    ----------
+    old, patch : files that are read
+    new : is written; may be ``old``
+    key : public key, PEM; with it nothing is written unless the signature fits the new image
+    signature : file of the signature; the one beside ``new`` if None
+
+    Returns
+    -------
+    written : name, bytes and SHA-256 of the new image
 
     Raises
     ------

@@ -43,10 +43,15 @@ _PADDING = "pad only what a convolution, an add or a pooling reads"
 
 
 def lower(model: torch.nn.Module | ExportedProgram) -> Network:
-    """Lower a converted graph, from :func:`secateur.quantize` or saved and loaded; of a recurrent
-    model, that of its step.
+    """Lower a converted graph to integers; of a recurrent model, the graph of its step.
 
-    Raises SecateurError, naming the node and a rewrite that works, for what the array cannot run.
+    Parameters
+    ----------
+    model : from :func:`secateur.quantize`, or such a graph saved and loaded
+
+    Raises
+    ------
+    SecateurError : the model is not quantised, or the array cannot run a node
     """
     gm = model
     if isinstance(model, ExportedProgram):  # it may be that of others, never made canonical

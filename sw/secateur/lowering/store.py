@@ -26,6 +26,7 @@ class Store:
     fixed: bool = False  # written by the host: nothing can lie beside it
 
     def root(self) -> Store:
+        """The outermost concatenation that holds the store."""
         return self if self.parent is None else self.parent.root()
 
     def first(self) -> int:
@@ -36,6 +37,7 @@ class Store:
         return self.parent.first() + sum(p.channels for p in before)
 
     def leaves(self) -> list[Store]:
+        """The parts that layers write, in order."""
         return [leaf for p in self.parts for leaf in p.leaves()] if self.parts else [self]
 
 
@@ -54,6 +56,7 @@ class Stores:
         self._tensors: dict[Store, Tensor] = {}
 
     def tensor(self, store: Store) -> Tensor:
+        """The tensor of the store's root."""
         root = store.root()
         if root not in self._tensors:
             self._tensors[root] = Tensor(
@@ -73,10 +76,17 @@ class Stores:
 
 
 def concatenate(node: Node, values: list[Value], copied: Callable[[Store, Node], Store]) -> Value:
-    """A store whose parts are those of ``values``; no data moves but that of parts which have their
-    place elsewhere: these are ``copied``.
+    """A store whose parts are ``values``, without moving data where that is possible.
 
-    Raises SecateurError if the parts cannot be placed beside each other.
+    Parameters
+    ----------
+    node : the concatenation
+    values : its parts, in order
+    copied : makes a copy of a store for a reader: of parts that have their place elsewhere already
+
+    Raises
+    ------
+    SecateurError : the parts have different sizes or scales, or are flattened maps
     """
     stores = [v.store for v in values]
     head = stores[0]

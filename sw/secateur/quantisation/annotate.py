@@ -56,10 +56,16 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
         self._states: set[Node] = set()
 
     def transform_for_annotation(self, model: GraphModule) -> GraphModule:
-        """Bring the graph to its canonical form; raises SecateurError if that cannot run."""
+        """Bring the graph to its canonical form.
+
+        Raises
+        ------
+        SecateurError : the array cannot run it
+        """
         return canonicalise(model)
 
     def annotate(self, model: GraphModule) -> GraphModule:
+        """Give all stored values and all weights their fake quantisers."""
         active = active_nodes(model)
         nodes = [n for n in model.graph.nodes if n in active and n.op != "output"]
         outputs = [n for n in nodes if _ends_a_layer(n)]
@@ -86,6 +92,7 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
         return model
 
     def validate(self, model: GraphModule) -> None:
+        """Check that the array can run the graph."""
         check_supported(model)
 
     def _activation_spec(self, unsigned: bool) -> QuantizationSpec:

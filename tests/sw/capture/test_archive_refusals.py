@@ -123,7 +123,7 @@ REFUSED: dict[str, tuple[str, Callable[[Any], object], str]] = {
     "keyword in path": (MODEL, at("head.class"), "expected a path of names"),
     "operator as value": (MODEL, argued("as_operator", "torch.hub.load"), "as_operator is not an"),
     "object": (MODEL, argued("as_custom_obj", {}), "as_custom_obj is not an argument"),
-    "graph": (MODEL, argued("as_graph", {}), "as_graph is not an argument that is read"),
+    "graph": (MODEL, argued("as_graph", {}), "as_graph is not supported as an argument"),
     "huge integer": (MODEL, argued("as_int", 10**40), "expected an integer of 64 bits"),
     "stride": (MODEL, padded([-9, -9]), "layer 'conv' (node conv2d, conv2d): torch"),
     "padding": (MODEL, padded([1, 1, 1, 1]), "torch refuses its arguments"),

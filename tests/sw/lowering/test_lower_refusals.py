@@ -97,7 +97,7 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
     "no number": (
         nn.Sequential(POSITIVE, Call(torch.sqrt)),
         MAPS,
-        "is no number for some",
+        "is not a number for some",
         "clamp(min=...) before it",
     ),
     "division by zero": (call(lambda x: x / 0), MAPS, "divides by zero", "something else"),
@@ -125,7 +125,7 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
         call(lambda x: x * torch.ones(8, 8)),
         MAPS,
         "a constant of shape (8, 8)",
-        "one a channel",
+        "one per channel",
     ),
     "linear 3-D": (
         nn.Sequential(nn.Flatten(2), nn.Linear(64, 5)),

@@ -2,8 +2,8 @@
 
 ``torch.export.load`` unpickles what an archive brings and evaluates sizes, names and guards as
 Python. Here the archive is read as data first, and torch gets another one that is made of what was
-checked: tensors as raw bytes, and a graph of known operators. What the graph computes is found anew
-from its operators, whatever the file says of it.
+checked: tensors as raw bytes, and a graph of known operators. Shapes and types are inferred again
+from these operators; those in the file are ignored.
 """
 
 from __future__ import annotations
@@ -103,7 +103,9 @@ class _Members:
     def size(self, member: str) -> int:
         """Bytes of a member.
 
-        Raises SecateurError if there is none.
+        Raises
+        ------
+        SecateurError : there is no such member
         """
         if member not in self:
             raise SecateurError(f"not a torch.export archive: no {member} in it; {AGAIN}")

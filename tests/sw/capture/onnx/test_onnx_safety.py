@@ -200,7 +200,7 @@ def changed(change: str) -> onnx.ModelProto:
         ("no shape", "input 'n' is not a tensor of floats of a known rank"),
         ("large", "the input: 64 samples of .* bytes"),
         ("empty", "output 'ny' is not made"),
-        ("outside", "tensor 'nw': its data lie in another file"),
+        ("outside", "tensor 'nw': its data are in another file"),
         ("function", r"node 'n' \(Relu\): calls a function of the file"),
         ("loop", r"node 'endless' \(Loop\): has a graph in it"),
     ],

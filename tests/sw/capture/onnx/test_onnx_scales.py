@@ -181,7 +181,7 @@ def test_the_command_keeps_scales_or_asks_for_calibration(
     assert "--calibrate" in error
     found, notes = compiled("other.onnx", "--calibrate", "x.npz")
     assert found.exit_code == 0, found.output  # type: ignore[attr-defined]
-    assert "scales are chosen anew" in notes
+    assert "scales are chosen again" in notes
     assert "scale 0.02 is not a power of two" in notes
 
 
