@@ -49,9 +49,7 @@ def _gemm(node: OnnxNode, context: Context) -> Run:
 def _matmul(node: OnnxNode, context: Context) -> Run:
     weight = context.constant(node, 1)
     if weight is None or weight.ndim != 2 or 0 in weight.shape or node.input[0] in context.known:
-        raise refuse(
-            node, "is not a layer with a constant matrix on the right", "use a dense layer"
-        )
+        raise refuse(node, "is not a product with a constant matrix on the right", "use Gemm")
     context.shape(node, 2)
     return _linear(context, node.output[0], tensor(weight).T, None)
 

@@ -114,9 +114,7 @@ def max_pool(node: OnnxNode, context: Context) -> Run:
     """MaxPool, 1-D or 2-D."""
     kernel, strides, before, after = _pool_of(node, context)
     if before != after or any(2 * b > k for b, k in zip(before, kernel, strict=True)):
-        raise refuse(
-            node, "max pooling with uneven padding, or more than half a window", "pad less"
-        )
+        raise refuse(node, "max pooling with uneven padding, or too much", "pad less")
     ceil = bool(node.integer("ceil_mode", 0))
     dilations = tuple(node.sizes("dilations", len(kernel), 1))
     if len(kernel) == 2:
