@@ -14,7 +14,7 @@ from secateur.inference import Array, traced
 from secateur.ir import Network
 from secateur.lowering.reference import reference
 from secateur.quantisation.prepare import Graph
-from secateur.text import printable
+from secateur.text import first_line
 
 #: Inputs, and steps of a sequence, that a compiled image is tried with.
 SAMPLES, STEPS = 2, 12
@@ -69,10 +69,9 @@ def check_image(image: Image, graph: Graph, x: Tensor, network: Network | None =
             expected, values = reference(graph, x, network), graph(x).numpy()
         except SecateurError:
             raise
-        except Exception as error:  # whatever torch says of a graph of others
-            lines = str(error).strip().splitlines() or [type(error).__name__]
+        except Exception as error:  # torch raises all kinds on graphs made by other tools
             raise SecateurError(
-                f"PyTorch cannot run the quantised model: {printable(lines[0], 300)}; quantise it "
+                f"PyTorch cannot run the quantised model: {first_line(error)}; quantise it "
                 f"again, or give up the comparison (check=False, --no-check)"
             ) from None
     outputs, layers = traced(image, x.numpy())

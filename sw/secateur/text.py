@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-#: Characters of a name in a message, and of a whole message.
-NAME, MESSAGE = 80, 4000
+#: Characters of a name in a message, of another's error, and of a whole message.
+NAME, ERROR, MESSAGE = 80, 400, 4000
 
 
 def printable(text: object, most: int = MESSAGE) -> str:
@@ -26,6 +26,12 @@ def printable(text: object, most: int = MESSAGE) -> str:
 def name(text: object) -> str:
     """A name from a file as messages quote it: escaped and cut."""
     return printable(text, NAME)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an exception's text, or its type if it has none, escaped and cut."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return printable(lines[0], ERROR)
 
 
 def _fitting(characters: Iterable[str], most: int) -> list[str]:

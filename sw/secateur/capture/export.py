@@ -19,7 +19,7 @@ from torchao.quantization.pt2e import allow_exported_model_train_eval  # registe
 from secateur.capture.outputs import output_node, output_nodes, return_one
 from secateur.errors import SecateurError, SecateurWarning
 from secateur.fx.graph import LABELS, active_nodes, aten, attribute, is_call, labels_of, refuse
-from secateur.text import printable
+from secateur.text import first_line, printable
 
 __all__ = [
     "allow_exported_model_train_eval",
@@ -127,10 +127,9 @@ def capture(model: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> Grap
     except SecateurError:
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines()
         raise SecateurError(
             f"torch.export cannot capture {type(model).__name__} for {tuple(arguments[0].shape)}, "
-            f"samples first: {lines[0] if lines else type(error).__name__}; the model must take "
+            f"samples first: {first_line(error)}; the model must take "
             "one tensor and have no data-dependent control flow"
         ) from error
     gm = _callable(program)
@@ -176,7 +175,7 @@ def _callable(program: ExportedProgram) -> GraphModule:
             "the model has a submodule whose name torch.export cannot write as code (a quote, a "
             "backslash, a keyword of Python); rename it"
         ) from None
-    except Exception as error:  # whatever torch makes of a program that does not hold together
+    except Exception as error:  # torch raises all kinds on inconsistent programs
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise SecateurError(
             f"torch cannot make a module of the exported program: {printable(lines[-1], 300)}; "

@@ -17,6 +17,7 @@ from secateur.errors import SecateurError
 from secateur.fx.functional import functionalise
 from secateur.fx.functions import elementwise
 from secateur.fx.graph import CAT, LINEAR, Editor, active_nodes, aten, is_call, refuse
+from secateur.text import first_line
 
 #: A step may differ from the sequence by rounding only.
 TOLERANCE = 1e-3
@@ -186,10 +187,9 @@ def _ran(what: str, model: nn.Module, *inputs: Tensor) -> Any:
     except SecateurError:
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         shape = tuple(inputs[0].shape)
         raise SecateurError(
-            f"the model fails on {what}, {shape}: {lines[0]}; {_SUPPORTED}"
+            f"the model fails on {what}, {shape}: {first_line(error)}; {_SUPPORTED}"
         ) from None
 
 

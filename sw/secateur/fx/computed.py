@@ -12,6 +12,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from secateur.errors import SecateurError
+from secateur.text import first_line
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -68,5 +69,4 @@ def copied(model: Model) -> Model:
                 raise SecateurError(
                     f"layer {name!r}: {what}, and PyTorch cannot copy it; make it permanent: {how}"
                 ) from None
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SecateurError(f"PyTorch cannot copy the model: {reason}") from None
+        raise SecateurError(f"PyTorch cannot copy the model: {first_line(error)}") from None

@@ -28,6 +28,7 @@ from secateur.errors import SecateurError
 from secateur.image import image as images
 from secateur.image import signing
 from secateur.image.image import LIMIT, Image
+from secateur.ir import Ints
 
 MAGIC = b"SECD"
 VERSION = 1
@@ -50,7 +51,6 @@ _NEAR = 2
 _TEXT = 12
 
 Bytes = npt.NDArray[np.uint8]
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

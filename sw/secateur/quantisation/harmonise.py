@@ -32,6 +32,7 @@ from secateur.hw.spec import (
     UNIT_LIMIT,
     WSHIFT,
 )
+from secateur.ir import Ints
 from secateur.quantisation.bias import bias_codes, bias_of
 from secateur.quantisation.fake_quantise import (
     DEAD,
@@ -39,8 +40,6 @@ from secateur.quantisation.fake_quantise import (
     PerChannelWeightFakeQuantize,
 )
 from secateur.quantisation.match import Match, Operand, observed_layers, stored_roots
-
-Ints = npt.NDArray[np.int64]
 
 _ROUNDS = 400
 

@@ -121,7 +121,7 @@ REFUSED: dict[str, tuple[str, Callable[[Any], object], str]] = {
     "state": (MODEL, at("head._parameters"), "expected a path of names"),
     "dunder path": (MODEL, at("__dict__.x"), "expected a path of names"),
     "keyword in path": (MODEL, at("head.class"), "expected a path of names"),
-    "operator as value": (MODEL, argued("as_operator", "torch.hub.load"), "as_operator is not supported"),
+    "operator as value": (MODEL, argued("as_operator", "torch.hub.load"), "as_operator is not"),
     "object": (MODEL, argued("as_custom_obj", {}), "as_custom_obj is not supported as an argument"),
     "graph": (MODEL, argued("as_graph", {}), "as_graph is not supported as an argument"),
     "huge integer": (MODEL, argued("as_int", 10**40), "expected an integer of 64 bits"),

@@ -204,7 +204,7 @@ def _load(archive: io.BytesIO) -> ExportedProgram:
             loaded: ExportedProgram = load_pt2(archive).exported_programs["model"]
             loaded.graph.lint()
             return loaded
-    except Exception as error:  # whatever torch makes of a graph that does not hold together
+    except Exception as error:  # torch raises all kinds on inconsistent graphs
         lines = f"{type(error).__name__}: {error}".strip().splitlines()
         raise SecateurError(
             f"{_MODEL}: torch cannot make a graph of it ({printable(lines[-1], 300)}); {AGAIN}"

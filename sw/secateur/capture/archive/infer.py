@@ -16,7 +16,7 @@ from secateur.canonical.supported import check_layers, unsupported
 from secateur.capture.export import quiet
 from secateur.disk.limits import Limits
 from secateur.fx.graph import name_of, refuse
-from secateur.text import printable
+from secateur.text import first_line
 
 #: Operators of aten that a file may use, in place or not: those of layers, of arithmetic and of
 #: shapes, on values or on weights. None reads files, and all check their arguments.
@@ -114,11 +114,9 @@ def _run(node: Node, mode: Any) -> Any:
             raise ValueError(f"more than {_PARTS:,} parts of a tensor")
         with mode, torch.no_grad():
             return target(*args, **kwargs)
-    except Exception as error:  # whatever an operator says of arguments that do not fit
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise refuse(
-            node, f"torch refuses its arguments: {printable(lines[0], 300)}", "export it again"
-        ) from None
+    except Exception as error:  # operators raise all kinds on arguments that do not fit
+        reason = f"torch refuses its arguments: {first_line(error)}"
+        raise refuse(node, reason, "export it again") from None
 
 
 def _parts(target: OpOverload, args: tuple[Any, ...]) -> int:

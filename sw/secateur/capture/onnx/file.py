@@ -57,12 +57,6 @@ def read_onnx(path: Path | str, *, limits: Limits = DEFAULT) -> Any:
     return model
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an exception's text, or its type if it has none."""
-    lines = str(error).strip().splitlines()
-    return printable(lines[0], 400) if lines else type(error).__name__
-
-
 def outside(model: Any) -> Iterator[Any]:
     """The tensors of the graph whose data are in other files."""
     tensors = list(model.graph.initializer)

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from secateur.capture.onnx.file import first_line
 from secateur.errors import SecateurError
+from secateur.text import first_line, printable
 from secateur.text import name as quoted
-from secateur.text import printable
 
 #: More than a map on the array can be high, wide or deep.
 MOST = 1 << 20
