@@ -26,7 +26,7 @@ def some_inputs(graph: Graph, network: Network, calibration: Tensor | None = Non
     Parameters
     ----------
     graph : from ``secateur.quantize``
-    network : what ``lower`` makes of it
+    network : the lowered graph
     calibration : inputs, samples first, (N, ...), of a recurrent model (N, T, F)
 
     Returns
@@ -53,7 +53,7 @@ def check_image(image: Image, graph: Graph, x: Tensor, network: Network | None =
     image : compiled from ``graph``
     graph : converted, from ``secateur.quantize``
     x : inputs in the model's units, (N, ...), of a recurrent model (N, T, F)
-    network : what ``lower`` makes of the graph, if it is there already
+    network : the lowered graph; lowered here if None
 
     Returns
     -------

@@ -6,7 +6,7 @@ from secateur.text import printable
 
 
 class SecateurError(ValueError):
-    """Bad input: the message names what is wrong, what was expected and what to do.
+    """Bad input: the message names the fault, the expected form and the remedy.
 
     It is one printable line, whatever it quotes: it may go to a terminal or into a log.
     """

@@ -1,4 +1,4 @@
-"""Where a model comes from: a torch.export archive, an ONNX file, or a callable by import path."""
+"""Load models from torch.export archives, ONNX files, or callables by import path."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def load_model(
         module in float; anything else is an archive of torch.export
     calibrated : calibration inputs follow, so that an ONNX file whose scales are not powers of two
         is loaded in float; without them it is refused
-    limits : bounds of what a file may hold
+    limits : bounds of a file
 
     Returns
     -------
@@ -37,7 +37,7 @@ def load_model(
 
     Raises
     ------
-    SecateurError : no such file, not what its name says, or a callable that returns no module
+    SecateurError : the file is missing or of another kind, or the callable does not return a module
     """
     path = Path(source)
     if path.suffix == ".onnx":
@@ -89,8 +89,8 @@ def _load_onnx(path: Path, calibrated: bool, limits: Limits) -> tuple[Any, list[
     except SecateurError as error:
         if not calibrated:
             raise SecateurError(
-                f"{path}: its scales cannot be kept: {error}; give calibration inputs, "
-                f"--calibrate, and it is quantised anew"
+                f"{path}: its scales cannot be kept: {error}; give calibration inputs "
+                f"(--calibrate) to quantise it again"
             ) from None
         return model, [f"{note}: {error}" for note in model.notes]
     return graph, ["its own scales are kept, calibration inputs are not used"] * calibrated

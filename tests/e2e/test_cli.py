@@ -302,7 +302,7 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"layers.0.bound_cycles": 1e300}, "layers[0].bound_cycles is 1e+300, expected a number"),
     ({"input.words": 4}, "input: pixels of"),
     ({"input.pitch": 1}, "input: pixels of"),
-    ({"cycles": 7}, "cycles is 7, the header says"),
+    ({"cycles": 7}, "cycles is 7, the header has"),
     ({"memory.0.clear": 1}, "memory[0].clear is 1, expected true or false"),
 ]
 #: Only what reads the program, too, sees these.

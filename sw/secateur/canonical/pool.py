@@ -48,7 +48,7 @@ def depthwise(editor: Editor, x: Node, scale: Node, bias: Node | None, *, like: 
     return editor.call(FLATTEN, result, 1, like=like) if vector else result
 
 
-def pool_maxima(editor: Editor) -> None:
+def max_pooling(editor: Editor) -> None:
     """Adaptive max pooling and amax over the whole map become max pooling, if windows are even."""
     adaptive = (aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.default)
     for node in list(editor.gm.graph.nodes):

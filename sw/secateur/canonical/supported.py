@@ -1,4 +1,4 @@
-"""What the array can run, and one-line refusals for the rest."""
+"""The operators that the array can run, and one-line refusals of all others."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def check_supported(gm: GraphModule, *, sizes: bool = False) -> None:
                     "use (N, C, H, W), (N, C, L) or (N, C)",
                 )
         elif str(node.target).startswith("quantized_decomposed."):
-            continue  # what is quantised already
+            continue  # a graph that is quantised already
         elif sizes and node.target is aten.sym_size.int:
             continue
         elif node.op == "call_function" and node.target in UNARY:

@@ -139,7 +139,7 @@ def capture(model: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> Grap
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep torch's logs and graphs off stderr: what fails is one error."""
+    """Keep torch's logs and graphs off stderr: a failure is one error message."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -241,8 +241,8 @@ def leave_to_host(gm: GraphModule) -> None:
         return
     name = _HOST[last.target]
     warnings.warn(
-        f"node {last.name} ({name}): the last {name} is left to the host; the array returns what "
-        f"goes into it",
+        f"node {last.name} ({name}): the last {name} is left to the host; the array returns its "
+        f"input",
         SecateurWarning,
         stacklevel=2,
     )

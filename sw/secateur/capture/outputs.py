@@ -1,4 +1,4 @@
-"""What a model returns: one tensor, alone or in a tuple, list or dictionary."""
+"""The result of a model: one tensor, alone or in a tuple, list or dictionary."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from secateur.errors import SecateurError
 
 
 def only_tensor(found: object) -> Tensor:
-    """The one tensor in what a model returned.
+    """The only tensor in the result of a model.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def output_node(gm: GraphModule) -> Node:
 
 
 def return_one(gm: GraphModule) -> None:
-    """Make a graph return its one tensor, whatever it returned it in.
+    """Make a graph return its only tensor, without a tuple, list or dictionary around it.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def return_one(gm: GraphModule) -> None:
         )
     output, codegen = next(n for n in gm.graph.nodes if n.op == "output"), gm.graph._codegen
     output.args = (nodes[0],)
-    if isinstance(codegen, _PyTreeCodeGen):  # it puts a list of leaves into what there was
+    if isinstance(codegen, _PyTreeCodeGen):  # it rebuilds the model's structure of a list of leaves
         output.args = ((nodes[0],),)
         leaf = pytree.tree_structure(torch.empty(0))
         codegen.pytree_info = codegen.pytree_info._replace(out_spec=leaf)

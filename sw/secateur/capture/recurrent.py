@@ -26,7 +26,7 @@ from secateur.fx.computed import copied
 
 @dataclass
 class Tape:
-    """State that a step begins with, and what it leaves; ``before`` is None outside of steps."""
+    """The old and the new states of a step; ``before`` is None outside of steps."""
 
     before: list[Tensor] | None = None
     after: list[Tensor] | None = None

@@ -101,7 +101,7 @@ class Sequence(nn.Module):
     ----------
     graph : takes (x, *states) and returns (y, *states)
     shapes : of the states, without the batch
-    every_step : return what each step gives, not only the last
+    every_step : return the outputs of all steps, not only of the last
     """
 
     def __init__(self, graph: GraphModule, shapes: list[tuple[int, ...]], every_step: bool) -> None:

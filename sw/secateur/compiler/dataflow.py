@@ -1,4 +1,4 @@
-"""A proof for every compiled network: each layer reads what the model says that it reads.
+"""A proof for every compiled network: each layer reads the same values as in the model.
 
 Three things could break that: a state written while a later layer reads its old value, windows of
 two tensors that share words while both are alive, and a copy at the wrong place. The network as it

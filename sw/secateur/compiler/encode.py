@@ -32,7 +32,7 @@ _MODES = {
 
 @dataclass(frozen=True)
 class Encoded:
-    """The image's words, and what they cost.
+    """The image's words and their cycles.
 
     Attributes
     ----------
@@ -173,7 +173,7 @@ def tables_of(plan: Plan) -> list[bytes]:
 
 
 class _Writer:
-    """Collects words; knows what the registers hold.
+    """Collects words and tracks the values of the registers.
 
     At first nothing is known: an inference begins with the registers of the one before.
     """

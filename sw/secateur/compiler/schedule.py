@@ -87,7 +87,7 @@ def plan(network: Network, geometry: Geometry, dense: bool = False) -> Plan:
 def _shared(
     network: Network, layouts: dict[Tensor, MapLayout]
 ) -> tuple[dict[Tensor, MapLayout], dict[Tensor, Tensor]]:
-    """Layouts with one window for residual outputs and what they add, where these are alike.
+    """Layouts with one window for a residual output and the tensor that it adds, if these fit.
 
     Returns
     -------

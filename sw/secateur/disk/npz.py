@@ -49,7 +49,7 @@ def load_npz(
         raise
     except OSError as error:
         raise SecateurError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except Exception:  # whatever zipfile and its decompressors make of a damaged file
+    except Exception:  # zipfile and decompressors raise all kinds on damaged files
         raise SecateurError(
             f"{path}: not an .npz file of arrays, or damaged; write one by np.savez(file, x=x)"
         ) from None

@@ -1,4 +1,4 @@
-"""Files: read up to a bound, written all or nothing, and never over what is read."""
+"""Files: read up to a bound, written whole or not at all, never over an input."""
 
 from __future__ import annotations
 

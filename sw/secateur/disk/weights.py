@@ -24,7 +24,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     data = read(path, DEFAULT.bytes, "weights")
     try:
         return load(data)
-    except Exception as error:  # SafetensorError, and what torch makes of types that it lacks
+    except Exception as error:  # SafetensorError; torch raises others on types it lacks
         raise SecateurError(
             f"{path}: not a whole safetensors file ({name(error)}); write the state dict with "
             f"safetensors.torch.save_file"

@@ -48,7 +48,7 @@ def functionalise(gm: GraphModule) -> None:
 
 
 def _out_of_place(target: object) -> Callable[..., Any] | None:
-    """``aten.relu`` of ``aten.relu_``; None for what is not in place."""
+    """``aten.relu`` of ``aten.relu_``; None if it is not in place."""
     if not isinstance(target, OpOverload) or not target._opname.endswith("_"):
         return None
     packet = getattr(aten, target._opname[:-1], None)

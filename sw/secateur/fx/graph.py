@@ -240,8 +240,8 @@ def pool_window(node: Node, size: tuple[int, int]) -> Window:
     """Window of an ``aten.max_pool2d.default`` or ``aten.avg_pool2d.default`` node on maps of
     ``size``.
 
-    With ceil_mode, padding at the bottom and on the right is what the last windows need; the last
-    of them begins within the map or the padding before it, as in PyTorch.
+    With ceil_mode, padding at the bottom and on the right is as wide as the last windows need; the
+    last of them begins within the map or the padding before it, as in PyTorch.
     """
     kernel = pair(node.args[1])
     padding = pair(argument(node, 3, 0))

@@ -186,7 +186,7 @@ def _text_operations(old: bytes, new: bytes, base: int) -> list[Operation]:
     sources = np.full(len(new), -1)
     at, shift = 0, 0
     while at < len(new):
-        # what stands where the last copy ended goes before what was found elsewhere
+        # text where the last copy ended is preferred to the same text elsewhere
         here, wanted = at + shift, new[at : at + _TEXT]
         source = here if here >= 0 and old[here : here + _TEXT] == wanted else places.get(wanted)
         length = 0 if source is None else _equal_bytes(old, new, source, at)

@@ -58,7 +58,7 @@ class Image:
 
     @property
     def cycles(self) -> int:
-        """Cycles of an inference, as the compiler has counted them."""
+        """Cycles per inference, counted by the compiler."""
         return int(spec.HEADER.unpack_from(self.stream)[7])
 
     @property

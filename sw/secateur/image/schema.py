@@ -63,7 +63,7 @@ def problem(metadata: dict[str, Any], n: int, cycles: int) -> str | None:
     if found is not None:
         return found
     if metadata["cycles"] != cycles:
-        return f"cycles is {metadata['cycles']}, the header says {cycles}"
+        return f"cycles is {metadata['cycles']}, the header has {cycles}"
     places = {f"tensors[{i}]": tensor for i, tensor in enumerate(metadata["tensors"])}
     places |= {"input": metadata["input"], "output": metadata["output"]}
     for where, tensor in places.items():

@@ -141,7 +141,7 @@ def is_linear(operand: Operand) -> bool:
 
 
 def output_shape(source: DraftSource) -> tuple[int, int, int]:
-    """(channels, height, width) of what a source contributes to."""
+    """(channels, height, width) of the sum to which a source contributes."""
     window, store = source.window, source.store
     top, left, bottom, right = window.padding
     size = []
@@ -154,7 +154,7 @@ def output_shape(source: DraftSource) -> tuple[int, int, int]:
 
 
 def _product(gm: GraphModule, operand: Operand, value: Value) -> tuple[DraftSource, Ints]:
-    """A convolution or linear as source, and its weights' exponents by output channel."""
+    """A convolution or linear as source, and the exponents of its weights, (outputs,)."""
     node = cast(Node, operand.product)
     codes, exponents = _weight_codes(gm, operand.weight, node)
     store = value.store
@@ -219,7 +219,7 @@ def _accumulator(
 
 
 def _scale_tensor(node: Node, source: DraftSource, accumulator: Ints) -> None:
-    """Weights 2**k for a tensor that is added as it is."""
+    """Weights 2**k for a tensor that is added without weights."""
     ratio = source.store.scale.exponent - accumulator
     source.wshift = bool(ratio.max() > UNIT_LIMIT)
     powers = ratio - WSHIFT if source.wshift else ratio

@@ -42,7 +42,7 @@ def reference(
     ----------
     graph : a converted graph
     x : its float input (N, ...), of a recurrent model (N, T, F)
-    network : what ``lower`` makes of the graph; lowered here if None
+    network : the lowered graph; lowered here if None
 
     Returns
     -------

@@ -1,8 +1,8 @@
-"""``SecateurQuantizer``: where a PT2E graph is quantised so that it computes what the array does.
+"""``SecateurQuantizer`` places the fake quantisers of PT2E where the array stores codes.
 
-A convolution or linear with the add and the activation behind it is one hardware layer: only its
-last node's output is quantised; so is that of a product of two tensors, and both what goes into a
-function that is looked up and what comes out. Max pooling, views, padding and concatenation move
+A convolution or linear with the add and the activation behind it is one hardware layer: only the
+output of its last node is quantised. So is the output of a product of two tensors, and both the
+argument and the result of a function by table. Max pooling, views, padding and concatenation move
 codes and need no quantisation of their own; the parts of a concatenation share one scale.
 """
 
@@ -163,7 +163,7 @@ def _shared_groups(
 ) -> dict[Node, list[Node]]:
     """Outputs by the scale they share, the first of each group as key (union-find).
 
-    The parts of a concatenation share one, and a state and what it becomes.
+    The parts of a concatenation share one; so do a state and its next value.
     """
     order = {n: i for i, n in enumerate(outputs)}
     parent = {n: n for n in outputs}

@@ -4,7 +4,7 @@ Everything is only ever raised (coarser scales), layer after layer, until nothin
 holds afterwards, for output channel c of every layer, with e_acc[c] the exponent of its
 accumulator and shift s[c] = e_out - e_acc[c]:
 
-* all sources give the same e_acc[c]; a tensor added as it is needs a power-of-two weight that
+* all sources give the same e_acc[c]; a tensor added without weights needs a power of two that
   fits a signed byte, with one WSHIFT for the whole source;
 * 0 <= s[c] <= 31, and the s of a layer span no more than SHIFT_DELTA_BITS;
 * the sum of |weight| * max|code| stays inside the accumulator;

@@ -1,4 +1,4 @@
-"""From a float model to a converted PT2E graph that computes what the array computes."""
+"""From a float model to a converted PT2E graph with the results of the array."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def _run(graph: GraphModule, batch: torch.Tensor) -> None:
 
 
 def _parts(graph: GraphModule, batch: torch.Tensor) -> Iterator[torch.Tensor]:
-    """A batch, cut or repeated to the size that a fixed-batch graph wants."""
+    """A batch, cut or repeated to the size of a graph with a fixed batch."""
     shape = input_node(graph).meta["val"].shape
     if tuple(batch.shape[1:]) != tuple(int(n) for n in shape[1:]):
         raise SecateurError(

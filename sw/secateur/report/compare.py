@@ -184,13 +184,13 @@ def read_summary(folder: Path, accelerator: str, printed: str) -> Estimate:
             counts[name] = round(float(row[name]))
         except (KeyError, TypeError, ValueError, OverflowError):
             raise SecateurError(
-                f"Vela's summary for {accelerator} has no number {name} in one row; "
+                f"Vela's summary for {accelerator} has no number {name} in a single row; "
                 f"this version of it is not supported"
             ) from None
     on_cpu = re.search(r"^CPU operators = (\d+)", printed, re.MULTILINE)
     if on_cpu is None:
         raise SecateurError(
-            f"Vela does not say for {accelerator} how many operators are left to the CPU; "
+            f"Vela's output for {accelerator} lacks the number of CPU operators; "
             f"this version of it is not supported"
         )
     return Estimate(

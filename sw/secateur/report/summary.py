@@ -63,7 +63,7 @@ def dense_macs(metadata: dict[str, Any]) -> int:
 
 
 def _weights(layer: dict[str, Any]) -> int:
-    """Weights of the model's own in a layer; the lane-wise source of a residual add has none."""
+    """The model's weights in a layer; the lane-wise source of a residual add has none."""
     return sum(
         math.prod(source["shape"])
         for index, source in enumerate(layer["sources"])

@@ -19,7 +19,7 @@ import torch
 from secateur.errors import SecateurError
 from secateur.text import name
 
-#: A check of a value; the text says where the value is.
+#: A check of a value; the text names the place of the value.
 Check = Callable[[Any, str], Any]
 
 #: Characters of a name and of another text.

@@ -1,4 +1,4 @@
-"""What the converters of ONNX operators share: what is known of a graph, and refusals by name."""
+"""The context of the converters of ONNX operators: constants, shapes and readers of a graph."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def _check_order(nodes: list[OnnxNode], defined: set[str], result: str) -> None:
                 )  # fmt: skip
         for name in node.output:
             if name and name in defined:
-                what = f"makes '{quoted(name)}', which is there already"
+                what = f"makes '{quoted(name)}', which is already defined"
                 raise refuse(node, what, "export the model again")
             defined.add(name)
     if result not in defined:
@@ -209,7 +209,7 @@ def _check_order(nodes: list[OnnxNode], defined: set[str], result: str) -> None:
 
 def tensor(values: Array) -> Tensor:
     """A copy in float32."""
-    with np.errstate(over="ignore"):  # what is infinite is refused when all is converted
+    with np.errstate(over="ignore"):  # infinite values are refused at the end
         return torch.from_numpy(np.array(values, dtype=np.float32))
 
 

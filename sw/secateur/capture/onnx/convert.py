@@ -1,4 +1,4 @@
-"""ONNX models as PyTorch modules: what exporters write for networks that the array can run.
+"""ONNX models as PyTorch modules: the forms that exporters write for networks of the array.
 
 Convolutions, dense layers and batch norms become modules of their own, so that they can be pruned
 and trained like any others. Tensors stay as the file has them, channels first; a Transpose is
@@ -60,7 +60,7 @@ class _Step:
 
 
 class OnnxModel(nn.Module):
-    """A chain of steps over numbered tensors, one output; one input if it is to run on the array.
+    """A chain of steps over numbered tensors, with one output; the array needs one input.
 
     ``layers`` holds the modules by names of ours: ``conv_3`` for node 3 of the file, a Conv. The
     node's own name is the module's ``onnx_label``, escaped. ``notes`` lists differences from the
@@ -143,7 +143,7 @@ class OnnxModel(nn.Module):
             n not in (0, has) for n, has in zip(self.shape, given, strict=True)
         ):
             raise SecateurError(
-                f"samples of shape {given}, the ONNX file says {self.shape} (0: any size)"
+                f"samples of shape {given}, the ONNX file has {self.shape} (0: any size)"
             )
         return self.evaluate(x)
 

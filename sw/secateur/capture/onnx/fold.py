@@ -172,7 +172,7 @@ def _dimensions(node: OnnxNode, shape: Array) -> tuple[int, ...]:
     return tuple(int(size) for size in shape.flat)
 
 
-#: Operators that are computed, and how many numbers each makes at most: what exporters leave
+#: Operators that are computed, and how many numbers each makes at most. Exporters leave them
 #: between a weight and its layer, and where they compute a shape.
 _BOUNDS: dict[str, Callable[[OnnxNode, list[Array | None]], int]] = {
     **dict.fromkeys(

@@ -15,7 +15,7 @@ from secateur.text import name as quoted
 #: More than a map on the array can be high, wide or deep.
 MOST = 1 << 20
 _EXPORT_AGAIN = "export the model again"
-_DAMAGED = "the file is damaged, or has what its operator does not allow; export the model again"
+_DAMAGED = "the file is damaged, or not valid for its operator; export the model again"
 
 
 @dataclass(frozen=True)

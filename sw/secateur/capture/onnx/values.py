@@ -1,4 +1,4 @@
-"""Constants that an ONNX file holds, and what all constants together may take."""
+"""Constants of an ONNX file, and bounds of all constants together."""
 
 from __future__ import annotations
 

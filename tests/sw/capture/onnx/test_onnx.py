@@ -236,7 +236,7 @@ def test_the_command_takes_onnx_and_import_paths(
     assert found.exit_code == 0, found.output  # type: ignore[attr-defined]
     assert json.loads(found.stdout)["cycles"] > 0  # type: ignore[attr-defined]
     np.savez("x.npz", x=np.zeros((8, 3, 9, 8), np.float32))
-    assert "samples of shape (3, 9, 8), the ONNX file says (3, 8, 8)" in str(
+    assert "samples of shape (3, 9, 8), the ONNX file has (3, 8, 8)" in str(
         compiled("net.onnx").exception  # type: ignore[attr-defined]
     )
     found = compiled("mine_here:net")

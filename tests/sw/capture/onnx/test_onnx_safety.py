@@ -188,7 +188,7 @@ def changed(change: str) -> onnx.ModelProto:
         ("attribute", r"node 'n' \(Conv\): attribute 'pads' is STRING, expected INTS"),
         ("twice", "has an attribute twice"),
         ("cycle", r"node 'n' \(Conv\): reads 'ny', which nothing before it makes"),
-        ("made again", r"node 'n' \(Relu\): makes 'nc', which is there already"),
+        ("made again", r"node 'n' \(Relu\): makes 'nc', which is already defined"),
         ("not made", "output 'other' is not made"),
         ("no output", "has no output"),
         ("type", "tensor 'nw': holds type 77"),
