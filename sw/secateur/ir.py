@@ -161,7 +161,14 @@ class Layer:
 
 @dataclass(frozen=True)
 class Part:
-    """Channels ``first .. first + channels`` of a tensor, whole slices."""
+    """Some channels of a tensor, whole slices.
+
+    Attributes
+    ----------
+    tensor : the tensor
+    first : first channel
+    channels : how many
+    """
 
     tensor: Tensor
     first: int

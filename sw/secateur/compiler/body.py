@@ -63,9 +63,19 @@ class Body:
 
 @dataclass(frozen=True)
 class _Block:
+    """A nonzero block.
+
+    Attributes
+    ----------
+    source : index of the source
+    kernel_row : of the window
+    offset : units of the mode from the start of the kernel row
+    weights : (N,)
+    """
+
     source: int
     kernel_row: int
-    offset: int  # units of the mode from the start of the kernel row
+    offset: int
     weights: Ints
 
 

@@ -19,8 +19,11 @@ from secateur.ir import Ints, Layer, Network
 class Certificate:
     """Largest magnitudes over all inputs and output channels of a layer.
 
-    ``accumulator`` < 2**(ACC_BITS - 1): the array does not overflow. ``reference`` <= 2**24, on the
-    finest grid of products and bias: PyTorch's float32 sums are exact in any order.
+    Attributes
+    ----------
+    accumulator : of the sum; below 2**(ACC_BITS - 1), so that the array does not overflow
+    reference : of sum and bias, on the finer of their grids; at most 2**24, so that PyTorch's
+        float32 sums are exact in any order
     """
 
     accumulator: int

@@ -13,8 +13,15 @@ MAX_LANES = 16
 
 @dataclass(frozen=True)
 class Split:
-    """Offset of lane p's window on a tensor's map: ``p // pc`` times ``rows`` map rows plus
-    ``p % pc`` times ``column`` bytes.
+    """Offsets of the lanes' windows on a tensor's map.
+
+    Lane p has ``p // pc`` times ``rows`` plus ``p % pc`` times ``column``.
+
+    Attributes
+    ----------
+    pc : lanes side by side
+    rows : map rows
+    column : bytes
     """
 
     pc: int
@@ -26,12 +33,15 @@ class Split:
 class LaneMap:
     """Lane mapping of a layer's output pixels.
 
-    tile : lane (i, j) of pr x pc computes the rows ``i*tr .. i*tr+tr-1`` and the columns
-        ``j*tc .. j*tc+tc-1``; strips are tiles with pc = 1.
-    linear : lane p of p computes every p-th position of the map's raster, its padding included.
-    blocks : one pixel; lane j computes tc blocks of N channels (uniform layers only).
-
-    ``gx`` groups along x in ``gy`` rows; ``columns``, ``lines``: extent of the pixels or blocks.
+    Attributes
+    ----------
+    kind : "tile": lane (i, j) of pr x pc computes gy rows from ``i * gy`` and gx columns from
+        ``j * gx``; strips are tiles with pc = 1. "linear": lane j of pc computes every pc-th
+        position of the map's raster from j, its padding included. "blocks": of a single pixel, lane
+        j computes gx blocks of N channels from ``j * gx`` (uniform layers only)
+    pr, pc : rows and columns of lanes
+    gx, gy : groups along x and y
+    columns, lines : extent of the pixels or blocks
     """
 
     kind: Literal["tile", "linear", "blocks"]

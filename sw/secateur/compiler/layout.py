@@ -13,7 +13,13 @@ from secateur.text import printable
 
 @dataclass(frozen=True)
 class Padding:
-    """Pixels around a tensor that some consumer reads, and the byte that they hold."""
+    """Pixels around a tensor that its consumers read.
+
+    Attributes
+    ----------
+    top, left, bottom, right : pixels
+    fill : the byte that they hold
+    """
 
     top: int = 0
     left: int = 0
@@ -89,9 +95,15 @@ def unite(a: Padding, b: Padding) -> Padding | None:
 class MapLayout:
     """A tensor's padded map: channel-last, the right padding of a row is the left of the next.
 
-    All sizes in bytes but ``words`` (of N bytes) and the pixels of ``padding``. ``split`` gives
-    the lanes' windows of ``window`` words from bank word ``base`` on; ``clear`` says that the
-    window is filled before the tensor is written.
+    Attributes
+    ----------
+    tensor, placement, padding : the tensor, its channels in a pixel, and the pixels around it
+    pitch : bytes from one map row to the next
+    n : bytes of a bank word
+    split : offsets of the lanes' windows
+    window : words of a lane's window
+    base : first bank word of the window
+    clear : whether the window is filled before the tensor is written
     """
 
     tensor: Tensor

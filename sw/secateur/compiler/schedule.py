@@ -20,7 +20,15 @@ PRICES = (0.0, 0.1, 1.0, 10.0, 1e3, 1e6)
 
 @dataclass(frozen=True)
 class Plan:
-    """All layers in order, and the layout of every tensor that lies in the banks."""
+    """A network on a geometry.
+
+    Attributes
+    ----------
+    network, geometry : both
+    layers : in order
+    layouts : of every tensor in the banks
+    result : layout of the output, which goes to the result stream
+    """
 
     network: Network
     geometry: Geometry

@@ -194,7 +194,14 @@ class Editor:
 
 @dataclass(frozen=True)
 class Window:
-    """Arguments of a convolution or pooling; padding is (top, left, bottom, right)."""
+    """Arguments of a convolution or pooling.
+
+    Attributes
+    ----------
+    kernel, stride, dilation : (vertical, horizontal)
+    padding : (top, left, bottom, right)
+    groups : of channels
+    """
 
     kernel: tuple[int, int]
     stride: tuple[int, int]

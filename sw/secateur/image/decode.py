@@ -52,6 +52,8 @@ class Weights:
 
 @dataclass(frozen=True)
 class _Word:
+    """A nonzero stream word, and the address of the block that it reads."""
+
     source: int
     kernel_row: int
     offset: int

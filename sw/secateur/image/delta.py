@@ -55,7 +55,7 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Operation:
-    """Copy ``copied`` bytes from byte ``at`` of the old file on, then insert new ones."""
+    """Copy ``copied`` bytes from byte ``at`` of the old file, then insert ``inserted`` new ones."""
 
     at: int
     copied: int

@@ -14,7 +14,17 @@ from secateur.quantisation.scales import REQUANTISE, Scale
 
 @dataclass(eq=False)
 class Store:
-    """A tensor (channels, height, width); ``parent`` is the concatenation that holds it."""
+    """A tensor (channels, height, width).
+
+    Attributes
+    ----------
+    name : unique
+    channels, height, width : sizes
+    scale : of its codes
+    parent : the concatenation that holds it
+    parts : of a concatenation
+    fixed : written by the host, so that it cannot be a part of another tensor
+    """
 
     name: str
     channels: int
@@ -23,7 +33,7 @@ class Store:
     scale: Scale
     parent: Store | None = None
     parts: list[Store] = field(default_factory=list)
-    fixed: bool = False  # written by the host: nothing can lie beside it
+    fixed: bool = False
 
     def root(self) -> Store:
         """The outermost concatenation that holds the store."""
@@ -43,7 +53,13 @@ class Store:
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """What a graph node holds: a store, seen as (N, C, H, W) or, ``flat``, as (N, C * H * W)."""
+    """The value of a graph node.
+
+    Attributes
+    ----------
+    store : the tensor
+    flat : seen as (N, C * H * W), not as (N, C, H, W)
+    """
 
     store: Store
     flat: bool

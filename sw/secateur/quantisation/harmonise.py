@@ -88,6 +88,8 @@ class _Product:
 
 @dataclass
 class _Layer:
+    """A layer with its fake quantisers: of the output, the products and the tensors added."""
+
     match: Match
     out: ActivationFakeQuantize
     products: list[_Product]

@@ -128,7 +128,15 @@ def _rescale(editor: Editor) -> None:
 
 @dataclass
 class _Weights:
-    """A product's weights: float rows (O, ...), and the input's exponent."""
+    """The weights of a product.
+
+    Attributes
+    ----------
+    operand : the product
+    values : (O, ...) floats
+    input : exponent of the input
+    coarsest, finest : (O,) exponents at which all codes of a row are integers of 8 bits
+    """
 
     operand: Operand
     values: np.ndarray[Any, np.dtype[np.float64]]

@@ -48,9 +48,14 @@ class _Function(nn.Module):
 
 @dataclass(frozen=True)
 class _Step:
-    """The layer of a node, and the numbers of the tensors that it takes.
+    """The layer of a node.
 
-    ``what``: the node as messages name it; ``terms``: operations for each number that it makes.
+    Attributes
+    ----------
+    key : name of the module
+    inputs : numbers of the tensors that it takes
+    what : the node as messages name it
+    terms : operations for each number that it makes
     """
 
     key: str
