@@ -139,7 +139,7 @@ _SPAN = np.ldexp(np.full((4, 3, 1, 1), 1 / 128 + 1 / 2), [[[[e]]] for e in (0, 0
         (a_layer(weights=np.full((4, 3, 1, 1), 255 / 256)), "channel 0 are not 8-bit codes"),
         (a_layer(weights=_SPAN), "layers.conv_2.*at least 8 to 17 .*a span of 7"),
         (a_layer(weights=np.full((4, 3, 1, 1), 512.0)), "at most -2 to -2, the array has 0"),
-        (a_layer(last=False), "its result is not quantised"),
+        (a_layer(last=False), "the output is not quantised"),
         (a_layer(sum_codes=True), r"node 'n_add\d+' \(Add\): computes with codes"),
         (pools(30), "quantises again and again behind views and poolings; quantise once"),
         (a_layer(average=3), "layers.averagepool_2.*not 8-bit codes"),
