@@ -134,7 +134,7 @@ REFUSED = {
     "first step": (Average(lambda m, x: m.inner(x)[0][:, 0]), "another result than over"),
     "given state": (
         Average(lambda m, x: m.inner(x, x.new_ones(1, len(x), INPUTS))[0]),
-        "leave it out",
+        "omit it",
     ),
     "two outputs": (Average(lambda m, x: m.inner(x)), "must return one tensor"),
     "both directions": (nn.GRU(INPUTS, 4, batch_first=True, bidirectional=True), "bidirectional"),
