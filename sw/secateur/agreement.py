@@ -72,7 +72,7 @@ def check_image(image: Image, graph: Graph, x: Tensor, network: Network | None =
         except Exception as error:  # torch raises all kinds on graphs made by other tools
             raise SecateurError(
                 f"PyTorch cannot run the quantised model: {first_line(error)}; quantise it "
-                f"again, or give up the comparison (check=False, --no-check)"
+                f"again, or skip the comparison (check=False, --no-check)"
             ) from None
     outputs, layers = traced(image, x.numpy())
     for name, codes in layers:

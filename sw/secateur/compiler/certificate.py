@@ -96,8 +96,8 @@ def _check_modes(plan: Plan) -> None:
         if modes:
             what = "max pooling" if "maximum" in modes else "a product of two tensors"
             raise SecateurError(
-                f"layer {layer.name!r} is {what}, which the target's lanes do not do: choose a "
-                f"target with them (extended), or another layer"
+                f"layer {layer.name!r} is {what}, which the target's lanes do not support; choose "
+                f"a target whose lanes do (extended = true), or another layer"
             )
 
 

@@ -46,7 +46,7 @@ class Limits:
         if count > self.nodes:
             raise SecateurError(
                 f"{what}: {count:,} nodes, at most {self.nodes:,} are read; raise the limit by "
-                f"--max-nodes if the file is to be trusted"
+                f"--max-nodes if you trust the file"
             )
 
     def check_steps(self, count: int, what: str) -> None:
@@ -54,7 +54,7 @@ class Limits:
         if count > self.steps:
             raise SecateurError(
                 f"{what}: {count:,} operations on its input, at most {self.steps:,} are read, a "
-                f"tenth of the nodes; raise the limit by --max-nodes if the file is to be trusted"
+                f"tenth of the nodes; raise the limit with --max-nodes if you trust the file"
             )
 
     def check_work(self, count: int, what: str) -> None:
@@ -62,8 +62,7 @@ class Limits:
         if count > self.work:
             raise SecateurError(
                 f"{what}: {count:,} operations for one sample up to here, at most {self.work:,} "
-                f"are done, 2**21 per node; raise the limit by --max-nodes if the file is to be "
-                f"trusted"
+                f"are done, 2**21 per node; raise the limit with --max-nodes if you trust the file"
             )
 
     def check_bytes(self, size: int, what: str) -> None:
@@ -71,7 +70,7 @@ class Limits:
         if size > self.bytes:
             raise SecateurError(
                 f"{what}: {size:,} bytes, at most {self.megabytes:,} MB are read; raise the limit "
-                f"by --max-megabytes if the file is to be trusted"
+                f"by --max-megabytes if you trust the file"
             )
 
 

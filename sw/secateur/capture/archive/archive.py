@@ -122,7 +122,7 @@ class _Members:
         if size > most:
             raise SecateurError(
                 f"{member}: {size:,} bytes, at most {most:,} are read; raise the limit by "
-                f"--max-nodes if the file is to be trusted"
+                f"--max-nodes if you trust the file"
             )
         return parse(self.read(member), member)
 
