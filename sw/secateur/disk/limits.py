@@ -45,7 +45,7 @@ class Limits:
         """Refuse more than ``nodes`` operations; ``what`` names the graph."""
         if count > self.nodes:
             raise SecateurError(
-                f"{what}: {count:,} nodes, at most {self.nodes:,} are read; raise the limit by "
+                f"{what}: {count:,} nodes, at most {self.nodes:,} are read; raise the limit with "
                 f"--max-nodes if you trust the file"
             )
 

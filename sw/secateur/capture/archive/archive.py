@@ -121,7 +121,7 @@ class _Members:
         size, most = self.size(member), limits.nodes * _JSON
         if size > most:
             raise SecateurError(
-                f"{member}: {size:,} bytes, at most {most:,} are read; raise the limit by "
+                f"{member}: {size:,} bytes, at most {most:,} are read; raise the limit with "
                 f"--max-nodes if you trust the file"
             )
         return parse(self.read(member), member)
