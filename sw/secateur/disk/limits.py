@@ -70,7 +70,7 @@ class Limits:
         if size > self.bytes:
             raise SecateurError(
                 f"{what}: {size:,} bytes, at most {self.megabytes:,} MB are read; raise the limit "
-                f"by --max-megabytes if you trust the file"
+                f"with --max-megabytes if you trust the file"
             )
 
 
