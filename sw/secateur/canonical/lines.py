@@ -9,6 +9,7 @@ import torch
 from torch.fx import Node
 from torch.fx.node import map_arg
 
+from secateur.canonical.supported import remedy_of
 from secateur.fx.functions import elementwise
 from secateur.fx.graph import (
     CAT,
@@ -40,7 +41,9 @@ _FLAT = {
 def lift_lines(editor: Editor) -> None:
     """Rewrite a graph whose input is a signal; its output has the shape it had.
 
-    Raises SecateurError, naming the node, for what has no equivalent on maps.
+    Raises
+    ------
+    SecateurError : an operation has no equivalent on maps
     """
     gm = editor.gm
     active, lifted = active_nodes(gm), dict[Node, Node]()
@@ -135,11 +138,8 @@ def _elementwise(editor: Editor, node: Node, lifted: dict[Node, Node]) -> Node:
     )
     quantises = str(node.target).startswith("quantized_decomposed.")
     if not (elementwise(node.target) or quantises or node.target in same):
-        raise refuse(
-            node,
-            "has no equivalent on signals (N, C, L)",
-            "use Conv1d, pooling, BatchNorm1d, activations, and flatten before Linear",
-        )
+        usual = "use Conv1d, pooling, BatchNorm1d, activations, and flatten before Linear"
+        raise refuse(node, "has no equivalent on signals (N, C, L)", remedy_of(node, usual))
 
     def deep(value: Node) -> Node:
         """A constant with dimensions: one more, before the last."""

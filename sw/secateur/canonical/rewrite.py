@@ -16,7 +16,7 @@ from torch.fx import GraphModule, Node
 from secateur.canonical.arithmetic import ARITHMETIC, arithmetic, prelu
 from secateur.canonical.lines import lift_lines
 from secateur.canonical.norm import fold_norm
-from secateur.canonical.pool import average, depthwise, pool_maxima
+from secateur.canonical.pool import average, depthwise, max_pooling
 from secateur.canonical.supported import check_layers, check_supported
 from secateur.fx.functional import IDENTITIES, functionalise
 from secateur.fx.graph import (
@@ -60,12 +60,14 @@ _VIEWS = {
 def canonicalise(gm: GraphModule) -> GraphModule:
     """Rewrite ``gm`` in place (see the module's docstring) and return it.
 
-    Raises SecateurError, naming the node, for what the array cannot run.
+    Raises
+    ------
+    SecateurError : the array cannot run an operation
     """
     check_layers(gm)
     functionalise(gm)
     editor = Editor(gm)
-    pool_maxima(editor)
+    max_pooling(editor)
     lift_lines(editor)
     active = active_nodes(gm)
     for node in list(gm.graph.nodes):

@@ -14,7 +14,7 @@ from typing import Any
 from secateur.disk.storage import read
 from secateur.errors import SecateurError
 
-#: Bytes; who writes by hand writes less.
+#: Bytes; files written by hand are smaller.
 LIMIT = 1 << 18
 #: A float that may be negative; others may not.
 Signed = typing.NewType("Signed", float)
@@ -36,7 +36,14 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse(kind: Any, table: Any, path: str, where: str) -> Any:
-    """An object of a dataclass from a table; ``where`` is the table's own name, "" at the top.
+    """An object of a dataclass from a table.
+
+    Parameters
+    ----------
+    kind : the dataclass
+    table : the table
+    path : of the file, for messages
+    where : name of the table, "" at the top
 
     Raises
     ------

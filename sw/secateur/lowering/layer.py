@@ -56,9 +56,18 @@ class DraftLayer:
 def draft_layer(
     gm: GraphModule, match: Match, values: dict[Node, Value], scale: Scale
 ) -> DraftLayer:
-    """The layer ``match`` with its output quantised to ``scale``.
+    """A layer in integers.
 
-    Raises SecateurError, naming the node, if the exponents, sums or biases do not fit.
+    Parameters
+    ----------
+    gm : the converted graph
+    match : nodes of the layer
+    values : stored values by node
+    scale : of the output
+
+    Raises
+    ------
+    SecateurError : exponents, sums or biases do not fit
     """
     if match.multiplies:
         return _draft_product(match, values, scale)
@@ -101,7 +110,7 @@ def draft_layer(
 
 
 def _draft_product(match: Match, values: dict[Node, Value], scale: Scale) -> DraftLayer:
-    """The product of two tensors, the first one of a value a channel or of the same shape."""
+    """The product of two tensors, the first one (C, 1, 1) or of the shape of the second."""
     node, (gate, whole) = match.result, (values[operand.value] for operand in match.operands)
     shape = (whole.store.channels, whole.store.height, whole.store.width)
     small = (gate.store.channels, gate.store.height, gate.store.width)
@@ -127,11 +136,12 @@ def _draft_product(match: Match, values: dict[Node, Value], scale: Scale) -> Dra
 
 
 def is_linear(operand: Operand) -> bool:
+    """Whether the operand is the product of a linear node."""
     return operand.product is not None and not is_call(operand.product, CONV)
 
 
 def output_shape(source: DraftSource) -> tuple[int, int, int]:
-    """(channels, height, width) of what a source contributes to."""
+    """(channels, height, width) of the sum to which a source contributes."""
     window, store = source.window, source.store
     top, left, bottom, right = window.padding
     size = []
@@ -144,7 +154,7 @@ def output_shape(source: DraftSource) -> tuple[int, int, int]:
 
 
 def _product(gm: GraphModule, operand: Operand, value: Value) -> tuple[DraftSource, Ints]:
-    """A convolution or linear as source, and its weights' exponents by output channel."""
+    """A convolution or linear as source, and the exponents of its weights, (outputs,)."""
     node = cast(Node, operand.product)
     codes, exponents = _weight_codes(gm, operand.weight, node)
     store = value.store
@@ -199,7 +209,7 @@ def _same_shapes(node: Node, sources: list[DraftSource]) -> None:
 def _accumulator(
     node: Node, sources: list[DraftSource], accumulators: list[Ints], out: int
 ) -> Ints:
-    """Exponent of the accumulator by channel."""
+    """(channels,) exponent of the accumulator."""
     if not accumulators:
         finest = min([s.store.scale.exponent for s in sources] + [out])
         return np.full(sources[0].store.channels, finest, np.int64)
@@ -209,7 +219,7 @@ def _accumulator(
 
 
 def _scale_tensor(node: Node, source: DraftSource, accumulator: Ints) -> None:
-    """Weights 2**k for a tensor that is added as it is."""
+    """Weights 2**k for a tensor that is added without weights."""
     ratio = source.store.scale.exponent - accumulator
     source.wshift = bool(ratio.max() > UNIT_LIMIT)
     powers = ratio - WSHIFT if source.wshift else ratio

@@ -14,7 +14,17 @@ from secateur.quantisation.scales import REQUANTISE, Scale
 
 @dataclass(eq=False)
 class Store:
-    """A tensor (channels, height, width); ``parent`` is the concatenation that holds it."""
+    """A tensor (channels, height, width).
+
+    Attributes
+    ----------
+    name : unique
+    channels, height, width : sizes
+    scale : of its codes
+    parent : the concatenation that holds it
+    parts : of a concatenation
+    fixed : written by the host, so that it cannot be a part of another tensor
+    """
 
     name: str
     channels: int
@@ -23,9 +33,10 @@ class Store:
     scale: Scale
     parent: Store | None = None
     parts: list[Store] = field(default_factory=list)
-    fixed: bool = False  # written by the host: nothing can lie beside it
+    fixed: bool = False
 
     def root(self) -> Store:
+        """The outermost concatenation that holds the store."""
         return self if self.parent is None else self.parent.root()
 
     def first(self) -> int:
@@ -36,12 +47,19 @@ class Store:
         return self.parent.first() + sum(p.channels for p in before)
 
     def leaves(self) -> list[Store]:
+        """The parts that layers write, in order."""
         return [leaf for p in self.parts for leaf in p.leaves()] if self.parts else [self]
 
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """What a graph node holds: a store, seen as (N, C, H, W) or, ``flat``, as (N, C * H * W)."""
+    """The value of a graph node.
+
+    Attributes
+    ----------
+    store : the tensor
+    flat : seen as (N, C * H * W), not as (N, C, H, W)
+    """
 
     store: Store
     flat: bool
@@ -54,6 +72,7 @@ class Stores:
         self._tensors: dict[Store, Tensor] = {}
 
     def tensor(self, store: Store) -> Tensor:
+        """The tensor of the store's root."""
         root = store.root()
         if root not in self._tensors:
             self._tensors[root] = Tensor(
@@ -73,10 +92,17 @@ class Stores:
 
 
 def concatenate(node: Node, values: list[Value], copied: Callable[[Store, Node], Store]) -> Value:
-    """A store whose parts are those of ``values``; no data moves but that of parts which have their
-    place elsewhere: these are ``copied``.
+    """A store whose parts are ``values``, without moving data where that is possible.
 
-    Raises SecateurError if the parts cannot be placed beside each other.
+    Parameters
+    ----------
+    node : the concatenation
+    values : its parts, in order
+    copied : makes a copy of a store for a reader: of parts that have their place elsewhere already
+
+    Raises
+    ------
+    SecateurError : the parts have different sizes or scales, or are flattened maps
     """
     stores = [v.store for v in values]
     head = stores[0]
