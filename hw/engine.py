@@ -9,13 +9,13 @@ from amaranth.lib.wiring import In, Out
 from secateur.hw import spec
 from secateur.hw.compact.serial_array import SerialArray, check_compact
 from secateur.hw.compact.serial_drain import SERIAL_RESULTS, SerialDrain
-from secateur.hw.core.address import AddressGenerator
 from secateur.hw.core.array import Array
 from secateur.hw.core.bank import OffsetGenerator
 from secateur.hw.core.drain import Drain
-from secateur.hw.core.fetch import Fetcher
-from secateur.hw.core.issue import RESET_WAY, Issue
-from secateur.hw.core.loader import Loader
+from secateur.hw.front.address import AddressGenerator
+from secateur.hw.front.fetch import Fetcher
+from secateur.hw.front.issue import RESET_WAY, Issue
+from secateur.hw.front.loader import Loader
 from secateur.hw.memory.memory import WeightMemory, check_family
 from secateur.hw.memory.spram import SpramMemory
 from secateur.hw.spec import Error, Reg, Status

@@ -60,6 +60,9 @@ ACCESS = data.StructLayout(
     }
 )
 
+#: Cycles from a word to its address and access: decode, base, adder, output register.
+ADDRESS_LATENCY = 4
+
 REGISTERS = data.ArrayLayout(16, spec.REGISTERS)
 
 

@@ -9,10 +9,9 @@ from amaranth.utils import ceil_log2
 
 from secateur.hw import spec
 from secateur.hw.core import lane as lane_
-from secateur.hw.core.address import ADDRESS_LATENCY
 from secateur.hw.core.bank import Bank
 from secateur.hw.core.lane import Lane
-from secateur.hw.interfaces import ACCESS, Kind, word_layout, write_layout
+from secateur.hw.interfaces import ACCESS, ADDRESS_LATENCY, Kind, word_layout, write_layout
 from secateur.hw.pipeline import delay
 
 TREE_RADIX = 4

@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from secateur.hw.core.loader import CRC_POLYNOMIAL
+from secateur.hw.front.loader import CRC_POLYNOMIAL
 from secateur.hw.link.protocol import CRC_BYTES, HEADER_BYTES, MAX_ACCESSES, RESIDUE, WORD_BYTES
 from secateur.hw.link.stuffing import ITEM
 

@@ -13,9 +13,9 @@ from secateur.hw.compact.serial_array import SerialArray
 from secateur.hw.compact.serial_drain import SerialDrain
 from secateur.hw.core.bank import Bank
 from secateur.hw.core.lane import Lane
-from secateur.hw.core.loader import Loader
 from secateur.hw.core.multiply import MULTIPLY_LATENCY, Multiplier
 from secateur.hw.engine import Engine
+from secateur.hw.front.loader import Loader
 from secateur.hw.memory.memory import RAM_LATENCY, Ram, WeightMemory, _initval
 from secateur.hw.memory.spram import SpramMemory
 from secateur.hw.pipeline import exceeds

@@ -9,9 +9,9 @@ from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from secateur.hw import spec
-from secateur.hw.core.configuration import Configuration
 from secateur.hw.core.drain import result_depth
-from secateur.hw.core.stopwatch import Stopwatch
+from secateur.hw.front.configuration import Configuration
+from secateur.hw.front.stopwatch import Stopwatch
 from secateur.hw.interfaces import (
     END_TAGS,
     REGISTERS,

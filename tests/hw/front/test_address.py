@@ -8,8 +8,8 @@ import pytest
 from amaranth.sim import Simulator
 
 from secateur.hw import spec
-from secateur.hw.core.address import ADDRESS_LATENCY, AddressGenerator
-from secateur.hw.interfaces import Kind
+from secateur.hw.front.address import AddressGenerator
+from secateur.hw.interfaces import ADDRESS_LATENCY, Kind
 from secateur.hw.spec import Geometry, Mode, Reg
 
 

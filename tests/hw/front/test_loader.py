@@ -10,7 +10,7 @@ from amaranth.hdl import ClockDomain, Module
 from amaranth.sim import Simulator
 
 from secateur.hw import spec
-from secateur.hw.core.loader import Loader
+from secateur.hw.front.loader import Loader
 from secateur.hw.spec import Error, Geometry
 
 LATENCY = 3

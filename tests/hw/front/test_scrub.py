@@ -8,13 +8,13 @@ import pytest
 from amaranth.lib import memory
 from amaranth.sim import Simulator
 
-from secateur.hw.core.loader import Loader
 from secateur.hw.engine import Engine
+from secateur.hw.front.loader import Loader
 from secateur.hw.soc import registers
 from secateur.hw.soc.regfile import RegisterFile
 from secateur.hw.spec import Error, Geometry, Status
 from secateur.sim.golden import parse, run
-from tests.hw.core.test_loader import GEOMETRIES, LATENCY, image_of
+from tests.hw.front.test_loader import GEOMETRIES, LATENCY, image_of
 from tests.hw.harness import send, words_of
 from tests.support.programs import random_program
 

@@ -8,12 +8,10 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from secateur.hw import spec
-from secateur.hw.interfaces import ACCESS, REGISTERS, Kind, word_layout
+from secateur.hw.interfaces import ACCESS, ADDRESS_LATENCY, REGISTERS, Kind, word_layout
 from secateur.hw.pipeline import delay
 from secateur.hw.spec import Reg
 
-#: Cycles from ``word`` to ``address`` and ``access``: decode, base, adder, output register.
-ADDRESS_LATENCY = 4
 _ENDS = data.StructLayout({"pass_last": 1, "group_last": 1, "line_last": 1, "row_last": 1})
 
 
