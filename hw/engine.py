@@ -16,8 +16,9 @@ from secateur.hw.front.address import AddressGenerator
 from secateur.hw.front.fetch import Fetcher
 from secateur.hw.front.issue import RESET_WAY, Issue
 from secateur.hw.front.loader import Loader
-from secateur.hw.memory.memory import WeightMemory, check_family
+from secateur.hw.memory.memory import check_family
 from secateur.hw.memory.spram import SpramMemory
+from secateur.hw.memory.weight_memory import WeightMemory
 from secateur.hw.spec import Error, Reg, Status
 
 STATUS = wiring.Signature(

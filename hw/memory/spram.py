@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
+
+from secateur.hw.memory.memory import memory_ports
 
 #: Words and bits of one SB_SPRAM256KA, and how many a UP5K has.
 SPRAM_WORDS, SPRAM_BITS, SPRAMS = 16384, 16, 4
@@ -36,16 +37,7 @@ class SpramMemory(wiring.Component):
         if not 2 <= depth <= SPRAM_WORDS:
             raise ValueError(f"depth must be 2 to {SPRAM_WORDS} words, not {depth!r}")
         self.width, self.depth, self.latency = width, depth, 1
-        address = ceil_log2(depth)
-        super().__init__(
-            {
-                "read_addr": In(address),
-                "read_data": Out(width),
-                "write_en": In(1),
-                "write_addr": In(address),
-                "write_data": In(width),
-            }
-        )
+        super().__init__(memory_ports(width, depth))
 
     def elaborate(self, platform) -> Module:
         m = Module()

@@ -16,8 +16,10 @@ from secateur.hw.core.lane import Lane
 from secateur.hw.core.multiply import MULTIPLY_LATENCY, Multiplier
 from secateur.hw.engine import Engine
 from secateur.hw.front.loader import Loader
-from secateur.hw.memory.memory import RAM_LATENCY, Ram, WeightMemory, _initval
+from secateur.hw.memory.ecp5_ram import initval
+from secateur.hw.memory.memory import RAM_LATENCY, Ram
 from secateur.hw.memory.spram import SpramMemory
+from secateur.hw.memory.weight_memory import WeightMemory
 from secateur.hw.pipeline import exceeds
 from secateur.hw.spec import Geometry
 
@@ -73,11 +75,11 @@ def test_multiplier() -> None:
 
 
 @pytest.mark.parametrize(("bits", "words"), [(18, 1024), (9, 2048), (4, 4096), (2, 8192)])
-def test_initval(bits: int, words: int) -> None:
+def testinitval(bits: int, words: int) -> None:
     """Bit positions of a DP16KD: 16 fields of 20 bits in each parameter, 18 of them used."""
     rng = random.Random(bits)
     values = [rng.getrandbits(40) for _ in range(words)]
-    rows = [constant.value for constant in _initval(values, bits, 5, (1 << bits) - 1)]
+    rows = [constant.value for constant in initval(values, bits, 5, (1 << bits) - 1)]
     assert len(rows) == 64
     per_field = words // 1024
     for index, value in enumerate(values):
