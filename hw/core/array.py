@@ -11,8 +11,9 @@ from secateur.hw import spec
 from secateur.hw.core import lane as lane_
 from secateur.hw.core.bank import Bank
 from secateur.hw.core.lane import Lane
-from secateur.hw.interfaces import ACCESS, ADDRESS_LATENCY, Kind, word_layout, write_layout
+from secateur.hw.interfaces import ACCESS, FAST, Kind, issued_signature, write_layout
 from secateur.hw.pipeline import delay
+from secateur.hw.spec import Reg
 
 TREE_RADIX = 4
 
@@ -27,11 +28,11 @@ def tree_levels(p: int) -> int:
 
 def sum_latency(p: int) -> int:
     """Cycles from the last word of a group to the sums of pixel lane 0; lane p is p later."""
-    return ADDRESS_LATENCY + lane_.AT_SHADOW + tree_levels(p)
+    return FAST.address + lane_.AT_SHADOW + tree_levels(p)
 
 
 class Array(wiring.Component):
-    """The datapath from word and address to sums, without a stall.
+    """From word and address to sums, without a stall.
 
     Parameters
     ----------
@@ -41,12 +42,14 @@ class Array(wiring.Component):
 
     Members
     -------
-    valid, word : In, fetched words
-    clear : In, empties the accumulators by the way of the last words; held for RESET_CYCLES
-    address, access : In, of the address generator, ADDRESS_LATENCY cycles after ``word``
-    lanes : In, static; lanes from this one on do not hand over
-    write : In, write bus; window, size, shift, offset : In, see Bank
-    sums : Out, N sums; lane p's ``sum_latency(P) + p`` cycles after the last word of a group
+    issued : In(issued_signature(n))  of the issue stage
+    clear : In(1)  empties the accumulators by the way of the last words; held for RESET_CYCLES
+    address : In  byte address, ``FAST.address`` cycles after the word
+    access : In(ACCESS)  with ``address``
+    write : In(write_layout(n))  write bus
+    shift : In(1)  see Bank
+    offset : In(16)  into the last bank, see Bank
+    sums : Out(n x ACC_BITS)  lane p's come ``sum_latency(P) + p`` cycles after a group's last word
     """
 
     def __init__(self, *, geometry: spec.Geometry, family="generic", bels=None):
@@ -56,15 +59,11 @@ class Array(wiring.Component):
         n = geometry.n
         super().__init__(
             {
-                "valid": In(1),
-                "word": In(word_layout(n)),
+                "issued": In(issued_signature(n)),
                 "clear": In(1),
                 "address": In(ceil_log2(geometry.bank_words * n)),
                 "access": In(ACCESS),
-                "lanes": In(16),
                 "write": In(write_layout(n)),
-                "window": In(16),
-                "size": In(16),
                 "shift": In(1),
                 "offset": In(16),
                 "sums": Out(data.ArrayLayout(signed(spec.ACC_BITS), n)),
@@ -73,7 +72,7 @@ class Array(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        n, p = self.geometry.n, self.geometry.p
+        n, p, regs = self.geometry.n, self.geometry.p, self.issued.registers
         log_n = ceil_log2(n)
         control = self._control(m, log_n)
         address, write = self.address[log_n:], self.write
@@ -90,8 +89,8 @@ class Array(wiring.Component):
             m.d.comb += [
                 bank.address.eq(address),
                 bank.write.eq(write),
-                bank.window.eq(self.window),
-                bank.size.eq(self.size),
+                bank.window.eq(regs[Reg.OUT_W]),
+                bank.size.eq(regs[Reg.OUT_S]),
                 bank.shift.eq(self.shift),
                 lane.word.eq(bank.word),
                 lane.control.eq(control),
@@ -107,22 +106,22 @@ class Array(wiring.Component):
         return m
 
     def _above(self, index: int):
-        """Whether ``lanes``, 1 to P, is more than an index: a table, where < would be a carry."""
-        lanes = self.lanes[: self.geometry.p.bit_length()]
+        """Whether LANES, 1 to P, is more than an index: a table, where < would be a carry."""
+        lanes = self.issued.registers[Reg.LANES][: self.geometry.p.bit_length()]
         table = Const(-1 << (index + 1), 1 << len(lanes))
         return table.bit_select(lanes, 1)
 
     def _control(self, m: Module, log_n: int):
         """The control of lane 0, each field in its own time."""
-        word, access = self.word, self.access
+        word, access = self.issued.word, self.access
         control = Signal(lane_.control_layout(self.geometry.n))
-        body = self.valid & (word.kind == Kind.BODY)
+        body = self.issued.valid & (word.kind == Kind.BODY)
         weights = Signal(8 * self.geometry.n, reset_less=True)
         with m.If(body):
             m.d.sync += weights.eq(word.lanes)
         with m.Else():
             m.d.sync += weights.eq(0)
-        to_weights = ADDRESS_LATENCY + lane_.AT_WEIGHTS
+        to_weights = FAST.address + lane_.AT_WEIGHTS
         weights = delay(m, weights, to_weights - 2, "weights")
         wshift = delay(m, access.wshift, lane_.AT_WEIGHTS - 1, "wshift")
         for index in range(self.geometry.n):
@@ -133,7 +132,7 @@ class Array(wiring.Component):
         last = delay(
             m,
             word.group_last | self.clear,
-            ADDRESS_LATENCY + lane_.AT_LAST,
+            FAST.address + lane_.AT_LAST,
             "last",
         )
         m.d.comb += [

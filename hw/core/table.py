@@ -30,9 +30,11 @@ class Tables(wiring.Component):
 
     Members
     -------
-    codes : In; out : Out, TABLE_LATENCY cycles later
-    table, lookup : In, static
-    write : In, one entry a cycle; an address past the tables is ignored
+    codes : In(n x 8)  of a pixel
+    out : Out(n x 8)  TABLE_LATENCY cycles later
+    table : In(3)  static; number of the table
+    lookup : In(1)  static; look up, or pass the codes on
+    write : In(table_write_layout())  one entry per cycle; an address past the tables is ignored
     """
 
     def __init__(self, *, n: int, tables: int, family: str = "generic"):

@@ -1,8 +1,8 @@
-"""Block RAM with an explicit output register: the weight memory and the activation banks.
+"""Block RAM with an explicit output register.
 
-The output register of a block RAM is never inferred and is worth a third of the clock, so the
-ECP5 version instantiates ``DP16KD``. The generic version has the same latency in every size; so
-has that of an ASIC, where the array is a module of its own (``macro``). Those of iCE40 are inferred
+Synthesis never infers the output register of a block RAM, which is worth a third of the clock.
+Hence the ECP5 version instantiates ``DP16KD``. The generic version has the same latency in every
+size. In that of an ASIC the array is a module of its own (``macro``). RAMs of iCE40 are inferred
 from the generic version.
 """
 
@@ -24,7 +24,12 @@ RAM_LATENCY = 2
 
 
 def check_family(family: str) -> str:
-    """Return ``family``; ValueError if there are no wrappers for it."""
+    """Return ``family``.
+
+    Raises
+    ------
+    ValueError : there are no memories for it
+    """
     if family not in FAMILIES:
         raise ValueError(f"family must be one of {', '.join(FAMILIES)}, not {family!r}")
     return family
@@ -38,7 +43,16 @@ def check_depth(depth: int, init: Sequence[int] | None) -> None:
 
 
 def memory_ports(width: int, depth: int) -> dict[str, wiring.Member]:
-    """Members of a memory of ``depth`` words of ``width`` bits: one port reads, one writes."""
+    """Members of a memory of ``depth`` words of ``width`` bits: one port reads, one writes.
+
+    Members
+    -------
+    read_addr : In  of a word
+    read_data : Out(width)  that word, some cycles later
+    write_en : In(1)  a word comes
+    write_addr : In  its address
+    write_data : In(width)  the word
+    """
     address = ceil_log2(depth)
     return {
         "read_addr": In(address),
@@ -56,16 +70,17 @@ class Ram(wiring.Component):
 
     Parameters
     ----------
-    width, depth : bits and words
+    width : bits of a word
+    depth : words
     init : contents from word 0 on; zeros after them; none on asic
     writable : build the write port
     family : one of FAMILIES
-    output : build the output register; there is one on ecp5 and asic
+    output : build the output register; always True on ecp5 and asic
 
     Members
     -------
-    read_addr : In; ``read_data`` : Out, RAM_LATENCY cycles later, without output register one
-    write_en, write_addr, write_data : In
+    read_addr, write_en, write_addr, write_data : In  see ``memory_ports``
+    read_data : Out  RAM_LATENCY cycles after its address; one without output register
     """
 
     def __init__(
@@ -136,13 +151,18 @@ class TwoReadRam(wiring.Component):
 
     Parameters
     ----------
-    width, depth : bits and words
+    width : bits of a word
+    depth : words
     family : one of FAMILIES
 
     Members
     -------
-    a_addr, b_addr : In; ``a_data``, ``b_data`` : Out, RAM_LATENCY cycles later
-    write_en, write_data : In; to ``a_addr``
+    a_addr : In  of a word
+    b_addr : In  of a word
+    a_data : Out(width)  RAM_LATENCY cycles later
+    b_data : Out(width)  RAM_LATENCY cycles later
+    write_en : In(1)  writes to ``a_addr``
+    write_data : In(width)  the word
     """
 
     def __init__(self, *, width: int, depth: int, family="generic"):

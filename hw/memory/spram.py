@@ -13,13 +13,15 @@ SPRAM_WORDS, SPRAM_BITS, SPRAMS = 16384, 16, 4
 
 
 class SpramMemory(wiring.Component):
-    """A weight memory of SB_SPRAM256KA side by side. They hold nothing at power-up: no ROM.
+    """A weight memory of SB_SPRAM256KA side by side. They hold nothing at power-up, so
+    there is no ROM.
 
-    One port: what is read in a cycle in which a word is written is undefined.
+    There is one port: a read in a cycle in which a word is written is undefined.
 
     Parameters
     ----------
-    width, depth : bits and words
+    width : bits of a word, at most 64
+    depth : words, at most SPRAM_WORDS
 
     Attributes
     ----------
@@ -27,8 +29,8 @@ class SpramMemory(wiring.Component):
 
     Members
     -------
-    read_addr : In; ``read_data`` : Out, ``latency`` cycles later
-    write_en, write_addr, write_data : In
+    read_addr, write_en, write_addr, write_data : In  see ``memory_ports``
+    read_data : Out  ``latency`` cycles after its address
     """
 
     def __init__(self, *, width: int, depth: int):

@@ -20,11 +20,12 @@ SLICE_WORDS = 2048
 
 
 class WeightMemory(wiring.Component):
-    """The weight memory: slices of at most SLICE_WORDS, and a multiplexer in two registered steps.
+    """Slices of at most SLICE_WORDS, and a multiplexer in two registered steps.
 
     Parameters
     ----------
-    width, depth : bits and words; the depth need not be a power of two
+    width : bits of a word
+    depth : words, not necessarily a power of two
     init : words of a ROM; None: a RAM for the loader to write
     family : one of FAMILIES
 
@@ -34,8 +35,8 @@ class WeightMemory(wiring.Component):
 
     Members
     -------
-    read_addr : In; ``read_data`` : Out, ``latency`` cycles later
-    write_en, write_addr, write_data : In
+    read_addr, write_en, write_addr, write_data : In  see ``memory_ports``
+    read_data : Out  ``latency`` cycles after its address
     """
 
     def __init__(self, *, width: int, depth: int, init=None, family: str = "generic"):
@@ -91,8 +92,11 @@ class WeightMemory(wiring.Component):
         return m
 
     def _multiplex(self, m: Module, outputs: list, select):
-        """The first step, on the long way from the RAMs, is a choice of two, as long as the second
-        is one of at most four."""
+        """The outputs' multiplexer, in two registered steps.
+
+        The first step is on the long way from the RAMs. It is a choice of two, as long as the
+        second is one of at most four.
+        """
         low_bits = max(1, ceil_log2(self.slices) - 2)
         select = delay(m, select, RAM_LATENCY, "select")
         # Two slices make one group: no signal without bits.
