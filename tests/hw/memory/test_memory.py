@@ -14,7 +14,12 @@ from secateur.hw.compact.serial_drain import SerialDrain
 from secateur.hw.core.bank import Bank
 from secateur.hw.core.lane import Lane
 from secateur.hw.core.multiply import MULTIPLY_LATENCY, Multiplier
+from secateur.hw.core.requantise import Requantiser
 from secateur.hw.engine import Engine
+from secateur.hw.front.address import AddressGenerator
+from secateur.hw.front.configuration import Configuration
+from secateur.hw.front.fetch import Fetcher
+from secateur.hw.front.issue import Issue
 from secateur.hw.front.loader import Loader
 from secateur.hw.memory.ecp5_ram import initval
 from secateur.hw.memory.memory import RAM_LATENCY, Ram
@@ -100,6 +105,21 @@ def testinitval(bits: int, words: int) -> None:
         (lambda: Bank(n=4, depth=24), "depth must be a power of two from 16 on, not 24"),
         (lambda: Lane(n=4, bels=["X0/Y0/A"]), "bels must name 4 sites, not 1"),
         (lambda: Loader(geometry=GEOMETRY, latency=0), "latency must be at least 1 cycle, not 0"),
+        (lambda: Bank(n=4, depth=16, data_delay=1), "data_delay must be 0 or 2 cycles, not 1"),
+        (lambda: Requantiser(n=4, steps=3), "steps must be 1 or 2 per cycle, not 3"),
+        (
+            lambda: AddressGenerator(geometry=GEOMETRY, latency=5),
+            "latency must be 3 or 4 cycles, not 5",
+        ),
+        (
+            lambda: Configuration(geometry=GEOMETRY, latency=0),
+            "latency must be 1 or 2 cycles, not 0",
+        ),
+        (lambda: Fetcher(geometry=GEOMETRY, latency=3, rotate=0), "rotate must be 1 or 2 cycles"),
+        (
+            lambda: Issue(geometry=GEOMETRY, results=16, latency=2),
+            "latency must be 0 or 1 cycles, not 2",
+        ),
         (lambda: Engine(GEOMETRY, init=[0] * 5), "init must hold 6 to 64 words, not 5"),
         (lambda: Engine(None), "geometry must be a Geometry, not None"),
         (lambda: Engine(GEOMETRY, family="x"), "not 'x'"),
