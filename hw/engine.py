@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from secateur.hw import spec
 from secateur.hw.compact.serial_array import check_compact
 from secateur.hw.compact.serial_datapath import SerialDatapath
-from secateur.hw.core.datapath import Datapath
+from secateur.hw.core.datapath import Datapath, ParallelDatapath
 from secateur.hw.front.address import AddressGenerator
 from secateur.hw.front.fetch import Fetcher
 from secateur.hw.front.issue import Issue
@@ -182,10 +182,10 @@ class Engine(wiring.Component):
             return SpramMemory(width=width, depth=depth)
         return WeightMemory(width=width, depth=depth, init=self.init, family=self.family)
 
-    def _datapath(self):
+    def _datapath(self) -> Datapath:
         if self.compact:
             return SerialDatapath(geometry=self.geometry, family=self.family)
-        return Datapath(geometry=self.geometry, family=self.family, bels=self.bels)
+        return ParallelDatapath(geometry=self.geometry, family=self.family, bels=self.bels)
 
     def _resets(self, m: Module) -> tuple[Signal, ResetWay]:
         """Resets of the parts; the loader's, for ``reset`` only, and the way of all others.

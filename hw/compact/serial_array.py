@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import Out
 from amaranth.utils import ceil_log2
 
 from secateur.hw import spec
 from secateur.hw.compact.mac import MAC_LATENCY, Mac
+from secateur.hw.core.array import array_ports
 from secateur.hw.core.bank import Bank
 from secateur.hw.core.multiply import OPERAND_BITS, WEIGHT_BITS
-from secateur.hw.interfaces import ACCESS, COMPACT, Kind, issued_signature, write_layout
+from secateur.hw.interfaces import ACCESS, COMPACT, Kind
 from secateur.hw.memory.memory import check_family
 from secateur.hw.pipeline import delay
 from secateur.hw.spec import Reg
@@ -62,22 +63,12 @@ class SerialArray(wiring.Component):
     address : In  byte address, ``COMPACT.address`` cycles after the word
     access : In(ACCESS)  with ``address``
     write : In(write_layout(n))  write bus; data come with the address
-    sum : Out(ACC_BITS)  SUM_LATENCY and more cycles after the last word of a group
+    sums : Out(ACC_BITS)  one per cycle, SUM_LATENCY and more cycles after a group's last word
     """
 
     def __init__(self, *, geometry: spec.Geometry, family: str = "generic"):
         self.geometry, self.family = check_compact(geometry), check_family(family)
-        n = geometry.n
-        super().__init__(
-            {
-                "issued": In(issued_signature(n)),
-                "clear": In(1),
-                "address": In(ceil_log2(geometry.bank_words * n)),
-                "access": In(ACCESS),
-                "write": In(write_layout(n)),
-                "sum": Out(signed(spec.ACC_BITS)),
-            }
-        )
+        super().__init__(array_ports(geometry, {"sums": Out(signed(spec.ACC_BITS))}))
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -116,7 +107,7 @@ class SerialArray(wiring.Component):
                 totals.append(total)
         to_total = COMPACT.address + AT_TOTAL
         last = delay(m, self.issued.word.group_last, to_total, "last", reset_less=False)
-        m.d.comb += self.sum.eq(self._differences(m, totals, last))
+        m.d.comb += self.sums.eq(self._differences(m, totals, last))
         return m
 
     def _weights(self, m: Module, wshift) -> list:

@@ -36,7 +36,7 @@ class SerialDrain(wiring.Component):
     Members
     -------
     issued : In(issued_signature(n))  of the issue stage
-    sum : In(ACC_BITS)  one per cycle, SUM_LATENCY and more cycles after a group's last word
+    sums : In(ACC_BITS)  one per cycle, SUM_LATENCY and more cycles after a group's last word
     write : Out(write_layout(n))  write bus; data come with the address
     output : Out(output_signature(n))  results and trace
     """
@@ -44,7 +44,7 @@ class SerialDrain(wiring.Component):
     def __init__(self, *, geometry: spec.Geometry, family: str = "generic"):
         self.geometry, self.family = check_compact(geometry), check_family(family)
         n = geometry.n
-        super().__init__(drain_ports(n, {"sum": In(signed(spec.ACC_BITS))}))
+        super().__init__(drain_ports(n, {"sums": In(signed(spec.ACC_BITS))}))
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -66,7 +66,7 @@ class SerialDrain(wiring.Component):
         m.d.comb += [
             rows.valid.eq(issued.valid),
             rows.word.eq(issued.word),
-            requantiser.sums[0].eq(self.sum),
+            requantiser.sums[0].eq(self.sums),
             requantiser.load.eq(1),
             requantiser.bias[0].eq(bias),
             requantiser.delta[0].eq(delta),

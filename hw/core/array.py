@@ -31,6 +31,19 @@ def sum_latency(p: int) -> int:
     return FAST.address + lane_.AT_SHADOW + tree_levels(p)
 
 
+def array_ports(geometry: spec.Geometry, own: dict[str, wiring.Member]) -> dict[str, wiring.Member]:
+    """Members of an array: those that all have, and its ``own``."""
+    n = geometry.n
+    return {
+        "issued": In(issued_signature(n)),
+        "clear": In(1),
+        "address": In(ceil_log2(geometry.bank_words * n)),
+        "access": In(ACCESS),
+        "write": In(write_layout(n)),
+        **own,
+    }
+
+
 class Array(wiring.Component):
     """From word and address to sums, without a stall.
 
@@ -56,18 +69,9 @@ class Array(wiring.Component):
         if bels is not None and len(bels) != geometry.multipliers:
             raise ValueError(f"bels must name {geometry.multipliers} sites, not {len(bels)!r}")
         self.geometry, self.family, self.bels = geometry, family, bels
-        n = geometry.n
+        sums = data.ArrayLayout(signed(spec.ACC_BITS), geometry.n)
         super().__init__(
-            {
-                "issued": In(issued_signature(n)),
-                "clear": In(1),
-                "address": In(ceil_log2(geometry.bank_words * n)),
-                "access": In(ACCESS),
-                "write": In(write_layout(n)),
-                "shift": In(1),
-                "offset": In(16),
-                "sums": Out(data.ArrayLayout(signed(spec.ACC_BITS), n)),
-            }
+            array_ports(geometry, {"shift": In(1), "offset": In(16), "sums": Out(sums)})
         )
 
     def elaborate(self, platform) -> Module:
