@@ -142,7 +142,7 @@ class Engine(wiring.Component):
         issue = Issue(geometry=geometry, results=datapath.results, latency=front.issue)
         address = AddressGenerator(geometry=geometry, latency=front.address)
 
-        # The blocks stand in the order in which data flow.
+        # The blocks, in the order in which data flow.
         whole, way = self._resets(m)
         # The loader writes an image into the weight memory.
         m.submodules.loader = ResetInserter(whole)(loader)
@@ -173,7 +173,7 @@ class Engine(wiring.Component):
         wiring.connect(m, datapath.output.results, wiring.flipped(self.result))
         trace = datapath.output.trace
         m.d.comb += [getattr(self.trace, name).eq(trace[name]) for name in trace.shape().members]
-        self._tell(m, loader, issue)
+        self._report(m, loader, issue)
         return m
 
     def _memory(self):
@@ -188,10 +188,10 @@ class Engine(wiring.Component):
         return ParallelDatapath(geometry=self.geometry, family=self.family, bels=self.bels)
 
     def _resets(self, m: Module) -> tuple[Signal, ResetWay]:
-        """Resets of the parts; the loader's, for ``reset`` only, and the way of all others.
+        """Resets of the parts: the loader's, for ``reset`` only, and one for all others.
 
-        They are held until words that they overtook have left the datapath, whose registers have
-        no resets.
+        Most registers of the datapath have no reset. Resets are therefore held until words that
+        were in it have left.
         """
         left = Signal(range(RESET_CYCLES + 1))
         whole = Signal()
@@ -223,8 +223,8 @@ class Engine(wiring.Component):
             fetcher.last.eq(loader.last),
         ]
 
-    def _tell(self, m: Module, loader: Loader, issue: Issue) -> None:
-        """``status``."""
+    def _report(self, m: Module, loader: Loader, issue: Issue) -> None:
+        """Drive ``status``."""
         status = self.status
         m.d.comb += [
             status.error.eq(Mux(loader.error != Error.NONE, loader.error, issue.error)),

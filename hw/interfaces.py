@@ -1,4 +1,4 @@
-"""The wires between the blocks of the engine, and when they carry what."""
+"""The wires between the blocks of the engine, and their timing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ END_TAGS = ("pass_last", "group_last", "line_last", "row_last", "layer_last")
 def word_layout(n: int) -> data.StructLayout:
     """A fetched word. The tags from ``pass_last`` on are those of body words, 0 in others.
 
-    ``lanes`` of a configuration word are rotated so that register k stands at k mod N/2.
+    ``lanes`` of a configuration word are rotated so that register k is at k mod N/2.
     """
     return data.StructLayout(
         {
@@ -112,7 +112,7 @@ def table_write_layout() -> data.StructLayout:
 
 
 def issued_signature(n: int) -> wiring.Signature:
-    """What the issue stage tells the blocks behind it.
+    """From the issue stage to the blocks behind it.
 
     Members
     -------
@@ -144,7 +144,7 @@ def output_signature(n: int) -> wiring.Signature:
 
     Members
     -------
-    results : Out(stream)  N bytes; the issue stage sees to it that there is room
+    results : Out(stream)  N bytes; the issue stage makes sure that there is room
     released : Out(2)  results that have left or were dropped in this cycle: 0, 1 or 2
     trace : Out(trace_layout(n))  all pixels and input words
     """
@@ -184,7 +184,7 @@ def datapath_ports(geometry: spec.Geometry) -> dict[str, wiring.Member]:
 class Front:
     """The blocks in front of a datapath: many registers for a high clock, or few cells.
 
-    All engines take as many cycles: a register that one has in front, another has behind.
+    Words issue in the same cycles in all engines: only the time from there to the result differs.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What many blocks need between two registers."""
+"""Delays, comparisons and resets that many blocks use."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from secateur.hw.engine import SETTLE_CYCLES, Engine
 
 
 class StreamEngine(wiring.Component):
-    """An ``Engine``, with its ports, whose streams stand still for SETTLE_CYCLES after a command.
+    """An ``Engine``, with its ports, whose streams pause for SETTLE_CYCLES after a command.
 
     The parts of the engine are reset one after the other. Words that it took in that time would not
     belong to the next image or inference, and results would be old.

@@ -150,7 +150,7 @@ def simulate(
 
 
 class _Plan(NamedTuple):
-    """What the bench sends and waits for. Of a sequence, or 0: ``inputs`` and ``results``."""
+    """Beats that the bench sends and expects; ``inputs`` and ``results`` of a sequence, or 0."""
 
     image: bytes
     cycles: int  # enough for a correct engine, streams without a pause

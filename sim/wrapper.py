@@ -138,7 +138,7 @@ module bench (
     .trace__data(trace_data), .trace__result(trace_result),
     .status__state(state), .status__error(error), .status__cycles(cycles));
 
-  reg [31:0] taken;  // input beats: tells the inferences of the trace apart
+  reg [31:0] taken;  // input beats: separates the inferences of the trace
   reg [2:0] last_state;
   reg held;
   reg [8*N-1:0] held_payload;

@@ -113,7 +113,7 @@ class SerialArray(wiring.Component):
     def _weights(self, m: Module, wshift) -> list:
         """The weights when their operands come; zeros if no body word has come.
 
-        They go round in a block RAM: what is written at ``now`` is read ``age`` cycles later.
+        They go round in a block RAM: a word written at ``now`` is read ``age`` cycles later.
         """
         n, age = self.geometry.n, COMPACT.address + AT_OPERAND
         m.submodules.weights = late = memory.Memory(

@@ -11,6 +11,7 @@ from secateur.hw import spec
 from secateur.hw.core import lane as lane_
 from secateur.hw.core.bank import Bank
 from secateur.hw.core.lane import Lane
+from secateur.hw.core.multiply import WEIGHT_BITS
 from secateur.hw.interfaces import ACCESS, FAST, Kind, issued_signature, write_layout
 from secateur.hw.pipeline import delay
 from secateur.hw.spec import Reg
@@ -56,7 +57,7 @@ class Array(wiring.Component):
     Members
     -------
     issued : In(issued_signature(n))  of the issue stage
-    clear : In(1)  empties the accumulators by the way of the last words; held for RESET_CYCLES
+    clear : In(1)  ends groups, and so empties the accumulators; held for RESET_CYCLES
     address : In  byte address, ``FAST.address`` cycles after the word
     access : In(ACCESS)  with ``address``
     write : In(write_layout(n))  write bus
@@ -110,7 +111,7 @@ class Array(wiring.Component):
         return m
 
     def _above(self, index: int):
-        """Whether LANES, 1 to P, is more than an index: a table, where < would be a carry."""
+        """Whether LANES, 1 to P, is more than an index: a table; < would be a carry chain."""
         lanes = self.issued.registers[Reg.LANES][: self.geometry.p.bit_length()]
         table = Const(-1 << (index + 1), 1 << len(lanes))
         return table.bit_select(lanes, 1)
@@ -120,6 +121,7 @@ class Array(wiring.Component):
         word, access = self.issued.word, self.access
         control = Signal(lane_.control_layout(self.geometry.n))
         body = self.issued.valid & (word.kind == Kind.BODY)
+        # Weights are 0 unless a body word has come: the accumulators then add nothing.
         weights = Signal(8 * self.geometry.n, reset_less=True)
         with m.If(body):
             m.d.sync += weights.eq(word.lanes)
@@ -130,7 +132,7 @@ class Array(wiring.Component):
         wshift = delay(m, access.wshift, lane_.AT_WEIGHTS - 1, "wshift")
         for index in range(self.geometry.n):
             weight = weights[8 * index :][:8].as_signed()
-            shifted = Signal(signed(12), name=f"weight{index}", reset_less=True)
+            shifted = Signal(signed(WEIGHT_BITS), name=f"weight{index}", reset_less=True)
             m.d.sync += shifted.eq(Mux(wshift, weight << spec.WSHIFT, weight))
             m.d.comb += control.weights[index].eq(shifted)
         last = delay(
@@ -152,7 +154,7 @@ class Array(wiring.Component):
 
     @staticmethod
     def _collect(m: Module, values: list):
-        """Registered tree of ORs: at most one of the values is not zero."""
+        """Registered tree of ORs: lanes hand over one after the other, all others are zero."""
         level = 0
         while len(values) > 1:
             level += 1

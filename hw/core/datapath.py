@@ -15,7 +15,7 @@ from secateur.hw.spec import Reg
 
 
 class Datapath(wiring.Component):
-    """What all datapaths are: an array whose sums go to a drain, whose pixels go to the array.
+    """Base of all datapaths: sums go from the array to the drain, and pixels back to the array.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class Datapath(wiring.Component):
         return m
 
     def _add_offsets(self, m: Module, way: ResetWay) -> None:
-        """Add what tells the banks their offsets, if they do not know them by themselves."""
+        """Add the generator of the banks' offsets, if the array needs one."""
 
 
 class ParallelDatapath(Datapath):

@@ -15,7 +15,7 @@ from secateur.hw.pipeline import delay
 #: Cycles from the bank's word to the operand: two for the byte, one for the choice of lane-wise
 #: or broadcast, one for the running maximum, which is also the register before the multiplier.
 SELECT_LATENCY, CHOICE_LATENCY, MAXIMUM_LATENCY = 2, 1, 1
-# When a field of Control must come, in cycles after the bank's address.
+# Times of the fields of the control, in cycles after the bank's address.
 AT_SELECT = RAM_LATENCY
 AT_CHOICE = AT_SELECT + SELECT_LATENCY
 AT_FIRST = AT_CHOICE + CHOICE_LATENCY

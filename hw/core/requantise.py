@@ -87,7 +87,7 @@ class Requantiser(wiring.Component):
                 m.d.sync += shift.eq(self.shift_base + self.delta[channel])
             with m.If(load_bias):
                 m.d.sync += bias.eq(self.bias[channel])
-            # Channels stand all over the device: each has bounds of its own, from its neighbour.
+            # Channels are spread over the device: each copies the bounds of its neighbour.
             low, high, floor = (
                 delay(m, bound, int(self.n > 1), f"{name}{channel}")
                 for name, bound in (("low", low), ("high", high), ("floor", floor))

@@ -17,10 +17,10 @@ TABLE_LATENCY = RAM_LATENCY + 1
 
 
 class Tables(wiring.Component):
-    """``out = entry[256 * table + code]`` where ``lookup``, else ``out = code``.
+    """``out = entry[256 * table + code]`` if ``lookup``, else ``out = code``.
 
-    Every two channels share a memory with two read ports, one of which writes, too: entries must
-    not be written while codes that matter pass.
+    Every two channels share a memory with two read ports, one of which also writes. Hence no entry
+    may be written while pixels drain.
 
     Parameters
     ----------

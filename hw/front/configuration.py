@@ -1,4 +1,4 @@
-"""The register file that configuration words write, and what is known of its contents."""
+"""The register file that configuration words write, and tests of its contents."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from secateur.hw.spec import Reg
 class Configuration(wiring.Component):
     """The 16-bit registers of ``spec.Reg``, as configuration words write them.
 
-    Tests of whole registers stand in flip-flops, one cycle after the registers they are of: sixteen
-    bits are too many for a path that does something else as well.
+    Tests of whole registers are kept in flip-flops, one cycle late: sixteen bits are too many for a
+    path that does something else as well.
 
     Parameters
     ----------

@@ -91,7 +91,7 @@ class Fetcher(wiring.Component):
         credits = Signal(range(-1, FIFO_DEPTH), init=FIFO_DEPTH - 1)  # less 1: its sign is the test
         self._walk(m, side)
 
-        # Data side, first step: what is this word?
+        # Data side, first step: the kind of this word.
         seen = delay(m, side.tags, self.latency, "tags", reset_less=False)
         seen = data.View(side.tags.shape(), seen)
         where = delay(m, side.address, self.latency, "where")
@@ -111,6 +111,7 @@ class Fetcher(wiring.Component):
             ]
         held_valid, held, turned_valid, turned = self._rotate(m, raw, seen.valid)
         copies = self._copies(m, held_valid, held, turned)
+        # `arm` comes before the first pass of the row ends: a row has MIN_ROW_WORDS words or more.
         pass_ends = Signal()
         m.d.sync += pass_ends.eq(side.go & side.match)
         self._passes(m, pass_ends, arm, side.left, side.final, copies)

@@ -272,8 +272,8 @@ class Issue(wiring.Component):
     def _stop(self, m: Module, flow: _Flow, configures, refused, over) -> None:
         """The transition to ERROR.
 
-        A wrong row is found in one cycle and stops the engine in the next: what issues in between
-        writes nothing outside the windows of the banks.
+        A wrong row is found in one cycle and stops the engine in the next. A word that issues in
+        between writes nothing outside the windows of the banks.
         """
         word = self.fetched.payload
         wrong = Signal()

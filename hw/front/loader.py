@@ -28,8 +28,8 @@ class Phase(enum.Enum):
 class _Bytes:
     """Signals that loading and walking share: the image's bytes, one by one, and their word.
 
-    Only ``valid`` has a reset: after one of a single cycle, a byte from before it would be judged.
-    What ``restart`` clears has none: that is also set while the loader is in reset.
+    Only ``valid`` has a reset: after a reset of a single cycle, a byte from before it would be
+    judged. The registers that ``restart`` clears have none: ``restart`` is set during a reset.
     """
 
     def __init__(self, geometry: spec.Geometry, words: int):

@@ -147,7 +147,7 @@ class Ram(wiring.Component):
 class TwoReadRam(wiring.Component):
     """A RAM of one block with two ports that read, of which the first also writes.
 
-    What port A reads in a cycle in which it writes is undefined.
+    A read of port A in a cycle in which it writes is undefined.
 
     Parameters
     ----------

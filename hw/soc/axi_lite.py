@@ -10,7 +10,7 @@ from secateur.hw.soc.registers import ADDRESS_BITS
 
 OKAY, SLVERR = 0, 2
 
-#: Direction as the slave sees it, and bits.
+#: Directions of a slave, and bits.
 AXI_LITE_PORTS = {
     "awaddr": In(ADDRESS_BITS),
     "awprot": In(3),

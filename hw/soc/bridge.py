@@ -10,9 +10,9 @@ from amaranth.lib.wiring import In, Out
 
 from secateur.hw.soc.registers import ADDRESS_BITS
 
-#: An access: a word ``address`` (byte address / 4), and what is written to which bytes.
+#: An access: a word ``address`` (byte address / 4), and the data and bytes of a write.
 REQUEST = data.StructLayout({"write": 1, "address": ADDRESS_BITS - 2, "data": 32, "strobe": 4})
-#: Its end: what was read, or that it was refused.
+#: Its end: the data of a read, or ``error``: it was refused.
 RESPONSE = data.StructLayout({"data": 32, "error": 1})
 
 
@@ -39,7 +39,7 @@ class Bridge(wiring.Component):
 
     Parameters
     ----------
-    ports : the bus as the slave sees it, without a prefix
+    ports : of the bus, with the directions of a slave, without a prefix
 
     Members
     -------

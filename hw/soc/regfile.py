@@ -24,7 +24,7 @@ class Phase(enum.Enum):
 
 
 class RegisterFile(wiring.Component):
-    """Answers requests, one at a time, and passes on what is written.
+    """Answers requests, one at a time, and passes written data on.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ class RegisterFile(wiring.Component):
         return values, {"RESULT": result_valid, "INPUT": input_ready & full}, image_busy
 
     def _command(self, m: Module, execute, request) -> Signal:
-        """CONTROL: what is written to it is executed, and not kept."""
+        """CONTROL: a written command is executed, and not kept."""
         command = Signal(2)
         m.d.comb += [
             command.eq(request.data & Mux(execute & request.strobe[0], 3, 0)),
@@ -197,7 +197,7 @@ class RegisterFile(wiring.Component):
 
     @staticmethod
     def _settings(m: Module, name: str, execute, request):
-        """A register that keeps what is written to it, byte by byte."""
+        """A register that keeps written data, byte by byte."""
         value = Signal(registers.BY_NAME[name].width, name=name.lower())
         for index in range(0, len(value), 8):
             with m.If(execute & request.write & request.strobe[index // 8]):

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from secateur.hw.soc.bridge import REQUEST, Bridge
 from secateur.hw.soc.registers import ADDRESS_BITS
 
-#: Direction as the slave sees it, and bits.
+#: Directions of a slave, and bits.
 WISHBONE_PORTS = {
     "cyc": In(1),
     "stb": In(1),
