@@ -7,19 +7,24 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from secateur.hw import spec
-from secateur.hw.compact.serial_array import SerialArray, check_compact
-from secateur.hw.compact.serial_drain import SERIAL_RESULTS, SerialDrain
-from secateur.hw.core.address import AddressGenerator
-from secateur.hw.core.array import Array
-from secateur.hw.core.bank import OffsetGenerator
-from secateur.hw.core.drain import Drain
-from secateur.hw.core.fetch import Fetcher
-from secateur.hw.core.issue import RESET_WAY, Issue
-from secateur.hw.core.loader import Loader
-from secateur.hw.memory.memory import WeightMemory, check_family
+from secateur.hw.compact.serial_array import check_compact
+from secateur.hw.compact.serial_datapath import SerialDatapath
+from secateur.hw.core.datapath import Datapath, ParallelDatapath
+from secateur.hw.front.address import AddressGenerator
+from secateur.hw.front.fetch import Fetcher
+from secateur.hw.front.issue import Issue
+from secateur.hw.front.loader import Loader
+from secateur.hw.front.writes import RESET_WAY
+from secateur.hw.memory.memory import check_family
 from secateur.hw.memory.spram import SpramMemory
-from secateur.hw.spec import Error, Reg, Status
+from secateur.hw.memory.weight_memory import WeightMemory
+from secateur.hw.pipeline import ResetWay
+from secateur.hw.spec import Error, Status
 
+#: ``state`` and ``error``; ``cycles`` of the last inference, without those in which the engine
+#: waited for the host; ``inferences`` that have ended, modulo 2**16; ``upset``: the weight memory
+#: has changed since the image was accepted; ``scrubs``: how often it has been read since then, from
+#: its first to its last word, modulo 2**16.
 STATUS = wiring.Signature(
     {
         "state": Out(Status),
@@ -30,15 +35,28 @@ STATUS = wiring.Signature(
         "scrubs": Out(16),
     }
 )
+#: ``reset``: forget everything, then load and check the image again. ``restart``: keep the image
+#: and forget everything else: the inference that runs, results on their way, and all tensors, also
+#: those that live from one inference to the next.
+CONTROL = wiring.Signature({"reset": Out(1), "restart": Out(1)})
+
 #: More than the array is long, and as many parts as there are.
 RESET_CYCLES = 63
-#: Cycles after a command until the engine has obeyed it; results before that are old.
+#: Cycles after a command until the engine has executed it; results before that are old.
 SETTLE_CYCLES = RESET_CYCLES + RESET_WAY
-CONTROL = wiring.Signature({"reset": Out(1), "restart": Out(1)})
 
 
 def trace_signature(n: int) -> wiring.Signature:
-    """Pixels and input words as they pass the write bus, or leave as results."""
+    """Pixels and input words as they pass the write bus, or leave as results.
+
+    Members
+    -------
+    valid : Out(1)  there is one
+    result : Out(1)  it leaves as a result
+    layer : Out(8)  layers since the input, which is layer 0
+    m : Out(16)  its word in the map
+    data : Out(8 * n)  its bytes
+    """
     return wiring.Signature(
         {
             "valid": Out(1),
@@ -60,22 +78,20 @@ class Engine(wiring.Component):
         None: it is a RAM that takes an image from ``image``
     family : one of spec.FAMILIES; "ice40" is iCE40 UltraPlus, always compact and without a ROM
     bels : sites of the multipliers, lane after lane, or None
-    compact : few cells instead of a high clock, see ``serial_array``; as many cycles.
-        None: for ice40
+    compact : few cells instead of a high clock, in as many cycles; None: for ice40
 
     Members
     -------
-    image : In, stream of the bytes of an image, taken while ``status.state`` is LOADING
-    input : In, stream of input words: N bytes, lane 0 in the low bits
-    result : Out, stream of pixels of N bytes
-    status : Out; ``cycles`` of the last inference, ``inferences`` that have ended modulo 2**16.
-        Cycles in which the engine waits for the host are not counted. ``upset``: the weight memory
-        has changed since the image was accepted; ``scrubs``: how often it has been read since then,
-        from first to last word, modulo 2**16
-    control : In, ``reset``: forget everything; load, and check, the image anew. ``restart``: keep
-        the image, forget all else: the inference that runs, results on their way, all tensors,
-        those that live from one inference to the next among them
-    trace : Out, what goes over the write bus and into results; layer 0 is the input
+    image : In(stream)  bytes of an image, taken while ``status.state`` is LOADING
+    input : In(stream)  input words: N bytes, lane 0 in the low bits
+    result : Out(stream)  pixels of N bytes
+    status : Out(STATUS)  what the engine does, see there
+    control : In(CONTROL)  commands, see there
+    trace : Out(trace_signature(n))  all pixels and input words; layer 0 is the input
+
+    Raises
+    ------
+    ValueError : a parameter is out of range, or two do not go together
     """
 
     def __init__(
@@ -100,7 +116,7 @@ class Engine(wiring.Component):
         elif family == "ice40":
             raise ValueError("compact must not be False on ice40")
         if family == "ice40" and init is not None:
-            raise ValueError("init must be None on ice40: its weight memory is no ROM")
+            raise ValueError("init must be None on ice40: its weight memory is not a ROM")
         n = geometry.n
         super().__init__(
             {
@@ -115,60 +131,49 @@ class Engine(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        geometry = self.geometry
-        m.submodules.memory = memory = self._memory()
-        latency, compact = memory.latency, self.compact
-        parts = {
-            "loader": Loader(
-                geometry=geometry, latency=latency, rom=self.init is not None, compact=compact
-            ),
-            "fetcher": Fetcher(geometry=geometry, latency=latency, compact=compact),
-            "issue": Issue(
-                geometry=geometry, results=SERIAL_RESULTS if compact else None, compact=compact
-            ),
-            "address": AddressGenerator(geometry=geometry, output=not compact),
-        }
-        if compact:
-            array = SerialArray(geometry=geometry, family=self.family)
-            parts["drain"] = SerialDrain(geometry=geometry, family=self.family)
-        else:
-            array = Array(geometry=geometry, family=self.family, bels=self.bels)
-            parts["offsets"] = OffsetGenerator(p=geometry.p)
-            parts["drain"] = Drain(geometry=geometry, family=self.family)
-        loader, fetcher, issue = parts["loader"], parts["fetcher"], parts["issue"]
-        reset, resets = self._resets(m, len(parts))
-        for name, part in parts.items():
-            m.submodules[name] = ResetInserter(reset if part is loader else next(resets))(part)
-        # The array has no reset: its accumulators are cleared until an image is accepted.
-        clear = Signal(init=1)
-        m.d.sync += clear.eq(next(resets) | ~loader.accepted)
-        m.submodules.array = array
-        m.d.comb += array.clear.eq(clear)
-        self._connect_memory(m, memory, loader, fetcher)
-        self._connect_array(m, array, parts)
+        geometry, memory, datapath = self.geometry, self._memory(), self._datapath()
+        front = datapath.front
+        loader = Loader(
+            geometry=geometry, latency=memory.latency, rom=self.init is not None, scrub=front.scrub
+        )
+        fetcher = Fetcher(
+            geometry=geometry, latency=memory.latency, rotate=front.rotate, block=front.block_queue
+        )
+        issue = Issue(geometry=geometry, results=datapath.results, latency=front.issue)
+        address = AddressGenerator(geometry=geometry, latency=front.address)
 
+        # The blocks, in the order in which data flow.
+        whole, way = self._resets(m)
+        # The loader writes an image into the weight memory.
+        m.submodules.loader = ResetInserter(whole)(loader)
+        m.submodules.memory = memory
         wiring.connect(m, wiring.flipped(self.image), loader.image)
+        # The fetcher reads its words.
+        m.submodules.fetcher = ResetInserter(way.next())(fetcher)
+        self._connect_memory(m, memory, loader, fetcher)
+        # The issue stage issues one per cycle, and takes the input tensor.
+        m.submodules.issue = ResetInserter(way.next())(issue)
+        wiring.connect(m, fetcher.output, issue.fetched)
         wiring.connect(m, wiring.flipped(self.input), issue.input)
-        wiring.connect(m, parts["drain"].results, wiring.flipped(self.result))
-        trace = parts["drain"].trace
-        m.d.comb += [getattr(self.trace, name).eq(trace[name]) for name in trace.shape().members]
+        # The address generator gives each word an address in the banks.
+        m.submodules.address = ResetInserter(way.next())(address)
+        wiring.connect(m, issue.issued, address.issued, datapath.issued)
+        # The datapath multiplies, adds, requantises, looks up, and writes to its banks.
+        m.submodules.datapath = datapath
         m.d.comb += [
-            self.status.error.eq(Mux(loader.error != Error.NONE, loader.error, issue.error)),
-            self.status.cycles.eq(issue.cycles),
-            self.status.inferences.eq(issue.inferences),
-            self.status.upset.eq(loader.upset),
-            self.status.scrubs.eq(loader.scrubs),
+            issue.enable.eq(fetcher.enable),
+            issue.limit.eq(loader.limit),
+            issue.released.eq(datapath.output.released),
+            datapath.address.eq(address.address),
+            datapath.access.eq(address.access),
+            datapath.accepted.eq(loader.accepted),
+            datapath.reset.eq(way.end),
         ]
-        with m.If(self.status.error != Error.NONE):
-            m.d.comb += self.status.state.eq(Status.ERROR)
-        with m.Elif(loader.loading):
-            m.d.comb += self.status.state.eq(Status.LOADING)
-        with m.Elif(~loader.accepted):
-            m.d.comb += self.status.state.eq(Status.CHECKING)
-        with m.Elif(issue.running):
-            m.d.comb += self.status.state.eq(Status.RUNNING)
-        with m.Else():
-            m.d.comb += self.status.state.eq(Status.WAITING)
+        # The last layer's pixels leave as results.
+        wiring.connect(m, datapath.output.results, wiring.flipped(self.result))
+        trace = datapath.output.trace
+        m.d.comb += [getattr(self.trace, name).eq(trace[name]) for name in trace.shape().members]
+        self._report(m, loader, issue)
         return m
 
     def _memory(self):
@@ -177,11 +182,16 @@ class Engine(wiring.Component):
             return SpramMemory(width=width, depth=depth)
         return WeightMemory(width=width, depth=depth, init=self.init, family=self.family)
 
-    def _resets(self, m: Module, count: int):
-        """Resets from flip-flops of their own, on a way from part to part, one cycle each.
+    def _datapath(self) -> Datapath:
+        if self.compact:
+            return SerialDatapath(geometry=self.geometry, family=self.family)
+        return ParallelDatapath(geometry=self.geometry, family=self.family, bels=self.bels)
 
-        They are held until words that they overtook have left the datapath, whose registers have
-        no resets. Returns that of the loader, for ``reset`` only, and an iterator of the others.
+    def _resets(self, m: Module) -> tuple[Signal, ResetWay]:
+        """Resets of the parts: the loader's, for ``reset`` only, and one for all others.
+
+        Most registers of the datapath have no reset. Resets are therefore held until words that
+        were in it have left.
         """
         left = Signal(range(RESET_CYCLES + 1))
         whole = Signal()
@@ -192,21 +202,13 @@ class Engine(wiring.Component):
             m.d.sync += left.eq(left - 1)
         with m.Else():
             m.d.sync += whole.eq(0)
-
-        def way():
-            source = left != 0
-            for index in range(count):
-                passed_on, reset = Signal(name=f"reset_way{index}"), Signal(name=f"reset{index}")
-                m.d.sync += [passed_on.eq(source), reset.eq(passed_on)]
-                yield reset
-                source = passed_on
-
         reset = Signal()
         m.d.sync += reset.eq((left != 0) & whole)
-        return reset, way()
+        return reset, ResetWay(m, left != 0)
 
     @staticmethod
-    def _connect_memory(m: Module, memory, loader, fetcher) -> None:
+    def _connect_memory(m: Module, memory, loader: Loader, fetcher: Fetcher) -> None:
+        """The loader writes; fetcher and loader read, the fetcher first."""
         enable = Signal()
         m.d.sync += enable.eq(loader.accepted)
         m.d.comb += [
@@ -221,39 +223,23 @@ class Engine(wiring.Component):
             fetcher.last.eq(loader.last),
         ]
 
-    @staticmethod
-    def _connect_array(m: Module, array: Array, parts: dict) -> None:
-        issue, address, drain = parts["issue"], parts["address"], parts["drain"]
-        registers = issue.registers
-        wiring.connect(m, parts["fetcher"].output, issue.fetched)
-        for part in (address, drain):
-            m.d.comb += [part.registers.eq(registers), part.init.eq(issue.init)]
-        for part in (address, drain, array):
-            m.d.comb += [part.valid.eq(issue.valid), part.word.eq(issue.word)]
+    def _report(self, m: Module, loader: Loader, issue: Issue) -> None:
+        """Drive ``status``."""
+        status = self.status
         m.d.comb += [
-            issue.enable.eq(parts["fetcher"].enable),
-            issue.limit.eq(parts["loader"].limit),
-            issue.released.eq(drain.released),
-            drain.layer.eq(issue.layer),
-            drain.host.eq(issue.host),
-            drain.entry.eq(issue.entry),
-            array.address.eq(address.address),
-            array.access.eq(address.access),
-            array.write.eq(drain.write),
+            status.error.eq(Mux(loader.error != Error.NONE, loader.error, issue.error)),
+            status.cycles.eq(issue.cycles),
+            status.inferences.eq(issue.inferences),
+            status.upset.eq(loader.upset),
+            status.scrubs.eq(loader.scrubs),
         ]
-        if "offsets" not in parts:
-            m.d.comb += [array.registers.eq(registers), drain.sum.eq(array.sum)]
-            return
-        offsets = parts["offsets"]
-        m.d.comb += [
-            drain.sums.eq(array.sums),
-            array.lanes.eq(registers[Reg.LANES]),
-            array.window.eq(registers[Reg.OUT_W]),
-            array.size.eq(registers[Reg.OUT_S]),
-            array.shift.eq(offsets.shift),
-            array.offset.eq(offsets.offset),
-            offsets.start.eq(issue.offsets),
-            offsets.columns.eq(registers[Reg.OFF_PC]),
-            offsets.column_step.eq(registers[Reg.OFF_DC]),
-            offsets.row_step.eq(registers[Reg.OFF_DR]),
-        ]
+        with m.If(status.error != Error.NONE):
+            m.d.comb += status.state.eq(Status.ERROR)
+        with m.Elif(loader.loading):
+            m.d.comb += status.state.eq(Status.LOADING)
+        with m.Elif(~loader.accepted):
+            m.d.comb += status.state.eq(Status.CHECKING)
+        with m.Elif(issue.running):
+            m.d.comb += status.state.eq(Status.RUNNING)
+        with m.Else():
+            m.d.comb += status.state.eq(Status.WAITING)

@@ -1,14 +1,19 @@
-"""The wires between the blocks of the engine."""
+"""The wires between the blocks of the engine, and their timing."""
 
 from __future__ import annotations
 
-from amaranth.lib import data, enum
+from dataclasses import dataclass
+
+from amaranth.hdl import Cat
+from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
 from secateur.hw import spec
 
 
 class Kind(enum.Enum, shape=2):
-    """What a stream word is."""
+    """Kinds of stream words."""
 
     CONFIG = 0
     HEAD_A = 1
@@ -23,7 +28,7 @@ END_TAGS = ("pass_last", "group_last", "line_last", "row_last", "layer_last")
 def word_layout(n: int) -> data.StructLayout:
     """A fetched word. The tags from ``pass_last`` on are those of body words, 0 in others.
 
-    ``lanes`` of a configuration word are rotated so that register k stands at k mod N/2.
+    ``lanes`` of a configuration word are rotated so that register k is at k mod N/2.
     """
     return data.StructLayout(
         {
@@ -41,30 +46,44 @@ def word_layout(n: int) -> data.StructLayout:
 
 
 def writes_register(common, register: int, n: int):
-    """Whether the configuration word with this common byte writes the register."""
+    """Whether a configuration word writes a register.
+
+    Parameters
+    ----------
+    common : the word's common byte
+    register : a ``spec.Reg``
+    n : lanes
+    """
     index = common[:6]
     return index.matches(*range(max(0, register - n // 2 + 1), register + 1))
 
 
-#: How a word's operand is read; ``first`` is of a pass. Held, ``gated`` excepted, while no body
-#: word comes.
+#: How a word's operand is read. All fields but ``gated`` are held while no body word comes.
 ACCESS = data.StructLayout(
     {
         "broadcast": 1,
         "maximum": 1,
         "signed": 1,
         "wshift": 1,
-        "first": 1,
+        "first": 1,  # of a pass
         "latch": 1,  # the operand becomes the gate
-        "gated": 1,  # the gate is the weight; not held
+        "gated": 1,  # the gate is the weight
     }
 )
 
 REGISTERS = data.ArrayLayout(16, spec.REGISTERS)
 
+#: The end of a group of pixels: which other ends it is, too.
+GROUP = data.StructLayout({"valid": 1, "line_last": 1, "row_last": 1})
+
+
+def group_end(word) -> data.View:
+    """The GROUP that an issued word ends; not valid if it ends none."""
+    return data.View(GROUP, Cat(word.group_last, word.line_last, word.row_last))
+
 
 def write_layout(n: int) -> data.StructLayout:
-    """The write bus. ``data`` come DATA_DELAY cycles after the rest, to a compact bank with it."""
+    """The write bus. ``data`` come some cycles after the rest, see ``Bank``."""
     return data.StructLayout(
         {
             "valid": 1,
@@ -90,3 +109,98 @@ def trace_layout(n: int) -> data.StructLayout:
 def table_write_layout() -> data.StructLayout:
     """One entry on its way into all memories: ``address`` is 256 * table + code."""
     return data.StructLayout({"valid": 1, "address": 16, "data": 8})
+
+
+def issued_signature(n: int) -> wiring.Signature:
+    """From the issue stage to the blocks behind it.
+
+    Members
+    -------
+    valid : Out(1)  a word has issued
+    word : Out(word_layout(n))  that word; its END_TAGS are 0 unless it is valid
+    registers : Out(REGISTERS)  the configuration
+    init : Out(1)  strobe: the registers of a layer are settled
+    offsets : Out(1)  strobe: as ``init``, for LOAD as well
+    host : Out(host_layout(n))  writes of LOAD and CLEAR, and of zeros after a reset
+    entry : Out(table_write_layout())  entries of tables
+    layer : Out(8)  STARTs since the last LOAD
+    """
+    return wiring.Signature(
+        {
+            "valid": Out(1),
+            "word": Out(word_layout(n)),
+            "registers": Out(REGISTERS),
+            "init": Out(1),
+            "offsets": Out(1),
+            "host": Out(host_layout(n)),
+            "entry": Out(table_write_layout()),
+            "layer": Out(8),
+        }
+    )
+
+
+def output_signature(n: int) -> wiring.Signature:
+    """Pixels that leave the engine, or are seen on their way.
+
+    Members
+    -------
+    results : Out(stream)  N bytes; the issue stage makes sure that there is room
+    released : Out(2)  results that have left or were dropped in this cycle: 0, 1 or 2
+    trace : Out(trace_layout(n))  all pixels and input words
+    """
+    return wiring.Signature(
+        {
+            "results": Out(stream.Signature(8 * n)),
+            "released": Out(2),
+            "trace": Out(trace_layout(n)),
+        }
+    )
+
+
+def datapath_ports(geometry: spec.Geometry) -> dict[str, wiring.Member]:
+    """Members of a datapath: words and their addresses in, pixels out.
+
+    Members
+    -------
+    issued : In(issued_signature(n))  of the issue stage
+    address : In  byte address in the banks, ``front.address`` cycles after the word
+    access : In(ACCESS)  with ``address``
+    accepted : In(1)  static; until then the accumulators are cleared
+    reset : In(1)  the reset on its way from the blocks in front, see ``ResetWay``
+    output : Out(output_signature(n))  pixels
+    """
+    n = geometry.n
+    return {
+        "issued": In(issued_signature(n)),
+        "address": In(ceil_log2(geometry.bank_words * n)),
+        "access": In(ACCESS),
+        "accepted": In(1),
+        "reset": In(1),
+        "output": Out(output_signature(n)),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Front:
+    """The blocks in front of a datapath: many registers for a high clock, or few cells.
+
+    Words issue in the same cycles in all engines: only the time from there to the result differs.
+
+    Parameters
+    ----------
+    scrub : the loader walks over the weight memory as long as the engine runs
+    block_queue : the fetcher's queue is in block RAM
+    rotate : cycles from a word of the weight memory to that queue, 1 or 2
+    issue : cycles from the issue of a word to ``issued.word``, 0 or 1
+    address : cycles from ``issued.word`` to ``address`` and ``access``, 3 or 4
+    """
+
+    scrub: bool
+    block_queue: bool
+    rotate: int
+    issue: int
+    address: int
+
+
+FAST = Front(scrub=True, block_queue=False, rotate=2, issue=1, address=4)
+COMPACT = Front(scrub=False, block_queue=True, rotate=1, issue=0, address=3)

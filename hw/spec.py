@@ -176,6 +176,11 @@ def _power_of_two(value: int) -> bool:
     return value > 0 and value & (value - 1) == 0
 
 
+def words_of(data: bytes, size: int) -> list[int]:
+    """Words of ``size`` bytes, the lowest byte first, as integers."""
+    return [int.from_bytes(data[at : at + size], "little") for at in range(0, len(data), size)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
     """Size of an array.

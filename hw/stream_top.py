@@ -1,4 +1,4 @@
-"""The engine with its streams as ports, silent while it obeys a command."""
+"""The engine with its streams as ports, silent while it executes a command."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from secateur.hw.engine import SETTLE_CYCLES, Engine
 
 
 class StreamEngine(wiring.Component):
-    """An ``Engine``, with its ports, whose streams stand still for SETTLE_CYCLES after a command.
+    """An ``Engine``, with its ports, whose streams pause for SETTLE_CYCLES after a command.
 
-    What it would take then is not for the image or the inference that begins, and what it would
-    give is old: the parts of the engine are reset one after the other.
+    The parts of the engine are reset one after the other. Words that it took in that time would not
+    belong to the next image or inference, and results would be old.
 
     Parameters
     ----------
-    engine : is made part of it
+    engine : becomes a part of this component
+
+    Members
+    -------
+    image, input, result, status, control, trace : see Engine
     """
 
     def __init__(self, engine: Engine):

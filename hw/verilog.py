@@ -29,13 +29,23 @@ def to_verilog(
     interface="stream",
     divisor=None,
 ) -> str:
-    """Verilog of a ``StreamEngine``, with ``interface`` "axi" or "wishbone" of a ``Soc``, with
-    "uart" of a ``UartEngine``; see there, and ``Engine``, for the parameters (``divisor`` is for
-    "uart" alone) and the ports.
+    """Verilog of the engine, with a bus or a UART around it or without.
 
-    Ports of an engine's nested interfaces are named with two underscores (``image__valid``); clock
+    Ports of an engine's nested interfaces are named with two underscores (``image__valid``). Clock
     and reset are ``clk`` and ``rst``, with "axi" ``aclk`` and ``aresetn``. For family "asic"
     nothing has a value at power-up.
+
+    Parameters
+    ----------
+    geometry, init, family, bels, compact : see ``Engine``; a bus has no ``bels``
+    name : of the module
+    interface : "stream" (see ``StreamEngine``), "axi" or "wishbone" (``Soc``), "uart"
+        (``UartEngine``)
+    divisor : cycles of a bit on the line, for "uart" only
+
+    Raises
+    ------
+    ValueError : a parameter is out of range, or two do not go together
     """
     if (divisor is not None) != (interface == "uart"):
         raise ValueError(f"divisor must be given for interface 'uart' alone, not {divisor!r}")
@@ -59,7 +69,9 @@ def to_verilog(
 def without_initial_values(text: str) -> str:
     """``text``, of Amaranth, with every register and memory unknown until it is written.
 
-    ValueError if an initial value of another form is left.
+    Raises
+    ------
+    ValueError : an initial value of another form is left
     """
     text = _CONTENTS.sub("", _REGISTER.sub(r"\1 ;", text))
     left = re.search(r"^\s*(?:initial\b.*|reg [^=;]*= \d+'.*)$", text, re.MULTILINE)

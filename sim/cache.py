@@ -1,9 +1,9 @@
 """Where built simulators are kept: ``$SECATEUR_CACHE``, by default ``~/.cache/secateur``.
 
-What lies there is run, so nobody but its owner may write to it. A build is made in a folder of its
-own and what is to stay is renamed when it is done, so that neither an interrupted nor a concurrent
-build ever leaves half of one behind. The folder of a build is locked: one that is not belongs to a
-build that was killed, and goes.
+Programs are run from there, so only its owner may write to it. Each build has a folder of its own,
+and its products are renamed when it is done: an interrupted or concurrent build never leaves half
+of them behind. The folder of a build is locked. One without a lock belongs to a build that was
+killed, and is removed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PREFIX = "build-"
 
 
 class CacheError(SecateurError):
-    """The folder cannot be made, or is not safe to run programs from: one line."""
+    """The folder cannot be made, or is not safe to run programs from."""
 
 
 def folder() -> Path:
@@ -41,7 +41,7 @@ def folder() -> Path:
     try:
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
         place.mkdir(mode=0o700, exist_ok=True)
-        # A folder with the sticky bit, such as /tmp, protects what is in it.
+        # A folder with the sticky bit, such as /tmp, protects its contents.
         for path, owners, sticky in (
             (base, {os.getuid(), 0}, stat.S_ISVTX),
             (place, {os.getuid()}, 0),
@@ -59,7 +59,7 @@ def folder() -> Path:
 
 
 def key(*parts: str) -> str:
-    """A name for what is made from these texts."""
+    """The name of a product of these texts."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode("utf-8", "surrogateescape")
@@ -69,8 +69,8 @@ def key(*parts: str) -> str:
 
 @contextlib.contextmanager
 def workplace(place: Path) -> Iterator[Path]:
-    """A new folder for a build, gone at the end; those of builds that were killed go first."""
-    # Nobody may look between the making of a folder and its lock.
+    """A new folder for a build, removed at the end; those of killed builds are removed first."""
+    # No other build may look between the creation of a folder and its lock.
     handle = take(place / LOCK, wait=True)
     assert handle is not None
     try:
@@ -97,7 +97,14 @@ def _remove_dead(work: Path) -> None:
 
 
 def keep(work: Path, files: list[Path], to: Path) -> None:
-    """Move ``files`` to the new folder ``to``, all or none; leaves a folder that stands already."""
+    """Move files to a new folder, all or none.
+
+    Parameters
+    ----------
+    work : folder of the build, on the same file system
+    files : in it
+    to : the new folder; one that exists already stays as it is
+    """
     done = work / to.name
     done.mkdir()
     for file in files:

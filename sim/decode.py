@@ -6,106 +6,32 @@ Written from ``docs/stream.md`` and ``hw/spec.py`` alone; it shares no code with
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-from secateur.errors import SecateurError
 from secateur.hw import spec
 from secateur.hw.spec import Error, Geometry, Reg
-
-Bytes = npt.NDArray[np.uint8]
-Ints = npt.NDArray[np.int64]
-
-
-class ImageError(SecateurError):
-    """An image that the array refuses, or on which it stops; ``code`` as in ``status.error``."""
-
-    def __init__(self, code: Error, message: str) -> None:
-        super().__init__(f"{code.name}: {message}")
-        self.code = code
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row: ``count`` body words from word ``start`` of the image on; bias and shift by lane."""
-
-    start: int
-    count: int
-    bias: Ints
-    shift: Ints
-
-
-@dataclass(frozen=True)
-class Load:
-    """``words`` input words go to map words 0, 1, ... under the registers ``reg``."""
-
-    reg: tuple[int, ...]
-    words: int
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer: registers at its START, its rows, the cycles from its first word to the next
-    layer's, and the 256 entries of the table that its codes go through, if any."""
-
-    index: int
-    reg: tuple[int, ...]
-    rows: tuple[Row, ...]
-    cycles: int
-    table: Bytes | None = None
-
-    def flag(self, bit: int) -> bool:
-        return bool(self.reg[Reg.FLAGS] >> bit & 1)
-
-    def mode(self, bit: int) -> int:
-        return int(self.reg[Reg.FLAGS] >> bit & 3)
-
-    @property
-    def result(self) -> bool:
-        return self.flag(spec.FLAG_RESULT)
-
-
-Step = Load | Layer
-
-
-@dataclass(frozen=True)
-class Program:
-    """A decoded image.
-
-    ``first`` are the steps of the first inference after reset, ``later`` those of all others:
-    they differ if the program reads registers that it has not written before, but take as many
-    input words and drain the same map words.
-    ``cycles`` is the count of an inference, ``limit`` that of the header. ``words`` has the shape
-    (words, N + 1).
-    """
-
-    geometry: Geometry
-    bank_words: int
-    limit: int
-    words: Bytes = field(repr=False)
-    first: tuple[Step, ...] = field(repr=False)
-    later: tuple[Step, ...] = field(repr=False)
-    cycles: int
-
-    @property
-    def input_words(self) -> int:
-        """Input words of N bytes that an inference takes."""
-        return sum(step.words for step in self.first if isinstance(step, Load))
-
-    @property
-    def layers(self) -> tuple[Layer, ...]:
-        return tuple(step for step in self.first if isinstance(step, Layer))
+from secateur.sim.program import (
+    Bytes,
+    ImageError,
+    Layer,
+    Load,
+    Program,
+    Row,
+    Step,
+    drained,
+)
 
 
 def parse(image: bytes, geometry: Geometry) -> Program:
     """Check and decode ``image`` (with or without metadata behind it) for ``geometry``.
 
-    Raises ``ImageError`` with the first that applies of MAGIC, VERSION, GEOMETRY, LENGTH, BANK,
-    CRC; then, in program order, ROW (also for what ``docs/stream.md`` calls no program, and for
-    registers that contradict each other), WATCHDOG, or LENGTH for a program that does not end with
-    its one result layer.
+    Raises
+    ------
+    ImageError : its code is the first that applies of MAGIC, VERSION, GEOMETRY, LENGTH, BANK, CRC;
+        then, in program order, ROW (also for words that are not a program by ``docs/stream.md``,
+        and for registers that contradict each other), WATCHDOG, or LENGTH for a program that does
+        not end with its one result layer
     """
     size, head = geometry.word_bytes, image[: spec.HEADER.size]
     if head[: len(spec.MAGIC)] != spec.MAGIC:
@@ -142,40 +68,13 @@ def parse(image: bytes, geometry: Geometry) -> Program:
     return Program(geometry, bank_words, limit, table, first, later, max(cycles, later_cycles))
 
 
-def walk(layer: Layer) -> tuple[Ints, npt.NDArray[np.bool_]]:
-    """Map words (groups * lanes,) of row 0, not yet modulo 2**16, and which pixels exist."""
-    reg = layer.reg
-    gx, gy = np.arange(reg[Reg.GX]), np.arange(reg[Reg.GY])
-    clast, rlast = reg[Reg.CLAST], reg[Reg.RLAST]
-    if layer.flag(spec.FLAG_LINEAR):
-        i = np.arange(reg[Reg.GX] * reg[Reg.LANES])
-        pc, pr = i % reg[Reg.PC], i // reg[Reg.PC]
-        return (
-            reg[Reg.OUT_BASE] + pr * reg[Reg.D_PR] + pc * reg[Reg.D_PC],
-            (pc < clast) & (pr < reg[Reg.PR]),
-        )
-    gy, gx, pr, pc = np.meshgrid(
-        gy, gx, np.arange(reg[Reg.PR]), np.arange(reg[Reg.PC]), indexing="ij"
-    )
-    m = reg[Reg.OUT_BASE] + gy * reg[Reg.D_GY] + gx * reg[Reg.D_GX]
-    m = m + pr * reg[Reg.D_PR] + pc * reg[Reg.D_PC]
-    missing = (pc == reg[Reg.PC] - 1) & (gx >= clast) | (pr == reg[Reg.PR] - 1) & (gy >= rlast)
-    return m.ravel(), ~missing.ravel()
-
-
-def _drained(layer: Layer) -> Ints:
-    """Map words of row 0 that the layer drains."""
-    m, exists = walk(layer)
-    return m[exists] & 0xFFFF
-
-
 def _check_same(first: Step, later: Step) -> None:
-    """Whoever sends inputs and takes results need not tell the first inference from others."""
+    """All inferences must look alike to the host that sends inputs and takes results."""
     if isinstance(first, Load):
         if later.reg[Reg.GX] != first.words:
             words = f"{first.words} words, later {later.reg[Reg.GX]}"
             raise ImageError(Error.ROW, f"a LOAD takes {words}: write GX before it")
-    elif isinstance(later, Layer) and not np.array_equal(_drained(first), _drained(later)):
+    elif isinstance(later, Layer) and not np.array_equal(drained(first), drained(later)):
         where = f"layer {first.index} drains other pixels in later inferences"
         raise ImageError(Error.ROW, f"{where}: write all registers that it uses")
 
@@ -291,10 +190,12 @@ class _Decoder:
             return None
         first = (reg[Reg.FLAGS2] >> spec.FLAG2_TABLE & 7) * spec.TABLE_ENTRIES
         if first >= len(self._entries):
-            raise ImageError(Error.ROW, f"before word {at}: a layer looks up a table of none")
+            raise ImageError(
+                Error.ROW, f"before word {at}: a layer looks up a table that the engine lacks"
+            )
         if not self._filled[first : first + spec.TABLE_ENTRIES].all():
             table = first // spec.TABLE_ENTRIES
-            raise ImageError(Error.ROW, f"before word {at}: table {table} is not wholly filled")
+            raise ImageError(Error.ROW, f"before word {at}: table {table} is not filled completely")
         return self._entries[first : first + spec.TABLE_ENTRIES].copy()
 
     def _watch(self, now: int, at: int) -> None:
@@ -334,7 +235,7 @@ class _Decoder:
             self._check_window(reg, at)
 
     def _check_pixels(self, layer: Layer, at: int) -> None:
-        pixels = len(layer.rows) * len(_drained(layer))
+        pixels = len(layer.rows) * len(drained(layer))
         if pixels > spec.MAP_WORDS:
             raise ImageError(
                 Error.ROW, f"before word {at}: {pixels} pixels of {spec.MAP_WORDS} at most"

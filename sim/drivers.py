@@ -1,4 +1,4 @@
-"""Beats to files and back: what the bench's sources send and what its monitors saw."""
+"""Files of the bench: the beats that its sources send and its monitors have seen."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class StatusChange:
-    """At cycle ``now`` after reset the state went from ``before`` to ``state``."""
+    """A change of the engine's state.
+
+    Attributes
+    ----------
+    now : cycle after reset
+    before, state : the state until then and from then on
+    error : ``status.error``
+    cycles : ``status.cycles``
+    """
 
     now: int
     before: int
@@ -24,8 +32,16 @@ class StatusChange:
 
 @dataclass(frozen=True)
 class TraceBeat:
-    """An input word (layer 0) or a drained pixel (of layers 1, 2, ..., modulo 256): map word, N
-    codes, whether it is a result, and the input beats that the engine had taken by then."""
+    """An input word or a drained pixel.
+
+    Attributes
+    ----------
+    layer : 0: an input word; of pixels 1, 2, ..., modulo 256
+    m : map word
+    data : N codes
+    result : the pixel is a result
+    taken : input beats that the engine had taken by then
+    """
 
     layer: int
     m: int
@@ -35,12 +51,19 @@ class TraceBeat:
 
 
 def write_image(folder: Path, image: bytes) -> None:
-    """The image loader's bytes, in order."""
+    """Write the bytes for the image loader."""
     (folder / "image.bin").write_bytes(image)
 
 
 def write_inputs(folder: Path, inputs: Bytes, n: int) -> None:
-    """Input beats of N bytes; the bench reads each with lane 0 last."""
+    """Write input beats.
+
+    Parameters
+    ----------
+    folder : of the run
+    inputs : uint8, a multiple of N bytes
+    n : bytes of a beat; the bench reads each with lane 0 last
+    """
     (folder / "input.bin").write_bytes(inputs.reshape(-1, n)[:, ::-1].tobytes())
 
 

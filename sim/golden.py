@@ -1,4 +1,4 @@
-"""Golden interpreter: runs an image as ``docs/stream.md`` reads, to the byte and to the cycle.
+"""Golden interpreter: runs an image by ``docs/stream.md``, to the byte and to the cycle.
 
     program = parse(image, geometry)
     run(program, inputs).results        # uint8 (batch, beats, N)
@@ -16,7 +16,8 @@ import numpy as np
 
 from secateur.hw import spec
 from secateur.hw.spec import Reg
-from secateur.sim.decode import Bytes, ImageError, Ints, Load, Program, Step, parse, walk
+from secateur.sim.decode import parse
+from secateur.sim.program import Bytes, ImageError, Ints, Load, Program, Step, walk
 from secateur.sim.row import reads, run_row
 
 __all__ = ["ImageError", "LayerTrace", "Program", "Run", "hazards", "parse", "result_words", "run"]
@@ -26,8 +27,16 @@ _COLUMNS = 512  # images of a chunk times pixel lanes
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """Existing pixels of a layer in drain order: map words ``m`` (pixels,), ``codes`` uint8
-    (batch, pixels, N)."""
+    """Pixels of a layer that exist, in the order of the drain.
+
+    Attributes
+    ----------
+    index : of the layer
+    m : map words (pixels,)
+    codes : uint8 (batch, pixels, N)
+    cycles : of the layer
+    result : the pixels are results
+    """
 
     index: int
     m: Ints
@@ -38,8 +47,14 @@ class LayerTrace:
 
 @dataclass(frozen=True)
 class Run:
-    """``results`` uint8 (batch, beats, N), the layers' traces (none if not asked for) and the
-    cycles of one inference."""
+    """A run of a batch.
+
+    Attributes
+    ----------
+    results : uint8 (batch, beats, N)
+    layers : traces; empty without ``trace``
+    cycles : of one inference
+    """
 
     results: Bytes
     layers: list[LayerTrace]
@@ -49,10 +64,18 @@ class Run:
 def run(
     program: Program, inputs: Bytes, *, trace: bool = True, sequential: bool = False, steps: int = 1
 ) -> Run:
-    """Run every row of ``inputs``, uint8 (batch, ``program.input_words * N``).
+    """Run every row of the inputs.
 
-    Every ``steps`` rows are a sequence: the first starts from zeroed banks and registers, as after
-    a restart, the others find what the one before has left. With ``sequential`` all rows are one.
+    Every ``steps`` rows are a sequence. The first row starts from zeroed banks and registers, as
+    after a restart; each other row starts from the banks that the one before has left.
+
+    Parameters
+    ----------
+    program : of ``parse``
+    inputs : uint8 (batch, ``program.input_words`` * N)
+    trace : keep the codes of all layers, not only of the last
+    sequential : all rows are one sequence
+    steps : rows of a sequence
     """
     width = program.input_words * program.geometry.n
     if inputs.dtype != np.uint8 or inputs.ndim != 2 or inputs.shape[1] != width:
@@ -61,7 +84,7 @@ def run(
         )
     steps = max(1, len(inputs)) if sequential else steps
     if steps < 1 or len(inputs) % steps:
-        raise ValueError(f"{len(inputs)} inputs are no sequences of {steps!r} steps")
+        raise ValueError(f"{len(inputs)} inputs are not sequences of {steps!r} steps")
     sequences = inputs.reshape(-1, steps, width)
     chunk = max(1, _COLUMNS // program.geometry.p)
     parts: list[list[list[tuple[Ints, Bytes]]]] = []
@@ -105,7 +128,7 @@ def hazards(program: Program) -> list[int]:
 
     ``run`` lets such a layer read what stood there at its START. The engine does the same if the
     words are written by the group that reads them, or later (docs/stream.md, "Rows and groups");
-    else the layer depends on the engine's timing and is no correct program.
+    else the layer depends on the engine's timing and the program is not correct.
     """
     words, found = program.geometry.bank_words, []
     for layer in program.layers:

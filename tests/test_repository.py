@@ -150,7 +150,7 @@ VIOLATIONS = [
     ("fx/graph.py", "from secateur.capture import export", "packages of the software"),
     ("image/image.py", "from secateur import target", "packages of the software"),
     ("pruning/units/mask.py", "from secateur.pruning.budget import rows", "packages of the pruner"),
-    ("hw/core/fetch.py", "from secateur.hw import engine", "packages of the hardware"),
+    ("hw/front/fetch.py", "from secateur.hw import engine", "packages of the hardware"),
     ("boards/driver/link.py", "from secateur.boards.flow import top", "packages of the boards"),
 ]
 

@@ -11,7 +11,8 @@ import random
 import re
 from collections.abc import Sequence
 
-from secateur.hw.memory.memory import SLICE_WORDS, block_fields, column_bits
+from secateur.hw.memory.ecp5_ram import block_fields, column_bits
+from secateur.hw.memory.weight_memory import SLICE_WORDS
 from secateur.hw.spec import Geometry
 
 #: Section of nextpnr's textual configuration: 2048 numbers of 9 bits, of block RAM number WID.

@@ -1,1 +1,1 @@
-"""What the compact engine has in place of the array of lanes: one multiplier a lane."""
+"""The datapath of the compact engine: one multiplier per lane and channel, one requantiser."""

@@ -27,9 +27,10 @@ class Mac(wiring.Component):
 
     Members
     -------
-    operand : In, signed 9 bits; ``weight`` : In, signed 12 bits
-    clear : In, the total is 0 in the next cycle
-    total : Out, signed ACC_BITS, wraps; MAC_LATENCY cycles later
+    operand : In(signed 9)  a byte, signed or unsigned
+    weight : In(signed 12)  a signed byte, shifted or not
+    clear : In(1)  the total is 0 in the next cycle
+    total : Out(signed ACC_BITS)  wraps; MAC_LATENCY cycles later
     """
 
     def __init__(self, *, family: str = "generic"):

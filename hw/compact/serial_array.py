@@ -1,37 +1,41 @@
-"""The compact datapath: as ``Array``, but one sum a cycle leaves it, and few registers stand in it.
+"""The compact array: one sum leaves it per cycle, and it has few registers.
 
 A group of pixels takes MIN_ROW_WORDS cycles or more. An array of as many multipliers hands its
-sums over one by one and is never late: one requantiser serves all, where ``Array`` has N.
+sums over one by one and is never late. Hence one requantiser serves all; ``Array`` needs N.
 """
 
 from __future__ import annotations
 
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import Out
 from amaranth.utils import ceil_log2
 
 from secateur.hw import spec
 from secateur.hw.compact.mac import MAC_LATENCY, Mac
+from secateur.hw.core.array import array_ports
 from secateur.hw.core.bank import Bank
 from secateur.hw.core.multiply import OPERAND_BITS, WEIGHT_BITS
-from secateur.hw.interfaces import ACCESS, REGISTERS, Kind, word_layout, write_layout
+from secateur.hw.interfaces import ACCESS, COMPACT, Kind
 from secateur.hw.memory.memory import check_family
 from secateur.hw.pipeline import delay
 from secateur.hw.spec import Reg
 
-#: Cycles from a word to its address: decode and base, adder.
-ADDRESS_LATENCY = 3
 #: From the address to the operand: the RAM; byte, choice and running maximum.
 AT_OPERAND = 2
 AT_TOTAL = AT_OPERAND + MAC_LATENCY
 #: Cycles from the last word of a group to its first sum: the sums are handed over, and the
 #: difference is taken. The others follow, one a cycle: lane 0's N channels, then lane 1's.
-SUM_LATENCY = ADDRESS_LATENCY + AT_TOTAL + 2
+SUM_LATENCY = COMPACT.address + AT_TOTAL + 2
 
 
 def check_compact(geometry: spec.Geometry) -> spec.Geometry:
-    """Return ``geometry``; ValueError if its sums cannot leave one by one."""
+    """Return ``geometry``.
+
+    Raises
+    ------
+    ValueError : its sums cannot leave one by one in time
+    """
     if geometry.multipliers > spec.MIN_ROW_WORDS or geometry.p > 2:
         raise ValueError(
             f"a compact engine has at most {spec.MIN_ROW_WORDS} multipliers and 2 lanes of "
@@ -41,11 +45,11 @@ def check_compact(geometry: spec.Geometry) -> spec.Geometry:
 
 
 class SerialArray(wiring.Component):
-    """The datapath from word and address to sums, without a stall.
+    """From word and address to sums, without a stall.
 
     All lanes do the same in the same cycle: P is 1 or 2. Totals are never cleared between two
-    groups. They are copied into a ring at the end of a group and go round in it; the sum of a group
-    is what has come to the total since the group before.
+    groups. They are copied into a ring at the end of a group and go round in it. The sum of a group
+    is the difference of its total and that of the group before.
 
     Parameters
     ----------
@@ -54,33 +58,21 @@ class SerialArray(wiring.Component):
 
     Members
     -------
-    valid, word : In, fetched words; groups end MIN_ROW_WORDS cycles apart, or more
-    clear : In, held for RESET_CYCLES: forget all sums
-    address, access : In, of the address generator, ADDRESS_LATENCY cycles after ``word``
-    registers : In, the configuration
-    write : In, write bus; data come with the address
-    sum : Out, SUM_LATENCY and more cycles after the last word of a group
+    issued : In(issued_signature(n))  groups end MIN_ROW_WORDS cycles apart, or more
+    clear : In(1)  held for RESET_CYCLES: forget all sums
+    address : In  byte address, ``COMPACT.address`` cycles after the word
+    access : In(ACCESS)  with ``address``
+    write : In(write_layout(n))  write bus; data come with the address
+    sums : Out(ACC_BITS)  one per cycle, SUM_LATENCY and more cycles after a group's last word
     """
 
     def __init__(self, *, geometry: spec.Geometry, family: str = "generic"):
         self.geometry, self.family = check_compact(geometry), check_family(family)
-        n = geometry.n
-        super().__init__(
-            {
-                "valid": In(1),
-                "word": In(word_layout(n)),
-                "clear": In(1),
-                "address": In(ceil_log2(geometry.bank_words * n)),
-                "access": In(ACCESS),
-                "registers": In(REGISTERS),
-                "write": In(write_layout(n)),
-                "sum": Out(signed(spec.ACC_BITS)),
-            }
-        )
+        super().__init__(array_ports(geometry, {"sums": Out(signed(spec.ACC_BITS))}))
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        regs, n = self.registers, self.geometry.n
+        regs, n = self.issued.registers, self.geometry.n
         log_n = ceil_log2(n)
         select = delay(m, self.address[:log_n], 1, "select")
         access = data.View(ACCESS, delay(m, self.access, 1, "access"))
@@ -91,7 +83,11 @@ class SerialArray(wiring.Component):
         totals = []
         for lane in range(self.geometry.p):
             m.submodules[f"bank{lane}"] = bank = Bank(
-                n=n, depth=self.geometry.bank_words, family=self.family, compact=True
+                n=n,
+                depth=self.geometry.bank_words,
+                family=self.family,
+                data_delay=0,
+                output=False,
             )
             m.d.comb += [
                 bank.address.eq(self.address[log_n:]),
@@ -109,16 +105,17 @@ class SerialArray(wiring.Component):
                     m, f"{lane}_{channel}", value, weights[channel], access, late_access
                 )
                 totals.append(total)
-        last = delay(m, self.word.group_last, ADDRESS_LATENCY + AT_TOTAL, "last", reset_less=False)
-        m.d.comb += self.sum.eq(self._differences(m, totals, last))
+        to_total = COMPACT.address + AT_TOTAL
+        last = delay(m, self.issued.word.group_last, to_total, "last", reset_less=False)
+        m.d.comb += self.sums.eq(self._differences(m, totals, last))
         return m
 
     def _weights(self, m: Module, wshift) -> list:
-        """The weights when their operands come; zeros where there is no body word.
+        """The weights when their operands come; zeros if no body word has come.
 
-        They go round in a block RAM: what is written at ``now`` is read ``age`` cycles later.
+        They go round in a block RAM: a word written at ``now`` is read ``age`` cycles later.
         """
-        n, age = self.geometry.n, ADDRESS_LATENCY + AT_OPERAND
+        n, age = self.geometry.n, COMPACT.address + AT_OPERAND
         m.submodules.weights = late = memory.Memory(
             shape=8 * n, depth=1 << ceil_log2(age), init=[], attrs={"no_rw_check": 1}
         )
@@ -128,10 +125,16 @@ class SerialArray(wiring.Component):
         m.d.comb += [
             write.en.eq(1),
             write.addr.eq(now),
-            write.data.eq(self.word.lanes),
+            write.data.eq(self.issued.word.lanes),
             read.addr.eq(now - (age - 1)),
         ]
-        body = delay(m, self.valid & (self.word.kind == Kind.BODY), age, "body", reset_less=False)
+        body = delay(
+            m,
+            self.issued.valid & (self.issued.word.kind == Kind.BODY),
+            age,
+            "body",
+            reset_less=False,
+        )
         weights = []
         for channel in range(n):
             weight = Signal(signed(WEIGHT_BITS), name=f"weight{channel}")
@@ -157,7 +160,7 @@ class SerialArray(wiring.Component):
         return mac.total
 
     def _differences(self, m: Module, totals: list, last):
-        """One sum a cycle, from the cycle after the next on."""
+        """One sum per cycle, from two cycles after ``last`` on."""
         count, bits = len(totals), ceil_log2(len(totals))
         ring = [
             Signal(spec.ACC_BITS, name=f"ring{index}", reset_less=True) for index in range(count)

@@ -1,1 +1,1 @@
-"""The engine's pipeline, in the order in which data flow: fetch, issue, address, lanes, drain."""
+"""The array: banks, lanes, drain, tables."""

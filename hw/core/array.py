@@ -9,11 +9,12 @@ from amaranth.utils import ceil_log2
 
 from secateur.hw import spec
 from secateur.hw.core import lane as lane_
-from secateur.hw.core.address import ADDRESS_LATENCY
 from secateur.hw.core.bank import Bank
 from secateur.hw.core.lane import Lane
-from secateur.hw.interfaces import ACCESS, Kind, word_layout, write_layout
+from secateur.hw.core.multiply import WEIGHT_BITS
+from secateur.hw.interfaces import ACCESS, FAST, Kind, issued_signature, write_layout
 from secateur.hw.pipeline import delay
+from secateur.hw.spec import Reg
 
 TREE_RADIX = 4
 
@@ -28,11 +29,24 @@ def tree_levels(p: int) -> int:
 
 def sum_latency(p: int) -> int:
     """Cycles from the last word of a group to the sums of pixel lane 0; lane p is p later."""
-    return ADDRESS_LATENCY + lane_.AT_SHADOW + tree_levels(p)
+    return FAST.address + lane_.AT_SHADOW + tree_levels(p)
+
+
+def array_ports(geometry: spec.Geometry, own: dict[str, wiring.Member]) -> dict[str, wiring.Member]:
+    """Members of an array: those that all have, and its ``own``."""
+    n = geometry.n
+    return {
+        "issued": In(issued_signature(n)),
+        "clear": In(1),
+        "address": In(ceil_log2(geometry.bank_words * n)),
+        "access": In(ACCESS),
+        "write": In(write_layout(n)),
+        **own,
+    }
 
 
 class Array(wiring.Component):
-    """The datapath from word and address to sums, without a stall.
+    """From word and address to sums, without a stall.
 
     Parameters
     ----------
@@ -42,39 +56,28 @@ class Array(wiring.Component):
 
     Members
     -------
-    valid, word : In, fetched words
-    clear : In, empties the accumulators by the way of the last words; held for RESET_CYCLES
-    address, access : In, of the address generator, ADDRESS_LATENCY cycles after ``word``
-    lanes : In, static; lanes from this one on do not hand over
-    write : In, write bus; window, size, shift, offset : In, see Bank
-    sums : Out, N sums; lane p's ``sum_latency(P) + p`` cycles after the last word of a group
+    issued : In(issued_signature(n))  of the issue stage
+    clear : In(1)  ends groups, and so empties the accumulators; held for RESET_CYCLES
+    address : In  byte address, ``FAST.address`` cycles after the word
+    access : In(ACCESS)  with ``address``
+    write : In(write_layout(n))  write bus
+    shift : In(1)  see Bank
+    offset : In(16)  into the last bank, see Bank
+    sums : Out(n x ACC_BITS)  lane p's come ``sum_latency(P) + p`` cycles after a group's last word
     """
 
     def __init__(self, *, geometry: spec.Geometry, family="generic", bels=None):
         if bels is not None and len(bels) != geometry.multipliers:
             raise ValueError(f"bels must name {geometry.multipliers} sites, not {len(bels)!r}")
         self.geometry, self.family, self.bels = geometry, family, bels
-        n = geometry.n
+        sums = data.ArrayLayout(signed(spec.ACC_BITS), geometry.n)
         super().__init__(
-            {
-                "valid": In(1),
-                "word": In(word_layout(n)),
-                "clear": In(1),
-                "address": In(ceil_log2(geometry.bank_words * n)),
-                "access": In(ACCESS),
-                "lanes": In(16),
-                "write": In(write_layout(n)),
-                "window": In(16),
-                "size": In(16),
-                "shift": In(1),
-                "offset": In(16),
-                "sums": Out(data.ArrayLayout(signed(spec.ACC_BITS), n)),
-            }
+            array_ports(geometry, {"shift": In(1), "offset": In(16), "sums": Out(sums)})
         )
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        n, p = self.geometry.n, self.geometry.p
+        n, p, regs = self.geometry.n, self.geometry.p, self.issued.registers
         log_n = ceil_log2(n)
         control = self._control(m, log_n)
         address, write = self.address[log_n:], self.write
@@ -91,8 +94,8 @@ class Array(wiring.Component):
             m.d.comb += [
                 bank.address.eq(address),
                 bank.write.eq(write),
-                bank.window.eq(self.window),
-                bank.size.eq(self.size),
+                bank.window.eq(regs[Reg.OUT_W]),
+                bank.size.eq(regs[Reg.OUT_S]),
                 bank.shift.eq(self.shift),
                 lane.word.eq(bank.word),
                 lane.control.eq(control),
@@ -108,33 +111,34 @@ class Array(wiring.Component):
         return m
 
     def _above(self, index: int):
-        """Whether ``lanes``, 1 to P, is more than an index: a table, where < would be a carry."""
-        lanes = self.lanes[: self.geometry.p.bit_length()]
+        """Whether LANES, 1 to P, is more than an index: a table; < would be a carry chain."""
+        lanes = self.issued.registers[Reg.LANES][: self.geometry.p.bit_length()]
         table = Const(-1 << (index + 1), 1 << len(lanes))
         return table.bit_select(lanes, 1)
 
     def _control(self, m: Module, log_n: int):
         """The control of lane 0, each field in its own time."""
-        word, access = self.word, self.access
+        word, access = self.issued.word, self.access
         control = Signal(lane_.control_layout(self.geometry.n))
-        body = self.valid & (word.kind == Kind.BODY)
+        body = self.issued.valid & (word.kind == Kind.BODY)
+        # Weights are 0 unless a body word has come: the accumulators then add nothing.
         weights = Signal(8 * self.geometry.n, reset_less=True)
         with m.If(body):
             m.d.sync += weights.eq(word.lanes)
         with m.Else():
             m.d.sync += weights.eq(0)
-        to_weights = ADDRESS_LATENCY + lane_.AT_WEIGHTS
+        to_weights = FAST.address + lane_.AT_WEIGHTS
         weights = delay(m, weights, to_weights - 2, "weights")
         wshift = delay(m, access.wshift, lane_.AT_WEIGHTS - 1, "wshift")
         for index in range(self.geometry.n):
             weight = weights[8 * index :][:8].as_signed()
-            shifted = Signal(signed(12), name=f"weight{index}", reset_less=True)
+            shifted = Signal(signed(WEIGHT_BITS), name=f"weight{index}", reset_less=True)
             m.d.sync += shifted.eq(Mux(wshift, weight << spec.WSHIFT, weight))
             m.d.comb += control.weights[index].eq(shifted)
         last = delay(
             m,
             word.group_last | self.clear,
-            ADDRESS_LATENCY + lane_.AT_LAST,
+            FAST.address + lane_.AT_LAST,
             "last",
         )
         m.d.comb += [
@@ -150,7 +154,7 @@ class Array(wiring.Component):
 
     @staticmethod
     def _collect(m: Module, values: list):
-        """Registered tree of ORs: at most one of the values is not zero."""
+        """Registered tree of ORs: lanes hand over one after the other, all others are zero."""
         level = 0
         while len(values) > 1:
             level += 1

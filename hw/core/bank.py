@@ -11,8 +11,7 @@ from secateur.hw.interfaces import write_layout
 from secateur.hw.memory.memory import Ram, check_family
 from secateur.hw.pipeline import delay
 
-#: Cycles by which the data of a write follow its address: difference, comparison. A compact bank
-#: takes them together.
+#: Cycles by which the data of a write follow its address: difference, comparison.
 DATA_DELAY = 2
 
 
@@ -27,22 +26,38 @@ class Bank(wiring.Component):
     n : bytes of a word
     depth : words, a power of two
     family : one of FAMILIES
-    compact : no registers but the RAM's and the offset
+    data_delay : cycles by which the data of a write follow its address: DATA_DELAY, or 0
+    output : build the RAM's output register
 
     Members
     -------
-    address : In; ``word`` : Out, RAM_LATENCY cycles later, of a compact bank one cycle
-    address_next : Out, the address one cycle later, for the next bank
-    write, write_next : In, Out one cycle later, for the next bank
-    window, size : In, static
-    shift, offset_in, offset : offsets move from the last bank to the first while ``shift``
+    address : In  of a word
+    word : Out(n x 8)  RAM_LATENCY cycles later, without output register one cycle
+    address_next : Out  ``address`` one cycle later, for the next bank
+    write : In(write_layout(n))  write bus
+    write_next : Out(write_layout(n))  ``write`` one cycle later, for the next bank
+    window : In(16)  static; first local word of the window
+    size : In(16)  static; words of the window
+    shift : In(1)  offsets move from the last bank to the first
+    offset_in : In(16)  offset of the bank behind this one
+    offset : Out(16)  offset of this bank, for the bank before it
     """
 
-    def __init__(self, *, n: int, depth: int, family: str = "generic", compact: bool = False):
+    def __init__(
+        self,
+        *,
+        n: int,
+        depth: int,
+        family: str = "generic",
+        data_delay: int = DATA_DELAY,
+        output: bool = True,
+    ):
         if depth < 16 or depth & (depth - 1):
             raise ValueError(f"depth must be a power of two from 16 on, not {depth!r}")
         self.n, self.depth, self.family = n, depth, check_family(family)
-        self.compact = compact
+        if data_delay not in (0, DATA_DELAY):
+            raise ValueError(f"data_delay must be 0 or {DATA_DELAY} cycles, not {data_delay!r}")
+        self.data_delay, self.output = data_delay, output
         address = ceil_log2(depth)
         super().__init__(
             {
@@ -62,7 +77,7 @@ class Bank(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         m.submodules.ram = ram = Ram(
-            width=8 * self.n, depth=self.depth, family=self.family, output=not self.compact
+            width=8 * self.n, depth=self.depth, family=self.family, output=self.output
         )
         write = self.write
         fields = ("local", "m", "data")
@@ -77,7 +92,7 @@ class Bank(wiring.Component):
         valid2 = Signal()
         distance = Signal(17, reset_less=True)
         local = Signal(ceil_log2(self.depth), reset_less=True)
-        domain = m.d.comb if self.compact else m.d.sync
+        domain = m.d.sync if self.data_delay else m.d.comb
         domain += [
             valid1.eq(write.valid),
             distance.eq(write.m - Mux(write.local, 0, self.offset)),
@@ -95,7 +110,7 @@ class Bank(wiring.Component):
 
 
 class OffsetGenerator(wiring.Component):
-    """``OFF[p]`` of the P banks, one a cycle, from bank 0's on.
+    """``OFF[p]`` of the P banks, one per cycle, from bank 0's on.
 
     Parameters
     ----------
@@ -103,9 +118,12 @@ class OffsetGenerator(wiring.Component):
 
     Members
     -------
-    start : In, strobe; P shifts follow, from the next cycle on
-    columns, column_step, row_step : In, static; OFF_PC, OFF_DC, OFF_DR
-    shift, offset : Out, into the last bank
+    start : In(1)  strobe; P shifts follow, from the next cycle on
+    columns : In(16)  static; OFF_PC
+    column_step : In(16)  static; OFF_DC
+    row_step : In(16)  static; OFF_DR
+    shift : Out(1)  to all banks
+    offset : Out(16)  into the last bank
     """
 
     def __init__(self, *, p: int):

@@ -15,7 +15,7 @@ from secateur.hw.pipeline import delay
 #: Cycles from the bank's word to the operand: two for the byte, one for the choice of lane-wise
 #: or broadcast, one for the running maximum, which is also the register before the multiplier.
 SELECT_LATENCY, CHOICE_LATENCY, MAXIMUM_LATENCY = 2, 1, 1
-# When a field of Control must come, in cycles after the bank's address.
+# Times of the fields of the control, in cycles after the bank's address.
 AT_SELECT = RAM_LATENCY
 AT_CHOICE = AT_SELECT + SELECT_LATENCY
 AT_FIRST = AT_CHOICE + CHOICE_LATENCY
@@ -27,7 +27,7 @@ AT_SHADOW = AT_LAST + 2
 
 
 def control_layout(n: int) -> data.StructLayout:
-    """What a lane is told, each field in its own time (``AT_*``): nothing is stored twice."""
+    """The control of a lane, each field in its own time (``AT_*``): nothing is stored twice."""
     return data.StructLayout(
         {
             "select": range(n),  # AT_SELECT: byte of the word, for broadcast
@@ -53,10 +53,12 @@ class Lane(wiring.Component):
 
     Members
     -------
-    word : In, N bytes from the lane's bank, AT_SELECT cycles after the address
-    control, control_next : In, Out one cycle later, for the next lane
-    enable : In, static; whether the lane hands over
-    shadow : Out, N sums for one cycle, AT_SHADOW after the address of the last word; else zero
+    word : In(n x 8)  from the lane's bank, AT_SELECT cycles after the address
+    control : In(control_layout(n))  each field in its own time
+    control_next : Out(control_layout(n))  ``control`` one cycle later, for the next lane
+    enable : In(1)  static; the lane hands its sums over
+    shadow : Out(n x ACC_BITS)  sums for one cycle, AT_SHADOW after the address of a group's last
+        word; else zero
     """
 
     def __init__(self, *, n: int, family: str = "generic", bels: list[str] | None = None):

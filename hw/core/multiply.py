@@ -24,7 +24,9 @@ class Multiplier(wiring.Component):
 
     Members
     -------
-    operand : In, signed 9 bits; ``weight`` : In, signed 12 bits; ``product`` : Out, signed 21 bits
+    operand : In(signed 9)  a byte, signed or unsigned
+    weight : In(signed 12)  a signed byte, shifted or not
+    product : Out(signed 21)  MULTIPLY_LATENCY cycles later
     """
 
     def __init__(self, *, family: str = "generic", bel: str | None = None):

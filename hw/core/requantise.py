@@ -8,13 +8,12 @@ from amaranth.lib.wiring import In, Out
 
 from secateur.hw import spec
 from secateur.hw.pipeline import delay
+from secateur.hw.spec import Reg
 
 FRACTION = spec.BIAS_FRACTION
 SHIFT_BITS = 6  # 0 .. 31 + 7
 #: Shift by 16s, by 4s, by 1s; bias; decide; round or saturate; compare with bounds; clamp.
 REQUANTISE_LATENCY = 8
-#: A compact requantiser takes two steps in a cycle.
-COMPACT_LATENCY = REQUANTISE_LATENCY // 2
 #: The bias is added in the fourth step; ``load`` is one cycle ahead of the first.
 _BIAS_STEP = 3
 
@@ -28,19 +27,29 @@ class Requantiser(wiring.Component):
     Parameters
     ----------
     n : channels
-    compact : two steps a cycle
+    steps : steps per cycle, 1 or 2
+
+    Attributes
+    ----------
+    latency : cycles from ``sums`` to ``codes``: REQUANTISE_LATENCY / ``steps``
 
     Members
     -------
-    sums : In
-    codes : Out, REQUANTISE_LATENCY, or COMPACT_LATENCY, cycles later
-    load : In, the cycle before the first sums of a row
-    bias, delta : In, of this row; delta is taken with ``load``, bias 3 cycles later, compact 1
-    shift_base, clip, signed : In, static from N + 3 cycles before the first codes' bounds on
+    sums : In(n x ACC_BITS)  signed
+    codes : Out(n x 8)  ``latency`` cycles later
+    load : In(1)  the cycle before the first sums of a row
+    bias : In(n x BIAS_BITS)  of this row, taken 3 // ``steps`` cycles after ``load``
+    delta : In(n x SHIFT_DELTA_BITS)  of this row, taken with ``load``
+    shift_base : In(SHIFT_BASE_BITS)  static, as are ``clip`` and ``signed``, from N + 3 cycles
+        before the first codes' bounds on
+    clip : In(16)  as the register CLIP
+    signed : In(1)  the codes and their bounds are signed
     """
 
-    def __init__(self, *, n: int, compact: bool = False):
-        self.n, self.steps = n, 2 if compact else 1  # in a cycle
+    def __init__(self, *, n: int, steps: int = 1):
+        if steps not in (1, 2):
+            raise ValueError(f"steps must be 1 or 2 per cycle, not {steps!r}")
+        self.n, self.steps, self.latency = n, steps, REQUANTISE_LATENCY // steps
         super().__init__(
             {
                 "sums": In(data.ArrayLayout(signed(spec.ACC_BITS), n)),
@@ -53,6 +62,14 @@ class Requantiser(wiring.Component):
                 "signed": In(1),
             }
         )
+
+    def configure(self, registers) -> list:
+        """Assignments of the static inputs."""
+        return [
+            self.shift_base.eq(registers[Reg.FLAGS2][spec.FLAG2_SHIFT_BASE :]),
+            self.clip.eq(registers[Reg.CLIP]),
+            self.signed.eq(registers[Reg.FLAGS][spec.FLAG_OUT_SIGNED]),
+        ]
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -70,40 +87,31 @@ class Requantiser(wiring.Component):
                 m.d.sync += shift.eq(self.shift_base + self.delta[channel])
             with m.If(load_bias):
                 m.d.sync += bias.eq(self.bias[channel])
-            # Channels stand all over the device: each has bounds of its own, from its neighbour.
+            # Channels are spread over the device: each copies the bounds of its neighbour.
             low, high, floor = (
                 delay(m, bound, int(self.n > 1), f"{name}{channel}")
                 for name, bound in (("low", low), ("high", high), ("floor", floor))
             )
-            code = self._channel(m, channel, shift, bias, low, high, floor)
+            value, sticky = self._shift(m, channel, shift)
+            code = self._round(m, channel, value, sticky, bias, (low, floor, high))
             m.d.comb += self.codes[channel].eq(code)
         return m
 
-    def _channel(self, m: Module, channel: int, shift, bias, low, high, floor):
+    def _domain(self, m: Module, step: int):
+        """Where a step assigns: to registers, or in the first of two steps to wires."""
+        return m.d.comb if (step + 1) % self.steps else m.d.sync
+
+    def _shift(self, m: Module, channel: int, shift):
+        """The sum / 2**shift in units of 2**-BIAS_FRACTION, and whether bits were lost."""
         width = spec.ACC_BITS + FRACTION
-
-        def register(shape, name):
-            return Signal(shape, name=f"{name}{channel}", reset_less=True)
-
-        def domain(step):  # what a step assigns: registers, or without one
-            return m.d.comb if (step + 1) % self.steps else m.d.sync
-
-        def late(value, step, name):  # what a step needs beside the value
-            return delay(m, value, step // self.steps, f"{name}_{channel}")
-
         # Three steps of the shifter: 0, 16 or everything; 0, 4, 8, 12; 0, 1, 2, 3.
         value = self.sums[channel].as_signed() << FRACTION
         sticky = Const(0)
-        for step, (unit, select) in enumerate(
-            (
-                (16, shift[4:]),
-                (4, late(shift[2:4], 1, "shift4")),
-                (1, late(shift[:2], 2, "shift1")),
-            )
-        ):
-            shifted = register(signed(width), f"shifted{step}_")
-            lost = register(1, f"lost{step}_")
-            assign = domain(step)
+        for step, (unit, low, high) in enumerate(((16, 4, SHIFT_BITS), (4, 2, 4), (1, 0, 2))):
+            select = delay(m, shift[low:high], step // self.steps, f"shift{unit}_{channel}")
+            shifted = Signal(signed(width), name=f"shifted{step}_{channel}", reset_less=True)
+            lost = Signal(name=f"lost{step}_{channel}", reset_less=True)
+            assign = self._domain(m, step)
             with m.Switch(select):
                 for amount in range(4):
                     with m.Case(amount):
@@ -112,10 +120,19 @@ class Requantiser(wiring.Component):
                             lost.eq(sticky | value[: min(unit * amount, width)].any()),
                         ]
             value, sticky = shifted, lost
+        return value, sticky
 
+    def _round(self, m: Module, channel: int, value, sticky, bias, bounds: tuple):
+        """The code: plus bias, rounded half to even, within ``bounds`` (low, floor, high)."""
+        low, floor, high = bounds
+
+        def register(shape, name):
+            return Signal(shape, name=f"{name}{channel}", reset_less=True)
+
+        width = spec.ACC_BITS + FRACTION
         total = register(signed(width + 1), "total")
         total_sticky = register(1, "total_sticky")
-        assign = domain(_BIAS_STEP)
+        assign = self._domain(m, _BIAS_STEP)
         assign += [total.eq(value + bias), total_sticky.eq(sticky)]
 
         # Ten bits hold every code and one more on either side.
@@ -126,7 +143,7 @@ class Requantiser(wiring.Component):
         up, saturated = register(1, "up"), register(1, "saturated")
         limit = register(signed(10), "limit")
         half = 1 << (FRACTION - 1)
-        assign = domain(4)
+        assign = self._domain(m, 4)
         assign += [
             narrow.eq(quotient),
             saturated.eq(~fits),
@@ -140,7 +157,7 @@ class Requantiser(wiring.Component):
             register(1, "above"),
         )
         code = register(8, "code")
-        rounding, comparing, clamping = (domain(step) for step in (5, 6, 7))
+        rounding, comparing, clamping = (self._domain(m, step) for step in (5, 6, 7))
         rounding += rounded.eq(Mux(saturated, limit, narrow + up))
         comparing += [compared.eq(rounded), below.eq(rounded < low), above.eq(rounded > high)]
         clamping += code.eq(Mux(above, high, Mux(below, floor, compared)))

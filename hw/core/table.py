@@ -17,10 +17,10 @@ TABLE_LATENCY = RAM_LATENCY + 1
 
 
 class Tables(wiring.Component):
-    """``out = entry[256 * table + code]`` where ``lookup``, else ``out = code``.
+    """``out = entry[256 * table + code]`` if ``lookup``, else ``out = code``.
 
-    Every two channels share a memory with two read ports, one of which writes, too: entries must
-    not be written while codes that matter pass.
+    Every two channels share a memory with two read ports, one of which also writes. Hence no entry
+    may be written while pixels drain.
 
     Parameters
     ----------
@@ -30,9 +30,11 @@ class Tables(wiring.Component):
 
     Members
     -------
-    codes : In; out : Out, TABLE_LATENCY cycles later
-    table, lookup : In, static
-    write : In, one entry a cycle; an address past the tables is ignored
+    codes : In(n x 8)  of a pixel
+    out : Out(n x 8)  TABLE_LATENCY cycles later
+    table : In(3)  static; number of the table
+    lookup : In(1)  static; look up, or pass the codes on
+    write : In(table_write_layout())  one entry per cycle; an address past the tables is ignored
     """
 
     def __init__(self, *, n: int, tables: int, family: str = "generic"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from secateur.hw import spec
-from secateur.hw.interfaces import REGISTERS
+from secateur.hw.interfaces import GROUP, REGISTERS
 from secateur.hw.spec import Reg
 
 #: Cycles from ``group`` to the first ``step``: input register, the group's state, output register.
@@ -45,20 +47,33 @@ class _Left:
             ]
 
 
+class _Between(NamedTuple):
+    """Where the next group begins, and the events of groups, a cycle after ``group``."""
+
+    base: Signal  # first word of the next group
+    base_row: Signal  # and of the row of pixels below it
+    fresh: Signal  # the next group is the first of its row
+    now: Signal
+    end_line: Signal
+    end_row: Signal
+
+
 class Walk(wiring.Component):
-    """Nested counters, one pixel in ``pace`` cycles, without a multiplier.
+    """Which map word each drained pixel is: nested counters, without a multiplier.
 
     Parameters
     ----------
-    pace : cycles from one step of a group to the next
+    pace : cycles from one step of a group to the next, at least 1
 
     Members
     -------
-    registers : In, the configuration
-    init : In, strobe when the registers hold a new layer, at least 4 cycles before ``group``
-    group : In, strobe: LANES steps follow; groups are LANES * pace, and MIN_ROW_WORDS, cycles apart
-    line_last, row_last : In, of this group, with ``group``
-    step, m, exists : Out, a drained pixel; the first one WALK_LATENCY cycles after ``group``
+    registers : In(REGISTERS)  the configuration
+    init : In(1)  strobe when the registers hold a new layer, at least 4 cycles before ``group``
+    group : In(GROUP)  LANES steps follow; groups are at least LANES * pace cycles apart, and at
+        least MIN_ROW_WORDS
+    step : Out(1)  a drained pixel; the first one comes WALK_LATENCY cycles after ``group``
+    m : Out(16)  its word in the map
+    exists : Out(1)  it is one of the map
     """
 
     def __init__(self, *, pace: int = 1):
@@ -69,9 +84,7 @@ class Walk(wiring.Component):
             {
                 "registers": In(REGISTERS),
                 "init": In(1),
-                "group": In(1),
-                "line_last": In(1),
-                "row_last": In(1),
+                "group": In(GROUP),
                 "step": Out(1),
                 "m": Out(16),
                 "exists": Out(1),
@@ -82,8 +95,8 @@ class Walk(wiring.Component):
         m = Module()
         regs = self.registers
         linear = regs[Reg.FLAGS][spec.FLAG_LINEAR]
-        base, base_row, fresh, group, end_line, end_row = self._between_groups(m)
-        pixel = self._pixel(m, group)
+        between = self._between_groups(m)
+        pixel = self._pixel(m, between.now)
 
         # Within a group, or in the linear walk within a row.
         begin = Signal()
@@ -92,9 +105,9 @@ class Walk(wiring.Component):
         current = Signal(16)
         current_row = Signal(16)
         m.d.sync += [
-            begins.eq(~linear | fresh),
-            begin.eq(self.group & begins),
-            linear_begin.eq(self.group & begins & linear),
+            begins.eq(~linear | between.fresh),
+            begin.eq(self.group.valid & begins),
+            linear_begin.eq(self.group.valid & begins & linear),
         ]
         columns = _Left(m, "columns", regs[Reg.PC])
         rows = _Left(m, "rows", regs[Reg.PR])
@@ -102,57 +115,60 @@ class Walk(wiring.Component):
         columns.update(begin | turn, pixel)
         rows.update(begin, turn)
         with m.If(begin):
-            m.d.sync += [current.eq(base), current_row.eq(base_row)]
+            m.d.sync += [current.eq(between.base), current_row.eq(between.base_row)]
         with m.Elif(turn):
             m.d.sync += [current.eq(current_row), current_row.eq(current_row + regs[Reg.D_PR])]
         with m.Elif(pixel):
             m.d.sync += current.eq(current + regs[Reg.D_PC])
 
-        # Tiles count groups and lines down from CLAST and RLAST, the linear walk steps from CLAST.
-        # Tiles have time: their events are registered.
+        m.d.sync += [
+            self.step.eq(pixel),
+            self.m.eq(current),
+            self.exists.eq(self._exists(m, between, pixel, linear_begin, columns, rows)),
+        ]
+        return m
+
+    def _exists(self, m: Module, between: _Between, pixel, begin, columns: _Left, rows: _Left):
+        """Whether the pixel is one of the map.
+
+        Tiles count groups and lines down from CLAST and RLAST, the linear walk steps from CLAST at
+        ``begin``. Tiles have time: their events are registered.
+        """
+        regs = self.registers
+        linear = regs[Reg.FLAGS][spec.FLAG_LINEAR]
         new_row, new_line, new_group = (
             Signal(name=name) for name in ("new_row", "new_line", "new_group")
         )
         m.d.sync += [
-            new_row.eq(self.init | end_row),
-            new_line.eq(~linear & (self.init | end_row | end_line)),
-            new_group.eq(~linear & group),
+            new_row.eq(self.init | between.end_row),
+            new_line.eq(~linear & (self.init | between.end_row | between.end_line)),
+            new_group.eq(~linear & between.now),
         ]
         stepwise = linear & pixel
         columns_valid = _Left(m, "columns_valid", regs[Reg.CLAST])
         rows_valid = _Left(m, "rows_valid", regs[Reg.RLAST])
-        columns_valid.update(
-            new_line | linear_begin | (stepwise & columns.last), new_group | stepwise
-        )
+        columns_valid.update(new_line | begin | (stepwise & columns.last), new_group | stepwise)
         rows_valid.update(new_row, new_line)
         column_now = Signal()
         row_now = Signal()  # of the group being drained
-        with m.If(group):
+        with m.If(between.now):
             m.d.sync += [column_now.eq(columns_valid.some), row_now.eq(rows_valid.some)]
-        m.d.sync += [
-            self.step.eq(pixel),
-            self.m.eq(current),
-            self.exists.eq(
-                Mux(
-                    linear,
-                    columns_valid.some & rows.some,
-                    (column_now | ~columns.last) & (row_now | ~rows.last),
-                )
-            ),
-        ]
-        return m
+        return Mux(
+            linear,
+            columns_valid.some & rows.some,
+            (column_now | ~columns.last) & (row_now | ~rows.last),
+        )
 
-    def _between_groups(self, m: Module):
-        """Where the coming group begins, and the events of groups, a cycle after ``group``."""
+    def _between_groups(self, m: Module) -> _Between:
         regs = self.registers
-        # `base` is the first word of the coming group; the others are candidates.
+        # `base` is the first word of the next group; the others are candidates.
         base, base_row, line, row = (
             Signal(16, name=name) for name in ("base", "base_row", "line", "row")
         )
         next_group, next_line, next_row = (
             Signal(16, name=name) for name in ("next_group", "next_line", "next_row")
         )
-        fresh = Signal()  # the coming group is the first of its row
+        fresh = Signal()
         m.d.sync += [
             base_row.eq(base + regs[Reg.D_PR]),
             next_group.eq(base + regs[Reg.D_GX]),
@@ -162,10 +178,10 @@ class Walk(wiring.Component):
         group, end_line, end_row = (Signal(name=name) for name in ("now", "end_line", "end_row"))
         row_last = Signal()
         m.d.sync += [
-            group.eq(self.group),
-            row_last.eq(self.row_last),
-            end_line.eq(self.group & self.line_last),
-            end_row.eq(self.group & self.row_last),
+            group.eq(self.group.valid),
+            row_last.eq(self.group.row_last),
+            end_line.eq(self.group.valid & self.group.line_last),
+            end_row.eq(self.group.valid & self.group.row_last),
         ]
         with m.If(self.init):
             m.d.sync += [signal.eq(regs[Reg.OUT_BASE]) for signal in (base, line, row)]
@@ -177,7 +193,7 @@ class Walk(wiring.Component):
             m.d.sync += base.eq(next_group)
         with m.If(self.init | group):
             m.d.sync += fresh.eq(self.init | row_last)
-        return base, base_row, fresh, group, end_line, end_row
+        return _Between(base, base_row, fresh, group, end_line, end_row)
 
     def _pixel(self, m: Module, group):
         """High while a pixel of the group is drained: ``LANES`` times, every ``pace`` cycles."""

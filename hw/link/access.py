@@ -1,4 +1,4 @@
-"""A frame's accesses to registers, one after the other, each frame's once."""
+"""A frame's accesses to registers, one after the other; a repeated frame is executed only once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from secateur.hw.link.frames import CHUNK, HEADER
 from secateur.hw.link.protocol import WORD_BYTES
-from secateur.hw.soc.axi_lite import REQUEST, RESPONSE
+from secateur.hw.soc.bridge import REQUEST, RESPONSE
 
 
 class Phase(enum.Enum):
@@ -25,19 +25,22 @@ class Phase(enum.Enum):
 
 
 class Accesses(wiring.Component):
-    """Obeys a frame: ``count`` reads of, or writes to, one register, until one is refused.
+    """Executes a frame: ``count`` reads of, or writes to, one register, until one is refused.
 
-    A frame with the sequence number of the one before is not obeyed, but answered as that was:
-    its answer was lost. A frame with ``open`` is always obeyed.
+    A frame with the sequence number of the one before is not executed, but answered as that was:
+    its answer was lost. A frame with ``open`` is always executed.
 
     Members
     -------
-    frame : In, stream of HEADER; taken when its answer has left
-    answer : Out, stream of HEADER: the frame's, with ``count`` of accesses done, and ``refused``
-    request : Out, stream of REQUEST; response : In, stream of RESPONSE, one for each request
-    read_addr : Out, read_data : In, a cycle later: the frame's words
-    write_en, write_addr, write_data : Out, the answer's words; they stay until the next frame is
-        obeyed
+    frame : In(stream of HEADER)  taken when its answer has left
+    answer : Out(stream of HEADER)  the frame's, with ``refused`` and the ``count`` of accesses done
+    request : Out(stream of REQUEST)  accesses
+    response : In(stream of RESPONSE)  one for each request
+    read_addr : Out  of a byte of the frame's words
+    read_data : In(8)  that byte, a cycle later
+    write_en : Out(1)  a byte of the answer's words; they stay until the next frame is executed
+    write_addr : Out  its address
+    write_data : Out(8)  the byte
     """
 
     def __init__(self):
@@ -62,9 +65,9 @@ class Accesses(wiring.Component):
         known = Signal()  # there has been a frame since reset
         data = Signal(32, reset_less=True)
         lane = Signal(range(WORD_BYTES + 1))
-        frame, done = self.frame.payload, answer.count
+        frame = self.frame.payload
         again = known & ~frame.open & (frame.sequence == answer.sequence)
-        address = Cat(lane[:2], done)[: len(self.read_addr)]
+        address = Cat(lane[:2], answer.count)[: len(self.read_addr)]
         m.d.comb += [
             self.answer.valid.eq(phase == Phase.ANSWER),
             self.answer.payload.eq(answer),
@@ -80,12 +83,19 @@ class Accesses(wiring.Component):
             self.write_data.eq(data[:8]),
             self.write_en.eq(phase == Phase.STORE),
         ]
+        with m.If(self.frame.valid):
+            m.d.sync += known.eq(1)
+        self._walk_phases(m, phase, answer, again, lane, data)
+        return m
+
+    def _walk_phases(self, m: Module, phase, answer, again, lane, data) -> None:
+        frame, done = self.frame.payload, answer.count
         with m.Switch(phase):
             with m.Case(Phase.IDLE):
                 with m.If(self.frame.valid & again):
                     m.d.sync += phase.eq(Phase.ANSWER)
                 with m.Elif(self.frame.valid):
-                    m.d.sync += [phase.eq(Phase.NEXT), known.eq(1), answer.eq(frame)]
+                    m.d.sync += [phase.eq(Phase.NEXT), answer.eq(frame)]
                     m.d.sync += [answer.answer.eq(1), answer.count.eq(0)]
             with m.Case(Phase.NEXT):
                 m.d.sync += [lane.eq(0), phase.eq(Phase.REQUEST)]
@@ -123,4 +133,3 @@ class Accesses(wiring.Component):
             with m.Case(Phase.ANSWER):
                 with m.If(self.answer.ready):
                     m.d.sync += phase.eq(Phase.IDLE)
-        return m

@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from secateur.hw.core.loader import CRC_POLYNOMIAL
+from secateur.hw.front.header import CRC_POLYNOMIAL
 from secateur.hw.link.protocol import CRC_BYTES, HEADER_BYTES, MAX_ACCESSES, RESIDUE, WORD_BYTES
 from secateur.hw.link.stuffing import ITEM
 
@@ -22,13 +22,15 @@ HEADER = data.StructLayout(
 
 
 class SerialCrc(wiring.Component):
-    """CRC-32, a bit a cycle: small, and a UART's bytes come no faster.
+    """CRC-32, one bit per cycle: small, and a UART's bytes come no faster.
 
     Members
     -------
-    clear : In, begin anew; data, valid : In, a byte more, not while ``busy``
-    busy : Out, for eight cycles after a byte
-    crc : Out, the register, without the final inversion
+    clear : In(1)  begin again
+    data : In(8)  the next byte
+    valid : In(1)  there is a byte; never while ``busy``
+    busy : Out(1)  for eight cycles after a byte
+    crc : Out(32)  the register, without the final inversion
     """
 
     def __init__(self):
@@ -61,14 +63,19 @@ class SerialCrc(wiring.Component):
 class FrameReceiver(wiring.Component):
     """Keeps the words of a frame and passes on its header, if all of it is right.
 
-    A frame that is damaged, too short or too long, or an answer, is forgotten. So is a frame that
-    begins while one waits on ``frame``: its words stay as they are until it is taken.
+    A frame that is damaged, too short or too long is dropped; so is an answer. A frame that begins
+    while another waits on ``frame`` is dropped, too: the words of that one stay until it is taken.
 
     Members
     -------
-    byte, byte_valid, end, broken : In, of an Unstuffer; at least BYTE_CYCLES between two bytes
-    frame : Out, stream of HEADER
-    write_en, write_addr, write_data : Out, the words, byte by byte, to a memory of CHUNK bytes
+    byte : In(8)  of an Unstuffer
+    byte_valid : In(1)  there is a byte; at least BYTE_CYCLES lie between two
+    end : In(1)  a delimiter
+    broken : In(1)  the frame is damaged
+    frame : Out(stream of HEADER)  a frame that is right
+    write_en : Out(1)  a byte of the words, to a memory of CHUNK bytes
+    write_addr : Out  its address
+    write_data : Out(8)  the byte
     """
 
     def __init__(self):
@@ -148,25 +155,25 @@ class Section(enum.Enum):
 
 
 class Step(enum.Enum):
-    """What is done with an item of a frame."""
+    """States of the transmitter, for an item of a frame."""
 
     IDLE = 0
     ADDRESS = 1
     FETCH = 2
     SEND = 3
-    FEED = 4  # the CRC, with what has been sent
+    FEED = 4  # the item to the CRC
     DIGEST = 5
 
 
 class FrameTransmitter(wiring.Component):
-    """Sends a header, the words behind it if it is not of writes, and the CRC.
+    """Sends a header, the words that were read, and the CRC.
 
     Members
     -------
-    answer : In, stream of HEADER; taken when the last item has been, so the header and the memory
-        must stay as they are until then
-    read_addr : Out, read_data : In, a cycle later, of a memory of CHUNK bytes
-    items : Out, stream of ITEM, an ``end`` first and last
+    answer : In(stream of HEADER)  taken with the last item: header and memory must stay until then
+    read_addr : Out  of a byte in a memory of CHUNK bytes
+    read_data : In(8)  that byte, a cycle later
+    items : Out(stream of ITEM)  an ``end`` first and last
     """
 
     def __init__(self):
@@ -188,7 +195,6 @@ class FrameTransmitter(wiring.Component):
         item = Signal(ITEM, reset_less=True)
         header = self.answer.payload
         last = Signal()
-        empty = Signal()
         m.d.comb += [
             self.read_addr.eq(index),
             self.items.valid.eq(step == Step.SEND),
@@ -196,9 +202,8 @@ class FrameTransmitter(wiring.Component):
             self.answer.ready.eq((step == Step.DIGEST) & (section == Section.END)),
             crc.clear.eq(section == Section.BEGIN),
             crc.valid.eq(step == Step.FEED),
-            # What it is fed with of its own value, it forgets: the next byte comes to the front.
+            # Fed with its own low byte, the register shifts: its next byte comes to the front.
             crc.data.eq(Mux(section == Section.CRC, crc.crc[:8], item.data)),
-            empty.eq(header.write | (header.count == 0)),
         ]
         # Known a cycle after the index, and wanted in DIGEST, three cycles after it or more.
         with m.Switch(section):
@@ -210,6 +215,13 @@ class FrameTransmitter(wiring.Component):
                 m.d.sync += last.eq(index == CRC_BYTES - 1)
             with m.Default():
                 m.d.sync += last.eq(1)
+        self._take_steps(m, crc, section, step, index, item, last)
+        return m
+
+    def _take_steps(self, m: Module, crc: SerialCrc, section, step, index, item, last) -> None:
+        """Item after item: fetch it, send it, add it to the CRC."""
+        header = self.answer.payload
+        empty = header.write | (header.count == 0)
         with m.Switch(step):
             with m.Case(Step.IDLE):
                 m.d.sync += [section.eq(Section.BEGIN), index.eq(0)]
@@ -242,4 +254,3 @@ class FrameTransmitter(wiring.Component):
                         m.d.sync += [index.eq(0), section.eq(section + 1)]
                         with m.If((section == Section.HEADER) & empty):
                             m.d.sync += section.eq(Section.CRC)
-        return m

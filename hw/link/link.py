@@ -11,25 +11,26 @@ from secateur.hw.link.frames import CHUNK, FrameReceiver, FrameTransmitter
 from secateur.hw.link.stuffing import Stuffer, Unstuffer
 from secateur.hw.link.uart import UartReceiver, UartTransmitter
 from secateur.hw.memory.memory import check_family
-from secateur.hw.soc.axi_lite import REQUEST, RESPONSE
+from secateur.hw.soc.bridge import REQUEST, RESPONSE
 
 
 class Link(wiring.Component):
     """Turns frames of ``docs/link.md`` into requests, and their responses into answers.
 
-    A frame that is damaged in any way has no effect and no answer. One frame is dealt with at a
-    time; what comes before its answer has left is lost.
+    A frame that is damaged in any way has no effect and no answer. One frame is executed at a time;
+    bytes that come before its answer has left are lost.
 
     Parameters
     ----------
     divisor : cycles of a bit on the line
-    family : "ecp5": the words of a frame and of an answer are in LUT RAM; else what synthesis takes
+    family : "ecp5": the words of a frame and of an answer are in LUT RAM; else synthesis chooses
 
     Members
     -------
-    rx : In, tx : Out, the lines, high at rest
-    request : Out, stream of REQUEST
-    response : In, stream of RESPONSE, one for each request
+    rx : In(1)  the line from the host, high at rest
+    tx : Out(1)  the line to the host, high at rest
+    request : Out(stream of REQUEST)  accesses to registers
+    response : In(stream of RESPONSE)  one for each request
     """
 
     def __init__(self, *, divisor: int, family: str = "generic"):
@@ -76,7 +77,7 @@ class Link(wiring.Component):
         wiring.connect(m, wiring.flipped(self.response), accesses.response)
 
         # The words of a frame, and those of its answer. None is read while it is written: a frame
-        # comes, is obeyed and is answered one after the other.
+        # is received, executed and answered, one after the other.
         if self.family == "ice40":
             self._one_memory(m, frames_in, accesses, frames_out)
             return m

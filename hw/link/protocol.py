@@ -1,18 +1,18 @@
-"""Frames of the host link, in numbers; ``docs/link.md`` says what they mean. Imports nothing.
+"""Constants of the frames of the host link, see ``docs/link.md``. Imports nothing.
 
 A frame is a header of three bytes (sequence number, operation, count), words of four bytes, and
-the CRC-32 of all that; it stands between two ``END`` bytes, stuffed so that no other byte is one.
+the CRC-32 of all these. It is sent between two ``END`` bytes, stuffed so that no other byte is one.
 """
 
-#: Stuffing: the frames' delimiter, and what stands for a byte of its or of the escape's value.
+#: Stuffing: the delimiter of frames, the escape, and the codes of these two bytes behind an escape.
 END, ESCAPE, ESCAPED_END, ESCAPED_ESCAPE = 0xC0, 0xDB, 0xDC, 0xDD
 
 HEADER_BYTES, WORD_BYTES, CRC_BYTES = 3, 4, 4
 #: Most accesses that a frame carries.
 MAX_ACCESSES = 16
 
-#: Second byte of the header: an access that writes; a first frame, which is always obeyed; and the
-#: register's offset / 4.
+#: Second byte of the header: an access that writes; a first frame, which is always executed; and
+#: the register's offset / 4.
 WRITE, OPEN, ADDRESS = 0x80, 0x40, 0x3F
 #: Third byte: set in answers; the access behind the counted ones was refused; accesses.
 ANSWER, REFUSED, COUNT = 0x80, 0x40, 0x3F

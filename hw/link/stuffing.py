@@ -1,6 +1,10 @@
 """Byte stuffing: no byte of a frame looks like the delimiter, so the next delimiter always counts.
 
-After any damage a receiver is in step again at the next END. (The scheme is that of RFC 1055.)
+After any damage a receiver is in step again at the next END.
+
+References
+----------
+RFC 1055, "A nonstandard for transmission of IP datagrams over serial lines".
 """
 
 from __future__ import annotations
@@ -20,8 +24,8 @@ class Stuffer(wiring.Component):
 
     Members
     -------
-    items : In, stream of ITEM; ``data`` of an ``end`` means nothing
-    bytes : Out, stream; one byte for an item, two for one that is escaped; no latency
+    items : In(stream of ITEM)  ``data`` of an ``end`` are ignored
+    bytes : Out(stream)  one byte per item, two for one that is escaped; no latency
     """
 
     def __init__(self):
@@ -56,10 +60,13 @@ class Unstuffer(wiring.Component):
 
     Members
     -------
-    data, valid, error : In, of a UartReceiver
-    byte : Out, what ``data`` stands for; byte_valid : Out, it is a byte of the frame
-    end : Out, it was a delimiter
-    broken : Out, the frame that goes on, or that ends here, is damaged
+    data : In(8)  of a UartReceiver
+    valid : In(1)  there is a byte
+    error : In(1)  its stop bit is missing
+    byte : Out(8)  ``data`` without stuffing
+    byte_valid : Out(1)  ``byte`` is one of the frame
+    end : Out(1)  it was a delimiter
+    broken : Out(1)  the frame that goes on, or that ends here, is damaged
     """
 
     def __init__(self):

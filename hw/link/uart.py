@@ -8,13 +8,18 @@ from amaranth.lib.wiring import In, Out
 
 #: Least cycles of a bit: the middle of a bit must be told from its edges.
 MIN_DIVISOR = 4
-#: Share by which a bit may be longer or shorter than the baud rate says; half of what is left of
-#: the 5 % at which the stop bit is missed, for the other side's own error.
+#: Error of a bit's length, as a share. A receiver misses the stop bit at 5 %; about half of that is
+#: left for the error of the other side.
 TOLERANCE = 0.02
 
 
 def divisor_for(clock_hz: float, baud: float) -> int:
-    """Cycles of a bit at ``baud``; ValueError if the clock does not give that rate."""
+    """Cycles of a bit at ``baud``.
+
+    Raises
+    ------
+    ValueError : the clock is too slow for that rate, or no divisor is near enough
+    """
     divisor = round(clock_hz / baud)
     if divisor < MIN_DIVISOR:
         raise ValueError(f"baud must be at most clock_hz / {MIN_DIVISOR}, not {baud!r}")
@@ -35,9 +40,9 @@ def _check(divisor: int) -> int:
 class UartReceiver(wiring.Component):
     """Bytes from a line; there is no back-pressure.
 
-    The line passes two flip-flops. A bit is sampled in its middle, the start bit, too: a pulse of
-    less than half a bit begins no byte. After a missing stop bit the line must be high again before
-    the next start bit is looked for.
+    The line passes two flip-flops. Bits are sampled in their middle, also the start bit: a pulse of
+    less than half a bit does not begin a byte. After a missing stop bit, the next start bit counts
+    once the line has been high again.
 
     Parameters
     ----------
@@ -45,9 +50,10 @@ class UartReceiver(wiring.Component):
 
     Members
     -------
-    rx : In, the line, high at rest; asynchronous
-    data : Out; valid : Out, for one cycle, half a bit into the stop bit: ``data`` is a byte
-    error : Out, with ``valid``: the stop bit is missing
+    rx : In(1)  the line, high at rest; asynchronous
+    data : Out(8)  a byte, while ``valid``
+    valid : Out(1)  for one cycle, half a bit into the stop bit
+    error : Out(1)  with ``valid``: the stop bit is missing
     """
 
     def __init__(self, *, divisor: int):
@@ -94,9 +100,9 @@ class UartTransmitter(wiring.Component):
 
     Members
     -------
-    bytes : In, stream; a byte is taken as soon as the one before it has left with its stop bit,
-        which is 10 * ``divisor`` cycles after that was taken
-    tx : Out, the line, high at rest
+    bytes : In(stream)  a byte is taken when the one before has left with its stop bit, 10 *
+        ``divisor`` cycles after that was taken
+    tx : Out(1)  the line, high at rest
     """
 
     def __init__(self, *, divisor: int):

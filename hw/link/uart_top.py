@@ -1,4 +1,4 @@
-"""The engine behind a UART: all that a board needs but its pins and its clock."""
+"""The engine behind a UART: a board adds pins and a clock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from secateur.hw.spec import Status
 
 
 class UartEngine(wiring.Component):
-    """An ``Engine`` with the registers of ``docs/registers.md``, reached as ``docs/link.md`` says.
+    """An ``Engine`` with its registers (``docs/registers.md``) behind the link (``docs/link.md``).
 
     Tensors pass through the registers INPUT and RESULT; MODE.REGISTERS must be set for that.
 
@@ -26,8 +26,10 @@ class UartEngine(wiring.Component):
 
     Members
     -------
-    rx : In, tx : Out, the lines, high at rest; ``rx`` is asynchronous
-    running : Out, an inference runs; error : Out, the engine has stopped for an error; for LEDs
+    rx : In(1)  the line from the host, high at rest; asynchronous
+    tx : Out(1)  the line to the host, high at rest
+    running : Out(1)  an inference runs; for a LED
+    error : Out(1)  the engine has stopped with an error; for a LED
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""RAMs of an ASIC: modules of their own, one for each size, that a foundry's macros replace.
+"""RAMs of an ASIC: modules of their own, one per size, that a foundry's macros replace.
 
-Their Verilog says what the macro is to do; nothing else in the engine holds a large array.
+Their Verilog is the specification of the macro. Nothing else in the engine holds a large array.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from amaranth.utils import ceil_log2
 NAME = re.compile(r"\bsecateur_ram_(1r1w|1rw1r)_(\d+)x(\d+)\b")
 
 _ONE_READ_ONE_WRITE = """
-// {depth} words of {width} bits; one port writes, one reads, in the same cycle if need be. What is
-// read in the cycle in which the same word is written does not matter, nor do contents at power-up.
+// {depth} words of {width} bits; one port writes, one reads, if necessary in the same cycle. A read
+// of the word that is written in the same cycle is undefined, as are contents at power-up.
 module {name} (
   input clk,
   input write_en, input [{high}:0] write_addr, input [{top}:0] write_data,
@@ -29,8 +29,8 @@ module {name} (
 endmodule
 """
 _TWO_READ = """
-// {depth} words of {width} bits; port a writes or reads, port b reads. What a port reads in a cycle
-// in which port a writes does not matter, nor do contents at power-up.
+// {depth} words of {width} bits; port a writes or reads, port b reads. A read in a cycle in which
+// port a writes is undefined, as are contents at power-up.
 module {name} (
   input clk,
   input a_write_en, input [{high}:0] a_addr, input [{top}:0] a_write_data,
@@ -49,7 +49,15 @@ _KINDS = {"1r1w": _ONE_READ_ONE_WRITE, "1rw1r": _TWO_READ}
 
 
 def one_read_one_write(*, width: int, depth: int, write: tuple, read: tuple) -> Instance:
-    """``write`` is enable, address and data, ``read`` address and data, a cycle later."""
+    """An instance of a RAM with a write port and a read port.
+
+    Parameters
+    ----------
+    width : bits of a word
+    depth : words
+    write : enable, address, data
+    read : address; data, a cycle later
+    """
     return Instance(
         f"secateur_ram_1r1w_{width}x{depth}",
         i_clk=ClockSignal(),
@@ -62,7 +70,16 @@ def one_read_one_write(*, width: int, depth: int, write: tuple, read: tuple) -> 
 
 
 def two_read(*, width: int, depth: int, write: tuple, a: tuple, b: tuple) -> Instance:
-    """``write`` is enable and data, to the address of ``a``; ``a`` and ``b`` address and data."""
+    """An instance of a RAM with two read ports, the first of which also writes.
+
+    Parameters
+    ----------
+    width : bits of a word
+    depth : words
+    write : enable, data; to the address of ``a``
+    a : address; data, a cycle later
+    b : address; data, a cycle later
+    """
     return Instance(
         f"secateur_ram_1rw1r_{width}x{depth}",
         i_clk=ClockSignal(),
@@ -76,7 +93,7 @@ def two_read(*, width: int, depth: int, write: tuple, a: tuple, b: tuple) -> Ins
 
 
 def definitions(verilog: str) -> str:
-    """Verilog of all RAM modules that ``verilog`` has instances of."""
+    """Verilog of all RAM modules of which ``verilog`` has instances."""
     found = sorted(set(NAME.findall(verilog)))
     return "".join(_definition(kind, int(width), int(depth)) for kind, width, depth in found)
 

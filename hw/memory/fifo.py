@@ -17,14 +17,15 @@ class CreditFifo(wiring.Component):
 
     Parameters
     ----------
-    shape : payload
+    shape : of a payload
     depth : payloads that fit, at least 2
-    block : in block RAM, whose own register is that of the output; all else is the same
+    block : in block RAM, whose own register is the output register; all else is the same
 
     Members
     -------
-    write_en, write_data : In
-    output : Out, stream of ``shape``; a word leaves with ``valid & ready``
+    write_en : In(1)  a payload comes
+    write_data : In(shape)  that payload
+    output : Out(stream of shape)  in order
     """
 
     def __init__(self, *, shape, depth: int, block: bool = False):

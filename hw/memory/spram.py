@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
+
+from secateur.hw.memory.memory import memory_ports
 
 #: Words and bits of one SB_SPRAM256KA, and how many a UP5K has.
 SPRAM_WORDS, SPRAM_BITS, SPRAMS = 16384, 16, 4
 
 
 class SpramMemory(wiring.Component):
-    """A weight memory of SB_SPRAM256KA side by side. They hold nothing at power-up: no ROM.
+    """A weight memory of SB_SPRAM256KA side by side. They hold nothing at power-up, so
+    there is no ROM.
 
-    One port: what is read in a cycle in which a word is written is undefined.
+    There is one port: a read in a cycle in which a word is written is undefined.
 
     Parameters
     ----------
-    width, depth : bits and words
+    width : bits of a word, at most 64
+    depth : words, at most SPRAM_WORDS
 
     Attributes
     ----------
@@ -26,8 +29,8 @@ class SpramMemory(wiring.Component):
 
     Members
     -------
-    read_addr : In; ``read_data`` : Out, ``latency`` cycles later
-    write_en, write_addr, write_data : In
+    read_addr, write_en, write_addr, write_data : In  see ``memory_ports``
+    read_data : Out  ``latency`` cycles after its address
     """
 
     def __init__(self, *, width: int, depth: int):
@@ -36,16 +39,7 @@ class SpramMemory(wiring.Component):
         if not 2 <= depth <= SPRAM_WORDS:
             raise ValueError(f"depth must be 2 to {SPRAM_WORDS} words, not {depth!r}")
         self.width, self.depth, self.latency = width, depth, 1
-        address = ceil_log2(depth)
-        super().__init__(
-            {
-                "read_addr": In(address),
-                "read_data": Out(width),
-                "write_en": In(1),
-                "write_addr": In(address),
-                "write_data": In(width),
-            }
-        )
+        super().__init__(memory_ports(width, depth))
 
     def elaborate(self, platform) -> Module:
         m = Module()

@@ -1,4 +1,4 @@
-"""Where results leave: by the AXI stream or by a register."""
+"""The outlet of results: to the AXI stream or to a register."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from amaranth.lib.wiring import In, Out
 
 
 class Outlet(wiring.Component):
-    """One beat of the results, for the stream or for the register, whichever was wanted.
+    """Holds one beat of the results, for the stream or for the register.
 
     A beat that is valid on the stream stays, unchanged, until it is taken, whatever the engine and
-    ``quiet`` do meanwhile. No path leads from ``ready`` to ``valid`` of the stream, nor from
+    ``quiet`` do in the meantime. No path leads from ``ready`` to ``valid`` of the stream, nor from
     ``beat.ready`` to the engine: the register takes a beat every other cycle.
 
     Parameters
@@ -21,13 +21,16 @@ class Outlet(wiring.Component):
 
     Members
     -------
-    result : In, stream of the engine, which withdraws its beat at a command
-    quiet : In, drop what the engine gives, and what waits for the register
-    by_register : In, the next beat is for the register
-    beats : In, beats of an inference, or 0 if they are not known: ``last`` never comes
-    begin : In, strobe: the next beat is the first of an inference
-    data, last, valid : Out, ready : In, the stream; ``last`` with the last beat of an inference
-    beat : Out, stream for the register
+    result : In(stream)  of the engine, which withdraws its beat at a command
+    quiet : In(1)  drop the engine's beats, and the one that waits for the register
+    by_register : In(1)  the next beat is for the register
+    beats : In  beats of an inference, or 0 if they are not known: ``last`` never comes
+    begin : In(1)  strobe: the next beat is the first of an inference
+    data : Out(width)  a beat of the stream
+    last : Out(1)  it is the last one of an inference
+    valid : Out(1)  there is a beat
+    ready : In(1)  the stream takes it
+    beat : Out(stream)  for the register
     """
 
     def __init__(self, *, width: int, count_bits: int):

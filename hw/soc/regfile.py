@@ -1,4 +1,4 @@
-"""The registers of ``registers.py`` in hardware."""
+"""The register file: ``registers.py`` in hardware."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from secateur.hw import spec
 from secateur.hw.engine import CONTROL, SETTLE_CYCLES, STATUS
 from secateur.hw.soc import registers
-from secateur.hw.soc.axi_lite import REQUEST, RESPONSE
+from secateur.hw.soc.bridge import REQUEST, RESPONSE
 from secateur.hw.soc.registers import field
 from secateur.hw.spec import MAGIC, Status
 
@@ -24,22 +24,28 @@ class Phase(enum.Enum):
 
 
 class RegisterFile(wiring.Component):
-    """Answers requests, one at a time, and passes on what is written.
+    """Answers requests, one at a time, and passes written data on.
 
     Parameters
     ----------
     geometry : of the engine
-    rom : the image is in ROM
+    rom : the image is in ROM, and IMAGE ignores writes
 
     Members
     -------
-    request : In, stream of REQUEST; response : Out, stream of RESPONSE, one for each request
-    status : In, control : Out, image : Out, of the engine
-    word : Out, stream of input words (N bytes) that were written to INPUT
-    beat : In, stream of results (N bytes) for RESULT; stalled : In, one waits on the stream
-    by_register : Out, MODE.REGISTERS; result_beats : Out; new_beats : Out, it is being written
-    quiet : Out, the engine obeys a command: what it gives is old
-    irq : Out, level
+    request : In(stream of REQUEST)  accesses
+    response : Out(stream of RESPONSE)  one for each request
+    status : In(STATUS)  of the engine
+    control : Out(CONTROL)  to the engine
+    image : Out(stream)  bytes to the engine
+    word : Out(stream)  input words of N bytes that were written to INPUT
+    beat : In(stream)  results of N bytes for RESULT
+    stalled : In(1)  a result waits on the stream
+    by_register : Out(1)  MODE.REGISTERS
+    result_beats : Out  RESULT_BEATS
+    new_beats : Out(1)  RESULT_BEATS is written
+    quiet : Out(1)  the engine executes a command: results are old
+    irq : Out(1)  level
     """
 
     def __init__(self, *, geometry: spec.Geometry, rom: bool = False):
@@ -80,41 +86,14 @@ class RegisterFile(wiring.Component):
             m.d.sync += [settle.eq(settle - 1), settling.eq(settle != 1)]
 
         execute = {name: Signal(name=f"at_{name.lower()}") for name in registers.BY_NAME}
-        values = self._values()
-        image_busy = self._image(m, execute["IMAGE"], request)
-        values["RESULT"], result_valid = self._result(m, execute["RESULT"])
-        input_ready = self._input(m, execute["INPUT"], request)
-        for name in ("MODE", "RESULT_BEATS", "IRQ_ENABLE"):
-            values[name] = self._settings(m, name, execute[name], request)
-        values["IRQ_PENDING"] = self._events(m, execute["IRQ_PENDING"], request)
-        values["STATUS"] = self._packed(m, "STATUS", {
-            "STATE": self.status.state,
-            "ERROR": self.status.error,
-            "INPUT_READY": input_ready,
-            "RESULT_VALID": result_valid,
-            "STREAM_VALID": self.stalled,
-            "UPSET": self.status.upset,
-        })  # fmt: skip
-        m.d.comb += [
-            self.by_register.eq(values["MODE"]),
-            self.result_beats.eq(values["RESULT_BEATS"]),
-            self.new_beats.eq(execute["RESULT_BEATS"] & request.write),
-            self.irq.eq((values["IRQ_ENABLE"] & values["IRQ_PENDING"]).any()),
-        ]
-        command = Signal(2)
-        m.d.comb += [
-            command.eq(request.data & Mux(execute["CONTROL"] & request.strobe[0], 3, 0)),
-            self.control.reset.eq(command[field("CONTROL", "RESET").low]),
-            self.control.restart.eq(command[field("CONTROL", "RESTART").low]),
-        ]
-        full = request.strobe[: self.geometry.n].all()
-        possible = {"RESULT": result_valid, "INPUT": input_ready & full}
+        values, possible, image_busy = self._registers(m, execute, request)
+        command = self._command(m, execute["CONTROL"], request)
         # Which register is meant, and may be read or written, is known before it is done.
         chosen = Signal(len(execute))
         done = Cat(chosen[i] & possible.get(name, 1) for i, name in enumerate(execute))
 
-        # A sum of products, not a choice by address: that is the shorter way. What is given for a
-        # write, or with an error, means nothing.
+        # A sum of products, not a choice by address: that is the shorter way. The value of a write,
+        # or with an error, has no meaning.
         value = Const(0, 32)
         for i, name in enumerate(execute):
             if name in values:
@@ -140,6 +119,46 @@ class RegisterFile(wiring.Component):
                 with m.If(self.response.ready):
                     m.d.sync += phase.eq(Phase.IDLE)
         return m
+
+    def _registers(self, m: Module, execute: dict, request) -> tuple[dict, dict, object]:
+        """All registers but CONTROL.
+
+        Returns their values by name, whether an access to them is possible by name (those that
+        always are, are not in it), and whether bytes of the image are on their way.
+        """
+        values = self._values()
+        image_busy = self._image(m, execute["IMAGE"], request)
+        values["RESULT"], result_valid = self._result(m, execute["RESULT"])
+        input_ready = self._input(m, execute["INPUT"], request)
+        for name in ("MODE", "RESULT_BEATS", "IRQ_ENABLE"):
+            values[name] = self._settings(m, name, execute[name], request)
+        values["IRQ_PENDING"] = self._events(m, execute["IRQ_PENDING"], request)
+        values["STATUS"] = self._packed(m, "STATUS", {
+            "STATE": self.status.state,
+            "ERROR": self.status.error,
+            "INPUT_READY": input_ready,
+            "RESULT_VALID": result_valid,
+            "STREAM_VALID": self.stalled,
+            "UPSET": self.status.upset,
+        })  # fmt: skip
+        m.d.comb += [
+            self.by_register.eq(values["MODE"]),
+            self.result_beats.eq(values["RESULT_BEATS"]),
+            self.new_beats.eq(execute["RESULT_BEATS"] & request.write),
+            self.irq.eq((values["IRQ_ENABLE"] & values["IRQ_PENDING"]).any()),
+        ]
+        full = request.strobe[: self.geometry.n].all()
+        return values, {"RESULT": result_valid, "INPUT": input_ready & full}, image_busy
+
+    def _command(self, m: Module, execute, request) -> Signal:
+        """CONTROL: a written command is executed, and not kept."""
+        command = Signal(2)
+        m.d.comb += [
+            command.eq(request.data & Mux(execute & request.strobe[0], 3, 0)),
+            self.control.reset.eq(command[field("CONTROL", "RESET").low]),
+            self.control.restart.eq(command[field("CONTROL", "RESTART").low]),
+        ]
+        return command
 
     @staticmethod
     def _choose(request):
@@ -178,7 +197,7 @@ class RegisterFile(wiring.Component):
 
     @staticmethod
     def _settings(m: Module, name: str, execute, request):
-        """A register that keeps what is written to it, byte by byte."""
+        """A register that keeps written data, byte by byte."""
         value = Signal(registers.BY_NAME[name].width, name=name.lower())
         for index in range(0, len(value), 8):
             with m.If(execute & request.write & request.strobe[index // 8]):
@@ -188,8 +207,8 @@ class RegisterFile(wiring.Component):
     def _events(self, m: Module, execute, request):
         """Sticky events; an event that comes while it is cleared is kept.
 
-        An error is told once, after the engine has obeyed a command: what it was told of before, or
-        goes away meanwhile, is not new.
+        An error is reported once. While the engine executes a command, errors are ignored: they are
+        old, or go away.
         """
         ended = Signal(16)
         told = Signal()
@@ -211,7 +230,7 @@ class RegisterFile(wiring.Component):
         return pending
 
     def _image(self, m: Module, execute, request):
-        """Bytes on their way to the loader; what it does not want, all if in ROM, is dropped."""
+        """Bytes on their way to the loader; dropped unless it loads. Returns whether there are."""
         if self.rom:
             return Const(0)
         data = Signal(32, reset_less=True)
@@ -229,7 +248,7 @@ class RegisterFile(wiring.Component):
         return busy
 
     def _input(self, m: Module, execute, request):
-        """A word from its parts; gives whether the next part may be written."""
+        """An input word from its parts. Returns whether the next part may be written."""
         parts = max(1, self.geometry.n // 4)
         full = Signal()
         part = Signal(range(max(2, parts)))
@@ -245,7 +264,7 @@ class RegisterFile(wiring.Component):
         return self.by_register & ~full
 
     def _result(self, m: Module, execute):
-        """The part of a result that is read next, and whether it is there."""
+        """Returns the part of a result that is read next, and whether it is there."""
         parts = max(1, self.geometry.n // 4)
         part = Signal(range(max(2, parts)))
         last = part == parts - 1

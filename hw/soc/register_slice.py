@@ -1,4 +1,4 @@
-"""A register on the way of a stream."""
+"""A register in a stream."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Stage(wiring.Component):
     """Holds one word: ``ready`` and ``valid`` are flip-flops, so that no path leads through.
 
     A word leaves a cycle or more after it came, and the next one comes a cycle or more after that:
-    at most a word in two cycles.
+    at most one word per two cycles.
 
     Parameters
     ----------
@@ -19,8 +19,9 @@ class Stage(wiring.Component):
 
     Members
     -------
-    input : In, output : Out, streams of ``shape``
-    clear : In; the word that is held, and one that comes, are dropped
+    input : In(stream of shape)  words
+    output : Out(stream of shape)  the same words
+    clear : In(1)  the word that is held, and one that comes, are dropped
     """
 
     def __init__(self, shape):

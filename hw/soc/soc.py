@@ -40,11 +40,18 @@ def add_registers(
 ) -> tuple[RegisterFile, Outlet]:
     """Make the engine, its registers and its outlet parts of ``m``, connected with each other.
 
-    With ``staged`` the words written to INPUT, and the results, come through a ``Stage``, which
-    keeps the paths short and halves the rate; then the input is connected, too.
+    Parameters
+    ----------
+    m : module of the top level
+    engine : to be connected
+    staged : words written to INPUT, and results, pass a ``Stage``, which keeps the paths short and
+        halves the rate; the input is then connected as well
 
-    Left open are the registers' ``request`` and ``response``, the ways of the input (``word``) and
-    of the results (``by_register``, and ``data`` to ``ready`` of the outlet), and ``irq``.
+    Returns
+    -------
+    tuple : registers and outlet. Left open are the registers' ``request`` and ``response``, the
+        input (``word``), the results (``by_register``, and ``data`` to ``ready`` of the outlet) and
+        ``irq``.
     """
     m.submodules.engine = engine
     m.submodules.registers = registers = RegisterFile(
@@ -88,9 +95,10 @@ class Soc(wiring.Component):
     Members
     -------
     s_axi_* or wb_* : the registers
-    s_axis_* : In, the input tensor; ``tlast`` means nothing
-    m_axis_* : Out, results; ``tlast`` with the last beat of an inference if RESULT_BEATS is set
-    irq : Out, level
+    s_axis_* : In(AXI4-Stream)  the input tensor; ``tlast`` is ignored
+    m_axis_* : Out(AXI4-Stream)  results; ``tlast`` comes with the last beat of an inference if
+        RESULT_BEATS is set
+    irq : Out(1)  level
     """
 
     def __init__(self, geometry: spec.Geometry, *, bus: str, init=None, family="generic"):

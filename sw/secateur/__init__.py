@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from secateur.errors import SecateurError
     from secateur.image.image import Image
     from secateur.pruning import prune
-    from secateur.quantisation.prepare import finalise, prepare, quantize
+    from secateur.quantisation.prepare import finalize, prepare, quantize
     from secateur.target import Target
 
 __all__ = [
@@ -38,7 +38,7 @@ __all__ = [
     "__version__",
     "compile",
     "decompose",
-    "finalise",
+    "finalize",
     "load",
     "load_archive",
     "load_onnx",
@@ -57,7 +57,7 @@ _HOMES = {
     "Target": "target",
     "compile": "api",
     "decompose": "capture.recurrent",
-    "finalise": "quantisation.prepare",
+    "finalize": "quantisation.prepare",
     "load": "api",
     "load_archive": "capture.archive.archive",
     "load_onnx": "capture.onnx.convert",

@@ -1,4 +1,4 @@
-"""An image beside the graph that it was compiled from: every code of every layer must agree."""
+"""Compare an image with the graph that it was compiled from: all codes of all layers agree."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from secateur.inference import Array, traced
 from secateur.ir import Network
 from secateur.lowering.reference import reference
 from secateur.quantisation.prepare import Graph
-from secateur.text import printable
+from secateur.text import first_line
 
 #: Inputs, and steps of a sequence, that a compiled image is tried with.
 SAMPLES, STEPS = 2, 12
@@ -26,10 +26,12 @@ def some_inputs(graph: Graph, network: Network, calibration: Tensor | None = Non
     Parameters
     ----------
     graph : from ``secateur.quantize``
-    network : what ``lower`` makes of it
+    network : the lowered graph
     calibration : inputs, samples first, (N, ...), of a recurrent model (N, T, F)
 
-    Returns a batch of two, or of as many as the graph is fixed to; sequences of at most 12 steps.
+    Returns
+    -------
+    x : (2, ...), or as many samples as the graph is fixed to; sequences of at most 12 steps
     """
     recurrent = isinstance(graph, Sequence)
     shape = input_node(graph.graph if isinstance(graph, Sequence) else graph).meta["val"].shape
@@ -51,9 +53,11 @@ def check_image(image: Image, graph: Graph, x: Tensor, network: Network | None =
     image : compiled from ``graph``
     graph : converted, from ``secateur.quantize``
     x : inputs in the model's units, (N, ...), of a recurrent model (N, T, F)
-    network : what ``lower`` makes of the graph, if it is there already
+    network : the lowered graph; lowered here if None
 
-    Returns how many layers were compared, over all inputs.
+    Returns
+    -------
+    compared : layers that were compared, over all inputs
 
     Raises
     ------
@@ -65,11 +69,10 @@ def check_image(image: Image, graph: Graph, x: Tensor, network: Network | None =
             expected, values = reference(graph, x, network), graph(x).numpy()
         except SecateurError:
             raise
-        except Exception as error:  # whatever torch says of a graph of others
-            lines = str(error).strip().splitlines() or [type(error).__name__]
+        except Exception as error:  # torch raises all kinds on graphs made by other tools
             raise SecateurError(
-                f"PyTorch cannot run the quantised model: {printable(lines[0], 300)}; quantise it "
-                f"again, or give up the comparison (check=False, --no-check)"
+                f"PyTorch cannot run the quantised model: {first_line(error)}; quantise it "
+                f"again, or skip the comparison (check=False, --no-check)"
             ) from None
     outputs, layers = traced(image, x.numpy())
     for name, codes in layers:

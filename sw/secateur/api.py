@@ -33,6 +33,7 @@ __all__ = [
     "Outputs",
     "Runner",
     "Simulation",
+    "build_simulator",
     "compile",
     "layer_codes",
     "load",
@@ -147,6 +148,18 @@ def verilog(
         words = [int.from_bytes(word.tobytes(), "little") for word in image.words]
     text = to_verilog(geometry, words, family=family, interface=interface, divisor=divisor)
     return str(text)
+
+
+def build_simulator(geometry: Geometry) -> None:
+    """Build what `simulate` runs for images of this geometry, unless it is in the cache.
+
+    Raises
+    ------
+    SecateurError : Verilator cannot build the engine
+    """
+    from secateur.sim import simulate as bench
+
+    bench.build(geometry)
 
 
 def simulate(

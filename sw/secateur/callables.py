@@ -1,4 +1,4 @@
-"""Import paths, ``package.module:callable``, and calls of what they name."""
+"""Import paths, ``package.module:callable``, and calls of these."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from secateur.errors import SecateurError
 
 
 def imported(where: str, name: str) -> Any:
-    """The object behind ``package.module:callable``; ``where`` is the recipe's key.
+    """The object behind ``package.module:callable``.
+
+    Parameters
+    ----------
+    where : key of the recipe, for messages
+    name : the import path
 
     Raises
     ------
     SecateurError : the module cannot be imported or has no such callable
     """
     module, _, attribute = name.partition(":")
-    remedy = "give package.module:callable, with the package's folder on PYTHONPATH"
+    remedy = "give package.module:callable, and put the package's folder on PYTHONPATH"
     if not module or not attribute:
         raise SecateurError(f"{where} = {name!r} names no callable; {remedy}")
     try:
@@ -30,7 +35,7 @@ def imported(where: str, name: str) -> Any:
 
 
 def function(where: str, name: str) -> Callable[..., Any]:
-    """As ``imported``; when it is called, its exceptions become a SecateurError that names it."""
+    """A function as `imported` finds it; its exceptions become a SecateurError that names it."""
     found = imported(where, name)
 
     def call(*arguments: Any) -> Any:

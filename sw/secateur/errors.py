@@ -1,4 +1,4 @@
-"""What users see as a message, not as a traceback."""
+"""Errors and warnings that users see as one line, not as a traceback."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from secateur.text import printable
 
 
 class SecateurError(ValueError):
-    """Bad input: the message names what is wrong, what was expected and what to do.
+    """Bad input: the message names the fault, the expected form and the remedy.
 
     It is one printable line, whatever it quotes: it may go to a terminal or into a log.
     """
@@ -16,4 +16,4 @@ class SecateurError(ValueError):
 
 
 class SecateurWarning(UserWarning):
-    """Something that works, but perhaps not as was meant; the command line prints it as a line."""
+    """Something that works, but perhaps not as intended; the command line prints it as a line."""

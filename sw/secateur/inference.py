@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from secateur.errors import SecateurError
 from secateur.image import host
 from secateur.image import image as images
 from secateur.image.image import Image
+from secateur.progress import Progress, silent
 
 Array = npt.NDArray[Any]
 
@@ -181,9 +182,7 @@ def outputs_of(image: Image, words: npt.NDArray[np.uint8], steps: int, cycles: i
     return Outputs(codes, host.to_floats(codes, meta), cycles)
 
 
-def run(
-    image: Image, x: Array, progress: Callable[[int], None] | None = None, batch: int = 256
-) -> Outputs:
+def run(image: Image, x: Array, progress: Progress = silent, batch: int = 256) -> Outputs:
     """Run inputs through the golden interpreter.
 
     Parameters
@@ -191,7 +190,7 @@ def run(
     image : the image
     x : inputs (batch, C, H, W), (batch, C, L) or (batch, C); for a recurrent model
         (batch, steps, F): floats in the model's units, or int8 or uint8 codes
-    progress : called with the number of inputs done so far
+    progress : called after every batch, with the number of inputs done so far
     batch : inputs between two calls of ``progress``
 
     Raises
@@ -207,13 +206,12 @@ def run(
         result = golden.run(program, packed, trace=False, steps=steps)
         parts.append(result.results)
         cycles, done = result.cycles, done + len(packed) // steps
-        if progress is not None:
-            progress(done)
+        progress("golden", done, len(x), "")
     return outputs_of(image, np.concatenate(parts), steps, cycles)
 
 
 def run_on(
-    image: Image, x: Array, device: Runner, progress: Callable[[int], None] | None = None
+    image: Image, x: Array, device: Runner, progress: Progress = silent
 ) -> tuple[Outputs, list[int]]:
     """Run inputs on hardware that holds the image.
 
@@ -242,8 +240,7 @@ def run_on(
         result, count = device.run(inputs.tobytes(), beats)
         words.append(result)
         cycles.append(count)
-        if progress is not None:
-            progress((index + 1) // steps)
+        progress("device", (index + 1) // steps, len(x), "")
     results = np.frombuffer(b"".join(words), np.uint8).reshape(len(packed), beats, image.n)
     return outputs_of(image, results, steps, max(cycles)), cycles
 

@@ -1,4 +1,4 @@
-"""What a lowered network is: tensors of codes and layers of integer weights, no geometry yet.
+"""The lowered network: tensors of codes and layers of integer weights, no geometry yet.
 
 ``lower`` makes it from a quantised ``torch.export`` graph; ``schedule`` and ``encode`` turn it into
 an image for a geometry. Everything is exact integers; a real value is ``code * 2**exponent``.
@@ -20,9 +20,16 @@ Ints = npt.NDArray[np.int64]
 class Tensor:
     """An activation tensor (channels, height, width), 8-bit codes.
 
-    A dense vector has height = width = 1. ``slices`` are the channel counts of the parts that
-    different layers write (concatenation); one part for all others. Channels are logical: where
-    they lie in memory is the scheduler's choice.
+    Channels are logical: the scheduler chooses their places in memory.
+
+    Attributes
+    ----------
+    name : unique
+    channels, height, width : a dense vector has height = width = 1
+    exponent : a real value is ``code * 2**exponent``
+    signed : codes -128..127, otherwise 0..255
+    slices : channel counts of the parts that different layers write (concatenation); one part for
+        all other tensors
     """
 
     name: str
@@ -70,16 +77,21 @@ class Source:
 
     ``first`` and ``count`` select whole slices of the tensor's channels.
 
-    ``weight``, int8 range:
-      broadcast  (outputs, count, kh, kw)
-      lanewise   (count, kh, kw); output channel c reads input channel c
-      maximum    (count, kh, kw), all ones: the maximum of the window is the sum's one term
-      gate       (count, 1, 1), all zeros; first of two sources, whose values multiply those of
-                 the second, "lanewise" with ones. With a stride of 0 it is (count, 1, 1) itself.
-    ``padding`` is (top, left, bottom, right). It reads as zero; for ``maximum`` as -128 if the
-    tensor is signed (which never wins), as 0 otherwise (which cannot either). Negative padding
-    leaves rows or columns of the tensor out.
-    ``wshift``: the weights count 2**WSHIFT each.
+    Attributes
+    ----------
+    tensor : is read
+    mode : how weights and channels meet, see ``weight``
+    weight : int8 range. broadcast: (outputs, count, kh, kw). lanewise: (count, kh, kw); output
+        channel c reads input channel c. maximum: (count, kh, kw), all ones; the maximum of the
+        window is the only term of the sum. gate: (count, 1, 1), all zeros; the first of two
+        sources, whose values multiply those of the second, which is lanewise with ones
+    stride : (vertical, horizontal); 0 of a gate that is a single pixel
+    padding : (top, left, bottom, right). It reads as zero; for ``maximum`` as -128 if the tensor is
+        signed, else as 0, so that it never is the maximum. Negative padding leaves rows or columns
+        out
+    dilation : (vertical, horizontal)
+    first : first channel that is read
+    wshift : the weights count 2**WSHIFT each
     """
 
     tensor: Tensor
@@ -93,22 +105,29 @@ class Source:
 
     @property
     def kernel(self) -> tuple[int, int]:
+        """(height, width) of the window."""
         return int(self.weight.shape[-2]), int(self.weight.shape[-1])
 
     @property
     def count(self) -> int:
+        """Channels that are read."""
         return int(self.weight.shape[1 if self.mode == "broadcast" else 0])
 
     @property
     def part(self) -> Part:
-        """What is read."""
+        """The channels that are read."""
         return Part(self.tensor, self.first, self.count)
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """An activation function: ``entries`` (256,), the byte that each byte becomes; ``signed`` is
-    what goes in."""
+    """An activation function.
+
+    Attributes
+    ----------
+    entries : (256,) result of each byte, as a byte
+    signed : whether the argument is signed
+    """
 
     entries: Ints
     signed: bool
@@ -118,18 +137,24 @@ class Table:
 class Layer:
     """out = clip(round_half_even(sum_sources / 2**shift + bias / 2**BIAS_FRACTION)), per channel.
 
-    With a ``table`` this is what goes into it, and ``low`` and ``high`` are bounds of that.
-
-    ``bias`` and ``shift`` have one entry an output channel. ``first`` is the channel of ``output``
-    at which this layer's channels begin (a slice border), ``region`` the pixels of it that the
-    layer computes, None for all. One or two sources; if two, they have
-    the same output size and ``maximum`` is not among them. ``nodes`` names the graph nodes that
-    the layer stands for; the last one's (dequantised) value is the layer's output. ``label``: what
-    the model's file calls it, if it says.
+    Attributes
+    ----------
+    name : unique
+    kind : conv, depthwise, linear, add, mul, avgpool, maxpool, table or copy; for reports only
+    sources : one or two; two have the same output size, and neither is ``maximum``
+    output : is written
+    bias, shift : (channels,)
+    low, high : bounds of the codes, before the table
+    first : channel of ``output`` at which this layer's channels begin (a slice border)
+    nodes : names of the graph nodes that the layer stands for; the (dequantised) value of the last
+        one is the layer's output
+    table : looked up behind all else
+    region : the pixels of ``output`` that the layer computes, None for all
+    label : name of the layer in the model's file, if it has one
     """
 
     name: str
-    kind: str  # conv, depthwise, linear, add, avgpool, maxpool: for reports only
+    kind: str
     sources: list[Source]
     output: Tensor
     bias: Ints
@@ -144,6 +169,7 @@ class Layer:
 
     @property
     def channels(self) -> int:
+        """Output channels."""
         return int(self.bias.shape[0])
 
     @property
@@ -160,7 +186,7 @@ class Layer:
 
     @property
     def part(self) -> Part:
-        """What is written."""
+        """The channels that are written."""
         return Part(self.output, self.first, self.channels)
 
     @property
@@ -171,7 +197,14 @@ class Layer:
 
 @dataclass(frozen=True)
 class Part:
-    """Channels ``first .. first + channels`` of a tensor, whole slices."""
+    """Some channels of a tensor, whole slices.
+
+    Attributes
+    ----------
+    tensor : the tensor
+    first : first channel
+    channels : how many
+    """
 
     tensor: Tensor
     first: int
@@ -190,8 +223,15 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """What an inference finds, zero at first, and what it leaves for the next. All states of a
-    network change at once, when it ends; where both are the same part, the layers write it."""
+    """A value that one inference leaves for the next, zero at first.
+
+    All states of a network change at once, at the end of an inference.
+
+    Attributes
+    ----------
+    before : the old value
+    after : the new value; the same part if layers write it in place
+    """
 
     before: Part
     after: Part
@@ -199,12 +239,17 @@ class State:
 
 @dataclass(eq=False)
 class Network:
-    """Layers in execution order. ``input`` is written by the host, ``output`` is the result.
+    """A network of layers.
 
-    ``features`` is the shape of the user's output without the batch, e.g. (10,) or (8, 4, 4).
-    ``source_hash`` is the SHA-256 of the quantised model's weights and graph. ``states``
-    live from one inference, a step of a sequence, to the next; ``every_step`` says that the model
-    returns the outputs of all steps, not only of the last.
+    Attributes
+    ----------
+    input : written by the host
+    output : the result
+    layers : in execution order
+    features : shape of the user's output without the batch, e.g. (10,) or (8, 4, 4)
+    source_hash : SHA-256 of the quantised model's weights and graph
+    states : are kept from one inference, a step of a sequence, to the next
+    every_step : the model returns the outputs of all steps, not only of the last
     """
 
     input: Tensor

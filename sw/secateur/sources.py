@@ -1,4 +1,4 @@
-"""Where a model comes from: a torch.export archive, an ONNX file, or a callable by import path."""
+"""Load models from torch.export archives, ONNX files, or callables by import path."""
 
 from __future__ import annotations
 
@@ -20,16 +20,24 @@ from secateur.quantisation.prequantised import keep_scales
 def load_model(
     source: str, *, calibrated: bool = False, limits: Limits = DEFAULT
 ) -> tuple[Any, list[str]]:
-    """The model that ``source`` names, and notes on what is not as its file says.
+    """Load the model that ``source`` names.
 
-    ``FILE.onnx``, in float, or converted if it is quantised with powers of two as scales: with
-    other scales it is in float if it is to be ``calibrated``, else refused;
-    ``package.module:callable``, which is called with seed 0 and returns a module in float; anything
-    else is an archive of torch.export. ``limits`` bound what a file may hold.
+    Parameters
+    ----------
+    source : ``FILE.onnx``; ``package.module:callable``, which is called with seed 0 and returns a
+        module in float; anything else is an archive of torch.export
+    calibrated : calibration inputs follow, so that an ONNX file whose scales are not powers of two
+        is loaded in float; without them it is refused
+    limits : bounds of a file
+
+    Returns
+    -------
+    model, notes : the model, converted if the file is quantised with powers of two as scales, else
+        in float; and a line for each difference from the file
 
     Raises
     ------
-    SecateurError : no such file, not what its name says, or a callable that returns no module
+    SecateurError : the file is missing or of another kind, or the callable does not return a module
     """
     path = Path(source)
     if path.suffix == ".onnx":
@@ -42,11 +50,16 @@ def load_model(
 def build(where: str, name: str, seed: int) -> torch.nn.Module:
     """The module that ``package.module:callable`` returns when it is called with ``seed``.
 
-    ``where`` is what the name was given as; torch's generator is seeded.
+    Parameters
+    ----------
+    where : how messages call the name, e.g. ``model``
+    name : ``package.module:callable``
+    seed : argument of the callable; torch's generator is seeded with it, too
 
     Raises
     ------
-    SecateurError : no such callable, one that is no function of the seed, or returns no module
+    SecateurError : there is no such callable, it is not a function of the seed, or it does not
+        return a module
     """
     found, wanted = imported(where, name), "give a function of the seed that returns a module"
     if isinstance(found, type | torch.nn.Module):
@@ -76,8 +89,8 @@ def _load_onnx(path: Path, calibrated: bool, limits: Limits) -> tuple[Any, list[
     except SecateurError as error:
         if not calibrated:
             raise SecateurError(
-                f"{path}: its scales cannot be kept: {error}; give calibration inputs, "
-                f"--calibrate, and it is quantised anew"
+                f"{path}: its scales cannot be kept: {error}; give calibration inputs "
+                f"(--calibrate) to quantise it again"
             ) from None
         return model, [f"{note}: {error}" for note in model.notes]
     return graph, ["its own scales are kept, calibration inputs are not used"] * calibrated

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-#: Characters of a name in a message, and of a whole message.
-NAME, MESSAGE = 80, 4000
+#: Characters of a name in a message, of another's error, and of a whole message.
+NAME, ERROR, MESSAGE = 80, 400, 4000
 
 
 def printable(text: object, most: int = MESSAGE) -> str:
-    """``text`` on one line: control characters, lone surrogates and marks of direction as escapes,
-    and what is longer than ``most`` characters cut in the middle, with a count of what is gone.
+    """``text`` on one line.
+
+    Control characters, lone surrogates and marks of direction become escapes. A text of more than
+    ``most`` characters is cut in the middle, with a count of the characters that were removed.
     """
     whole = str(text)
     shown = _fitting(whole, most)
@@ -26,8 +28,14 @@ def name(text: object) -> str:
     return printable(text, NAME)
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an exception's text, or its type if it has none, escaped and cut."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return printable(lines[0], ERROR)
+
+
 def _fitting(characters: Iterable[str], most: int) -> list[str]:
-    """Characters as they are shown, as many as fit."""
+    """Characters as they are shown, up to ``most``."""
     taken, size = list[str](), 0
     for character in characters:
         shown = character if character.isprintable() else ascii(character)[1:-1]

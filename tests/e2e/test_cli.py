@@ -242,7 +242,7 @@ BAD = [
     ("verilog --target deep_ecp5.toml -o v2", "deep_ecp5.toml", "16384, not 32768"),
     ("compile m.pt2 --calibrate x.npz --target wide.toml -o o.sec", "wide.toml", "16384, not 8"),
     ("compile m.pt2 --calibrate x.npz --target modes.toml -o o.sec", "modes.toml", "not 1"),
-    ("compile max.pt2 --calibrate x.npz --target up5k -o o.sec", "maximum pooling", "extended"),
+    ("compile max.pt2 --calibrate x.npz --target up5k -o o.sec", "max pooling", "extended"),
     ("verilog --target family.toml -o v2", "family.toml: family 'lattice'", "asic"),
     ("inspect metadata.sec", "metadata.sec", "CRC-32 of its metadata"),
     ("inspect shorter.sec", "shorter.sec", "CRC-32 of its metadata"),
@@ -302,7 +302,7 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"layers.0.bound_cycles": 1e300}, "layers[0].bound_cycles is 1e+300, expected a number"),
     ({"input.words": 4}, "input: pixels of"),
     ({"input.pitch": 1}, "input: pixels of"),
-    ({"cycles": 7}, "cycles is 7, the header says"),
+    ({"cycles": 7}, "cycles is 7, the header has"),
     ({"memory.0.clear": 1}, "memory[0].clear is 1, expected true or false"),
 ]
 #: Only what reads the program, too, sees these.

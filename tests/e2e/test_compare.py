@@ -140,12 +140,15 @@ def test_another_network_is_told(image: Image, stand_in: Any) -> None:
     [
         ("", "Vela wrote 0 summaries for ethos-u55-64, expected one"),
         (GOOD + "write('c_summary_d.csv', '')", "Vela wrote 2 summaries"),
-        (GOOD.replace("cycles_npu", "cycles"), "no number cycles_npu in one row; this version"),
+        (
+            GOOD.replace("cycles_npu", "cycles"),
+            "no number cycles_npu in a single row",
+        ),
         (GOOD.replace("cycles_total", "total"), "no number cycles_total"),
         (GOOD.replace("{64000 / macs}", "nan"), "no number cycles_npu"),
         (GOOD.replace("{64000 / macs}", "inf"), "no number cycles_npu"),
-        (GOOD.replace(f"net,{MACS}", "net\\nnet"), "no number cycles_npu in one row"),
-        (GOOD.replace("CPU operators", "operators"), "how many operators are left to the CPU"),
+        (GOOD.replace(f"net,{MACS}", "net\\nnet"), "no number cycles_npu in a single row"),
+        (GOOD.replace("CPU operators", "operators"), "lacks the number of CPU operators"),
         (GOOD.replace("64000 / macs", "0"), r"net\.tflite: Vela runs no operator of it on the NPU"),
         (
             "raise RuntimeError('no good\\nat all')",

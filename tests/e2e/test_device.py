@@ -125,14 +125,14 @@ def test_sequences_of_a_recurrent_network(board: str, folder: Path) -> None:
     x = torch.randn(5, 4, 3)
     image = api.compile(Recurrent().eval(), target=str(folder / "t.toml"), calibration=x)
     golden = api.run(image, x.numpy())
-    seen: list[int] = []
+    seen: list[tuple[str, int, int, str]] = []
     with open_port(board, BAUD) as link:
         device = Device(link)
         device.load(image.stream)
-        outputs, cycles = api.run_on(image, x.numpy(), device, seen.append)
+        outputs, cycles = api.run_on(image, x.numpy(), device, lambda *step: seen.append(step))
     assert np.array_equal(outputs.codes, golden.codes)
     assert cycles == [golden.cycles] * 20
-    assert seen[-1] == 5
+    assert seen[-1] == ("device", 5, 5, "")
 
 
 @pytest.mark.long

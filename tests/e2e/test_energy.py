@@ -117,7 +117,7 @@ def test_the_command(image: Image, tmp_path: Path) -> None:
         ("mac = 1", "mac = -1", "mac must be picojoules, 0 or more, not -1"),
         ("mac = 1", 'mac = "1"', "mac must be picojoules"),
         ("mac = 1", "mac = 1\nvolts = 2", "see 'volts'"),
-        ('"by hand"', '""', "source must say where"),
+        ('"by hand"', '""', "source must name where"),
         ("mac = 1", "mac", "not a TOML file"),
     ],
 )

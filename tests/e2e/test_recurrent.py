@@ -129,12 +129,12 @@ class Average(nn.Module):
 
 
 REFUSED = {
-    "mean over time": (Average(lambda m, x: m.inner(x)[0].mean(1)), "something else than over"),
-    "backwards": (Average(lambda m, x: m.inner(x.flip(1))[0]), "something else than over"),
-    "first step": (Average(lambda m, x: m.inner(x)[0][:, 0]), "something else than over"),
+    "mean over time": (Average(lambda m, x: m.inner(x)[0].mean(1)), "another result than over"),
+    "backwards": (Average(lambda m, x: m.inner(x.flip(1))[0]), "another result than over"),
+    "first step": (Average(lambda m, x: m.inner(x)[0][:, 0]), "another result than over"),
     "given state": (
         Average(lambda m, x: m.inner(x, x.new_ones(1, len(x), INPUTS))[0]),
-        "leave it out",
+        "omit it",
     ),
     "two outputs": (Average(lambda m, x: m.inner(x)), "must return one tensor"),
     "both directions": (nn.GRU(INPUTS, 4, batch_first=True, bidirectional=True), "bidirectional"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from amaranth.sim import Simulator
 
 from secateur.hw.engine import Engine
-from secateur.hw.spec import Error, Geometry, Status
+from secateur.hw.spec import Error, Geometry, Status, words_of
 
 
 @dataclass
@@ -24,11 +24,6 @@ class Outcome:
     state: Status = Status.LOADING
     error: Error = Error.NONE
     image_bytes: int = 0
-
-
-def words_of(image: bytes, geometry: Geometry) -> list[int]:
-    size = geometry.word_bytes
-    return [int.from_bytes(image[at : at + size], "little") for at in range(0, len(image), size)]
 
 
 async def send(ctx, stream, payloads, rng: random.Random, stall: float, count=None) -> None:
@@ -78,7 +73,9 @@ class Bench:
     def __init__(self, geometry: Geometry, rom: bytes | None) -> None:
         self.n, self.rom = geometry.n, rom
         self.outcome: Outcome | None = None
-        self.dut = Engine(geometry, init=None if rom is None else words_of(rom, geometry))
+        self.dut = Engine(
+            geometry, init=None if rom is None else words_of(rom, geometry.word_bytes)
+        )
         self.simulator = Simulator(self.dut)
         self.simulator.add_clock(1e-6)
         for process in (self._load, self._feed, self._take):
@@ -104,7 +101,7 @@ class Bench:
             await send(ctx, self.dut.image, self.image, random.Random(self.seed), 0.0, count)
 
     async def _feed(self, ctx) -> None:
-        words = [w for row in self.inputs for w in words_of(bytes(row), _Bytes(self.n))]
+        words = [w for row in self.inputs for w in words_of(bytes(row), self.n)]
         await send(ctx, self.dut.input, words, random.Random(self.seed + 1), self.stall)
 
     async def _take(self, ctx) -> None:
@@ -154,10 +151,3 @@ class Bench:
                     break
         outcome.state = Status(ctx.get(status.state))
         outcome.error = Error(ctx.get(status.error))
-
-
-@dataclass(frozen=True)
-class _Bytes:
-    """Words of ``word_bytes`` bytes."""
-
-    word_bytes: int

@@ -12,9 +12,9 @@ from amaranth.sim import Simulator
 from secateur.hw import spec
 from secateur.hw.core.drain import result_depth
 from secateur.hw.engine import Engine
-from secateur.hw.spec import Error, Geometry, Mode, Reg, Status
+from secateur.hw.spec import Error, Geometry, Mode, Reg, Status, words_of
 from secateur.sim.golden import ImageError, parse, run
-from tests.hw.harness import Outcome, run_engine, send, words_of
+from tests.hw.harness import Outcome, run_engine, send
 from tests.support.programs import UNLIMITED, Assembler, Sample, assemble, random_program, with_crc
 
 SMALL = Geometry(n=2, p=2, weight_words=1024, bank_words=64)
@@ -143,7 +143,7 @@ def test_reset() -> None:
     cycles = parse(assemble(SMALL, simple(groups=groups), cycles=UNLIMITED), SMALL).cycles
     image = assemble(SMALL, simple(groups=groups), cycles=cycles)
     want = [beat.tobytes() for beat in run(parse(image, SMALL), INPUT).results[0]]
-    dut = Engine(SMALL, init=words_of(image, SMALL))
+    dut = Engine(SMALL, init=words_of(image, SMALL.word_bytes))
     words = [int.from_bytes(INPUT.tobytes()[at : at + 2], "little") for at in range(0, 8, 2)]
     results: list[bytes] = []
 

@@ -69,9 +69,9 @@ LAYERS = ("conv", "grouped", "transposed", "add", "gate", "mean", "tanh", "pool"
 class Moves(nn.Module):
     """Steps one after the other, behind a convolution."""
 
-    def __init__(self, shape: tuple[int, int, int], steps: list[Step]) -> None:
+    def __init__(self, shape: tuple[int, ...], steps: list[Step]) -> None:
         super().__init__()
-        self.steps = steps
+        self.shape, self.steps, self.names = shape, steps, [step.name for step in steps]
         self.first = nn.Conv2d(shape[0], shape[0], 3, padding=1)
         self.layers = nn.ModuleList()
         x = torch.zeros(2, *shape)
@@ -116,7 +116,7 @@ def _layer(kind: str, channels: int, width: int) -> nn.Module:
 
 @st.composite
 def models(draw: Any) -> Moves:
-    """A model of three to six steps; its ``shape`` is the input's."""
+    """A model of three to six steps; ``shape`` is that of its input."""
     shape = tuple(draw(st.integers(1, most)) for most in (6, 5, 6))
     x, steps = torch.zeros(2, *shape), list[Step]()
     for _ in range(draw(st.integers(3, 6))):
@@ -127,12 +127,9 @@ def models(draw: Any) -> Moves:
         else:
             layer = draw(st.sampled_from(LAYERS))
             step = Step(layer, None, layer)
-        made = Moves(shape, [*steps, step])  # type: ignore[arg-type]
+        made = Moves(shape, [*steps, step])
         if 0 < torch.Size(made.size).numel() <= MOST:
             steps.append(step)
             x = torch.zeros(2, *made.size)
     torch.manual_seed(draw(st.integers(0, 100)))
-    model = Moves(shape, steps).eval()  # type: ignore[arg-type]
-    model.shape = shape  # type: ignore[assignment]
-    model.names = [step.name for step in steps]  # type: ignore[assignment]
-    return model
+    return Moves(shape, steps).eval()

@@ -79,7 +79,7 @@ def test_what_is_no_image(image: Image, tmp_path: Path) -> None:
         with pytest.raises(SecateurError, match=rf"must be an Image, not {name}; secateur\.load"):
             secateur.run(given, x)  # type: ignore[arg-type]
     with pytest.raises(SecateurError, match=r"what secateur\.prepare returned, not Linear"):
-        secateur.finalise(nn.Linear(3, 3))  # type: ignore[arg-type]
+        secateur.finalize(nn.Linear(3, 3))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_calibration(calibration: object, kind: str) -> None:
 
 def test_recurrent_layers_are_to_be_decomposed_first() -> None:
     model = nn.ModuleDict({"gru": nn.GRU(4, 8), "head": nn.Linear(8, 8)})
-    with pytest.warns(SecateurWarning, match=r"'gru' \(GRU\) is left as it is; .*decompose"):
+    with pytest.warns(SecateurWarning, match=r"'gru' \(GRU\) is not pruned; .*decompose"):
         secateur.prune(model, density=0.5)
 
 

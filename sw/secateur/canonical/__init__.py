@@ -1,1 +1,1 @@
-"""Rewrites to the forms that the array knows, and the table of what is supported."""
+"""Rewrites to the forms that the array has, and the table of supported operators."""

@@ -1,4 +1,4 @@
-"""Arithmetic with constants, differences, products and PReLU, of what the array has."""
+"""Arithmetic with constants, differences, products and PReLU, in operations of the array."""
 
 from __future__ import annotations
 
@@ -32,7 +32,13 @@ ARITHMETIC = (ADD, MUL, _SUB, _NEG, *_RSUB, _DIV, aten.mul.Scalar, aten.add.Scal
 def arithmetic(editor: Editor, node: Node) -> Node | None:
     """``node`` as an add or a product of two tensors, or as a depthwise convolution.
 
-    Raises SecateurError for what is none of these.
+    Returns
+    -------
+    node : the equivalent, inserted before ``node``; None to keep it
+
+    Raises
+    ------
+    SecateurError : it is not one of these
     """
     if node.target is _NEG:
         return _scaled(editor, cast(Node, node.args[0]), -1.0, node)
@@ -93,7 +99,7 @@ def shape_of_constant(node: Node) -> tuple[int, ...]:
 
 
 def _gate_first(editor: Editor, node: Node, a: Node, b: Node) -> Node | None:
-    """A product of two tensors; one of a value a channel, if there is one, comes first."""
+    """A product of two tensors; one of shape (N, C, 1, 1), if there is one, comes first."""
     one = [rank_of(x) == 4 and shape_of(x)[1:] == (1, 1) for x in (a, b)]
     if one[1] and not one[0]:
         return editor.call(MUL, b, a, like=node)
@@ -107,9 +113,11 @@ def _negative(editor: Editor, value: object, like: Node) -> object:
 
 
 def _vector(editor: Editor, x: Node, value: object, like: Node) -> Node:
-    """A constant as one value a channel of ``x``.
+    """A constant as one value per channel of ``x``, (channels,).
 
-    Raises SecateurError if it is not one.
+    Raises
+    ------
+    SecateurError : the constant has another shape
     """
     channels = shape_of(x)[0]
     if not isinstance(value, Node):
@@ -121,7 +129,7 @@ def _vector(editor: Editor, x: Node, value: object, like: Node) -> Node:
         raise refuse(
             like,
             f"a constant of shape {shape} with a tensor of {rank} dimensions",
-            "give one value, or one a channel",
+            "give one value, or one per channel",
         )
     flat = editor.call(VIEW, value, [padded[1]], like=like)
     if flat.meta["val"].dtype != torch.float32:  # a mask of bool, numbers of int64

@@ -39,7 +39,9 @@ _FLAT = {
 def lift_lines(editor: Editor) -> None:
     """Rewrite a graph whose input is a signal; its output has the shape it had.
 
-    Raises SecateurError, naming the node, for what has no equivalent on maps.
+    Raises
+    ------
+    SecateurError : an operation has no equivalent on maps
     """
     gm = editor.gm
     active, lifted = active_nodes(gm), dict[Node, Node]()

@@ -20,7 +20,10 @@ def fold_norm(editor: Editor, norm: Node) -> Node:
 
     Behind a conv2d or linear with no other user, y = a * (W x + b) + c becomes (a W) x + (a b + c).
     Elsewhere it becomes a depthwise 1x1 convolution.
-    Raises SecateurError for batch statistics (training mode).
+
+    Raises
+    ------
+    SecateurError : it uses batch statistics (training mode)
     """
     gm = editor.gm
     x = norm.args[0]

@@ -1,4 +1,4 @@
-"""Average pooling as a depthwise convolution with a constant weight; maxima as max pooling."""
+"""Average pooling as a depthwise convolution with a constant weight; amax as max pooling."""
 
 from __future__ import annotations
 
@@ -29,7 +29,15 @@ AVERAGE_WEIGHT = "_average_weight"
 
 
 def depthwise(editor: Editor, x: Node, scale: Node, bias: Node | None, *, like: Node) -> Node:
-    """``scale[c] * x[c] + bias[c]`` as a depthwise 1x1 convolution; x (N, C, ...)."""
+    """``scale[c] * x[c] + bias[c]`` as a depthwise 1x1 convolution.
+
+    Parameters
+    ----------
+    editor : of the graph; inserts at its insertion point
+    x : (N, C, ...)
+    scale, bias : (C,) each; no bias if None
+    like : the node that is replaced; its module path is inherited
+    """
     channels, *outer = shape_of(x)
     weight = editor.call(VIEW, scale, [channels, 1, 1, 1], like=like)
     size = [channels, prod(outer[:-1]), outer[-1]] if outer else [channels, 1, 1]
@@ -43,8 +51,8 @@ def depthwise(editor: Editor, x: Node, scale: Node, bias: Node | None, *, like: 
     return editor.call(VIEW, result, [-1, channels, *outer], like=like)
 
 
-def pool_maxima(editor: Editor) -> None:
-    """Adaptive maxima and amax over the whole map become max pooling, where windows are even."""
+def max_pooling(editor: Editor) -> None:
+    """Adaptive max pooling and amax over the whole map become max pooling, if windows are even."""
     adaptive = (aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.default)
     for node in list(editor.gm.graph.nodes):
         values = node.target is operator.getitem and node.args[1] == 0
@@ -73,8 +81,10 @@ def pool_maxima(editor: Editor) -> None:
 def average(editor: Editor, node: Node) -> Node:
     """avg_pool2d, adaptive_avg_pool2d or mean over H and W as a depthwise convolution.
 
-    Raises SecateurError for other means, ceil_mode that adds to the map, and padding that is not
-    counted.
+    Raises
+    ------
+    SecateurError : a mean over other dimensions, ceil_mode that adds to the map, padding that is
+        not counted, or uneven windows
     """
     x = node.args[0]
     assert isinstance(x, Node)

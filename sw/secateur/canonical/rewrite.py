@@ -26,7 +26,7 @@ from secateur.canonical.convolve import (
 )
 from secateur.canonical.lines import lift_lines
 from secateur.canonical.norm import fold_norm
-from secateur.canonical.pool import average, depthwise, pool_maxima
+from secateur.canonical.pool import average, depthwise, max_pooling
 from secateur.canonical.reduce import SUMS, reduce_maxima, reduce_sums
 from secateur.canonical.supported import check_layers, check_supported
 from secateur.fx.functional import IDENTITIES, functionalise
@@ -72,13 +72,15 @@ _VIEWS = {
 def canonicalise(gm: GraphModule) -> GraphModule:
     """Rewrite ``gm`` in place (see the module's docstring) and return it.
 
-    Raises SecateurError, naming the node, for what the array cannot run.
+    Raises
+    ------
+    SecateurError : the array cannot run an operation
     """
     check_layers(gm)
     functionalise(gm)
     editor = Editor(gm)
     _settle_sizes(editor)
-    pool_maxima(editor)
+    max_pooling(editor)
     reduce_maxima(editor)
     lift_lines(editor)
     active = active_nodes(gm)

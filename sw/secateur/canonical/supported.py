@@ -1,4 +1,4 @@
-"""What the array can run, and one-line refusals for the rest."""
+"""The operators that the array can run, and one-line refusals of all others."""
 
 from __future__ import annotations
 
@@ -65,14 +65,20 @@ _ATTENDS = ("scaled_dot_product_attention", "_native_multi_head_attention")
 
 
 def check_layers(gm: GraphModule) -> None:
-    """Refuse recurrent layers, which are taken apart before a model is exported, attention, and
-    layers of maps or signals without samples first."""
+    """Refuse recurrent layers, attention, and layers of maps or signals without samples first.
+
+    Recurrent layers are decomposed before a model is exported, so none should be left.
+
+    Raises
+    ------
+    SecateurError : the graph has one of these
+    """
     for node in gm.graph.nodes:
         if node.op != "call_function":
             continue
         op = operation_of(node)
         if op.removesuffix("_cell") in _RECURRENT:
-            cell = "put the model of one step into secateur.Steps, docs/recurrent.md"
+            cell = "wrap the model of one step in secateur.Steps"
             layer = "compile the PyTorch module, in Python or by package.module:callable"
             reason = "a recurrent layer in an exported graph"
             raise refuse(node, reason, cell if op.endswith("_cell") else layer)
@@ -112,7 +118,7 @@ def check_supported(gm: GraphModule) -> None:
                     "use (N, C, H, W), (N, C, L) or (N, C)",
                 )
         elif str(node.target).startswith("quantized_decomposed."):
-            continue  # what is quantised already
+            continue  # a graph that is quantised already
         elif is_size(node):
             continue
         elif is_move(node):
@@ -129,14 +135,18 @@ def check_supported(gm: GraphModule) -> None:
 
 
 def unsupported(node: Node) -> Exception:
+    """The refusal of an operation that the array does not have."""
     while node.target is aten.sym_size.int:  # the operation to blame is the one that needs a size
         node = next(iter(node.users))
+    usual = "use Conv2d, Linear, activations, add, mul, cat, pooling, BatchNorm and flatten"
+    return refuse(node, "the array has no such operation", remedy_of(node, usual))
+
+
+def remedy_of(node: Node, usual: str) -> str:
+    """What to use instead of the node's operation; ``usual`` if it is not in the table."""
     op = operation_of(node)
-    remedy = next(
-        (text for name, text in _REMEDIES.items() if op == name or op.startswith(name + "_")),
-        "use Conv2d, Linear, activations, add, mul, cat, pooling, BatchNorm and flatten",
-    )
-    return refuse(node, "the array has no such operation", remedy)
+    found = (text for name, text in _REMEDIES.items() if op == name or op.startswith(name + "_"))
+    return next(found, usual)
 
 
 def _check_type(node: Node) -> None:
@@ -197,7 +207,14 @@ def _check_max_pool(node: Node) -> None:
 
 
 def check_pool_windows(node: Node, window: Window, size: tuple[int, int]) -> None:
-    """Refuse max pooling of which a window lies in the padding alone: PyTorch gives -inf there."""
+    """Refuse max pooling of which a window lies in the padding alone: PyTorch gives -inf there.
+
+    Parameters
+    ----------
+    node : for messages
+    window : of the pooling
+    size : (height, width) of the map
+    """
     for axis in (0, 1):
         kernel, dilation, extent = window.kernel[axis], window.dilation[axis], size[axis]
         before, after = window.padding[axis], window.padding[axis + 2]

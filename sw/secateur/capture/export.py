@@ -19,7 +19,7 @@ from torchao.quantization.pt2e import allow_exported_model_train_eval  # registe
 from secateur.capture.outputs import output_node, output_nodes, return_one
 from secateur.errors import SecateurError, SecateurWarning
 from secateur.fx.graph import LABELS, active_nodes, aten, attribute, is_call, labels_of, refuse
-from secateur.text import printable
+from secateur.text import first_line, printable
 
 __all__ = [
     "allow_exported_model_train_eval",
@@ -39,7 +39,12 @@ _WRAPPERS = {
 
 
 def check_model(model: object) -> None:
-    """Raise SecateurError unless ``model`` is a module or an ExportedProgram."""
+    """Check that ``model`` is a module or an ExportedProgram.
+
+    Raises
+    ------
+    SecateurError : it is neither, or a wrapper around a module (DataParallel, torch.compile)
+    """
     if not isinstance(model, torch.nn.Module | ExportedProgram):
         given = repr(model) if isinstance(model, str | Path) else type(model).__name__
         raise SecateurError(
@@ -54,9 +59,13 @@ def check_model(model: object) -> None:
 
 
 def check_tensors(model: torch.nn.Module | ExportedProgram) -> None:
-    """Raise SecateurError for parameters and buffers that have no values, or no floats of 32 bits.
+    """Check that parameters and buffers have values, and that floats have 32 bits.
 
     Counters, and other tensors that hold no floats, may be in buffers.
+
+    Raises
+    ------
+    SecateurError : a tensor on the meta device, or of another type of float
     """
     kinds = {"parameter": model.named_parameters, "buffer": model.named_buffers}
     for kind, tensors in kinds.items():
@@ -74,9 +83,16 @@ def check_tensors(model: torch.nn.Module | ExportedProgram) -> None:
 def export(model: torch.nn.Module | ExportedProgram, example: torch.Tensor) -> GraphModule:
     """The graph of ``model`` in evaluation mode, a copy: the caller's model is left alone.
 
-    ``example`` is one input batch, (N, C, H, W) or (N, C) floats. The batch becomes dynamic unless
-    the model fixes it or an ExportedProgram was made without it.
-    Raises SecateurError if the model cannot be captured or has several inputs or outputs.
+    The batch becomes dynamic unless the model fixes it or an ExportedProgram was made without it.
+
+    Parameters
+    ----------
+    model : the model
+    example : one input batch of floats, (N, C, H, W), (N, C, L) or (N, C)
+
+    Raises
+    ------
+    SecateurError : the model cannot be captured, or has several inputs or outputs
     """
     if isinstance(model, ExportedProgram):
         return module_of(model)
@@ -99,7 +115,9 @@ def export(model: torch.nn.Module | ExportedProgram, example: torch.Tensor) -> G
 def capture(model: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> GraphModule:
     """The graph of a module in evaluation mode, its batch dynamic unless the model fixes it.
 
-    Raises SecateurError if it cannot be captured.
+    Raises
+    ------
+    SecateurError : the module cannot be captured
     """
     try:
         batch = tuple({0: torch.export.Dim.AUTO} for _ in arguments)
@@ -109,10 +127,9 @@ def capture(model: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> Grap
     except SecateurError:
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines()
         raise SecateurError(
             f"torch.export cannot capture {type(model).__name__} for {tuple(arguments[0].shape)}, "
-            f"samples first: {lines[0] if lines else type(error).__name__}; the model must take "
+            f"samples first: {first_line(error)}; the model must take "
             "one tensor and have no data-dependent control flow"
         ) from error
     gm = _callable(program)
@@ -122,7 +139,7 @@ def capture(model: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> Grap
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep torch's logs and graphs off stderr: what fails is one error."""
+    """Keep torch's logs and graphs off stderr: a failure is one error message."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -135,14 +152,16 @@ def quiet() -> Iterator[None]:
 def module_of(program: ExportedProgram) -> GraphModule:
     """The program as a callable graph without guards, its weights copied.
 
-    Raises SecateurError unless it has one tensor as input and one as output.
+    Raises
+    ------
+    SecateurError : the program has several inputs or outputs
     """
     gm = _callable(program)
     inputs = [n for n in gm.graph.nodes if n.op == "placeholder"]
     if len(inputs) != 1:
         raise SecateurError(
-            f"the model has {len(inputs)} inputs, the array takes one tensor; one with states is "
-            f"to be compiled as a module, see secateur.capture.recurrent"
+            f"the model has {len(inputs)} inputs, the array takes one tensor; compile a model "
+            f"with states as a module: secateur.Steps"
         )
     return_one(gm)
     return gm
@@ -156,7 +175,7 @@ def _callable(program: ExportedProgram) -> GraphModule:
             "the model has a submodule whose name torch.export cannot write as code (a quote, a "
             "backslash, a keyword of Python); rename it"
         ) from None
-    except Exception as error:  # whatever torch makes of a program that does not hold together
+    except Exception as error:  # torch raises all kinds on inconsistent programs
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise SecateurError(
             f"torch cannot make a module of the exported program: {printable(lines[-1], 300)}; "
@@ -188,9 +207,11 @@ _CASTS = (
 
 
 def _drop_casts(gm: GraphModule) -> None:
-    """Take casts of activations to the type that they have out of a graph.
+    """Remove casts of activations to the type that they have.
 
-    Raises SecateurError for other casts.
+    Raises
+    ------
+    SecateurError : a cast to another type
     """
     active = active_nodes(gm)
     for node in list(gm.graph.nodes):
@@ -205,7 +226,7 @@ def _drop_casts(gm: GraphModule) -> None:
     gm.recompile()
 
 
-#: Operations that the host does better: of all logits at once.
+#: Operations that need all logits at once: the host computes them.
 _HOST = {
     torch.ops.aten.softmax.int: "softmax",
     torch.ops.aten.log_softmax.int: "log_softmax",
@@ -213,15 +234,15 @@ _HOST = {
 
 
 def leave_to_host(gm: GraphModule) -> None:
-    """Take a softmax at the very end off a graph, with a warning that says so."""
+    """Remove a softmax at the very end of a graph, with a SecateurWarning."""
     output = next(n for n in gm.graph.nodes if n.op == "output")
     last = output_node(gm)
     if last.target not in _HOST or len(last.users) != 1:
         return
     name = _HOST[last.target]
     warnings.warn(
-        f"node {last.name} ({name}): the last {name} is left to the host; the array returns what "
-        f"goes into it",
+        f"node {last.name} ({name}): the last {name} is left to the host; the array returns its "
+        f"input",
         SecateurWarning,
         stacklevel=2,
     )

@@ -1,4 +1,4 @@
-"""What a model returns: one tensor, alone or in a tuple, list or dictionary."""
+"""The result of a model: one tensor, alone or in a tuple, list or dictionary."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from secateur.errors import SecateurError
 
 
 def only_tensor(found: object) -> Tensor:
-    """The one tensor in what a model returned.
+    """The only tensor in the result of a model.
 
-    Raises SecateurError if there are several, or none.
+    Raises
+    ------
+    SecateurError : there are several, or none
     """
     leaves = [leaf for leaf in pytree.tree_leaves(found) if leaf is not None]
     if len(leaves) == 1 and isinstance(leaves[0], Tensor):
@@ -29,7 +31,9 @@ def only_tensor(found: object) -> Tensor:
 def output_nodes(gm: GraphModule) -> list[Node]:
     """The nodes of the output and, in the graph of a step, of the states that it leaves.
 
-    Raises SecateurError for what is not a tensor.
+    Raises
+    ------
+    SecateurError : one of them is not a tensor
     """
     held = next(n for n in gm.graph.nodes if n.op == "output").args[0]
     found = [leaf for leaf in pytree.tree_leaves(held) if leaf is not None]
@@ -44,9 +48,11 @@ def output_node(gm: GraphModule) -> Node:
 
 
 def return_one(gm: GraphModule) -> None:
-    """Make a graph return its one tensor, whatever it returned it in.
+    """Make a graph return its only tensor, without a tuple, list or dictionary around it.
 
-    Raises SecateurError if there are several, or none.
+    Raises
+    ------
+    SecateurError : there are several, or none
     """
     nodes = output_nodes(gm)
     if len(nodes) != 1:
@@ -56,7 +62,7 @@ def return_one(gm: GraphModule) -> None:
         )
     output, codegen = next(n for n in gm.graph.nodes if n.op == "output"), gm.graph._codegen
     output.args = (nodes[0],)
-    if isinstance(codegen, _PyTreeCodeGen):  # it puts a list of leaves into what there was
+    if isinstance(codegen, _PyTreeCodeGen):  # it rebuilds the model's structure of a list of leaves
         output.args = ((nodes[0],),)
         leaf = pytree.tree_structure(torch.empty(0))
         codegen.pytree_info = codegen.pytree_info._replace(out_spec=leaf)

@@ -2,7 +2,13 @@
 
     model = decompose(model)    # in place of nn.GRU, nn.LSTM, nn.RNN and their cells
 
-The array runs one time step an inference, and keeps the state in its banks between them.
+The array runs one time step per inference, and keeps the state in its banks between them.
+
+References
+----------
+GRU: Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine
+Translation", EMNLP 2014. LSTM: Hochreiter and Schmidhuber, "Long Short-Term Memory", Neural
+Computation, 1997. RNN: Elman, "Finding Structure in Time", Cognitive Science, 1990.
 """
 
 from __future__ import annotations
@@ -20,15 +26,20 @@ from secateur.fx.computed import copied
 
 @dataclass
 class Tape:
-    """State that a step begins with, and what it leaves; ``before`` is None outside of steps."""
+    """The old and the new states of a step; ``before`` is None outside of steps."""
 
     before: list[Tensor] | None = None
     after: list[Tensor] | None = None
 
 
 class Stateful(nn.Module):
-    """A module whose state lives on from one time step to the next, zero at first. ``path`` is its
-    name in the model that is taken apart."""
+    """A module whose state is kept from one time step to the next, zero at first.
+
+    Attributes
+    ----------
+    tape : state of the present step
+    path : name of the module in the model that is decomposed
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,16 +49,21 @@ class Stateful(nn.Module):
     @property
     def state_shapes(self) -> list[tuple[int, ...]]:
         """Of each state, without the batch."""
-        raise SecateurError(f"{type(self).__name__} does not say what states it has")
+        raise SecateurError(f"{type(self).__name__} must define state_shapes")
 
     def begin(self, like: Tensor, batch: int) -> list[Tensor]:
-        """The states to begin with; ``like`` gives type and device."""
+        """The states to begin with, (``batch``, ...) each; ``like`` gives type and device."""
         if self.tape.before is not None:
             return list(self.tape.before)
         return [like.new_zeros(batch, *shape) for shape in self.state_shapes]
 
     def leave(self, states: list[Tensor]) -> None:
-        """Note the states to go on with."""
+        """Keep the states for the next step.
+
+        Raises
+        ------
+        SecateurError : the module is called twice in a step
+        """
         if self.tape.after is not None:
             raise self.refuse("is called twice", "use a layer for each call")
         if self.tape.before is not None:
@@ -60,7 +76,7 @@ class Stateful(nn.Module):
 
 
 class Cell(nn.Module):
-    """One step of a recurrent layer; two Linear layers a gate, ``GATE_x`` and ``GATE_h``.
+    """One step of a recurrent layer; two Linear layers per gate, ``GATE_x`` and ``GATE_h``.
 
     Parameters
     ----------
@@ -86,16 +102,38 @@ class Cell(nn.Module):
         return cast(nn.Linear, self.get_submodule(f"{self.gates[0]}_h")).out_features
 
     def of(self, gate: str, side: str, value: Tensor) -> Tensor:
-        """What a gate makes of the input ("x") or of the state ("h")."""
+        """One Linear layer of a gate.
+
+        Parameters
+        ----------
+        gate : one of ``gates``
+        side : "x" for the layer of the input, "h" for that of the state
+        value : (N, inputs) or (N, hidden)
+
+        Returns
+        -------
+        product : (N, hidden)
+        """
         return cast(Tensor, self.get_submodule(f"{gate}_{side}")(value))
 
     def both(self, gate: str, x: Tensor, h: Tensor) -> Tensor:
-        """The sum for both sides."""
+        """The sum of both Linear layers of a gate.
+
+        Parameters
+        ----------
+        gate : one of ``gates``
+        x : (N, inputs)
+        h : (N, hidden)
+
+        Returns
+        -------
+        sum : (N, hidden)
+        """
         return self.of(gate, "x", x) + self.of(gate, "h", h)
 
 
 class GruCell(Cell):
-    """h' = n + z * (h - n): Cho et al., 2014, as torch.nn.GRUCell."""
+    """h' = n + z * (h - n), as torch.nn.GRUCell."""
 
     gates = ("reset", "update", "new")
 
@@ -107,7 +145,7 @@ class GruCell(Cell):
 
 
 class LstmCell(Cell):
-    """Hochreiter and Schmidhuber, 1997, as torch.nn.LSTMCell."""
+    """c' = f * c + i * g, h' = o * tanh(c'), as torch.nn.LSTMCell."""
 
     states = 2
     gates = ("input", "forget", "cell", "output")
@@ -122,7 +160,7 @@ class LstmCell(Cell):
 
 
 class RnnCell(Cell):
-    """Elman, 1990, as torch.nn.RNNCell; ``relu`` instead of tanh."""
+    """h' = tanh(x + h), as torch.nn.RNNCell; with ``relu``, ReLU instead of tanh."""
 
     gates = ("hidden",)
     relu = False
@@ -137,7 +175,7 @@ class Recurrent(Stateful):
 
     Parameters
     ----------
-    cells : one a layer
+    cells : one per layer
     batch_first : x is (N, T, F), otherwise (T, N, F)
     dropout : between layers, in training
     """
@@ -150,15 +188,17 @@ class Recurrent(Stateful):
 
     @property
     def state_shapes(self) -> list[tuple[int, ...]]:
+        """Of each layer's states."""
         cells = [cast(Cell, cell) for cell in self.cells]
         return [(cell.hidden,) for cell in cells for _ in range(cell.states)]
 
     def forward(
         self, x: Tensor, hx: object = None
     ) -> tuple[Tensor, Tensor | tuple[Tensor, Tensor]]:
+        """Outputs of all steps, and the last states, (layers, N, hidden)."""
         if hx is not None:
             raise self.refuse(
-                "is given a state to begin with", "leave it out: it begins with zeros"
+                "is given a state to begin with", "omit it: the state begins with zeros"
             )
         if not isinstance(x, Tensor) or x.dim() != 3:
             kind = f"{tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
@@ -203,9 +243,11 @@ class Steps(Stateful):
 
     @property
     def state_shapes(self) -> list[tuple[int, ...]]:
+        """As given."""
         return self._shapes
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, T, F) to the y of the last step."""
         states = self.begin(x, x.shape[0])
         y = x
         for step in x.unbind(1):
@@ -274,8 +316,8 @@ def _decomposed(part: nn.Module, path: str) -> nn.Module:
     layers = cast(nn.GRU, part)
     if layers.bidirectional:
         raise SecateurError(
-            f"layer {path!r}: runs in both directions; what comes later is not known when a step "
-            f"is computed: use bidirectional=False"
+            f"layer {path!r}: runs in both directions, but later steps are not known when a step "
+            f"is computed; use bidirectional=False"
         )
     if layers.proj_size:
         raise SecateurError(f"layer {path!r}: has projections; use proj_size=0 and a Linear layer")

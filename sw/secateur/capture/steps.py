@@ -17,6 +17,7 @@ from secateur.errors import SecateurError
 from secateur.fx.functional import functionalise
 from secateur.fx.functions import elementwise
 from secateur.fx.graph import CAT, LINEAR, Editor, active_nodes, aten, is_call, refuse
+from secateur.text import first_line
 
 #: A step may differ from the sequence by rounding only.
 TOLERANCE = 1e-3
@@ -66,6 +67,7 @@ class Step(nn.Module):
 
     @property
     def stateful(self) -> list[Stateful]:
+        """The recurrent layers, in order."""
         return [module for module in self.model.modules() if isinstance(module, Stateful)]
 
     def zeros(self, x: Tensor) -> list[Tensor]:
@@ -74,6 +76,7 @@ class Step(nn.Module):
         return [x.new_zeros(x.shape[0], *shape) for shape in shapes]
 
     def forward(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        """Run one time step."""
         left = list(states)
         for module in self.stateful:
             count = len(module.state_shapes)
@@ -98,7 +101,7 @@ class Sequence(nn.Module):
     ----------
     graph : takes (x, *states) and returns (y, *states)
     shapes : of the states, without the batch
-    every_step : return what each step gives, not only the last
+    every_step : return the outputs of all steps, not only of the last
     """
 
     def __init__(self, graph: GraphModule, shapes: list[tuple[int, ...]], every_step: bool) -> None:
@@ -106,6 +109,7 @@ class Sequence(nn.Module):
         self.graph, self.shapes, self.every_step = graph, shapes, every_step
 
     def forward(self, x: Tensor) -> Tensor:
+        """Run all steps of sequences (N, T, F)."""
         states = [x.new_zeros(x.shape[0], *shape) for shape in self.shapes]
         outputs = []
         for step in x.unbind(1):
@@ -121,9 +125,15 @@ class Sequence(nn.Module):
 def capture_step(model: nn.Module, example: Tensor) -> Sequence:
     """The graph of one time step of ``model``, as a module that runs it over sequences.
 
-    ``example`` is a batch (N, T, F). Raises SecateurError if the model does not take that, if a
-    step needs what comes later, or if it returns something else than what the last step, or
-    each step, gives.
+    Parameters
+    ----------
+    model : takes (N, T, F), returns (N, K) of the last step, or (N, T, K) of all steps
+    example : a batch (N, T, F)
+
+    Raises
+    ------
+    SecateurError : the model does not take (N, T, F), a step needs later ones, or the model returns
+        anything but the output of the last step, or of each step
     """
     model = decompose(model)
     was_training = model.training
@@ -147,7 +157,12 @@ def capture_step(model: nn.Module, example: Tensor) -> Sequence:
 
 
 def _check_steps(model: nn.Module, step: Step, example: Tensor) -> bool:
-    """Whether the model returns all steps; raises unless steps give what the sequence gives."""
+    """Whether the model returns all steps, not only the last.
+
+    Raises
+    ------
+    SecateurError : the steps give another result than the whole sequence
+    """
     with torch.no_grad():
         whole = only_tensor(_ran("sequences", model, example))
         if whole.dim() not in (2, 3):
@@ -160,27 +175,26 @@ def _check_steps(model: nn.Module, step: Step, example: Tensor) -> bool:
     scale = float(whole.abs().max()) + 1.0
     if steps.shape != whole.shape or float((steps - whole).abs().max()) > TOLERANCE * scale:
         raise SecateurError(
-            f"step by step the model gives something else than over whole sequences; {_SUPPORTED}"
+            f"step by step the model gives another result than over whole sequences; {_SUPPORTED}"
         )
     return whole.dim() == 3
 
 
 def _ran(what: str, model: nn.Module, *inputs: Tensor) -> Any:
-    """What the model returns; its exceptions in one line."""
+    """The model's result; an exception of the model becomes a SecateurError."""
     try:
         return model(*inputs)
     except SecateurError:
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         shape = tuple(inputs[0].shape)
         raise SecateurError(
-            f"the model fails on {what}, {shape}: {lines[0]}; {_SUPPORTED}"
+            f"the model fails on {what}, {shape}: {first_line(error)}; {_SUPPORTED}"
         ) from None
 
 
 def _without_time(gm: GraphModule) -> GraphModule:
-    """The same graph with (N, F) tensors only: a dimension of one step goes."""
+    """The same graph with (N, F) tensors only: the dimension of one step is removed."""
     functionalise(gm)
     gm.graph.eliminate_dead_code()
     editor, flat, stacks = Editor(gm), dict[Node, Node](), dict[Node, list[Node]]()

@@ -16,6 +16,7 @@ from secateur.cli.terminal import json_alone, progress_console
 from secateur.disk.limits import DEFAULT, Limits
 from secateur.disk.storage import apart
 from secateur.errors import SecateurError
+from secateur.progress import Progress as Report
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Key = Annotated[
@@ -115,6 +116,20 @@ def bar() -> Progress:
         transient=True,
         disable=not progress_console.is_terminal,
     )
+
+
+def stage_bar(shown: Progress) -> Report:
+    """A bar per stage; every note is printed as a line above the bars, or without a terminal."""
+    tasks: dict[str, Any] = {}
+
+    def update(stage: str, done: int, total: int, note: str) -> None:
+        if stage not in tasks:
+            tasks[stage] = shown.add_task(stage, total=total or None)
+        shown.update(tasks[stage], completed=done)
+        if note:
+            shown.console.print(f"{stage} {done}/{total}: {note}")
+
+    return update
 
 
 @contextlib.contextmanager

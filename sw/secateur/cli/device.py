@@ -22,6 +22,7 @@ from secateur.cli.common import (
     bar,
     of_file,
     save_outputs,
+    stage_bar,
 )
 from secateur.cli.tables import show_run, table
 from secateur.cli.terminal import Data, console, emit, progress_console
@@ -136,9 +137,7 @@ def run(
         if not loaded:
             load_into(found, program)
         with bar() as progress:
-            task = progress.add_task("run", total=len(x))
-            update = lambda done: progress.update(task, completed=done)  # noqa: E731
-            outputs, cycles = api.run_on(program, x, found, update)
+            outputs, cycles = api.run_on(program, x, found, stage_bar(progress))
         repeated = found.link.repeated
     if output is not None:
         save_outputs(output, outputs)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.progress import Progress
 
-from secateur.cli.common import Commands, Json, bar
+from secateur.cli.common import Commands, Json, bar, stage_bar
 from secateur.cli.tables import table
 from secateur.cli.terminal import Data, console, emit
 from secateur.errors import SecateurError
@@ -30,7 +28,7 @@ def demo(
     from secateur.examples.demo import run_demo
 
     with bar() as progress:
-        data = run_demo(output, seed, progress)
+        data = run_demo(output, seed, stage_bar(progress))
     emit(data, as_json, show_demo)
 
 
@@ -111,19 +109,6 @@ def study(
     emit(data, as_json, show_study)
     if data["gate"] is not None:
         raise SecateurError(data["gate"])
-
-
-def stage_bar(progress: Progress) -> Callable[[str, int, int, str], None]:
-    """A bar per stage; every note is printed once, above the bars."""
-    tasks: dict[str, Any] = {}
-
-    def update(stage: str, done: int, total: int, note: str) -> None:
-        if stage not in tasks:
-            tasks[stage] = progress.add_task(stage, total=total)
-        progress.update(tasks[stage], completed=done)
-        progress.console.print(f"{stage} {done}/{total}: {note}")
-
-    return update
 
 
 def show_demo(data: Data) -> None:

@@ -19,6 +19,7 @@ from secateur.cli.common import (
     bar,
     of_file,
     save_outputs,
+    stage_bar,
 )
 from secateur.cli.tables import show_run, table
 from secateur.cli.terminal import Data, console, emit, progress_console
@@ -45,10 +46,8 @@ def run(
 
     loaded = api.load(image, key)
     x = arrays(input, limit=limit, limits=Limits(megabytes=max_megabytes))
-    with bar() as progress:
-        task = progress.add_task("golden", total=len(x))
-        with of_file(input):
-            outputs = api.run(loaded, x, lambda done: progress.update(task, completed=done))
+    with bar() as progress, of_file(input):
+        outputs = api.run(loaded, x, stage_bar(progress))
     if output is not None:
         save_outputs(output, outputs)
     data = {

@@ -1,4 +1,4 @@
-"""Bank memory: windows that never meet alive, and as little to clear as can be found."""
+"""Allocation of bank memory: no overlap while both are alive, and little to clear."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ _TRIES, _STEPS = 100, 4_000_000
 
 @dataclass(frozen=True)
 class Request:
-    """A window of ``words`` words for ``tensor``, alive from step ``begin`` to ``end``, both in.
+    """A window of bank memory for a tensor.
 
-    ``clearing``: cycles of filling the window if what another tensor has left must be removed
-    from its padding; 0 if there is none. Tensors of the same ``shape`` at the same base write
-    the same words and leave each other's padding alone.
+    Attributes
+    ----------
+    tensor, words : the tensor, and words of its window
+    begin, end : first and last step at which it is alive
+    clearing : cycles of filling the window, if another tensor's data must be removed from its
+        padding; 0 without padding
+    shape : tensors of the same shape at the same base write the same words, and do not touch each
+        other's padding
     """
 
     tensor: Tensor
@@ -38,7 +43,7 @@ Bases = dict[Tensor, int]
 
 
 def _spoils(a: Request, base_a: int, b: Request, base_b: int) -> bool:
-    """Whether two windows overlap, and one writes other words there than the other."""
+    """Whether two windows overlap and do not write the same words."""
     overlap = base_a < base_b + b.words and base_b < base_a + a.words
     return overlap and (base_a, a.words, a.shape) != (base_b, b.words, b.shape)
 
@@ -66,10 +71,10 @@ def dirtied(requests: list[Request], bases: Bases) -> set[Tensor]:
 
 
 def _pack(ordered: list[Request], depth: int | None) -> tuple[Bases, int] | None:
-    """Place one after another where it adds least to clear, then lowest; the cycles of clearing."""
+    """Place windows one by one, with least clearing, then lowest; bases and cycles of clearing."""
     bases: Bases = {}
     placed: list[Request] = []
-    clean: list[Request] = []  # of those placed, what would cost cycles and does not yet
+    clean: list[Request] = []  # placed windows that need no clearing so far, but may
     total = 0
     for request in ordered:
         spans = [(bases[other.tensor], bases[other.tensor] + other.words) for other in placed]

@@ -19,9 +19,13 @@ from secateur.ir import Ints, Layer, Source, Tensor
 
 @dataclass(frozen=True)
 class Row:
-    """One row body: ``weights`` (words, N) int8 and ``common`` (words,) uint8.
+    """One row body.
 
-    ``blocks`` counts the words that carry weights; the others only move the address.
+    Attributes
+    ----------
+    weights : (words, N) int8
+    common : (words,) uint8, the moves of the address
+    blocks : words that carry weights; the others only move the address
     """
 
     weights: npt.NDArray[np.int8]
@@ -33,10 +37,15 @@ class Row:
 class Body:
     """All rows of a layer.
 
-    ``lanes`` (rows, N): output channel of each lane, -1 for none. Every group makes ``passes``
-    passes over a body, ``pass_rows`` kernel rows apart. ``uniform``: all channels have the same
-    weights, bias and shift, so that a row serves any block of channels; then no lane is left out.
-    ``blocks_total`` counts the blocks that a dense layer would have.
+    Attributes
+    ----------
+    lanes : (rows, N) output channel of each lane, -1 for none
+    rows : row bodies
+    passes, pass_rows : every group makes ``passes`` passes over a body, ``pass_rows`` kernel rows
+        apart
+    uniform : all channels have the same weights, bias and shift, so that a row serves any block of
+        channels; then every lane has weights
+    blocks_total : blocks that a dense layer would have
     """
 
     lanes: Ints
@@ -54,14 +63,30 @@ class Body:
 
 @dataclass(frozen=True)
 class _Block:
+    """A nonzero block.
+
+    Attributes
+    ----------
+    source : index of the source
+    kernel_row : of the window
+    offset : units of the mode from the start of the kernel row
+    weights : (N,)
+    """
+
     source: int
     kernel_row: int
-    offset: int  # units of the mode from the start of the kernel row
+    offset: int
     weights: Ints
 
 
 def _moves(at: _Block, to: _Block) -> list[int]:
-    """Common bytes that bring the address from one block to the next; the last one reads it."""
+    """Common bytes that bring the address from one block to the next; the last one reads it.
+
+    A word moves the address by one of three steps: on within a kernel row, to the next kernel row,
+    or to source B, whose kernel row is 0 then. The last two take up to STEP_FIELD units along; what
+    is left needs further words. Example: from kernel row 0 to offset 200 of row 2 these are "next
+    row", "next row, 63 units", "127 units" and "10 units".
+    """
     moves = []
     kernel_row, offset = at.kernel_row, at.offset
     if to.source != at.source:
@@ -70,6 +95,7 @@ def _moves(at: _Block, to: _Block) -> list[int]:
         moves.append(spec.STEP_SOURCE | offset)
     while kernel_row < to.kernel_row:
         kernel_row += 1
+        # Units count from the start of the row: those of a row that is only passed would be lost.
         offset = min(to.offset, spec.STEP_FIELD) if kernel_row == to.kernel_row else 0
         moves.append(spec.STEP_ROW | offset)
     while offset < to.offset:
@@ -88,6 +114,8 @@ def _encode(blocks: list[_Block], n: int) -> Row:
         words += [(move, nothing) for move in pads]
         words.append((last, block.weights))
         at = block
+    # Words that fill a short row stand in front, where they read the first word of source A. That
+    # does no harm to a maximum, of which every word counts, nor to a gate, which must come first.
     short = spec.MIN_ROW_WORDS - len(words)
     words = [(0, nothing)] * short + words
     weights = np.array([weight for _, weight in words]).astype(np.int8)
@@ -97,12 +125,13 @@ def _encode(blocks: list[_Block], n: int) -> Row:
 def _broadcast_blocks(
     index: int, source: Source, lanes: Ints, placement: Placement, dense: bool
 ) -> list[_Block]:
+    # Lanes without a channel, -1, get zeros.
     weight = source.weight[np.maximum(lanes, 0)] * (lanes >= 0)[:, None, None, None]
     kept = np.ones(weight.shape[1:], dtype=bool) if dense else (weight != 0).any(axis=0)
     channel, y, x = np.nonzero(kept)
     position = source_positions(source, placement)[channel] - placement.start[source.first]
     offset = x * source.dilation[1] * placement.pixel_bytes + position
-    order = np.lexsort((offset, y))
+    order = np.lexsort((offset, y))  # the address only moves on
     return [
         _Block(index, int(y[i]), int(offset[i]), weight[:, channel[i], y[i], x[i]]) for i in order
     ]
@@ -118,6 +147,7 @@ def _lanewise_blocks(
     for y, x in taps:
         tap = weight[:, y, x]
         if source.mode == "maximum" and (y, x) != taps[-1]:
+            # Each word takes the maximum with those before it; only the last one is to be added.
             tap = np.zeros_like(tap)
         elif not (tap.any() or dense or source.mode == "gate"):
             continue
@@ -127,20 +157,29 @@ def _lanewise_blocks(
 
 
 def _check_maximum(layer: Layer, placements: dict[Tensor, Placement], n: int) -> None:
-    """Refuse a maximum whose addresses need words in between: what these read would count, too."""
+    """Refuse max pooling whose addresses need words in between: what these read would count, too.
+
+    Raises
+    ------
+    SecateurError : the columns of a window are too far apart
+    """
     for source in layer.sources:
         if source.mode == "maximum" and source.kernel[1] > 1:
             step = source.dilation[1] * placements[source.tensor].pixel_bytes // n
             if step >= spec.STEP_ADD_LIMIT:
                 raise SecateurError(
                     f"layer {layer.name!r}: the columns of its window lie {step} words of {n} "
-                    f"channels apart, a maximum takes at most {spec.STEP_ADD_LIMIT - 1}; pool "
-                    f"before there are so many channels, with less dilation, or the average"
+                    f"channels apart, max pooling takes at most {spec.STEP_ADD_LIMIT - 1}; "
+                    f"pool fewer channels, with less dilation, or use average pooling"
                 )
 
 
 def _passes(layer: Layer) -> tuple[int, int]:
-    """Passes and kernel rows of one, for a sum whose kernel rows are all alike."""
+    """Passes over the body, and kernel rows of one pass.
+
+    Where all kernel rows have the same weights (an average), one body of a few rows is read several
+    times, which saves stream words, not cycles. A body has at least MIN_ROW_WORDS words.
+    """
     source = layer.sources[0]
     height, width = source.kernel
     if len(layer.sources) == 1 and source.mode == "lanewise":
@@ -152,7 +191,7 @@ def _passes(layer: Layer) -> tuple[int, int]:
 
 
 def _uniform(layer: Layer) -> bool:
-    """Whether every channel does the same, so that channels can share out the lanes."""
+    """Whether every channel does the same, so that the pixel lanes can divide up the channels."""
     same = all(
         source.mode != "broadcast" and bool((source.weight == source.weight[:1]).all())
         for source in layer.sources
@@ -163,7 +202,19 @@ def _uniform(layer: Layer) -> bool:
 def make_body(
     layer: Layer, placements: dict[Tensor, Placement], n: int, dense: bool = False
 ) -> Body:
-    """The rows of a layer; with ``dense``, with every block kept."""
+    """The rows of a layer.
+
+    Parameters
+    ----------
+    layer : the layer
+    placements : of its tensors
+    n : lanes of a block
+    dense : keep every block, as if the layer were not pruned
+
+    Raises
+    ------
+    SecateurError : the columns of a max pooling window are too far apart
+    """
     lanes = lane_channels(layer, placements[layer.output], n)
     passes, pass_rows = _passes(layer)
     _check_maximum(layer, placements, n)
@@ -173,6 +224,7 @@ def make_body(
         for source in layer.sources
     ]
     rows = []
+    # All lanes of a uniform layer take the weights of channel 0: every row is the same then.
     for row in np.zeros_like(lanes) if uniform else lanes:
         blocks: list[_Block] = []
         for index, source in enumerate(layer.sources):

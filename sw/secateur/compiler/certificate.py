@@ -1,4 +1,7 @@
-"""The overflow certificate: no input can overflow an accumulator or leave float32's exact range."""
+"""Proofs that a network fits the array: no overflow for any input, and fields for all numbers.
+
+The overflow certificate: no input can overflow an accumulator or leave float32's exact range.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from secateur.compiler.schedule import Plan
 from secateur.errors import SecateurError
 from secateur.hw import spec
 from secateur.ir import Ints, Layer, Network
@@ -15,8 +19,11 @@ from secateur.ir import Ints, Layer, Network
 class Certificate:
     """Largest magnitudes over all inputs and output channels of a layer.
 
-    ``accumulator`` < 2**(ACC_BITS - 1): the array does not overflow. ``reference`` <= 2**24, on the
-    finest grid of products and bias: PyTorch's float32 sums are exact in any order.
+    Attributes
+    ----------
+    accumulator : of the sum; below 2**(ACC_BITS - 1), so that the array does not overflow
+    reference : of sum and bias, on the finer of their grids; at most 2**24, so that PyTorch's
+        float32 sums are exact in any order
     """
 
     accumulator: int
@@ -24,8 +31,10 @@ class Certificate:
 
 
 def accumulator_bounds(layer: Layer) -> Ints:
-    """(channels,) sum of |weight| times the largest |activation code|, over all sources; of a
-    product, that of the largest codes."""
+    """(channels,) sum of |weight| times the largest |activation code|, over all sources.
+
+    Of a product of two tensors, the product of their largest codes.
+    """
     total = np.zeros(layer.channels, dtype=np.int64)
     if layer.sources[0].mode == "gate":
         gate, whole = (128 if source.tensor.signed else 255 for source in layer.sources)
@@ -62,3 +71,61 @@ def certify(network: Network) -> dict[Layer, Certificate]:
             )
         certificates[layer] = Certificate(int(sums.max()), int(exact.max()))
     return certificates
+
+
+def check_fields(plan: Plan) -> None:
+    """Check that the stream and the array have fields and modes for all of a plan.
+
+    Raises
+    ------
+    SecateurError : a layer needs a mode that the target's lanes do not have, a map has too many
+        words, or weights, biases or shifts are out of range
+    """
+    _check_modes(plan)
+    _check_maps(plan)
+    for layer in plan.network.layers:
+        _check_numbers(layer)
+
+
+def _check_modes(plan: Plan) -> None:
+    """Refuse layers with modes that the target's lanes do not have."""
+    if plan.geometry.extended:
+        return
+    for layer in plan.network.layers:
+        modes = {source.mode for source in layer.sources} & {"maximum", "gate"}
+        if modes:
+            what = "max pooling" if "maximum" in modes else "a product of two tensors"
+            raise SecateurError(
+                f"layer {layer.name!r} is {what}, which the target's lanes do not support; choose "
+                f"a target whose lanes do (extended = true), or another layer"
+            )
+
+
+def _check_maps(plan: Plan) -> None:
+    """Refuse maps whose words cannot be numbered; no layer writes more pixels than its map has."""
+    limit = spec.MAP_WORDS
+    for layout in (*plan.layouts.values(), plan.result):
+        if layout.words > limit:
+            tensor = layout.tensor
+            raise SecateurError(
+                f"tensor {tensor.name!r} ({tensor.channels} x {tensor.height} x {tensor.width}) "
+                f"takes {layout.words} words with its padding, a map has at most {limit}; cut the "
+                f"input into tiles, or the layer's channels into several layers"
+            )
+
+
+def _check_numbers(layer: Layer) -> None:
+    half = 1 << spec.BIAS_BITS - 1
+    spread = int(layer.shift.max() - layer.shift.min())
+    legal = (
+        ("bias codes", bool((-half <= layer.bias).all() and (layer.bias < half).all())),
+        ("shifts", 0 <= layer.shift.min() < 1 << spec.SHIFT_BASE_BITS),
+        ("shifts", spread < 1 << spec.SHIFT_DELTA_BITS),
+        ("weights", all(abs(s.weight).max() <= 128 for s in layer.sources)),
+    )
+    for what, good in legal:
+        if not good:
+            raise SecateurError(
+                f"layer {layer.name!r}: its {what} do not fit the stream's fields; quantise the "
+                f"model with secateur.quantize, which keeps them in range"
+            )

@@ -10,15 +10,15 @@ from secateur.hw import spec
 def rows_cycles(counts: Iterable[int], groups: int, passes: int, lanes: int) -> int:
     """Cycles from the first header word's issue to the last body word's, plus one.
 
+    A group takes a cycle per word, and at least a cycle per drained pixel; the two header words
+    of a row hide behind the drain of the row before.
+
     Parameters
     ----------
     counts : words of each row's body
     groups : groups of pixels of a row
     passes : passes over the body per group
     lanes : pixels drained per group
-
-    A group takes a cycle a word, and no less than a cycle a drained pixel; the two header words
-    of a row hide behind the drain of the row before.
     """
     time, last = 0, -lanes
     for count in counts:

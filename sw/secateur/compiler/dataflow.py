@@ -1,11 +1,11 @@
-"""A proof for every compiled network: each layer reads what the model says that it reads.
+"""A proof for every compiled network: each layer reads the same values as in the model.
 
-Three things could break that: a state written while somebody still wants its old value, windows of
+Three things could break that: a state written while a later layer reads its old value, windows of
 two tensors that share words while both are alive, and a copy at the wrong place. The network as it
 was lowered names every code of a map once (nothing in it is written twice). Here the plan is run
-on these names instead of numbers, over the words of the banks: a step begins with the states and
-nothing else, and must end with what they become. So it holds for every step
-(docs/recurrent.md, "When a state changes").
+on these names instead of numbers, over the words of the banks: a step begins with the old states
+and nothing else, and must end with the new ones. So it holds for every step (docs/recurrent.md,
+"When a state changes").
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _Names:
 
 
 class _Banks:
-    """Whose each bank word is, and the names that the maps hold."""
+    """The tensor that owns each bank word, and the names that the maps hold."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -57,7 +57,7 @@ class _Banks:
         return self.owner[layout.base : layout.base + layout.window]
 
     def write(self, part: Part, names: Ints, pixels: Region | None = None) -> None:
-        """Nothing else is known any more of tensors that had some of these words."""
+        """Write names; tensors that had some of these words lose theirs."""
         words, number = self._words(part.tensor), self.number[part.tensor]
         if (words != number).any():
             self.held[part.tensor][:] = _UNKNOWN
@@ -128,6 +128,6 @@ def _read(source: Source) -> tuple[slice, slice]:
 
 def _fault(what: str, tensor: Tensor) -> SecateurError:
     return SecateurError(
-        f"{what} would not get {tensor.name!r}, which is overwritten before: a fault of Secateur; "
-        f"please report it with the model"
+        f"{what} would not get {tensor.name!r}, which is overwritten before it is read: a fault of "
+        f"Secateur; please report it with the model"
     )

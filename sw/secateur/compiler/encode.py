@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from secateur.compiler.certificate import check_fields
 from secateur.compiler.choose import LayerPlan
 from secateur.compiler.cost import layer_cycles
 from secateur.compiler.layout import MapLayout
@@ -30,10 +32,14 @@ _MODES = {
 
 @dataclass(frozen=True)
 class Encoded:
-    """The image's words, and what they cost.
+    """The image's words and their cycles.
 
-    ``cycles`` of an inference; ``layer_cycles`` and ``layer_words`` (configuration, headers and
-    bodies) by layer.
+    Attributes
+    ----------
+    words : (words, N + 1) uint8
+    cycles : of an inference
+    layer_cycles : per layer
+    layer_words : configuration, headers and bodies, per layer
     """
 
     words: Words
@@ -60,6 +66,13 @@ def output_registers(layout: MapLayout) -> dict[Reg, int]:
 
 
 def _walk_registers(plan: Plan, layer_plan: LayerPlan, layout: MapLayout) -> dict[Reg, int]:
+    """Counts and steps of the walk by which drained pixels find their words ("Drain", stream.md).
+
+    The lanes divide a map into equal tiles, so the last ones may reach beyond it. Example: 10
+    columns on PC = 4 lanes are GX = 3 each; the last lane has CLAST = 10 - 3 * 3 = 1, and its
+    other two pixels are not written. A last tile that is full needs no bound: 0xFFFF is never
+    reached.
+    """
     layer, lane_map = layer_plan.layer, layer_plan.lane_map
     pixel, pitch = layout.placement.pixel_bytes // layout.n, layout.pitch // layout.n
     start = layout.placement.start[layer.first] // layout.n
@@ -76,9 +89,13 @@ def _walk_registers(plan: Plan, layer_plan: LayerPlan, layout: MapLayout) -> dic
         Reg.OUT_BASE: layout.origin // layout.n + start,
     }
     if lane_map.kind == "linear":
+        # Lane p takes every P-th position of the *input's* raster, its padding included, so that
+        # all lanes read at one distance. The walk counts these positions: PC is a whole line of the
+        # raster, and columns from CLAST on, the padding, are not written.
         read = plan.layouts[layer.sources[0].tensor]
         registers |= {Reg.PC: read.pitch // read.placement.pixel_bytes, Reg.PR: lane_map.lines}
         return registers | {Reg.D_PC: right, Reg.D_PR: down, Reg.CLAST: lane_map.columns}
+    # Along "blocks" the walk goes on by N channels of one pixel, one word; else by a pixel.
     step = 1 if lane_map.kind == "blocks" else right
     last_column = lane_map.columns - (lane_map.pc - 1) * lane_map.gx
     last_line = lane_map.lines - (lane_map.pr - 1) * lane_map.gy
@@ -91,11 +108,12 @@ def _walk_registers(plan: Plan, layer_plan: LayerPlan, layout: MapLayout) -> dic
         (Reg.D_PC, lane_map.pc, lane_map.gx * step % spec.MAP_WORDS),
         (Reg.D_PR, lane_map.pr, lane_map.gy * down % spec.MAP_WORDS),
     ]
+    # A step that is never taken keeps its old value: each change costs configuration words.
     return registers | {register: value for register, count, value in steps if count > 1}
 
 
 def _source_registers(plan: Plan, layer_plan: LayerPlan) -> dict[Reg, int]:
-    """Addresses of both sources. What no loop of this layer uses keeps its old value."""
+    """Addresses of both sources. A step that no loop of this layer takes keeps its old value."""
     registers: dict[Reg, int] = {}
     lane_map = layer_plan.lane_map
     names = ((Reg.A_BASE, Reg.A_KR, Reg.A_SX, Reg.A_SY), (Reg.B_BASE, Reg.B_KR, Reg.B_SX, Reg.B_SY))
@@ -154,42 +172,15 @@ def tables_of(plan: Plan) -> list[bytes]:
         names = ", ".join(repr(layer.name) for layer in plan.network.layers if layer.table)
         raise SecateurError(
             f"layers {printable(names, 400)} need {len(found)} activation tables, the target has "
-            f"{plan.geometry.tables}: choose a target with more, or functions and scales alike"
+            f"{plan.geometry.tables}; choose a target with more, or use fewer different functions"
         )
     return list(found)
 
 
-def _check_modes(plan: Plan) -> None:
-    """Refuse layers with modes that the target's lanes do not have."""
-    if plan.geometry.extended:
-        return
-    for layer in plan.network.layers:
-        modes = {source.mode for source in layer.sources} & {"maximum", "gate"}
-        if modes:
-            what = "maximum pooling" if "maximum" in modes else "a product of two tensors"
-            raise SecateurError(
-                f"layer {layer.name!r} is {what}, which the target's lanes do not do: choose a "
-                f"target with them (extended), or another layer"
-            )
-
-
-def _check_maps(plan: Plan) -> None:
-    """Refuse maps whose words cannot be numbered; no layer writes more pixels than its map has."""
-    limit = spec.MAP_WORDS
-    for layout in (*plan.layouts.values(), plan.result):
-        if layout.words > limit:
-            tensor = layout.tensor
-            raise SecateurError(
-                f"tensor {tensor.name!r} ({tensor.channels} x {tensor.height} x {tensor.width}) "
-                f"takes {layout.words} words with its padding, a map has at most {limit}; cut the "
-                f"input into tiles, or the layer's channels into several layers"
-            )
-
-
 class _Writer:
-    """Collects words; knows what the registers hold.
+    """Collects words and tracks the values of the registers.
 
-    At first nothing is known: an inference begins with what the one before has left.
+    At first nothing is known: an inference begins with the registers of the one before.
     """
 
     def __init__(self, n: int) -> None:
@@ -204,7 +195,7 @@ class _Writer:
         self.count += len(words)
 
     def tables(self, tables: list[bytes]) -> None:
-        """Entries of all tables, and the mark behind which every other inference begins."""
+        """Entries of all tables, and the mark at which all inferences but the first begin."""
         if not tables:
             return
         entries = np.frombuffer(b"".join(tables), np.uint8).reshape(-1, self.n)
@@ -214,7 +205,22 @@ class _Writer:
         self.add(mark)
 
     def configure(self, name: str, registers: dict[Reg, int], event: int) -> int:
-        """Write the registers that change, then the event; returns the words that took."""
+        """Write the registers that change, then the event.
+
+        Parameters
+        ----------
+        name : of the layer, for messages
+        registers : values that the layer needs
+        event : LOAD or START, in the last word
+
+        Returns
+        -------
+        words : configuration words that were added
+
+        Raises
+        ------
+        SecateurError : a value does not fit 16 bits
+        """
         wanted = list(self.held)
         for register, value in registers.items():
             if not 0 <= value < 1 << 16:
@@ -258,33 +264,31 @@ def _header_words(layer: Layer, lanes: npt.NDArray[np.int64], count: int, last: 
     return words.astype(np.uint8)
 
 
-def _check_numbers(layer: Layer) -> None:
-    half = 1 << spec.BIAS_BITS - 1
-    spread = int(layer.shift.max() - layer.shift.min())
-    legal = (
-        ("bias codes", bool((-half <= layer.bias).all() and (layer.bias < half).all())),
-        ("shifts", 0 <= layer.shift.min() < 1 << spec.SHIFT_BASE_BITS),
-        ("shifts", spread < 1 << spec.SHIFT_DELTA_BITS),
-        ("weights", all(abs(s.weight).max() <= 128 for s in layer.sources)),
-    )
-    for what, good in legal:
-        if not good:
-            raise SecateurError(
-                f"layer {layer.name!r}: its {what} do not fit the stream's fields; quantise the "
-                f"model with secateur.quantize, which keeps them in range"
-            )
+def _row_words(layer_plan: LayerPlan) -> Iterator[Words]:
+    """Header and body of every row of a layer."""
+    for index, row in enumerate(layer_plan.rows):
+        last = index == len(layer_plan.rows) - 1
+        lanes = layer_plan.body.lanes[index]
+        if layer_plan.body.uniform:  # all channels have the bias and the shift of channel 0
+            lanes = np.zeros_like(lanes)
+        yield _header_words(layer_plan.layer, lanes, len(row.common), last)
+        yield np.concatenate([row.weights.view(np.uint8), row.common[:, None]], axis=1)
 
 
 def encode(plan: Plan, check_depth: bool = True) -> Encoded:
-    """Image of a plan, header and CRC included; ``check_depth`` refuses too many words.
+    """Image of a plan, header and CRC included.
+
+    Parameters
+    ----------
+    plan : the plan
+    check_depth : refuse more words than the weight memory has
 
     Raises
     ------
     SecateurError : a number does not fit its field, or the image does not fit the weight memory
     """
     geometry, network = plan.geometry, plan.network
-    _check_modes(plan)
-    _check_maps(plan)
+    check_fields(plan)
     writer, tables = _Writer(geometry.n), tables_of(plan)
     writer.tables(tables)
     read = plan.layouts[network.input]
@@ -294,7 +298,6 @@ def encode(plan: Plan, check_depth: bool = True) -> Encoded:
     by_layer, words_by_layer = [], []
     for layer_plan in plan.layers:
         layer, before = layer_plan.layer, writer.count
-        _check_numbers(layer)
         result = layer.output is network.output
         layout = plan.result if result else plan.layouts[layer.output]
         clear = layout.clear and layer.output not in written
@@ -308,13 +311,7 @@ def encode(plan: Plan, check_depth: bool = True) -> Encoded:
         if not result:
             registers |= output_registers(layout)
         configuration = writer.configure(layer.name, registers, spec.COMMON_START)
-        for index, row in enumerate(layer_plan.rows):
-            last = index == len(layer_plan.rows) - 1
-            lanes = layer_plan.body.lanes[index]
-            if layer_plan.body.uniform:
-                lanes = np.zeros_like(lanes)
-            writer.add(_header_words(layer, lanes, len(row.common), last))
-            words = np.concatenate([row.weights.view(np.uint8), row.common[:, None]], axis=1)
+        for words in _row_words(layer_plan):
             writer.add(words)
         took = layer_cycles(
             configuration=configuration,

@@ -1,4 +1,4 @@
-"""How the pixels of a layer are dealt out to the pixel lanes, and what that asks of its inputs."""
+"""How the pixels of a layer are mapped to the pixel lanes, and what its inputs need for that."""
 
 from __future__ import annotations
 
@@ -13,8 +13,15 @@ MAX_LANES = 16
 
 @dataclass(frozen=True)
 class Split:
-    """Offset of lane p's window on a tensor's map: ``p // pc`` times ``rows`` map rows plus
-    ``p % pc`` times ``column`` bytes.
+    """Offsets of the lanes' windows on a tensor's map.
+
+    Lane p has ``p // pc`` times ``rows`` plus ``p % pc`` times ``column``.
+
+    Attributes
+    ----------
+    pc : lanes side by side
+    rows : map rows
+    column : bytes
     """
 
     pc: int
@@ -24,14 +31,17 @@ class Split:
 
 @dataclass(frozen=True)
 class LaneMap:
-    """Deal of a layer's output pixels.
+    """Lane mapping of a layer's output pixels.
 
-    tile : lane (i, j) of pr x pc computes the rows ``i*tr .. i*tr+tr-1`` and the columns
-        ``j*tc .. j*tc+tc-1``; strips are tiles with pc = 1.
-    linear : lane p of p computes every p-th position of the map's raster, its padding included.
-    blocks : one pixel; lane j computes tc blocks of N channels (uniform layers only).
-
-    ``gx`` groups along x in ``gy`` rows; ``columns``, ``lines``: extent of the pixels or blocks.
+    Attributes
+    ----------
+    kind : "tile": lane (i, j) of pr x pc computes gy rows from ``i * gy`` and gx columns from
+        ``j * gx``; strips are tiles with pc = 1. "linear": lane j of pc computes every pc-th
+        position of the map's raster from j, its padding included. "blocks": of a single pixel, lane
+        j computes gx blocks of N channels from ``j * gx`` (uniform layers only)
+    pr, pc : rows and columns of lanes
+    gx, gy : groups along x and y
+    columns, lines : extent of the pixels or blocks
     """
 
     kind: Literal["tile", "linear", "blocks"]
@@ -53,7 +63,18 @@ class LaneMap:
         return self.gx * self.gy
 
     def split(self, source: Source, pixel_bytes: int, n: int) -> Split | None:
-        """What the deal asks of a source's windows; None if any will do."""
+        """The split of a tensor's windows that the lane mapping needs.
+
+        Parameters
+        ----------
+        source : reads the tensor
+        pixel_bytes : of the tensor
+        n : bytes of a bank word
+
+        Returns
+        -------
+        split : None if any will do
+        """
         if self.lanes == 1:
             return None
         if self.kind == "linear":
@@ -82,7 +103,7 @@ def _tiles(height: int, width: int, p: int, n: int) -> Iterator[LaneMap]:
 def lane_maps(
     layer: Layer, *, p: int, n: int, uniform_blocks: int, raster: int | None
 ) -> list[LaneMap]:
-    """All deals that are worth a look, in a fixed order.
+    """All lane mappings that are worth trying, in a fixed order.
 
     Parameters
     ----------

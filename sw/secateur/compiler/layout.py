@@ -13,7 +13,13 @@ from secateur.text import printable
 
 @dataclass(frozen=True)
 class Padding:
-    """Pixels around a tensor that some consumer reads, and the byte that they hold."""
+    """Pixels around a tensor that its consumers read.
+
+    Attributes
+    ----------
+    top, left, bottom, right : pixels
+    fill : the byte that they hold
+    """
 
     top: int = 0
     left: int = 0
@@ -51,17 +57,17 @@ def padding(tensor: Tensor, consumers: list[tuple[Layer, Source]]) -> Padding:
 
     Raises
     ------
-    SecateurError : some need zeros around the tensor, others (a padded maximum over signed
-        codes) need -128
+    SecateurError : some need zeros around the tensor, others (padded max pooling of signed codes)
+        need -128
     """
     needs = [(reads_outside(source, layer), layer.name) for layer, source in consumers]
     fills = {need.fill for need, _ in needs if need.any}
     if len(fills) > 1:
         names = printable(", ".join(name for need, name in needs if need.any), 400)
         raise SecateurError(
-            f"tensor {tensor.name!r} is read with zero padding by some and by a padded MaxPool2d "
-            f"over signed values by others of {names}; put a ReLU before the "
-            f"MaxPool2d, or let it read a tensor of its own"
+            f"tensor {tensor.name!r} is read by {names}: some need zero padding, a padded "
+            f"MaxPool2d over signed values needs -128; put a ReLU before the MaxPool2d, or let it "
+            f"read a tensor of its own"
         )
     return Padding(
         max((need.top for need, _ in needs), default=0),
@@ -89,9 +95,15 @@ def unite(a: Padding, b: Padding) -> Padding | None:
 class MapLayout:
     """A tensor's padded map: channel-last, the right padding of a row is the left of the next.
 
-    All sizes in bytes but ``words`` (of N bytes) and the pixels of ``padding``. ``split`` gives
-    the lanes' windows of ``window`` words from bank word ``base`` on; ``clear`` says that the
-    window is filled before the tensor is written.
+    Attributes
+    ----------
+    tensor, placement, padding : the tensor, its channels in a pixel, and the pixels around it
+    pitch : bytes from one map row to the next
+    n : bytes of a bank word
+    split : offsets of the lanes' windows
+    window : words of a lane's window
+    base : first bank word of the window
+    clear : whether the window is filled before the tensor is written
     """
 
     tensor: Tensor
@@ -151,7 +163,20 @@ def row_pixels(tensor: Tensor, pads: Padding) -> int:
 def make_layout(
     tensor: Tensor, placement: Placement, pads: Padding, split: Split | None, n: int
 ) -> MapLayout | None:
-    """The map for windows split so; None if they would not begin at whole words."""
+    """The map of a tensor, without its window.
+
+    Parameters
+    ----------
+    tensor : the tensor
+    placement : of its channels
+    pads : padding around it
+    split : of the lanes' windows; None for one window
+    n : bytes of a bank word
+
+    Returns
+    -------
+    layout : None if a lane's window would not begin at a whole word
+    """
     pitch = row_pixels(tensor, pads) * placement.pixel_bytes
     split = split or Split(1, 0, 0)
     if split.column % n:

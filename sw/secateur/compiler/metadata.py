@@ -1,4 +1,4 @@
-"""What an image says of itself, as JSON: layers, tensors, cycles, traffic."""
+"""The metadata of an image, as JSON: layers, tensors, cycles, traffic."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _traffic(layer_plan: LayerPlan, words: int) -> dict[str, int]:
 
 
 def _costs(planned: Plan, encoded: Encoded) -> list[tuple[int, dict[str, int]]]:
-    """Cycles and traffic by layer."""
+    """Cycles and traffic per layer."""
     return [
         (cycles, _traffic(layer_plan, words))
         for layer_plan, cycles, words in zip(
@@ -122,7 +122,19 @@ def _layer(
 def metadata(
     planned: Plan, encoded: Encoded, certificates: dict[Layer, Certificate], target: Target
 ) -> dict[str, Any]:
-    """The metadata of an image of this plan."""
+    """The metadata of an image.
+
+    Parameters
+    ----------
+    planned : the plan
+    encoded : its words and cycles
+    certificates : overflow certificates per layer
+    target : whose name is recorded
+
+    Returns
+    -------
+    metadata : as ``docs/image.md`` lists it
+    """
     network, geometry = planned.network, planned.geometry
     dense_plan = plan(network, geometry, dense=True)
     dense = _costs(dense_plan, encode(dense_plan, check_depth=False))

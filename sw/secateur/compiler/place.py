@@ -19,8 +19,11 @@ def round_up(value: int, step: int) -> int:
 class Placement:
     """Channels of a tensor in memory.
 
-    ``position[c]`` is the byte of logical channel c in a pixel of ``pixel_bytes`` bytes;
-    ``start[first]`` the byte at which the part that begins at logical channel ``first`` begins.
+    Attributes
+    ----------
+    position : (channels,) byte of each logical channel in a pixel
+    pixel_bytes : bytes of a pixel
+    start : byte at which a part begins, by its first logical channel
     """
 
     position: Ints
@@ -40,7 +43,12 @@ Slice = tuple[Tensor, int]  # a tensor and the first channel of a part of it
 def _borders(network: Network) -> dict[Tensor, list[int]]:
     """Channels at which parts of each tensor begin, with its channel count at the end.
 
-    A border on one side of a lane-wise layer is one on the other side too.
+    Every part begins at a multiple of N bytes. A lane-wise layer (depthwise convolution, sum,
+    pooling) reads and writes a channel in the same lane, so its tensors must have their parts at
+    the same channels. Example: with N = 8, 12 and 20 channels are concatenated; the second part
+    begins at byte 16, not 12. A max pooling of all 32 writes a tensor with the same gap, although
+    that was written as one part. If this one is added to a third tensor, that one needs the gap,
+    too. So borders spread from tensor to tensor, forwards and backwards, until none is new.
     """
     borders: dict[Tensor, set[int]] = {}
     for tensor in network.tensors:
@@ -111,7 +119,14 @@ def patterns(layer: Layer) -> np.ndarray:
 
 
 def count_blocks(pattern: np.ndarray, order: Ints, n: int) -> int:
-    """Nonzero N:1 blocks if rows of N channels are taken in ``order``."""
+    """Nonzero N:1 blocks if rows of N channels are taken in one order.
+
+    Parameters
+    ----------
+    pattern : (channels, K) boolean, nonzero weights
+    order : (channels,) a permutation
+    n : channels of a row
+    """
     return sum(
         int(pattern[order[begin : begin + n]].any(axis=0).sum())
         for begin in range(0, len(order), n)
@@ -190,7 +205,18 @@ def place(network: Network, n: int) -> dict[Tensor, Placement]:
 
 
 def lane_channels(layer: Layer, placement: Placement, n: int) -> Ints:
-    """(rows, N) channels of the layer that each lane of each row computes, -1 for none."""
+    """The channels that the lanes compute.
+
+    Parameters
+    ----------
+    layer : the layer
+    placement : of its output
+    n : lanes of a row
+
+    Returns
+    -------
+    lanes : (rows, N) channels of the layer, -1 for none
+    """
     position = placement.position[layer.first : layer.first + layer.channels]
     begin = placement.start[layer.first]
     rows = -(-(int(position.max()) + 1 - begin) // n)

@@ -1,8 +1,8 @@
 """What a network needs before it can be planned: copies, and states written where they are read.
 
 In the model all states of a step change at once, at its end. Here layers write them one after the
-other, so the order matters: whoever reads an old state must have read it before its place is
-written. ``secateur.compiler.dataflow`` proves for every compiled network that this holds.
+other, so the order matters: all readers of an old state must come before the layer that overwrites
+it. ``secateur.compiler.dataflow`` proves for every compiled network that this holds.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from secateur.ir import Layer, Network, Part, Source, State
 def with_states_in_place(network: Network) -> Network:
     """The network with every state written where the next step reads it.
 
-    The layer that makes the new state writes over the old one if nobody reads the old one in it
-    or after it; otherwise a copy does, as soon as nobody does. A state that becomes another one's
-    old value waits until that one has it; where states wait for each other, one is set aside.
+    The layer that computes the new state overwrites the old one if neither it nor a later layer
+    reads the old one; otherwise a copy overwrites it, behind the last reader. A state whose old
+    value becomes another state waits until that one has it; where states wait for each other, one
+    is copied first.
 
     Raises
     ------
-    SecateurError : a state that never changes, or has another scale than what it becomes
+    SecateurError : a state never changes, or its new value has another scale
     """
     for state in network.states:
         _check(state)
@@ -48,13 +49,13 @@ def _check(state: State) -> None:
     scales = {(part.tensor.exponent, part.tensor.signed) for part in (before, after)}
     if len(scales) > 1:
         raise SecateurError(
-            f"state {name!r} and {after.tensor.name!r}, which it becomes, have different scales; "
+            f"state {name!r} and its next value {after.tensor.name!r} have different scales; "
             f"requantise with secateur.quantize"
         )
 
 
 def _readers(state: State, waiting: list[State]) -> list[State]:
-    """Other states that become what ``state`` still holds."""
+    """Other states whose next value is the old value of ``state``."""
     return [other for other in waiting if other is not state and other.after.meets(state.before)]
 
 
@@ -104,7 +105,7 @@ def _moved(network: Network, state: State) -> Network:
 
 
 def _renamed(layer: Layer, old: Part, new: Part) -> Layer:
-    """The layer with another place for what is all of a tensor."""
+    """The layer with ``new`` in place of ``old``, which is a whole tensor."""
     sources = [
         replace(s, tensor=new.tensor, first=s.first + new.first) if s.tensor is old.tensor else s
         for s in layer.sources
@@ -115,7 +116,14 @@ def _renamed(layer: Layer, old: Part, new: Part) -> Layer:
 
 
 def copy_layer(part: Part, name: str, to: Part | None = None) -> Layer:
-    """A layer that writes the codes of ``part`` to ``to``, or else to a tensor of its own."""
+    """A layer that copies codes.
+
+    Parameters
+    ----------
+    part : is read
+    name : of the layer, and of its tensor if it has one of its own
+    to : is written; None for a tensor of its own
+    """
     tensor = part.tensor
     if to is None:
         to = replace(tensor, name=name, channels=part.channels, slices=[]).all
@@ -136,10 +144,10 @@ def copy_layer(part: Part, name: str, to: Part | None = None) -> Layer:
 
 
 def with_result_layer(network: Network) -> Network:
-    """The network with a copy behind its output if no single layer can stream it to the host.
+    """The network with a copy of its output if no single layer can stream it to the host.
 
     The last layer's pixels go to the result stream and not to the banks, so it must write the
-    whole output and nobody else may read it.
+    whole output and no layer may read it.
     """
     output = network.output
     writers = [layer for layer in network.layers if layer.output is output]
@@ -155,8 +163,8 @@ def with_result_layer(network: Network) -> Network:
 def with_own_padding(network: Network) -> Network:
     """The network with a copy of every tensor that needs two kinds of padding.
 
-    A padded maximum over signed codes wants -128 around the tensor, all other layers want 0: the
-    maximum then reads the copy.
+    Padded max pooling of signed codes needs -128 around the tensor, all other layers need 0: the
+    pooling then reads the copy.
     """
     layers = list(network.layers)
     for tensor in network.tensors:

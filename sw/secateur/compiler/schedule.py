@@ -1,4 +1,4 @@
-"""The plan that is encoded and costed: deals of all layers, windows of all tensors."""
+"""The plan that is encoded and costed: lane mappings of all layers, windows of all tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,15 @@ PRICES = (0.0, 0.1, 1.0, 10.0, 1e3, 1e6)
 
 @dataclass(frozen=True)
 class Plan:
-    """All layers in order, and the layout of every tensor that lies in the banks."""
+    """A network on a geometry.
+
+    Attributes
+    ----------
+    network, geometry : both
+    layers : in order
+    layouts : of every tensor in the banks
+    result : layout of the output, which goes to the result stream
+    """
 
     network: Network
     geometry: Geometry
@@ -42,13 +50,17 @@ def _lives(network: Network) -> dict[Tensor, tuple[int, int]]:
 
 
 def plan(network: Network, geometry: Geometry, dense: bool = False) -> Plan:
-    """Deal out the lanes, lay out the tensors, allocate the banks.
+    """Choose the lane mappings, lay out the tensors, allocate the banks.
 
-    With ``dense`` every block counts as kept: the same network on the same geometry, unpruned.
+    Parameters
+    ----------
+    network : with the copies that the array needs
+    geometry : of the array
+    dense : count every block as kept: the same network on the same geometry, unpruned
 
     Raises
     ------
-    SecateurError : the tensors do not fit the banks however they are dealt out
+    SecateurError : the tensors do not fit the banks with any lane mapping that was tried
     """
     placements = place(network, geometry.n)
     bodies = {layer: make_body(layer, placements, geometry.n, dense) for layer in network.layers}
@@ -58,8 +70,8 @@ def plan(network: Network, geometry: Geometry, dense: bool = False) -> Plan:
         chosen: dict[Layer, LaneMap] = {}
         splits: dict[Tensor, Split] = {}
         for layers in components(network):
-            deal, split = chooser.choose(layers, price)
-            chosen |= deal
+            maps, split = chooser.choose(layers, price)
+            chosen |= maps
             splits |= split
         layouts = {}
         for tensor in network.tensors:
@@ -83,9 +95,11 @@ def plan(network: Network, geometry: Geometry, dense: bool = False) -> Plan:
 def _shared(
     network: Network, layouts: dict[Tensor, MapLayout]
 ) -> tuple[dict[Tensor, MapLayout], dict[Tensor, Tensor]]:
-    """Layouts with one window for residual outputs and what they add, where these are alike.
+    """Layouts with one window for a residual output and the tensor that it adds, if these fit.
 
-    Returns the layouts, and for every tensor the first tensor of its window.
+    Returns
+    -------
+    layouts, first : layouts by tensor, and for every tensor the first tensor of its window
     """
     first = {tensor: tensor for tensor in layouts}
     for later, earlier in in_place(network).items():

@@ -1,7 +1,7 @@
 """One run at a time in a folder.
 
 The lock is `flock`'s, on a file: the kernel releases it when its process ends, by SIGKILL as well,
-so that no lock is ever left behind, and what a file says of its holder is for messages only. On NFS
+so that no lock is ever left behind; the holder's name in the file is for messages only. On NFS
 Linux asks the server for it, so that it holds between machines, too, unless the share is mounted
 with ``nolock``; then it holds on one machine. A file system without locks is refused.
 """
@@ -20,7 +20,7 @@ from secateur.errors import SecateurError
 from secateur.text import name
 
 FILE = "run.lock"
-#: Times that a folder may be taken away by a run that was refused, before it is ours.
+#: Attempts: a run that was refused may remove the folder between our steps.
 _TRIES = 100
 
 
@@ -28,7 +28,7 @@ _TRIES = 100
 def held(folder: Path) -> Iterator[None]:
     """Hold a folder, which is made if it is missing, until the context ends.
 
-    A folder that was made here and has nothing in it at the end goes again.
+    A folder that was made here and is empty at the end is removed.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def _enter(folder: Path, made: list[Path]) -> int:
-    """The folder's lock; what was made goes to ``made``, innermost first."""
+    """The folder's lock; folders that were made are added to ``made``, innermost first."""
     for left in reversed(range(_TRIES)):
         missing = [place for place in (folder, *folder.parents) if not os.path.exists(place)]
         try:
@@ -97,8 +97,8 @@ def take(file: Path, *, wait: bool = False) -> int | None:
         handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            # Its last holder may have removed the file between the two: a lock on what nobody
-            # else can open is none.
+            # Its last holder may have removed the file between the two: nobody else can open it
+            # then, so that the lock would be worth nothing.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(handle), os.lstat(file)):
                     return handle
@@ -112,7 +112,7 @@ def take(file: Path, *, wait: bool = False) -> int | None:
 
 
 def release(file: Path, handle: int) -> None:
-    """Give a lock back; its file goes first, while nobody else can have it."""
+    """Release a lock; its file is removed first, while nobody else can lock it."""
     with contextlib.suppress(FileNotFoundError):
         file.unlink()
     os.close(handle)

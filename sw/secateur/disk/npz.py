@@ -1,4 +1,4 @@
-"""Arrays from .npz files: what a file claims is checked before anything is allocated."""
+"""Arrays from .npz files; sizes are checked before anything is allocated."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _CHUNK = 1 << 20
 def load_npz(
     path: Path, wanted: Iterable[str] | None = None, limits: Limits = DEFAULT
 ) -> dict[str, npt.NDArray[Any]]:
-    """Arrays of an .npz file by name, never such of Python objects.
+    """Arrays of an .npz file by name; arrays of Python objects are refused.
 
     Parameters
     ----------
     path : the file
-    wanted : names of arrays; None for all that it has
+    wanted : names of arrays; None for all
     limits : ``megabytes`` is for all arrays together that are read
 
     Raises
     ------
-    SecateurError : the file cannot be read, is damaged or none, has no array of that name or one of
-        Python objects, or is larger than the limits
+    SecateurError : the file cannot be read, is damaged or not an .npz file, lacks an array, has one
+        of Python objects, or is larger than the limits
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -49,7 +49,7 @@ def load_npz(
         raise
     except OSError as error:
         raise SecateurError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except Exception:  # whatever zipfile and its decompressors make of a damaged file
+    except Exception:  # zipfile and decompressors raise all kinds on damaged files
         raise SecateurError(
             f"{path}: not an .npz file of arrays, or damaged; write one by np.savez(file, x=x)"
         ) from None

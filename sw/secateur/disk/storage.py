@@ -1,4 +1,4 @@
-"""Files: read up to a bound, written all or nothing, and never over what is read."""
+"""Files: read up to a bound, written whole or not at all, never over an input."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def read(path: Path, most: int, kind: str, first: int | None = None) -> bytes:
     ----------
     path : the file
     most : bytes; of more, nothing is read
-    kind : what no file of that size is, for the message: "an image"
-    first : only so many bytes, of a file that is not larger than ``most`` either
+    kind : what the file should be, for the message: "an image"
+    first : read only this many bytes; the file may not be larger than ``most`` either
 
     Raises
     ------
@@ -43,8 +43,8 @@ def read(path: Path, most: int, kind: str, first: int | None = None) -> bytes:
 def write_atomically(path: Path, data: bytes) -> None:
     """Write to a temporary file in the same folder and rename it: all or nothing.
 
-    A file that stands there already keeps its mode, a new one follows the umask. Through a symbolic
-    link its target is written; a device or a pipe is written to as it is.
+    An existing file keeps its mode, a new one follows the umask. Of a symbolic link the target is
+    written; a device or a pipe is written to directly.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(handle, "wb") as file:
             if found is not None:
-                os.fchmod(handle, mode)  # also what the umask has taken
+                os.fchmod(handle, mode)  # also the bits that the umask removed
             file.write(data)
             file.flush()
             os.fsync(handle)  # or a loss of power could leave the new name without data
@@ -98,7 +98,7 @@ def apart(written: Iterable[Path], read: Iterable[Path | str]) -> None:
 
     Parameters
     ----------
-    written : files that are to be written; those that do not exist yet take nothing from anybody
+    written : files that are to be written
     read : files that were given as inputs, or texts that may name one
 
     Raises

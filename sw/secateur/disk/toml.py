@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import tomllib
 import types
@@ -13,7 +14,7 @@ from typing import Any
 from secateur.disk.storage import read
 from secateur.errors import SecateurError
 
-#: Bytes; who writes by hand writes less.
+#: Bytes; files written by hand are smaller.
 LIMIT = 1 << 18
 #: A float that may be negative; others may not.
 Signed = typing.NewType("Signed", float)
@@ -35,7 +36,14 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse(kind: Any, table: Any, path: str, where: str) -> Any:
-    """An object of a dataclass from a table; ``where`` is the table's own name, "" at the top.
+    """An object of a dataclass from a table.
+
+    Parameters
+    ----------
+    kind : the dataclass
+    table : the table
+    path : of the file, for messages
+    where : name of the table, "" at the top
 
     Raises
     ------
@@ -48,8 +56,11 @@ def parse(kind: Any, table: Any, path: str, where: str) -> Any:
     prefix = f"{where}." if where else ""
     for key in table:
         if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            hint = f"did you mean {prefix}{near[0]}? " if near else ""
             raise SecateurError(
-                f"{path}: unknown key {prefix}{key}; {where or 'a recipe'} has {', '.join(fields)}"
+                f"{path}: unknown key {prefix}{key}; {hint}"
+                f"{where or 'a recipe'} has {', '.join(fields)}"
             )
     values = {}
     for name, entry in fields.items():

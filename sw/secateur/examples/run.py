@@ -1,4 +1,4 @@
-"""``secateur example``: a use from data to Verilog, and a table of what pruning changed."""
+"""``secateur example``: an application from data to Verilog, dense and pruned side by side."""
 
 from __future__ import annotations
 
@@ -12,28 +12,40 @@ from secateur.disk.lock import held
 from secateur.disk.storage import write_atomically
 from secateur.errors import SecateurError
 from secateur.image.image import Image, load
+from secateur.progress import Progress, silent
 from secateur.pruning.recipes.recipe import load_recipe
 from secateur.pruning.recipes.run import run_held
-from secateur.pruning.recipes.stages import Progress
 from secateur.pruning.recipes.training import Split
 from secateur.report.energy import estimate
 
-#: Names of the examples, and what they need from the user.
+#: Names of the examples, and their summaries.
 EXAMPLES = {
     "security": "face or no face: MTCNN's R-Net, weight blocks pruned",
     "home": "who speaks: a GRU, hidden units pruned",
-    "traffic": "traffic signs: a CNN, weight blocks pruned; needs SECATEUR_DATA (docs/networks.md)",
+    "traffic": "traffic signs: a CNN, weight blocks pruned; needs GTSRB in SECATEUR_DATA",
 }
 #: Held-out samples that go through Verilator.
 SIMULATED = 4
 
 
 def run_example(
-    name: str, folder: Path, *, clock_mhz: float, progress: Progress | None = None
+    name: str, folder: Path, *, clock_mhz: float, progress: Progress = silent
 ) -> dict[str, Any]:
     """Run the recipe of an example, simulate, and write ``example.json`` to ``folder``.
 
-    Goes on with what the folder holds of an earlier run.
+    An interrupted run in the folder is resumed.
+
+    Parameters
+    ----------
+    name : one of `EXAMPLES`
+    folder : made if it is missing
+    clock_mhz : for latencies
+    progress : called after every epoch and stage
+
+    Returns
+    -------
+    dict : figures of the dense and of the pruned network. ``gate`` is None, or why the run has
+        failed: raise it as an error.
 
     Raises
     ------
@@ -48,9 +60,7 @@ def run_example(
         return _run_held(name, folder, clock_mhz, progress)
 
 
-def _run_held(
-    name: str, folder: Path, clock_mhz: float, progress: Progress | None
-) -> dict[str, Any]:
+def _run_held(name: str, folder: Path, clock_mhz: float, progress: Progress) -> dict[str, Any]:
     recipe = load_recipe(Path(__file__).parent / f"{name}.toml")
     record = run_held(recipe, folder, resume=True, progress=progress)
     images = {key: load(folder / f"{key}.sec") for key in ("dense", "model")}

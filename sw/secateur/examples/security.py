@@ -1,9 +1,12 @@
 """Smart security: is there a face? R-Net of MTCNN with its pretrained weights, on 24 x 24 pixels.
 
-Network and weights: Zhang et al., "Joint face detection and alignment using multitask cascaded
-convolutional networks", IEEE Signal Processing Letters 23 (2016); the package facenet-pytorch
-carries them. Images: 100 faces of Labeled Faces in the Wild and 100 patches without, which the
-package scikit-image carries.
+The network and its weights are in the package facenet-pytorch. The images, 100 faces of Labeled
+Faces in the Wild and 100 patches without a face, are in the package scikit-image.
+
+References
+----------
+Zhang et al., "Joint face detection and alignment using multitask cascaded convolutional networks",
+IEEE Signal Processing Letters 23, 2016.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ TRAINED = 50
 
 
 class RNet(nn.Module):
-    """R-Net's answer to "face or not"; its boxes are left out. Takes (N, 3, 24, 24), -1 to 1."""
+    """R-Net's answer to "face or not"; its boxes are omitted. Takes (N, 3, 24, 24), -1 to 1."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +47,7 @@ class RNet(nn.Module):
 def model(seed: int) -> nn.Module:
     """R-Net with its pretrained weights.
 
-    The original flattens maps as (W, H, C): the columns of its dense layer are put in our order.
+    The original flattens maps as (W, H, C): the columns of its dense layer are reordered.
     """
     path = carried("facenet_pytorch", "data/rnet.pt", "facenet-pytorch")
     weights = torch.load(path, weights_only=True)
@@ -58,7 +61,7 @@ def model(seed: int) -> nn.Module:
 def data(seed: int) -> Split:
     """Half of the images to train, half to test, as many faces as others in both.
 
-    The images are grey: all three colours are alike.
+    The images are grey: all three channels are equal.
     """
     path = carried("skimage", "data/lfw_subset.npy", "scikit-image")
     images = torch.from_numpy(np.load(path)[:, :SIZE, :SIZE].astype(np.float32))

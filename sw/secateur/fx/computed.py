@@ -12,6 +12,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from secateur.errors import SecateurError
+from secateur.text import first_line
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -19,7 +20,14 @@ Model = TypeVar("Model", bound=nn.Module)
 def computed(layer: nn.Module, but: type | None = None) -> tuple[str, str] | None:
     """What computes a tensor of ``layer``, and the call that makes the tensor a parameter.
 
-    ``but`` names a parametrisation that does not count. None if there is no other.
+    Parameters
+    ----------
+    layer : the layer
+    but : a type of parametrisation that does not count
+
+    Returns
+    -------
+    what, how : texts for a message; None if all tensors are parameters
     """
     utils = "torch.nn.utils"
     if parametrize.is_parametrized(layer):
@@ -48,7 +56,9 @@ def computed(layer: nn.Module, but: type | None = None) -> tuple[str, str] | Non
 def copied(model: Model) -> Model:
     """A deep copy of a model.
 
-    Raises SecateurError where PyTorch cannot copy one: a tensor of a layer that a hook computes.
+    Raises
+    ------
+    SecateurError : PyTorch cannot copy it: a hook computes a tensor of a layer
     """
     try:
         return copy.deepcopy(model)
@@ -59,5 +69,4 @@ def copied(model: Model) -> Model:
                 raise SecateurError(
                     f"layer {name!r}: {what}, and PyTorch cannot copy it; make it permanent: {how}"
                 ) from None
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SecateurError(f"PyTorch cannot copy the model: {reason}") from None
+        raise SecateurError(f"PyTorch cannot copy the model: {first_line(error)}") from None

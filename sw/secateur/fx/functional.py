@@ -24,7 +24,9 @@ IDENTITIES = _DROPOUTS | {
 def functionalise(gm: GraphModule) -> None:
     """Give operations in place a result of their own, which later users of the tensor take.
 
-    Raises SecateurError, naming the node, where such users see the tensor through a view.
+    Raises
+    ------
+    SecateurError : a later user sees the tensor through a view
     """
     order = {n: i for i, n in enumerate(gm.graph.nodes)}
     for node in gm.graph.nodes:
@@ -46,7 +48,7 @@ def functionalise(gm: GraphModule) -> None:
 
 
 def _out_of_place(target: object) -> Callable[..., Any] | None:
-    """``aten.relu`` of ``aten.relu_``; None for what is not in place."""
+    """``aten.relu`` of ``aten.relu_``; None if it is not in place."""
     if not isinstance(target, OpOverload) or not target._opname.endswith("_"):
         return None
     packet = getattr(aten, target._opname[:-1], None)

@@ -35,15 +35,15 @@ def path_of(node: Node) -> str:
 
 
 def labels_of(model: torch.nn.Module) -> dict[str, str]:
-    """What a file calls the modules of a model that was read from one, by module path."""
+    """Labels, by module path, that the file of a model gives its modules."""
     found = {path: getattr(module, "onnx_label", None) for path, module in model.named_modules()}
     return {path: label for path, label in found.items() if isinstance(label, str)}
 
 
 def label_of(node: Node) -> str:
-    """What the model's file calls the module that the node is part of; "" where it is not known.
+    """The label that the model's file gives the node's module; "" if it is not known.
 
-    It is text of the file's, escaped: for messages and reports, never a name.
+    It is text of the file, escaped: for messages and reports, never a name.
     """
     labels = getattr(node.graph.owning_module, "meta", {}).get(LABELS, {})
     path = path_of(node)
@@ -69,7 +69,14 @@ def name_of(node: Node) -> str:
 
 
 def refuse(node: Node, reason: str, remedy: str) -> SecateurError:
-    """The one-line error for a node that cannot run on the array."""
+    """The one-line error for a node that cannot run on the array.
+
+    Parameters
+    ----------
+    node : the message begins with its layer and operation
+    reason : what is wrong
+    remedy : what to do instead
+    """
     return SecateurError(f"{name_of(node)}: {reason}; {remedy}")
 
 
@@ -79,10 +86,12 @@ def shape_of(node: Node) -> tuple[int, ...]:
 
 
 def rank_of(node: Node) -> int:
+    """Number of dimensions, the batch included."""
     return len(node.meta["val"].shape)
 
 
 def is_call(node: object, *targets: object) -> bool:
+    """Whether the object is a node that calls one of the functions."""
     return isinstance(node, Node) and node.op == "call_function" and node.target in targets
 
 
@@ -144,7 +153,14 @@ class Editor:
         self.mode = next(n for n in gm.graph.nodes if n.op == "placeholder").meta["val"].fake_mode
 
     def call(self, target: Callable[..., Any], *args: Any, like: Node) -> Node:
-        """A call at the graph's insertion point; it inherits the module path of ``like``."""
+        """A call at the graph's insertion point.
+
+        Parameters
+        ----------
+        target : the function
+        args : its positional arguments; nodes stand for their values
+        like : a node whose module path the call inherits
+        """
         node = self.gm.graph.call_function(target, args)
         values = map_arg(args, lambda n: n.meta["val"])
         with self.mode, torch.no_grad():
@@ -186,7 +202,14 @@ class Editor:
 
 @dataclass(frozen=True)
 class Window:
-    """Arguments of a convolution or pooling; padding is (top, left, bottom, right)."""
+    """Arguments of a convolution or pooling.
+
+    Attributes
+    ----------
+    kernel, stride, dilation : (vertical, horizontal)
+    padding : (top, left, bottom, right)
+    groups : of channels
+    """
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
@@ -196,6 +219,7 @@ class Window:
 
 
 def pair(value: Any) -> tuple[int, int]:
+    """A size of both dimensions as (vertical, horizontal)."""
     if isinstance(value, int):
         return value, value
     items = [int(v) for v in value]
@@ -203,7 +227,14 @@ def pair(value: Any) -> tuple[int, int]:
 
 
 def argument(node: Node, index: int, default: Any) -> Any:
-    """Positional argument or its default (``None`` and ``[]`` count as absent)."""
+    """A positional argument of a call.
+
+    Parameters
+    ----------
+    node : the call
+    index : of the argument
+    default : its value if it is absent, None or []
+    """
     value = node.args[index] if len(node.args) > index else None
     return default if value is None or value == [] else value
 
@@ -224,8 +255,8 @@ def pool_window(node: Node, size: tuple[int, int]) -> Window:
     """Window of an ``aten.max_pool2d.default`` or ``aten.avg_pool2d.default`` node on maps of
     ``size``.
 
-    With ceil_mode, padding at the bottom and on the right is what the last windows need; the last
-    of them begins within the map or the padding before it, as in PyTorch.
+    With ceil_mode, padding at the bottom and on the right is as wide as the last windows need; the
+    last of them begins within the map or the padding before it, as in PyTorch.
     """
     kernel = pair(node.args[1])
     padding = pair(argument(node, 3, 0))
@@ -246,7 +277,9 @@ def pool_window(node: Node, size: tuple[int, int]) -> Window:
 def pad_amounts(node: Node) -> tuple[int, int, int, int]:
     """(top, left, bottom, right) of an ``aten.pad.default`` node with zeros on H and W.
 
-    Raises SecateurError for anything else.
+    Raises
+    ------
+    SecateurError : it pads with other values, pads other dimensions, or crops
     """
     amounts = [int(a) for a in cast(list[int], node.args[1])]
     if argument(node, 2, "constant") != "constant" or float(argument(node, 3, 0.0)) != 0.0:

@@ -1,4 +1,4 @@
-"""Back from an image to matrices: what the array will multiply by, as SciPy's BSR.
+"""Decode an image to the weight matrices that the array multiplies by, as SciPy's BSR.
 
 Shares nothing with the encoder but the contract; used to check that an image holds the very
 weights of the quantised model.
@@ -26,9 +26,14 @@ WITHOUT_WEIGHTS = ("maximum", "gate")
 class Weights:
     """Weights of one source of a layer.
 
-    ``matrix`` (rows * N, taps) int8 with blocks of (N, 1), in the order of the lanes; tap
-    ``(c * kh + y) * kw + x`` of a broadcast source, ``y * kw + x`` of a lane-wise one.
-    ``lanes`` (rows * N,) gives the output channel of each matrix row, -1 for none.
+    Attributes
+    ----------
+    layer : name
+    mode : broadcast or lanewise
+    shape : of the model's weights
+    matrix : (rows * N, taps) int8 with blocks of (N, 1), in the order of the lanes; tap
+        ``(c * kh + y) * kw + x`` of a broadcast source, ``y * kw + x`` of a lane-wise one
+    lanes : (rows * N,) output channel of each matrix row, -1 for none
     """
 
     layer: str
@@ -47,6 +52,8 @@ class Weights:
 
 @dataclass(frozen=True)
 class _Word:
+    """A nonzero stream word, and the address of the block that it reads."""
+
     source: int
     kernel_row: int
     offset: int
@@ -54,7 +61,7 @@ class _Word:
 
 
 def _rows(words: npt.NDArray[np.uint8], n: int) -> Iterator[tuple[bool, list[_Word]]]:
-    """(last of its layer, nonzero words) of every row of the program, in order."""
+    """(whether it is the last of its layer, nonzero words) of every row, in order."""
     at, in_layer = 0, False
     while at < len(words):
         if not in_layer:
@@ -96,10 +103,10 @@ def _column(word: _Word, meta: dict[str, Any], tensor: dict[str, Any], n: int) -
 
 
 def decode(image: Image) -> list[Weights]:
-    """All weights of an image, by layer and source, from its stream.
+    """All weights of an image, per layer and source, from its stream.
 
-    Maximum sources and gates have no weights and are left out. Metadata only says what shape the
-    model's weights had and where channels lie.
+    Max pooling and gates have no weights and are omitted. Metadata only give the shape of the
+    model's weights and the places of channels.
 
     Raises
     ------

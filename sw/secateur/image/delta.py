@@ -1,9 +1,12 @@
-"""Patches: what turns one image file into another, compressed and checked (``docs/updates.md``).
+"""Patches turn one image file into another, compressed and checked (``docs/updates.md``).
 
 A fine-tuned model differs from the one before in the last bits of many weights, and in few steps.
 So a patch copies words of the old stream and adds small differences to their bytes; words that
-have no counterpart are inserted. After Percival, Naive differences of executable code (2003), with
-an alignment that knows the stream: words belong together if their common bytes are equal.
+have no counterpart are inserted. Words are matched by their common bytes.
+
+References
+----------
+C. Percival, "Naive differences of executable code", 2003.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from secateur.errors import SecateurError
 from secateur.image import image as images
 from secateur.image import signing
 from secateur.image.image import LIMIT, Image
+from secateur.ir import Ints
 
 MAGIC = b"SECD"
 VERSION = 1
@@ -47,12 +51,11 @@ _NEAR = 2
 _TEXT = 12
 
 Bytes = npt.NDArray[np.uint8]
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Operation:
-    """Copy ``copied`` bytes from byte ``at`` of the old file on, then insert new ones."""
+    """Copy ``copied`` bytes from byte ``at`` of the old file, then insert ``inserted`` new ones."""
 
     at: int
     copied: int
@@ -60,13 +63,16 @@ class Operation:
 
 
 def make(old: bytes, new: bytes, names: tuple[str, str] = ("old", "new")) -> bytes:
-    """A patch that turns the image file ``old`` into ``new``, byte for byte.
+    """A patch that turns one image file into another, byte for byte.
 
-    ``names`` are for messages.
+    Parameters
+    ----------
+    old, new : contents of the files
+    names : of both, for messages
 
     Raises
     ------
-    SecateurError : one of them is no sound image file, or is larger than LIMIT
+    SecateurError : one of them is not a sound image file, or is larger than LIMIT
     """
     for data, name in zip((old, new), names, strict=True):
         if len(data) > LIMIT:
@@ -180,7 +186,7 @@ def _text_operations(old: bytes, new: bytes, base: int) -> list[Operation]:
     sources = np.full(len(new), -1)
     at, shift = 0, 0
     while at < len(new):
-        # what stands where the last copy ended goes before what was found elsewhere
+        # text where the last copy ended is preferred to the same text elsewhere
         here, wanted = at + shift, new[at : at + _TEXT]
         source = here if here >= 0 and old[here : here + _TEXT] == wanted else places.get(wanted)
         length = 0 if source is None else _equal_bytes(old, new, source, at)
@@ -201,9 +207,12 @@ def _equal_bytes(old: bytes, new: bytes, source: int, at: int) -> int:
 
 
 def apply(old: bytes, patch: bytes, names: tuple[str, str] = ("old", "patch")) -> bytes:
-    """The new image file. Nothing in a patch is believed before it is checked.
+    """The new image file. Everything in a patch is checked before it is used.
 
-    ``names`` are for messages.
+    Parameters
+    ----------
+    old, patch : contents of the files
+    names : of both, for messages
 
     Raises
     ------
@@ -287,7 +296,14 @@ def _rebuild(old: bytes, body: bytes, word: int, size: int) -> bytes | None:
 def make_file(old: Path, new: Path, patch: Path) -> dict[str, Any]:
     """Write the patch from one image file to another, atomically.
 
-    Returns its sizes beside the image's.
+    Parameters
+    ----------
+    old, new : image files
+    patch : is written
+
+    Returns
+    -------
+    sizes : bytes of the patch and of the new image, with and without compression, and the share
 
     Raises
     ------
@@ -306,10 +322,18 @@ def make_file(old: Path, new: Path, patch: Path) -> dict[str, Any]:
 def apply_file(
     old: Path, patch: Path, new: Path, key: Path | None = None, signature: Path | None = None
 ) -> dict[str, Any]:
-    """Write the image file that a patch makes of another, atomically; it may take its place.
+    """Write the image file that a patch makes of another, atomically.
 
-    With ``key`` nothing is written unless ``signature`` (the file beside ``new`` if None) is the
-    new image's.
+    Parameters
+    ----------
+    old, patch : files that are read
+    new : is written; may be ``old``
+    key : public key, PEM; with it nothing is written unless the signature fits the new image
+    signature : file of the signature; the one beside ``new`` if None
+
+    Returns
+    -------
+    written : name, bytes and SHA-256 of the new image
 
     Raises
     ------

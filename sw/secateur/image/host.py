@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from secateur.errors import SecateurError, SecateurWarning
 
-#: Share of clipped inputs from which on they are taken for a mistake.
+#: Share of clipped inputs above which a warning is given.
 CLIPPED = 0.01
 
 Meta = dict[str, Any]
@@ -30,15 +30,22 @@ def _code_range(meta: Meta) -> tuple[int, int]:
 
 
 def to_codes(values: npt.NDArray[Any], meta: Meta, name: str = "x") -> Codes:
-    """(batch, C, H, W) codes of the input tensor.
+    """Codes of the input tensor.
 
-    Floats are quantised as the model's first node does, round half to even, then saturation;
-    int8 or uint8 are codes already. A dense input may have shape (batch, C), a signal
-    (batch, C, L).
+    Parameters
+    ----------
+    values : (batch, C, H, W), of signals (batch, C, L), of vectors (batch, C). Floats in the
+        model's units are quantised: round half to even, then saturation; int8 or uint8 are codes
+    meta : the image's ``input``
+    name : of the input, for messages
+
+    Returns
+    -------
+    codes : (batch, C, H, W)
 
     Raises
     ------
-    SecateurError : shape, type or code range differ from what the model takes
+    SecateurError : shape or type differ from those of the model's input, or values are not finite
     """
     shape = (meta["channels"], meta["height"], meta["width"])
     if shape[1] == 1 and values.ndim == 3:
@@ -71,9 +78,9 @@ def to_codes(values: npt.NDArray[Any], meta: Meta, name: str = "x") -> Codes:
 def _warn_of_clipping(
     name: str, scaled: npt.NDArray[np.float32], low: int, high: int, exponent: int
 ) -> None:
-    """Say so if more than CLIPPED of the inputs are far out of range: they are in other units.
+    """Warn if more than CLIPPED of the inputs are far out of range, probably in other units.
 
-    A quarter of the range beyond it is what a calibration may have clipped on purpose.
+    Values up to a quarter of the range beyond it are normal: calibration clips them on purpose.
     """
     margin = (high - low) / 4
     share = float(np.mean((scaled < low - margin) | (scaled > high + margin)))

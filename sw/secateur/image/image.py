@@ -25,8 +25,11 @@ LIMIT = 1 << 26
 class Image:
     """A compiled model.
 
-    ``words`` (words, N + 1) uint8, header included; ``metadata`` as ``docs/image.md`` lists it, or
-    empty; ``name`` is for messages.
+    Attributes
+    ----------
+    words : (words, N + 1) uint8, header included
+    metadata : as ``docs/image.md`` lists it, or empty
+    name : for messages
     """
 
     words: npt.NDArray[np.uint8]
@@ -55,7 +58,7 @@ class Image:
 
     @property
     def cycles(self) -> int:
-        """Cycles of an inference, as the compiler has counted them."""
+        """Cycles per inference, counted by the compiler."""
         return int(spec.HEADER.unpack_from(self.stream)[7])
 
     @property
@@ -96,8 +99,8 @@ def load(path: Path | str) -> Image:
 
     Raises
     ------
-    SecateurError : the file is missing, is no image, is of another version, is cut short or
-        altered, or its metadata are not as ``docs/image.md`` says
+    SecateurError : the file is missing, is not an image, has another version, is cut short or
+        altered, or its metadata are not those of ``docs/image.md``
     """
     return parse(read(Path(path), LIMIT, "an image"), str(path))
 
@@ -135,7 +138,7 @@ def parse(data: bytes, name: str) -> Image:
         except (ValueError, RecursionError):
             metadata = None
         if not isinstance(metadata, dict):
-            raise SecateurError(f"{name}: its metadata is no JSON object; {again}")
+            raise SecateurError(f"{name}: its metadata are not a JSON object; {again}")
     array = np.frombuffer(data[:size], dtype=np.uint8).reshape(words, n + 1)
     image = Image(array, metadata, name)
     _check(image, name, again)
@@ -143,7 +146,7 @@ def parse(data: bytes, name: str) -> Image:
 
 
 def _check(image: Image, name: str, again: str) -> None:
-    """Refuse metadata that are not what ``docs/image.md`` says, and sizes that no engine has."""
+    """Refuse metadata that are not those of ``docs/image.md``, and sizes that no engine has."""
     found = problem(image.metadata, image.n, image.cycles) if image.metadata else None
     if found is not None:
         raise SecateurError(f"{name}: its metadata: {found}; {again}")
@@ -170,6 +173,10 @@ def export(image: Image, style: str, depth: int | None = None) -> str | bytes:
     image : the image
     style : ``bin`` raw bytes; ``hex`` for $readmemh; ``coe``, ``mem`` for Xilinx; ``mif`` for Intel
     depth : words of the memory (for ``mif``); the image's own length if None
+
+    Raises
+    ------
+    SecateurError : an unknown style
     """
     if style == "bin":
         return image.stream

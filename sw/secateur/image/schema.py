@@ -1,4 +1,4 @@
-"""What an image's metadata must be for its readers: ``docs/image.md``, checked once, when read."""
+"""The schema of an image's metadata, ``docs/image.md``; checked once, when a file is read."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from math import prod
 from typing import Any
 
 #: ``range``: an integer in it; ``float``: a number from 0 to 2**63; ``tuple``: one of these;
-#: ``dict``: an object with these keys or more; ``list``: of any number of what is in it, or
-#: ``[kind, range]`` of a number in the range.
+#: ``dict``: an object with these keys or more; ``[kind]``: a list of any length,
+#: ``[kind, range]``: a list whose length is in the range.
 Kind = Any
 
 _COUNT = range(1 << 63)
@@ -54,15 +54,22 @@ _IMAGE = {
 
 
 def problem(metadata: dict[str, Any], n: int, cycles: int) -> str | None:
-    """What is wrong with the metadata of an image, with its key; None if nothing is.
+    """The first error in the metadata of an image.
 
-    ``n`` and ``cycles`` are those of the header.
+    Parameters
+    ----------
+    metadata : not empty
+    n, cycles : fields of the image's header
+
+    Returns
+    -------
+    problem : begins with the key; None if there is no error
     """
     found = _mismatch(metadata, _IMAGE, "")
     if found is not None:
         return found
     if metadata["cycles"] != cycles:
-        return f"cycles is {metadata['cycles']}, the header says {cycles}"
+        return f"cycles is {metadata['cycles']}, the header has {cycles}"
     places = {f"tensors[{i}]": tensor for i, tensor in enumerate(metadata["tensors"])}
     places |= {"input": metadata["input"], "output": metadata["output"]}
     for where, tensor in places.items():

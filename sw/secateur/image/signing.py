@@ -38,7 +38,7 @@ def keygen(private: Path, public: Path) -> None:
         cryptography is missing
     """
     if os.path.realpath(private) == os.path.realpath(public):
-        raise SecateurError(f"{private}: is to hold both keys; give two files")
+        raise SecateurError(f"{private}: cannot hold both keys; give two files")
     serialization, kinds, _ = _cryptography()
     key = kinds.Ed25519PrivateKey.generate()
     pem = serialization.Encoding.PEM
@@ -64,7 +64,7 @@ def keygen(private: Path, public: Path) -> None:
 
 
 def sign(image: Path, key: Path, output: Path | None = None) -> Path:
-    """Sign an image file, after a check that it is one; returns the signature's path.
+    """Check an image file and sign it.
 
     Parameters
     ----------
@@ -72,10 +72,14 @@ def sign(image: Path, key: Path, output: Path | None = None) -> Path:
     key : private key, PEM
     output : where to write the signature; by default where ``verify`` looks for it
 
+    Returns
+    -------
+    path : file of the signature
+
     Raises
     ------
-    SecateurError : the image is missing or damaged, the key is none for Ed25519, the signature
-        cannot be written, or cryptography is missing
+    SecateurError : the image is missing or damaged, the key is not a private Ed25519 key, the
+        signature cannot be written, or cryptography is missing
     """
     data = read(image, LIMIT, "an image")
     images.parse(data, str(image))
@@ -85,7 +89,12 @@ def sign(image: Path, key: Path, output: Path | None = None) -> Path:
 
 
 def signature(data: bytes, key: Path) -> bytes:
-    """The 64 bytes of the signature of ``data``; raises as ``sign``."""
+    """The 64 bytes of the signature of ``data``.
+
+    Raises
+    ------
+    SecateurError : ``key`` is not a private Ed25519 key, or cryptography is missing
+    """
     return _private_key(key).sign(data)
 
 
@@ -119,12 +128,24 @@ def load(image: Path | str, key: Path | str) -> Image:
 
 
 def check(data: bytes, name: str, key: Path | str, signature: Path) -> None:
-    """As ``verify``, of an image that may be no file yet; ``name`` is for messages."""
+    """Check the signature of an image that need not be a file yet.
+
+    Parameters
+    ----------
+    data : contents of the image file
+    name : of the image, for messages
+    key : public key, PEM
+    signature : file of the signature
+
+    Raises
+    ------
+    SecateurError : as ``verify``
+    """
     _, _, invalid = _cryptography()
     public = _public_key(Path(key))
     if not os.path.lexists(signature):
         raise SecateurError(
-            f"{name}: unsigned (no {signature}); sign it by secateur sign, or leave the key away"
+            f"{name}: unsigned (no {signature}); sign it with secateur sign, or omit the key"
         )
     found = read(signature, KEY_LIMIT, "a signature")
     if len(found) != SIGNATURE_BYTES:
@@ -167,7 +188,7 @@ def _private_key(path: Path) -> ed25519.Ed25519PrivateKey:
 
 
 def _parsed(path: Path, parse: Any, *arguments: Any) -> Any:
-    """A key; what cryptography raises at nonsense becomes one line."""
+    """A key; an exception of cryptography becomes a SecateurError."""
     from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 
     try:

@@ -57,11 +57,18 @@ class DraftLayer:
 def draft_layer(
     gm: GraphModule, match: Match, values: dict[Node, Value], scale: Scale
 ) -> DraftLayer:
-    """The layer ``match`` with its output quantised to ``scale``; all ``values`` are stores.
+    """A layer in integers.
+
+    Parameters
+    ----------
+    gm : the converted graph
+    match : nodes of the layer
+    values : values by node, each a store or a grid
+    scale : of the output
 
     Raises
     ------
-    SecateurError : the exponents, sums or biases do not fit
+    SecateurError : exponents, sums or biases do not fit
     """
     if match.multiplies:
         return _draft_product(match, values, scale)
@@ -102,7 +109,7 @@ def draft_layer(
 
 
 def _draft_product(match: Match, values: dict[Node, Value], scale: Scale) -> DraftLayer:
-    """The product of two tensors, the first one of a value a channel or of the same shape."""
+    """The product of two tensors, the first one (C, 1, 1) or of the shape of the second."""
     node, (gate, whole) = match.result, (values[o.value].whole for o in match.operands)
     shape = (whole.channels, whole.height, whole.width)
     small = (gate.channels, gate.height, gate.width)
@@ -158,11 +165,12 @@ def copy_layer(copy: Copy, output: Store, spare: Store) -> DraftLayer:
 
 
 def is_linear(operand: Operand) -> bool:
+    """Whether the operand is the product of a linear node."""
     return operand.product is not None and not is_call(operand.product, CONV)
 
 
 def output_shape(source: DraftSource) -> tuple[int, int, int]:
-    """(channels, height, width) of what a source contributes to."""
+    """(channels, height, width) of the sum to which a source contributes."""
     window, store = source.window, source.store
     top, left, bottom, right = window.padding
     size = []
@@ -175,7 +183,7 @@ def output_shape(source: DraftSource) -> tuple[int, int, int]:
 
 
 def _product(gm: GraphModule, operand: Operand, value: Value) -> tuple[DraftSource, Ints]:
-    """A convolution or linear as source, and its weights' exponents by output channel."""
+    """A convolution or linear as source, and the exponents of its weights, (outputs,)."""
     node = cast(Node, operand.product)
     codes, exponents = _weight_codes(gm, operand.weight, node)
     if value.grid is not None:
@@ -283,7 +291,7 @@ def _same_shapes(node: Node, sources: list[DraftSource]) -> None:
 def _accumulator(
     node: Node, sources: list[DraftSource], accumulators: list[Ints], out: int
 ) -> Ints:
-    """Exponent of the accumulator by channel."""
+    """(channels,) exponent of the accumulator."""
     if not accumulators:
         finest = min([s.store.scale.exponent for s in sources] + [out])
         return np.full(sources[0].store.channels, finest, np.int64)
@@ -293,7 +301,7 @@ def _accumulator(
 
 
 def _scale_tensor(node: Node, source: DraftSource, accumulator: Ints) -> None:
-    """Weights 2**k for a tensor that is added as it is."""
+    """Weights 2**k for a tensor that is added without weights."""
     ratio = source.store.scale.exponent - accumulator
     source.wshift = bool(ratio.max() > UNIT_LIMIT)
     powers = ratio - WSHIFT if source.wshift else ratio

@@ -68,13 +68,18 @@ MOST_COPIES = 512
 
 
 def lower(model: torch.nn.Module | ExportedProgram) -> Network:
-    """Lower a converted graph, from :func:`secateur.quantize` or saved and loaded; of a recurrent
-    model, that of its step.
+    """Lower a converted graph to integers; of a recurrent model, the graph of its step.
 
-    Raises SecateurError, naming the node and a rewrite that works, for what the array cannot run.
+    Parameters
+    ----------
+    model : from :func:`secateur.quantize`, or such a graph saved and loaded
+
+    Raises
+    ------
+    SecateurError : the model is not quantised, or the array cannot run a node
     """
     gm = model
-    if isinstance(model, ExportedProgram):  # it may be that of others, never made canonical
+    if isinstance(model, ExportedProgram):  # other tools make graphs that are not canonical
         gm = module_of(model)
         check_supported(gm)
     every_step = isinstance(gm, Sequence) and gm.every_step
@@ -220,7 +225,7 @@ class _Lowering:
         return stores
 
     def _copied(self, store: Store, reader: Node) -> Store:
-        """A copy of a store, for a reader that wants it elsewhere."""
+        """A copy of a store, for a reader that needs it in another place."""
         name = f"{store.name}.{reader.name}"
         copy = Store(name, store.channels, store.height, store.width, store.scale)
         source = DraftSource(store, "lanewise", np.ones((store.channels, 1, 1), np.int64), PLAIN)

@@ -34,12 +34,23 @@ class _Recorder(Interpreter):
 def reference(
     graph: Graph | ExportedProgram, x: torch.Tensor, network: Network | None = None
 ) -> dict[str, Ints]:
-    """Output codes, (N, C, H, W), of every layer and of the input tensor, by name.
+    """Output codes of every layer and of the input tensor, by name.
 
-    ``graph`` is a converted graph, ``x`` its float input (N, ...), ``network`` what ``lower``
-    makes of it (lowered here if absent). Of a recurrent model, ``x`` is (N, T, F), and the codes
-    are those of all steps, (N * T, C, 1, 1). NNPACK is off: its Winograd convolutions are not
-    exact.
+    NNPACK is off: its Winograd convolutions are not exact.
+
+    Parameters
+    ----------
+    graph : a converted graph
+    x : its float input (N, ...), of a recurrent model (N, T, F)
+    network : the lowered graph; lowered here if None
+
+    Returns
+    -------
+    codes : (N, C, H, W) each; of a recurrent model those of all steps, (N * T, C, 1, 1)
+
+    Raises
+    ------
+    SecateurError : the graph takes another batch, or a value is not on the grid of its codes
     """
     gm = module_of(graph) if isinstance(graph, ExportedProgram) else graph
     network = network or lower(gm)

@@ -13,7 +13,17 @@ Size = tuple[int, int, int]
 
 @dataclass(eq=False)
 class Store:
-    """A tensor (channels, height, width); ``parent`` is the concatenation that holds it."""
+    """A tensor (channels, height, width).
+
+    Attributes
+    ----------
+    name : unique
+    channels, height, width : sizes
+    scale : of its codes
+    parent : the concatenation that holds it
+    parts : of a concatenation
+    fixed : written by the host, so that it cannot be a part of another tensor
+    """
 
     name: str
     channels: int
@@ -22,13 +32,14 @@ class Store:
     scale: Scale
     parent: Store | None = None
     parts: list[Store] = field(default_factory=list)
-    fixed: bool = False  # written by the host: nothing can lie beside it
+    fixed: bool = False
 
     @property
     def size(self) -> Size:
         return self.channels, self.height, self.width
 
     def root(self) -> Store:
+        """The outermost concatenation that holds the store."""
         return self if self.parent is None else self.parent.root()
 
     def first(self) -> int:
@@ -39,6 +50,7 @@ class Store:
         return self.parent.first() + sum(p.channels for p in before)
 
     def leaves(self) -> list[Store]:
+        """The parts that layers write, in order."""
         return [leaf for p in self.parts for leaf in p.leaves()] if self.parts else [self]
 
 
@@ -107,6 +119,7 @@ class Stores:
         self._tensors: dict[Store, Tensor] = {}
 
     def tensor(self, store: Store) -> Tensor:
+        """The tensor of the store's root."""
         root = store.root()
         if root not in self._tensors:
             self._tensors[root] = Tensor(

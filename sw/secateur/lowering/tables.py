@@ -23,7 +23,9 @@ def table_of(node: Node, before: Scale, after: Scale) -> Table:
     node : a call of one of ``UNARY``
     before, after : scales of its argument and of its result
 
-    Raises SecateurError if the function of a code is not a number.
+    Raises
+    ------
+    SecateurError : the function of a code is not a number
     """
     codes = np.arange(TABLE_ENTRIES)
     if before.signed:
@@ -33,8 +35,8 @@ def table_of(node: Node, before: Scale, after: Scale) -> Table:
     with torch.no_grad():
         found = function(values, *node.args[1:], **node.kwargs)
     if bool(found.isnan().any()):
-        reason = "is no number for some of the values that its argument may have"
-        remedy = "give it those for which it is defined: clamp(min=...) before it, a ReLU for sqrt"
+        reason = "is not a number for some of the values that its argument may have"
+        remedy = "keep its argument where it is defined: clamp(min=...) before it, a ReLU for sqrt"
         raise refuse(node, reason, remedy)
     scaled = (found * 2.0**-after.exponent).round().clamp(after.low, after.high)
     entries = scaled.numpy().astype(np.int64) & 0xFF

@@ -1,4 +1,4 @@
-"""Data sets of the real networks, from files that the user fetches.
+"""Data sets of the real networks, from files that the user downloads.
 
 The folder is the environment variable SECATEUR_DATA. It holds ``cifar10/`` and ``gtsrb/`` with
 ``train.npz`` and ``test.npz`` each (x uint8 (count, 32, 32, 3), y; GTSRB's training set also
@@ -6,7 +6,7 @@ The folder is the environment variable SECATEUR_DATA. It holds ``cifar10/`` and 
 the weights of the reference networks, ``mlperf_tiny/*.safetensors``.
 
 Every loader takes a seed and returns a `Split`. Those with ``_validation`` in their names hold out
-a part of the training set instead of the test set: choose settings with them.
+a part of the training set instead of the test set: use them to choose settings.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def folder() -> Path:
 
     Raises
     ------
-    SecateurError : it is not set, or no folder
+    SecateurError : it is not set, or not a folder
     """
     name = os.environ.get("SECATEUR_DATA", "")
     if not name or not Path(name).is_dir():
         raise SecateurError(
-            f"SECATEUR_DATA must name the folder of the data sets (see docs/networks.md); "
-            f"it is {name!r}"
+            f"SECATEUR_DATA must name the folder of the data sets (see "
+            f"help('secateur.models.data')); it is {name!r}"
         )
     return Path(name)
 
@@ -52,7 +52,7 @@ def read(name: str) -> dict[str, np.ndarray]:
     try:
         return load_npz(folder() / name)
     except SecateurError as error:
-        raise SecateurError(f"{error}; see docs/networks.md") from None
+        raise SecateurError(f"{error}; see help('secateur.models.data')") from None
 
 
 def cifar10(seed: int) -> Split:
@@ -75,7 +75,7 @@ def gtsrb(seed: int) -> Split:
 def gtsrb_validation(seed: int) -> Split:
     """One track in ten of GTSRB's training set, drawn from ``seed``, held out of the rest.
 
-    The images of a track show one sign from ever nearer: they must not be on both sides.
+    The images of a track show one sign from decreasing distances: they must not be on both sides.
     """
     whole = gtsrb(seed)
     track = torch.from_numpy(read("gtsrb/train.npz")["track"].astype(np.int64))
@@ -152,12 +152,15 @@ def moved_and_flipped(batch: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def blended(batch: Tensor, generator: torch.Generator) -> Tensor:
-    """Augmentation for distillation: MFCC (batch, 1, frames, C) moved in time by up to four frames
-    each, and blended with another of the batch, up to half and half.
+    """Augmentation for distillation: MFCC (batch, 1, frames, C), moved in time and blended.
 
-    The labels are those of no blend: use it where the dense model answers instead
-    (``distil = 1``). Beyer et al., "Knowledge distillation: a good teacher is patient and
-    consistent", CVPR 2022.
+    Each is moved by up to four frames, and blended with another of the batch, up to half and half.
+
+    Labels do not fit a blend: use it where the dense model answers instead (``distil = 1``).
+
+    References
+    ----------
+    Beyer et al., "Knowledge distillation: a good teacher is patient and consistent", CVPR 2022.
     """
     count, _, frames, _ = batch.shape
     padded = F.pad(batch, (0, 0, 4, 4), mode="replicate")

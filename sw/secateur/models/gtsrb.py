@@ -11,8 +11,13 @@ from torch import Tensor, nn
 class GtsrbNet(nn.Module):
     """Images (batch, 3, 32, 32), 0 to 1 -> logits (batch, classes), 43 signs in GTSRB.
 
-    Three stages of two convolutions (``channels`` each) with batch norm, a maximum pool between
-    them, and the mean of the last maps.
+    Three stages of two convolutions with batch norm, max pooling between them, and the mean of the
+    last maps.
+
+    Parameters
+    ----------
+    channels : of the stages
+    classes : of signs
     """
 
     def __init__(self, channels: tuple[int, int, int] = (16, 32, 64), classes: int = 43) -> None:

@@ -1,8 +1,11 @@
 """The four reference networks of MLPerf Tiny in PyTorch.
 
-Banbury et al., "MLPerf Tiny Benchmark", NeurIPS 2021 Datasets and Benchmarks (arXiv:2106.07597);
-the layers are those of mlcommons/tiny. 'same' padding is TensorFlow's: at stride 2 it is uneven.
-Batch norms have eps 1e-3. Weights of the reference models may be loaded with `load_weights`.
+The layers are those of mlcommons/tiny. 'same' padding is TensorFlow's: at stride 2 it is uneven.
+Batch norms have eps 1e-3. `load_weights` loads weights of the reference models.
+
+References
+----------
+Banbury et al., "MLPerf Tiny Benchmark", NeurIPS 2021 Datasets and Benchmarks (arXiv:2106.07597).
 """
 
 from __future__ import annotations
@@ -39,7 +42,10 @@ def load_weights(model: nn.Module, path: Path) -> None:
 class ResNet8(nn.Module):
     """Image classification: images (batch, 3, 32, 32), 0 to 255 -> logits (batch, classes).
 
-    ``channels`` of the three stacks; the reference has (16, 32, 64).
+    Parameters
+    ----------
+    channels : of the three stacks; the reference has (16, 32, 64)
+    classes : of images
     """
 
     def __init__(self, channels: Sequence[int] = (16, 32, 64), classes: int = 10) -> None:
@@ -69,7 +75,10 @@ class ResNet8(nn.Module):
 class DSCNN(nn.Module):
     """Keyword spotting: MFCC (batch, 1, 49, 10) -> logits (batch, 12).
 
-    ``channels`` of all layers; the reference has 64.
+    Parameters
+    ----------
+    channels : of all layers; the reference has 64
+    classes : of keywords
     """
 
     def __init__(self, channels: int = 64, classes: int = 12) -> None:
@@ -94,7 +103,12 @@ class DSCNN(nn.Module):
 class MobileNetV1(nn.Module):
     """Visual wake words: images (batch, 3, 96, 96), 0 to 1 -> logits (batch, 2).
 
-    MobileNet (Howard et al., arXiv:1704.04861) at width 0.25.
+    MobileNet at width 0.25.
+
+    References
+    ----------
+    Howard et al., "MobileNets: efficient convolutional neural networks for mobile vision
+    applications", arXiv:1704.04861, 2017.
     """
 
     CHANNELS = (8, 16, 32, 32, 64, 64, 128, 128, 128, 128, 128, 128, 256, 256)

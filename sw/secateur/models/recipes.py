@@ -1,4 +1,4 @@
-"""What the recipes in docs/recipes name: the real networks, with their reference weights.
+"""The networks that the recipes in docs/recipes name, with their reference weights.
 
 Every function takes a seed, which the caller has set already, and returns a module in float.
 """
@@ -32,5 +32,5 @@ def gtsrb(seed: int) -> nn.Module:
 
 
 def resnet8_narrow(seed: int) -> nn.Module:
-    """A ResNet-8 so narrow that, dense, it takes about 75,000 cycles at 8 x 8; random weights."""
+    """A narrow ResNet-8 with random weights: dense, it takes about 75,000 cycles at 8 x 8."""
     return ResNet8((8, 24, 40))

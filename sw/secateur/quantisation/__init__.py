@@ -1,1 +1,1 @@
-"""PT2E with scales that are powers of two: prepare, annotate, observe, finalise."""
+"""PT2E with scales that are powers of two: prepare, annotate, observe, finalize."""

@@ -1,8 +1,8 @@
-"""``SecateurQuantizer``: where a PT2E graph is quantised so that it computes what the array does.
+"""``SecateurQuantizer`` places the fake quantisers of PT2E where the array stores codes.
 
-A convolution or linear with the add and the activation behind it is one hardware layer: only its
-last node's output is quantised; so is that of a product of two tensors, and both what goes into a
-function that is looked up and what comes out. Max pooling, views, padding and concatenation move
+A convolution or linear with the add and the activation behind it is one hardware layer: only the
+output of its last node is quantised. So is the output of a product of two tensors, and both the
+argument and the result of a function by table. Max pooling, views, padding and concatenation move
 codes and need no quantisation of their own; the parts of a concatenation share one scale.
 """
 
@@ -57,10 +57,16 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
         self._states: set[Node] = set()
 
     def transform_for_annotation(self, model: GraphModule) -> GraphModule:
-        """Bring the graph to its canonical form; raises SecateurError if that cannot run."""
+        """Bring the graph to its canonical form.
+
+        Raises
+        ------
+        SecateurError : the array cannot run it
+        """
         return canonicalise(model)
 
     def annotate(self, model: GraphModule) -> GraphModule:
+        """Give all stored values and all weights their fake quantisers."""
         active = active_nodes(model)
         nodes = [n for n in model.graph.nodes if n in active and n.op != "output"]
         outputs = [n for n in nodes if _ends_a_layer(n)]
@@ -87,6 +93,7 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
         return model
 
     def validate(self, model: GraphModule) -> None:
+        """Check that the array can run the graph."""
         check_supported(model)
 
     def _activation_spec(self, unsigned: bool) -> QuantizationSpec:
@@ -167,7 +174,7 @@ def _shared_groups(
 ) -> dict[Node, list[Node]]:
     """Outputs by the scale they share, the first of each group as key (union-find).
 
-    The parts of a concatenation share one, and a state and what it becomes.
+    The parts of a concatenation share one; so do a state and its next value.
     """
     order = {n: i for i, n in enumerate(outputs)}
     parent = {n: n for n in outputs}

@@ -1,4 +1,4 @@
-"""Biases on the array's grid, in the graph itself: PyTorch then adds what the array adds."""
+"""Biases on the array's grid, in the graph itself: PyTorch then adds the same biases."""
 
 from __future__ import annotations
 

@@ -1,9 +1,14 @@
 """Fake quantisers with power-of-two scales, symmetric, zero point 0.
 
 The exponent is the one of least mean squared error, or trained; the harmoniser may raise it.
-Straight-through gradients (Bengio et al., 2013), masked where a value is clipped. Trained
-exponents: Jain et al., "Trained Quantization Thresholds for Accurate and Efficient Fixed-Point
-Inference of Deep Neural Networks" (TQT), MLSys 2020 (arXiv:1903.08066).
+Gradients are straight-through, masked where a value is clipped.
+
+References
+----------
+Straight-through gradients: Bengio et al., "Estimating or Propagating Gradients Through Stochastic
+Neurons for Conditional Computation", 2013 (arXiv:1308.3432). Trained exponents: Jain et al.,
+"Trained Quantization Thresholds for Accurate and Efficient Fixed-Point Inference of Deep Neural
+Networks" (TQT), MLSys 2020 (arXiv:1903.08066).
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ LARGEST = 2.0**127
 CANDIDATES = 6
 #: Exponent of a channel or tensor without any nonzero value; the harmoniser raises it.
 DEAD = -100
-#: What one training batch leaves of the statistics before it.
+#: Factor of the statistics of earlier batches, in training.
 DECAY = 0.99
 
 
@@ -51,9 +56,20 @@ class _TrainedScale(torch.autograd.Function):
 
 
 class PowerOfTwo(FakeQuantizeBase):  # type: ignore[misc]
-    """What both fake quantisers share: PT2E reads dtype, qscheme, quant_min and quant_max.
+    """The common part of both fake quantisers: PT2E reads dtype, qscheme, quant_min and quant_max.
 
-    ``logarithm``, if scales are trained: the exponent is it, rounded up.
+    Parameters
+    ----------
+    dtype : int8 or uint8
+    qscheme : for PT2E; symmetric
+    quant_min, quant_max : bounds of the codes
+    qat : fake-quantise from the start (training) instead of only observing
+
+    Attributes
+    ----------
+    exponent : log2 of the scale, a number or (O,)
+    floor : lower bound of the exponent
+    logarithm : of trained scales; rounded up it is the exponent
     """
 
     exponent: torch.Tensor
@@ -72,7 +88,10 @@ class PowerOfTwo(FakeQuantizeBase):  # type: ignore[misc]
         self.register_parameter("logarithm", None)
 
     def train_scale(self) -> None:
-        """From now on the exponent is trained, from where it is; away from the next by a half."""
+        """Train the exponent from now on.
+
+        The logarithm begins half a step below it: as far as possible from both neighbours.
+        """
         self.logarithm = torch.nn.Parameter(self.exponent.float() - 0.5)
 
     def settle(self) -> None:
@@ -90,7 +109,7 @@ class PowerOfTwo(FakeQuantizeBase):  # type: ignore[misc]
         return max(-self.quant_min, self.quant_max)
 
     def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scales 2**exponent and zero points 0, as PT2E's ``convert`` asks for them."""
+        """Scales 2**exponent and zero points 0, for PT2E's ``convert``."""
         return torch.exp2(self.exponent.float()), torch.zeros_like(self.exponent)
 
 
@@ -98,7 +117,15 @@ class ActivationFakeQuantize(PowerOfTwo):
     """Per tensor, from a histogram of magnitudes over a power-of-two range.
 
     Counts of neighbouring bins are merged when the range doubles, so the result does not depend
-    on rounding. In training (``qat``) older batches fade by ``DECAY``.
+    on rounding.
+
+    Parameters
+    ----------
+    dtype : int8 or uint8
+    qscheme : for PT2E; symmetric
+    quant_min, quant_max : bounds of the codes
+    qat : fake-quantise from the start; older batches then fade by ``DECAY``
+    is_dynamic : is ignored; PT2E gives it
     """
 
     histogram: torch.Tensor
@@ -120,9 +147,11 @@ class ActivationFakeQuantize(PowerOfTwo):
 
     @property
     def observed(self) -> bool:
+        """Whether the quantiser has seen data, or has an exponent."""
         return bool(self.histogram.any()) or bool(self.exponent.numel())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Observe and fake-quantise activations of any shape."""
         if self.observer_enabled[0]:
             self._observe(x.detach())
             self.choose()
@@ -190,7 +219,17 @@ class ActivationFakeQuantize(PowerOfTwo):
 
 
 class PerChannelWeightFakeQuantize(PowerOfTwo):
-    """Per output channel, from the weights themselves, at every call."""
+    """Per output channel, from the weights themselves, at every call.
+
+    Parameters
+    ----------
+    dtype : int8 or uint8
+    qscheme : for PT2E; symmetric
+    quant_min, quant_max : bounds of the codes
+    ch_axis : of the output channels, 0
+    qat : fake-quantise from the start
+    is_dynamic : is ignored; PT2E gives it
+    """
 
     wanted: torch.Tensor
 
@@ -215,6 +254,7 @@ class PerChannelWeightFakeQuantize(PowerOfTwo):
         self.floor = torch.where(self.floor > self.wanted, self.floor, DEAD)
 
     def forward(self, w: torch.Tensor) -> torch.Tensor:
+        """Fake-quantise weights (O, ...)."""
         if self.observer_enabled[0]:
             self.choose(w)
         if not self.fake_quant_enabled[0]:
@@ -237,8 +277,10 @@ class PerChannelWeightFakeQuantize(PowerOfTwo):
         self.exponent = torch.maximum(best, self.floor) if self.floor.numel() else best
 
     def best(self, w: torch.Tensor) -> torch.Tensor:
-        """Exponents for weights (O, ...): trained, or of least squared error; ``DEAD`` for channels
-        of zeros."""
+        """(O,) exponents for weights (O, ...): trained, or of least squared error.
+
+        ``DEAD`` for channels of zeros.
+        """
         if self.logarithm is not None:
             return torch.where(w.detach().flatten(1).any(1), self._trained(), DEAD)
         rows = w.detach().flatten(1).double()
@@ -258,9 +300,12 @@ class PerChannelWeightFakeQuantize(PowerOfTwo):
         return torch.where(top > 0, best.clamp(min=DEAD), DEAD).to(torch.int32)
 
     def fix(self, exponents: torch.Tensor, wanted: torch.Tensor) -> None:
-        """Use these exponents, one a channel, and none finer at every later choice.
+        """Use these exponents, and no finer ones at every later choice.
 
-        ``wanted`` are the channels' own, without what other layers ask for.
+        Parameters
+        ----------
+        exponents : (O,)
+        wanted : (O,) of least error of the weights alone, without the demands of other layers
         """
         self.floor = exponents.to(torch.int32)
         self.wanted = wanted.to(torch.int32)

@@ -4,7 +4,7 @@ Everything is only ever raised (coarser scales), layer after layer, until nothin
 holds afterwards, for output channel c of every layer, with e_acc[c] the exponent of its
 accumulator and shift s[c] = e_out - e_acc[c]:
 
-* all sources give the same e_acc[c]; a tensor added as it is needs a power-of-two weight that
+* all sources give the same e_acc[c]; a tensor added without weights needs a power of two that
   fits a signed byte, with one WSHIFT for the whole source;
 * 0 <= s[c] <= 31, and the s of a layer span no more than SHIFT_DELTA_BITS;
 * the sum of |weight| * max|code| stays inside the accumulator;
@@ -32,6 +32,7 @@ from secateur.hw.spec import (
     UNIT_LIMIT,
     WSHIFT,
 )
+from secateur.ir import Ints
 from secateur.quantisation.bias import bias_codes, bias_of
 from secateur.quantisation.fake_quantise import (
     DEAD,
@@ -40,8 +41,6 @@ from secateur.quantisation.fake_quantise import (
 )
 from secateur.quantisation.match import Match, Operand, observed_layers, stored_roots
 
-Ints = npt.NDArray[np.int64]
-
 _ROUNDS = 400
 
 
@@ -49,9 +48,13 @@ _ROUNDS = 400
 class _Product:
     """A convolution or linear of a layer.
 
-    ``rows`` are its float weights (O, ...), ``best`` their exponents by themselves; ``floor`` is
-    what the layer wants of the accumulator's exponent. ``calls`` are all products with this weight,
-    this one among them.
+    Attributes
+    ----------
+    x, w : fake quantisers of its input and of its weights
+    rows : (O, K) float weights
+    best : (O,) exponents of least error of the weights alone
+    floor : (O,) lower bound of the accumulator's exponents, raised by the layer
+    calls : all products with this weight, this one included
     """
 
     x: ActivationFakeQuantize
@@ -71,7 +74,7 @@ class _Product:
         self.floor = np.maximum(self.floor, target)
 
     def share(self) -> None:
-        """A weight has one exponent a channel, however often it is used."""
+        """A weight has one exponent per channel, however often it is used."""
         if len(self.calls) > 1:
             shared = np.maximum.reduce([call.exponents() for call in self.calls])
             self.raise_to(shared + int(self.x.exponent))
@@ -85,6 +88,8 @@ class _Product:
 
 @dataclass
 class _Layer:
+    """A layer with its fake quantisers: of the output, the products and the tensors added."""
+
     match: Match
     out: ActivationFakeQuantize
     products: list[_Product]
@@ -93,9 +98,13 @@ class _Layer:
 
 
 def harmonise(prepared: GraphModule) -> None:
-    """Raise the exponents that the fake quantisers of a calibrated graph hold; see the module.
+    """Make the exponents of a calibrated graph's fake quantisers coarser until all layers fit.
 
-    Raises SecateurError, naming the layer, if no exponents fit.
+    See the module for what holds afterwards.
+
+    Raises
+    ------
+    SecateurError : no exponents fit a layer
     """
     calls: dict[str, list[_Product]] = {}
     layers = [_read(prepared, match, node, calls) for match, node in observed_layers(prepared)]
@@ -151,7 +160,7 @@ def _wake(dead: ActivationFakeQuantize, layers: list[_Layer]) -> None:
 
 
 def _settle(layer: _Layer) -> bool:
-    """One pass of raises over a layer; whether anything changed."""
+    """Fit one layer once; whether an exponent changed."""
     before = _state(layer)
     if layer.products:
         _align_products(layer)
@@ -233,6 +242,18 @@ def _fit_shifts(layer: _Layer) -> None:
 
 
 def _fit_sums(layer: _Layer) -> None:
+    """Worst-case sums stay within the accumulator and within float32's 24 exact bits.
+
+    PyTorch adds sum and bias in float32, which is exact up to 2**24 steps of the finer of their two
+    grids: 2**accumulator, and 2**(out - BIAS_FRACTION). Where the accumulator has the finer one, a
+    coarser accumulator cures a sum that is too large. Where the bias has the finer one, it does
+    not: the sum has half the steps, each twice as many steps of the bias. Only a coarser output
+    helps then, because it makes the grid of the bias coarser.
+
+    Example: with out = -4 the bias has the grid 2**-7. A sum of 6,000,000 steps of 2**-5 is
+    24,000,000 steps of it, more than 2**24. With an accumulator of 2**-4 these are 3,000,000 steps,
+    and still 24,000,000 of the bias's; with out = -3 they are 12,000,000.
+    """
     accumulator = _accumulator(layer)
     out = int(layer.out.exponent)
     shift = out - accumulator
@@ -241,6 +262,7 @@ def _fit_sums(layer: _Layer) -> None:
         bound = bound + (tensor.largest << np.maximum(int(tensor.exponent) - accumulator, 0))
     codes = np.abs(bias_codes(layer.bias, out))
 
+    # One of the two is 0: all is counted in steps of the finer grid.
     coarse = np.maximum(shift - BIAS_FRACTION, 0)
     fine = np.maximum(BIAS_FRACTION - shift, 0)
     inexact = (bound << fine) + (codes << coarse) > 1 << 24

@@ -55,8 +55,11 @@ def is_stored(node: object) -> bool:
 class Operand:
     """One source of a layer.
 
-    ``product`` is the conv2d or linear node, None for a tensor that is added as it is; ``value``
-    the stored value it reads; ``padding`` (top, left, bottom, right) that of pad nodes between.
+    Attributes
+    ----------
+    value : the stored value that it reads
+    product : the conv2d or linear node; None for a tensor that is added without weights
+    padding : (top, left, bottom, right) of the pad nodes between the two
     """
 
     value: Node
@@ -71,13 +74,22 @@ class Operand:
 
     @property
     def bias(self) -> Node | None:
+        """The bias of the product, (O,), if it has one."""
         return None if self.product is None else argument(self.product, 2, None)
 
 
 @dataclass
 class Match:
-    """One layer: ``result`` is its last node before the observer or quantise. With ``multiplies``
-    it is the product of the two operands, else their sum."""
+    """The nodes of one layer.
+
+    Attributes
+    ----------
+    result : its last node before the observer or quantise
+    operands : one or two
+    low, high : bounds of its activation, real values
+    nodes : all nodes, in order
+    multiplies : whether it is the product of the two operands, not their sum
+    """
 
     result: Node
     operands: list[Operand]
@@ -90,7 +102,9 @@ class Match:
 def match_layer(result: Node) -> Match:
     """The layer whose output is the quantised node ``result``.
 
-    Raises SecateurError if the nodes between stored values and ``result`` are not one layer.
+    Raises
+    ------
+    SecateurError : the nodes between stored values and ``result`` are not one layer
     """
     match = Match(result, [])
     body = result

@@ -1,4 +1,4 @@
-"""From a float model to a converted PT2E graph that computes what the array computes."""
+"""From a float model to a converted PT2E graph with the results of the array."""
 
 from __future__ import annotations
 
@@ -46,6 +46,8 @@ def quantize(
 ) -> Graph:
     """Quantise a float model to 8 bits with power-of-two scales.
 
+    A softmax at the very end is left to the host, with a SecateurWarning.
+
     Parameters
     ----------
     model : module or ExportedProgram with one input, (N, C, H, W), (N, C, L) or (N, C), and one
@@ -55,17 +57,21 @@ def quantize(
     qat : called with the prepared graph to train it in place, between calibration and conversion
     seed : of torch's generators during ``qat``; they continue afterwards as before it
 
-    Returns the converted graph: stock PyTorch operations, its codes are those of the array. It
-    returns its output as a tensor, whatever the model returned it in. A
-    softmax at the very end is left to the host, with a SecateurWarning.
-    Raises SecateurError for what the array cannot run and for unusable calibration data.
+    Returns
+    -------
+    graph : the converted graph: stock PyTorch operations that compute the codes of the array; it
+        returns a tensor, also if the model returned it in a tuple, list or dictionary
+
+    Raises
+    ------
+    SecateurError : the array cannot run the model, or the calibration data are unusable
     """
     prepared = prepare(model, calibration, qat=qat is not None)
     if qat is not None:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             qat(prepared)
-    return finalise(prepared)
+    return finalize(prepared)
 
 
 def prepare(
@@ -73,11 +79,22 @@ def prepare(
 ) -> Graph:
     """Export, insert fake quantisers and calibrate them; see :func:`quantize`.
 
-    With ``qat`` the graph fake-quantises: train it like any module, then :func:`finalise` it.
-    Activation scales stay as calibrated; weight scales follow the weights. With ``train_scales``
-    their base-2 logarithms are parameters, "...logarithm", for a rate of their own and no decay
-    (TQT; the paper trains them with Adam at 0.01). The signedness of the input is that of the
-    calibration data.
+    Parameters
+    ----------
+    model, calibration : as of :func:`quantize`; the input is unsigned if no calibration value is
+        negative
+    qat : the graph fake-quantises: train it like any module, then :func:`finalize` it. Activation
+        scales stay as calibrated, weight scales follow the weights
+    train_scales : base-2 logarithms of the scales are parameters, "...logarithm"; give them a
+        learning rate of their own and no decay
+
+    Raises
+    ------
+    SecateurError : as of :func:`quantize`
+
+    References
+    ----------
+    Trained scales: Jain et al., TQT, MLSys 2020 (arXiv:1903.08066), with Adam at 0.01.
     """
     check_model(model)
     batches = calibration_batches(calibration)
@@ -115,17 +132,19 @@ def prepare(
     return prepared if sequence is None else sequence.with_graph(prepared)
 
 
-def finalise(prepared: Graph) -> Graph:
+def finalize(prepared: Graph) -> Graph:
     """Fix all scales and biases of a prepared graph and convert it; ``prepared`` stays usable.
 
-    Raises SecateurError if the graph was never calibrated.
+    Raises
+    ------
+    SecateurError : the graph was never calibrated
     """
     if not isinstance(prepared, GraphModule | Sequence):
         raise SecateurError(
-            f"finalise takes what secateur.prepare returned, not {type(prepared).__name__}"
+            f"finalize takes what secateur.prepare returned, not {type(prepared).__name__}"
         )
     if isinstance(prepared, Sequence):
-        return prepared.with_graph(cast(GraphModule, finalise(prepared.graph)))
+        return prepared.with_graph(cast(GraphModule, finalize(prepared.graph)))
     prepared = copy.deepcopy(prepared)
     for name, module in prepared.named_modules():
         if isinstance(module, ActivationFakeQuantize) and not module.observed:
@@ -140,7 +159,9 @@ def finalise(prepared: Graph) -> Graph:
 def calibration_batches(calibration: Calibration) -> list[torch.Tensor]:
     """The calibration data as batches; a tensor is cut into batches of 64.
 
-    Raises SecateurError for empty, non-float or non-finite data.
+    Raises
+    ------
+    SecateurError : the data are empty, not float32, or not finite
     """
     if isinstance(calibration, torch.Tensor):
         calibration = calibration.split(64)
@@ -167,7 +188,9 @@ def calibration_batches(calibration: Calibration) -> list[torch.Tensor]:
 def _canonical(graph: GraphModule, batch: torch.Tensor) -> GraphModule:
     """The canonical graph; its outputs are compared with those of the model as it was exported.
 
-    Raises SecateurError if they differ by more than what rounding explains.
+    Raises
+    ------
+    SecateurError : they differ by more than rounding explains
     """
     inputs = next(_parts(graph, batch))
     with torch.no_grad():
@@ -189,7 +212,7 @@ def _run(graph: GraphModule, batch: torch.Tensor) -> None:
 
 
 def _parts(graph: GraphModule, batch: torch.Tensor) -> Iterator[torch.Tensor]:
-    """A batch, cut or repeated to the size that a fixed-batch graph wants."""
+    """A batch, cut or repeated to the size of a graph with a fixed batch."""
     shape = input_node(graph).meta["val"].shape
     if tuple(batch.shape[1:]) != tuple(int(n) for n in shape[1:]):
         raise SecateurError(

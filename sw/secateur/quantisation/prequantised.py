@@ -37,7 +37,7 @@ from secateur.quantisation.match import (
 from secateur.quantisation.scales import Scale, scale_of
 
 _REMEDY = "requantise with calibration data"
-#: Exponents that a channel of zeros may have, and no others need.
+#: Magnitude of exponents that only a channel of zeros can have.
 _ANY = 200
 
 
@@ -51,7 +51,7 @@ def keep_scales(model: torch.nn.Module, shape: tuple[int, ...]) -> GraphModule:
 
     Raises
     ------
-    SecateurError : something the array cannot run, or cannot run exactly: naming the node
+    SecateurError : the array cannot run a node, or not exactly
     """
     if not shape or 0 in shape:
         raise SecateurError(f"samples of shape {shape}; export the model with fixed sizes")
@@ -67,7 +67,7 @@ def keep_scales(model: torch.nn.Module, shape: tuple[int, ...]) -> GraphModule:
             _quantise_weights(editor, match_layer(cast(Node, node.args[0])), scale_of(node))
     for root in stored_roots(output_node(gm)):
         if not is_dequantise(root):
-            raise refuse(root, "its result is not quantised", "quantise the output, too")
+            raise refuse(root, "the output is not quantised", "quantise the output, too")
     gm.graph.eliminate_dead_code()
     gm.graph.lint()
     gm.recompile()
@@ -88,7 +88,7 @@ def _store_before_moves(editor: Editor) -> None:
     waiting = [node for node in editor.gm.graph.nodes if is_quantise(node)]
     left = len(editor.gm.graph.nodes)
     while waiting:
-        node = waiting.pop(0)  # in order: what is behind it may come to lie on a move
+        node = waiting.pop(0)  # in order: a node behind it may stand behind a move then
         move = cast(Node, node.args[0])
         if not (is_call(move, MAX_POOL) or is_move(move)):
             continue
@@ -138,7 +138,15 @@ def _rescale(editor: Editor) -> None:
 
 @dataclass
 class _Weights:
-    """A product's weights: float rows (O, ...), and the input's exponent."""
+    """The weights of a product.
+
+    Attributes
+    ----------
+    operand : the product
+    values : (O, ...) floats
+    input : exponent of the input
+    coarsest, finest : (O,) exponents at which all codes of a row are integers of 8 bits
+    """
 
     operand: Operand
     values: np.ndarray[Any, np.dtype[np.float64]]
@@ -152,12 +160,12 @@ def _quantise_weights(editor: Editor, match: Match, out: Scale) -> None:
     products = [_weights(editor.gm, o) for o in match.operands if o.product is not None]
     if not products:
         return
-    # By output channel, the bounds of the shift from the accumulator to the output.
+    # (O,) bounds of the shift from the accumulator to the output.
     least = np.maximum.reduce([out.exponent - p.input - p.coarsest for p in products])
     most = np.minimum.reduce([out.exponent - p.input - p.finest for p in products])
     least, windows = np.maximum(least, 0), [(0, SHIFT_LIMIT)]
     for operand in match.operands:
-        if operand.product is None:  # a tensor that is added: what its weights can be
+        if operand.product is None:  # a tensor that is added, by a power of two
             ahead = out.exponent - _scale(operand).exponent
             windows = [(ahead, ahead + UNIT_LIMIT), (ahead + WSHIFT, ahead + WSHIFT + UNIT_LIMIT)]
     asked = f"{least.min()} to {least.max()} and at most {most.min()} to {most.max()}"
@@ -169,7 +177,7 @@ def _quantise_weights(editor: Editor, match: Match, out: Scale) -> None:
     else:
         raise refuse(
             match.result,
-            f"its scales and weights want shifts of at least {asked}, the array has "
+            f"its scales and weights need shifts of at least {asked}, the array has "
             f"{max(windows[0][0], 0)} to {min(windows[-1][1], SHIFT_LIMIT)} and a span of "
             f"{SHIFT_SPAN}",
             _REMEDY,
@@ -194,7 +202,7 @@ def _weights(gm: GraphModule, operand: Operand) -> _Weights:
     _, size = np.frexp(np.where(live, top, 1.0))
     units = np.rint(np.ldexp(rows, 40 - size[:, None])).astype(np.int64)
     if (np.ldexp(units.astype(np.float64), size[:, None] - 40) != rows).any():
-        raise refuse(node, "weights that are no 8-bit codes times a power of two", _REMEDY)
+        raise refuse(node, "weights that are not 8-bit codes times a power of two", _REMEDY)
     joined = np.bitwise_or.reduce(np.abs(units), axis=1)
     zeros = np.log2(np.where(live, joined & -joined, 1)).astype(np.int64)
     coarsest = size - 40 + zeros
@@ -205,7 +213,7 @@ def _weights(gm: GraphModule, operand: Operand) -> _Weights:
     if beyond.size:
         raise refuse(
             node,
-            f"weights of channel {beyond[0]} are no 8-bit codes times a power of two",
+            f"weights of channel {beyond[0]} are not 8-bit codes times a power of two",
             _REMEDY,
         )
     room = np.floor(np.log2(np.maximum(127 / np.maximum(largest, 1), 1))).astype(np.int64)

@@ -25,7 +25,9 @@ class Scale:
 def scale_of(node: Node) -> Scale:
     """Scale of a ``quantize_per_tensor`` or ``dequantize_per_tensor`` node.
 
-    Raises SecateurError unless it is a power of two, symmetric and 8 bits.
+    Raises
+    ------
+    SecateurError : it is not a power of two, not symmetric, or not of 8 bits
     """
     scale, zero = node.args[1], node.args[2]
     low, high = argument(node, 3, 0), argument(node, 4, 0)
@@ -40,7 +42,12 @@ def scale_of(node: Node) -> Scale:
 
 
 def exponent_of(node: Node, scale: float) -> int:
-    """log2 of a scale; raises SecateurError if it is not an integer that float32 has."""
+    """log2 of a scale.
+
+    Raises
+    ------
+    SecateurError : it is not an integer, or out of float32's range
+    """
     mantissa, exponent = math.frexp(scale)
     if mantissa != 0.5 or not -125 <= exponent <= 128:
         raise refuse(node, f"scale {scale:g} is not a power of two", REQUANTISE)

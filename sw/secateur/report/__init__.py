@@ -1,1 +1,1 @@
-"""What is said of an image: summary, energy, comparison with other engines."""
+"""Reports on an image: summary, energy, comparison with other engines."""

@@ -1,8 +1,8 @@
 """Cycles of an image beside what Arm's Vela estimates for an Ethos-U55 with as many multipliers.
 
 Vela is the compiler of those NPUs (PyPI ``ethos-u-vela``, Apache-2.0); it reads the int8 .tflite
-file of the same network. Its cycles are the estimate of a model of performance, in which zero
-weights cost the NPU as much as any others. Ours are those that the Verilog takes.
+file of the same network. Its cycles are the estimate of a performance model, in which zero
+weights cost the NPU as much as any others. Ours are those of the Verilog.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from secateur.text import printable
 #: Multipliers by Vela's name of the configuration.
 ACCELERATORS = {"ethos-u55-32": 32, "ethos-u55-64": 64, "ethos-u55-128": 128, "ethos-u55-256": 256}
 DEFAULT = ("ethos-u55-32", "ethos-u55-64", "ethos-u55-128")
-#: Weights and tensors both in SRAM, which runs at the clock of the NPU: nothing waits for a flash.
+#: Weights and tensors both in SRAM, which runs at the clock of the NPU: no waiting for a flash.
 SYSTEM_CONFIG = "Ethos_U55_High_End_Embedded"
 MEMORY_MODE = "Sram_Only"
-#: Processor time of a run of Vela, which takes seconds: a damaged file may send it in circles.
+#: Processor time of a run of Vela, which takes seconds: a damaged file may make it loop.
 MOST_SECONDS = 600
 #: Bytes of a .tflite file.
 LIMIT = 1 << 30
@@ -44,14 +44,14 @@ _IDENTIFIER = b"TFL3"  # bytes 4 to 7 of a .tflite file
 
 @dataclass(frozen=True)
 class Estimate:
-    """What Vela says of one network on one accelerator.
+    """Vela's estimate for one network on one accelerator.
 
     Parameters
     ----------
     accelerator : Vela's name of it
-    multipliers : multiply-accumulates a cycle
-    cycles : of the NPU at work
-    cycles_total : with what it waits for memory
+    multipliers : multiply-accumulates per cycle
+    cycles : in which the NPU computes
+    cycles_total : with those in which it waits for memory
     macs : multiply-accumulates of the network, by Vela's count
     cpu_operators : operators that the NPU does not run; they are not in the cycles
     """
@@ -80,13 +80,21 @@ def vela_version() -> str:
 def compare(image: Image, tflite: Path, accelerators: Sequence[str] = DEFAULT) -> dict[str, Any]:
     """Cycles of the image, pruned and dense, beside Vela's estimates for the same network.
 
-    Ratios are Vela's cycles over ours, for accelerators with as many multipliers as the image's
-    array; there may be none.
+    Parameters
+    ----------
+    image : the image
+    tflite : int8 TensorFlow Lite file of the same network
+    accelerators : keys of ``ACCELERATORS``
+
+    Returns
+    -------
+    data : ratios in it are Vela's cycles over ours, for accelerators with as many multipliers as
+        the image's array
 
     Raises
     ------
     SecateurError : the image carries no metadata, an accelerator is unknown, Vela is missing, the
-        file is no .tflite, or Vela fails on it
+        file is not a .tflite file, or Vela fails on it
     """
     if "cycles_dense" not in image.metadata:
         raise SecateurError("the image has no metadata to compare; it was stripped of it")
@@ -152,11 +160,17 @@ def estimate(tflite: Path, accelerator: str) -> Estimate:
 
 
 def read_summary(folder: Path, accelerator: str, printed: str) -> Estimate:
-    """The estimate in the summary that Vela wrote to a folder, and in what it printed.
+    """The estimate in Vela's summary file and in its output.
+
+    Parameters
+    ----------
+    folder : has the summary
+    accelerator : key of ``ACCELERATORS``
+    printed : standard output of Vela
 
     Raises
     ------
-    SecateurError : there is no summary, or not as it is known
+    SecateurError : there is no summary, or a number is missing
     """
     files = sorted(folder.glob("*_summary_*.csv"))
     if len(files) != 1:
@@ -170,13 +184,13 @@ def read_summary(folder: Path, accelerator: str, printed: str) -> Estimate:
             counts[name] = round(float(row[name]))
         except (KeyError, TypeError, ValueError, OverflowError):
             raise SecateurError(
-                f"Vela's summary for {accelerator} has no number {name} in one row; "
+                f"Vela's summary for {accelerator} has no number {name} in a single row; "
                 f"this version of it is not supported"
             ) from None
     on_cpu = re.search(r"^CPU operators = (\d+)", printed, re.MULTILINE)
     if on_cpu is None:
         raise SecateurError(
-            f"Vela does not say for {accelerator} how many operators are left to the CPU; "
+            f"Vela's output for {accelerator} lacks the number of CPU operators; "
             f"this version of it is not supported"
         )
     return Estimate(
@@ -196,7 +210,7 @@ def _check_file(tflite: Path) -> None:
 
 
 def _run(tflite: Path, accelerator: str, folder: Path, version: str) -> str:
-    """What Vela prints; a damaged file may well crash it, hence the process."""
+    """Vela's output; a damaged file may crash it, hence a process of its own."""
     options = {
         "--accelerator-config": accelerator,
         "--config": "Arm/vela.ini",
@@ -226,7 +240,7 @@ def _run(tflite: Path, accelerator: str, folder: Path, version: str) -> str:
 
 
 def _limit_processor_time() -> None:
-    """Of this process; SIGXCPU ends it then."""
+    """Let SIGXCPU end this process after MOST_SECONDS."""
     most = resource.getrlimit(resource.RLIMIT_CPU)[1]
     resource.setrlimit(resource.RLIMIT_CPU, (MOST_SECONDS, most))
 

@@ -2,7 +2,7 @@
 
 The counts are exact: the words that the array reads, the bytes that its banks deliver and take,
 the products that it forms, for the image and for the same network with every block kept. The
-energies are not: they are those of the table, of another chip in another process.
+energies are not: they come from the table, for another chip in another process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Energies:
     bank_read_byte, bank_write_byte : of the activation banks. A halo's copies are not counted
     requantise : an output code
     cycle : whatever every cycle takes, clock tree and leakage
-    source : where these numbers are from
+    source : where these numbers come from
     """
 
     mac: float
@@ -41,7 +41,7 @@ class Energies:
 
 
 #: 8-bit multiply 0.2, 32-bit add 0.1; 64 bits from an SRAM of 8 KB 10 (block RAMs are smaller);
-#: requantise as two 32-bit adds; nothing is said of clock and leakage.
+#: requantise as two 32-bit adds; clock and leakage are not given.
 HOROWITZ = Energies(
     mac=0.3,
     weight_byte=1.25,
@@ -55,11 +55,11 @@ HOROWITZ = Energies(
 
 
 def load_energies(path: Path) -> Energies:
-    """A table of one's own: a TOML file with all keys of `Energies`.
+    """Read a table: a TOML file with all keys of `Energies`.
 
     Raises
     ------
-    SecateurError : it cannot be read, or a key is missing, unknown, or no number from 0 up
+    SecateurError : it cannot be read, or a key is missing, unknown, or not a number from 0 up
     """
     table = read_toml(path)
     names = [field.name for field in fields(Energies)]
@@ -67,7 +67,7 @@ def load_energies(path: Path) -> Energies:
     if wrong:
         raise SecateurError(f"{path}: must have {', '.join(names)}; see {wrong[0]!r}")
     if not isinstance(table["source"], str) or not table["source"]:
-        raise SecateurError(f"{path}: source must say where the numbers are from")
+        raise SecateurError(f"{path}: source must name where the numbers come from")
     values: dict[str, Any] = {}
     for name in names[:-1]:
         value = table[name]
@@ -78,9 +78,9 @@ def load_energies(path: Path) -> Energies:
 
 
 def estimate(image: Image, energies: Energies = HOROWITZ) -> dict[str, Any]:
-    """Counts and picojoules by layer and in all, of the image (``pruned``) and ``dense``.
+    """Counts and picojoules, per layer and in total, of the image (``pruned``) and ``dense``.
 
-    Input and result streams, and the host, are outside of it.
+    Input and result streams, and the host, are not counted.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What an image says of itself: the numbers of ``secateur inspect``."""
+"""The figures of an image that ``secateur inspect`` shows."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from secateur.image.image import Image
 def summary(image: Image) -> dict[str, Any]:
     """Cycles, bound, sizes, layers, memory map and certificate of an image.
 
-    ``cycles_dense`` are those of the same network on the same geometry with every block kept;
-    ``bound_cycles`` the multiplications by nonzero weights over the multipliers; ``stream_bits``
-    all bits that the hardware loads; ``dense_weights`` the weights of conv, depthwise and dense
-    layers before pruning.
+    Returns
+    -------
+    figures : among them ``cycles_dense``, of the same network on the same geometry with every block
+        kept; ``bound_cycles``, multiplications by nonzero weights per multiplier; ``stream_bits``,
+        all bits that the hardware loads; ``dense_weights``, the weights of convolutions, depthwise
+        and dense layers before pruning
 
     Raises
     ------
@@ -61,7 +63,7 @@ def dense_macs(metadata: dict[str, Any]) -> int:
 
 
 def _weights(layer: dict[str, Any]) -> int:
-    """Weights of the model's own in a layer; the lane-wise source of a residual add has none."""
+    """The model's weights in a layer; the lane-wise source of a residual add has none."""
     return sum(
         math.prod(source["shape"])
         for index, source in enumerate(layer["sources"])

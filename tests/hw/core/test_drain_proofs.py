@@ -136,18 +136,18 @@ class WalkTop(Elaboratable):
         line_last, bottom = column + 1 == free[Reg.GX], line + 1 == free[Reg.GY]
         m.d.comb += [
             walk.init.eq(time == 1),
-            walk.group.eq((time >= 5) & ((time - 5) % spec.MIN_ROW_WORDS == 0)),
-            walk.line_last.eq(line_last),
-            walk.row_last.eq(line_last & bottom),
+            walk.group.valid.eq((time >= 5) & ((time - 5) % spec.MIN_ROW_WORDS == 0)),
+            walk.group.line_last.eq(line_last),
+            walk.group.row_last.eq(line_last & bottom),
         ]
-        with m.If(walk.group):
+        with m.If(walk.group.valid):
             m.d.sync += column.eq(Mux(line_last, 0, column + 1))
             with m.If(line_last):
                 m.d.sync += line.eq(Mux(bottom, 0, line + 1))
 
         # LANES steps from WALK_LATENCY cycles after the group on, and no others.
         left, now = Signal(3), Signal()
-        arrived = delay(m, walk.group, WALK_LATENCY - 2, "arrived", reset_less=False)
+        arrived = delay(m, walk.group.valid, WALK_LATENCY - 2, "arrived", reset_less=False)
         m.d.sync += now.eq(left != 0)
         m.d.sync += left.eq(Mux(arrived, free[Reg.LANES], Mux(left != 0, left - 1, 0)))
         m.d.comb += Assert(walk.step == now)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secateur.hw import spec
-from secateur.hw.core.requantise import COMPACT_LATENCY, REQUANTISE_LATENCY, Requantiser
+from secateur.hw.core.requantise import REQUANTISE_LATENCY, Requantiser
 
 N = 4
 LOW, HIGH = -(1 << spec.ACC_BITS - 1), (1 << spec.ACC_BITS - 1) - 1
@@ -49,12 +49,12 @@ def random_sum(rng: random.Random, shift: int) -> int:
 
 
 @pytest.mark.parametrize("signed", [False, True])
-@pytest.mark.parametrize("compact", [False, True])
-def test_exact(signed: bool, compact: bool) -> None:
+@pytest.mark.parametrize("steps", [1, 2])
+def test_exact(signed: bool, steps: int) -> None:
     """Rows of 1 to 5 pixels back to back, as short as the drain can meet them."""
     rng = random.Random(int(signed))
-    dut = Requantiser(n=N, compact=compact)
-    latency = COMPACT_LATENCY if compact else REQUANTISE_LATENCY
+    dut = Requantiser(n=N, steps=steps)
+    latency = REQUANTISE_LATENCY // steps
     base = 0
     want: list[list[int]] = []
     got: list[list[int]] = []
@@ -83,7 +83,7 @@ def test_exact(signed: bool, compact: bool) -> None:
                     ctx.set(dut.sums, sums[tick])
                 if tick >= latency:
                     got.append([int(code) for code in ctx.get(dut.codes)])
-                if tick == (1 if compact else 3):
+                if tick == 3 // steps:
                     ctx.set(dut.bias, [rng.randint(-4096, 4095) for _ in range(N)])
                     ctx.set(dut.delta, [rng.randint(0, 7) for _ in range(N)])
                 await ctx.tick()

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 
 from secateur.hw.engine import Engine
-from secateur.hw.soc.axi_lite import REQUEST, RESPONSE
+from secateur.hw.soc.bridge import REQUEST, RESPONSE
 from secateur.hw.soc.registers import BY_NAME, field
 from secateur.hw.soc.soc import add_registers
 from secateur.hw.spec import Geometry

@@ -73,11 +73,11 @@ def test_naive(linear: bool, pace: int) -> None:
                 for gy in range(reg[Reg.GY]):
                     for gx in range(reg[Reg.GX]):
                         line = gx == reg[Reg.GX] - 1
-                        ctx.set(dut.group, 1)
-                        ctx.set(dut.line_last, line)
-                        ctx.set(dut.row_last, line and gy == reg[Reg.GY] - 1)
+                        ctx.set(dut.group.valid, 1)
+                        ctx.set(dut.group.line_last, line)
+                        ctx.set(dut.group.row_last, line and gy == reg[Reg.GY] - 1)
                         await ctx.tick()
-                        ctx.set(dut.group, 0)
+                        ctx.set(dut.group.valid, 0)
                         least = max(spec.MIN_ROW_WORDS, reg[Reg.LANES] * pace)
                         await ctx.tick().repeat(least - 1 + rng.choice([0, 0, 5]))
             await ctx.tick().repeat(10 + 10 * pace)

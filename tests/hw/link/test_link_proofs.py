@@ -12,7 +12,7 @@ from amaranth.hdl import Assert, Assume, Cat, Const, Elaboratable, Module, Mux, 
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from secateur.hw.core.loader import crc_step
+from secateur.hw.front.header import crc_step
 from secateur.hw.link.access import Accesses
 from secateur.hw.link.frames import FrameReceiver, FrameTransmitter, SerialCrc
 from secateur.hw.link.protocol import MAX_ACCESSES, RESIDUE

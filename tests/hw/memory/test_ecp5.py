@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-from secateur.hw.memory.memory import SLICE_WORDS
+from secateur.hw.memory.weight_memory import SLICE_WORDS
 from secateur.hw.spec import Geometry
 from secateur.hw.verilog import to_verilog
 from secateur.sim import simulate as bench

@@ -13,11 +13,18 @@ from secateur.hw.compact.serial_array import SerialArray
 from secateur.hw.compact.serial_drain import SerialDrain
 from secateur.hw.core.bank import Bank
 from secateur.hw.core.lane import Lane
-from secateur.hw.core.loader import Loader
 from secateur.hw.core.multiply import MULTIPLY_LATENCY, Multiplier
+from secateur.hw.core.requantise import Requantiser
 from secateur.hw.engine import Engine
-from secateur.hw.memory.memory import RAM_LATENCY, Ram, WeightMemory, _initval
+from secateur.hw.front.address import AddressGenerator
+from secateur.hw.front.configuration import Configuration
+from secateur.hw.front.fetch import Fetcher
+from secateur.hw.front.issue import Issue
+from secateur.hw.front.loader import Loader
+from secateur.hw.memory.ecp5_ram import initval
+from secateur.hw.memory.memory import RAM_LATENCY, Ram
 from secateur.hw.memory.spram import SpramMemory
+from secateur.hw.memory.weight_memory import WeightMemory
 from secateur.hw.pipeline import exceeds
 from secateur.hw.spec import Geometry
 
@@ -73,11 +80,11 @@ def test_multiplier() -> None:
 
 
 @pytest.mark.parametrize(("bits", "words"), [(18, 1024), (9, 2048), (4, 4096), (2, 8192)])
-def test_initval(bits: int, words: int) -> None:
+def testinitval(bits: int, words: int) -> None:
     """Bit positions of a DP16KD: 16 fields of 20 bits in each parameter, 18 of them used."""
     rng = random.Random(bits)
     values = [rng.getrandbits(40) for _ in range(words)]
-    rows = [constant.value for constant in _initval(values, bits, 5, (1 << bits) - 1)]
+    rows = [constant.value for constant in initval(values, bits, 5, (1 << bits) - 1)]
     assert len(rows) == 64
     per_field = words // 1024
     for index, value in enumerate(values):
@@ -98,6 +105,21 @@ def test_initval(bits: int, words: int) -> None:
         (lambda: Bank(n=4, depth=24), "depth must be a power of two from 16 on, not 24"),
         (lambda: Lane(n=4, bels=["X0/Y0/A"]), "bels must name 4 sites, not 1"),
         (lambda: Loader(geometry=GEOMETRY, latency=0), "latency must be at least 1 cycle, not 0"),
+        (lambda: Bank(n=4, depth=16, data_delay=1), "data_delay must be 0 or 2 cycles, not 1"),
+        (lambda: Requantiser(n=4, steps=3), "steps must be 1 or 2 per cycle, not 3"),
+        (
+            lambda: AddressGenerator(geometry=GEOMETRY, latency=5),
+            "latency must be 3 or 4 cycles, not 5",
+        ),
+        (
+            lambda: Configuration(geometry=GEOMETRY, latency=0),
+            "latency must be 1 or 2 cycles, not 0",
+        ),
+        (lambda: Fetcher(geometry=GEOMETRY, latency=3, rotate=0), "rotate must be 1 or 2 cycles"),
+        (
+            lambda: Issue(geometry=GEOMETRY, results=16, latency=2),
+            "latency must be 0 or 1 cycles, not 2",
+        ),
         (lambda: Engine(GEOMETRY, init=[0] * 5), "init must hold 6 to 64 words, not 5"),
         (lambda: Engine(None), "geometry must be a Geometry, not None"),
         (lambda: Engine(GEOMETRY, family="x"), "not 'x'"),

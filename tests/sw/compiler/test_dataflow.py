@@ -55,7 +55,7 @@ def test_right_plans_pass(delay: Network, residual: Network) -> None:
 def test_states_moved_in_the_wrong_order(delay: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits: the new first state is there before the second has taken the old one."""
     monkeypatch.setattr(prepare, "_readers", lambda state, waiting: [])
-    with pytest.raises(SecateurError, match=r"^(layer|state) .* which is overwritten before"):
+    with pytest.raises(SecateurError, match=r"^(layer|state) .* overwritten before it is read"):
         dataflow.check(delay, planned(delay))
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.progress import Progress
 from typer.testing import CliRunner
 
 from secateur.cli.boards import build, swap
@@ -106,7 +105,7 @@ def run_all(folder: Path, image: Path = Path()) -> dict[str, Any]:
         "a recipe": lambda: run_recipe(recipe, folder),
         "a study": lambda: run_study(load_study(DATA / "tiny-study.toml"), folder),
         "an example": lambda: example.run_example("home", folder, clock_mhz=1.0),
-        "the demo": lambda: run_demo(folder, 0, Progress()),
+        "the demo": lambda: run_demo(folder, 0),
         "a build": lambda: build("ulx3s-25f", folder),
         "a swap": lambda: swap(image, folder),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from secateur.text import MESSAGE, NAME, name, printable
+from secateur.text import ERROR, MESSAGE, NAME, first_line, name, printable
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,9 @@ def test_all_texts_end() -> None:
     for most in (NAME, MESSAGE):
         for character in ("a", "\n", "\ud800", "\U000e0001"):
             assert len(printable(character * 1_000_000, most)) <= most + 30
+
+
+def test_first_lines_of_errors() -> None:
+    assert first_line(ValueError("\n too \x1b long \n for a line")) == "too \\x1b long "
+    assert first_line(KeyError()) == "KeyError"
+    assert len(first_line(ValueError("x" * 1000))) < ERROR + 30

@@ -36,7 +36,7 @@ def test_utterances() -> None:
 def test_damaged_utterances(line: str, tmp_path: Path) -> None:
     file = tmp_path / "x.ts"
     file.write_text(f"@problemName x\n@data\n{line}\n")
-    with pytest.raises(SecateurError, match=r"line 1 of the data has no 12 channels"):
+    with pytest.raises(SecateurError, match=r"line 1 of the data must have 12 channels"):
         home.read_ts(file)
 
 
@@ -68,7 +68,7 @@ def test_a_short_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         train=replace(whole.train, epochs=2),
         channels=replace(whole.channels, epochs=1),
         qat=replace(whole.qat, epochs=1),
-        quantise=replace(whole.quantise, samples=30),
+        quantize=replace(whole.quantize, samples=30),
     )
     # Widths are sought among eighths of them, not 1024ths.
     monkeypatch.setattr("secateur.pruning.budget.baselines.GRID", 8)

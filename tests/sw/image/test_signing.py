@@ -216,7 +216,7 @@ def test_both_keys_or_none(folder: Path) -> None:
     before = set(folder.iterdir())
     with pytest.raises(SecateurError, match=r"none/p\.pem: cannot be written"):
         signing.keygen(folder / "new.pem", folder / "none" / "p.pem")
-    with pytest.raises(SecateurError, match=r"new\.pem: is to hold both keys; give two files"):
+    with pytest.raises(SecateurError, match=r"new\.pem: cannot hold both keys; give two files"):
         signing.keygen(folder / "new.pem", folder / "none" / ".." / "new.pem")
     assert set(folder.iterdir()) == before
 

@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 from secateur.ir import Network
 from secateur.lowering.lower import lower
 from secateur.lowering.reference import reference
-from secateur.quantisation.prepare import finalise, prepare, quantize
+from secateur.quantisation.prepare import finalize, prepare, quantize
 from tests.support.networks import random_input, random_network, resnet8
 from tests.sw.lowering.naive_layers import evaluate
 
@@ -141,8 +141,8 @@ def test_source_hash_follows_weights() -> None:
     assert first != lower(quantize(model, x)).source_hash
 
 
-def test_prepare_and_finalise_are_the_pieces_of_quantize() -> None:
+def test_prepare_and_finalize_are_the_pieces_of_quantize() -> None:
     model, shape = random_network(5)
     x = random_input(5, shape, 4)
-    pieces = finalise(prepare(model, x))
+    pieces = finalize(prepare(model, x))
     assert lower(pieces).source_hash == lower(quantize(model, x)).source_hash

@@ -89,7 +89,7 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
         "attention is not supported",
         "use convolutions",
     ),
-    "cells in a loop": (Loop(), (7, 8), "layer 'cell' (node gru_cell, gru_cell)", "Steps, docs"),
+    "cells in a loop": (Loop(), (7, 8), "layer 'cell' (node gru_cell", "in secateur.Steps"),
     "sort": (call(lambda x: x.sort(1)[0]), MAPS, "sort", "use Conv2d"),
     "permute": (call(lambda x: x.permute(0, 2, 3, 1)), MAPS, "permute", "keep channels second"),
     "product": (call(lambda x: x * x.mean((2, 3), True).flip(1)), MAPS, "flip", "use Conv2d"),
@@ -97,7 +97,7 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
     "no number": (
         nn.Sequential(POSITIVE, Call(torch.sqrt)),
         MAPS,
-        "is no number for some",
+        "is not a number for some",
         "clamp(min=...) before it",
     ),
     "division by zero": (call(lambda x: x / 0), MAPS, "divides by zero", "something else"),
@@ -125,7 +125,7 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
         call(lambda x: x * torch.ones(8, 8)),
         MAPS,
         "a constant of shape (8, 8)",
-        "one a channel",
+        "one per channel",
     ),
     "linear 3-D": (
         nn.Sequential(nn.Flatten(2), nn.Linear(64, 5)),

@@ -21,7 +21,7 @@ from secateur.quantisation import annotate as module
 from secateur.quantisation.annotate import SecateurQuantizer
 from secateur.quantisation.fake_quantise import ActivationFakeQuantize
 from secateur.quantisation.match import stored_roots
-from secateur.quantisation.prepare import finalise, prepare, quantize
+from secateur.quantisation.prepare import finalize, prepare, quantize
 from tests.support.network_blocks import Call, Cat
 from tests.support.networks import Mask, random_input, random_network, resnet8
 from tests.support.pipeline import build, check_image, compile_for, target
@@ -164,7 +164,7 @@ def test_torchaos_own_functions(qat: bool) -> None:
     prepared: Any = (prepare_qat_pt2e if qat else prepare_pt2e)(graph, quantizer)
     for _ in range(3):
         prepared(x)
-    again, once = lower(finalise(prepared)), lower(quantize(model, x))
+    again, once = lower(finalize(prepared)), lower(quantize(model, x))
     assert [a.kind for a in again.layers] == [b.kind for b in once.layers]
     if not qat:
         for a, b in zip(again.layers, once.layers, strict=True):

@@ -9,7 +9,7 @@ from torch.fx import GraphModule
 
 from secateur.canonical.rewrite import canonicalise
 from secateur.errors import SecateurError
-from secateur.quantisation.prepare import finalise, prepare, quantize
+from secateur.quantisation.prepare import finalize, prepare, quantize
 from tests.support.networks import random_input
 
 MAPS = (4, 8, 8)
@@ -36,7 +36,7 @@ def test_uncalibrated_graph_is_not_converted() -> None:
             module.histogram.zero_()
             module.exponent = torch.zeros(0, dtype=torch.int32)
     with pytest.raises(SecateurError, match="not calibrated; run inputs through it first"):
-        finalise(prepared)
+        finalize(prepared)
 
 
 def test_models_of_other_types_and_names() -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from secateur.lowering.lower import lower
 from secateur.quantisation.fake_quantise import ActivationFakeQuantize, PerChannelWeightFakeQuantize
-from secateur.quantisation.prepare import finalise, prepare
+from secateur.quantisation.prepare import finalize, prepare
 from tests.parts import data, model
 from tests.support.pipeline import Built, check_image, compile_for, target
 
@@ -104,7 +104,7 @@ def test_a_trained_graph_is_exact_on_the_array() -> None:
     prepared.eval()
     moved = [bool((scales[n].ceil() != before[n].ceil()).any()) for n in scales]
     assert any(moved)
-    graph = finalise(prepared)
+    graph = finalize(prepared)
     built = Built(graph, lower(graph), split["test_x"][:8])
     to = target(8, 4)
     assert check_image(built, compile_for(built, to), to.geometry) > 0

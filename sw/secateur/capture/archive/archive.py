@@ -1,9 +1,9 @@
 """Read a torch.export archive, ``FILE.pt2``, without running anything that is in it.
 
-``torch.export.load`` unpickles what an archive brings and evaluates sizes, names and guards as
-Python. Here the archive is read as data first, and torch gets another one that is made of what was
-checked: tensors as raw bytes, and a graph of known operators. What the graph computes is found anew
-from its operators, whatever the file says of it.
+``torch.export.load`` unpickles parts of an archive and evaluates sizes, names and guards as
+Python. Here the archive is read as data first, and torch gets another one that is made of the
+checked parts: tensors as raw bytes, and a graph of known operators. Shapes and types are
+inferred again from these operators; those in the file are ignored.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ def load_archive(path: Path | str, limits: Limits = DEFAULT) -> ExportedProgram:
     """Read an archive that torch.export.save wrote.
 
     Nothing of the file is unpickled, imported or evaluated; example inputs, guards, compiled code
-    and extra files in it are left out. The program takes its inputs in order, and returns its
+    and extra files in it are omitted. The program takes its inputs in order, and returns its
     output, or several in a tuple.
 
     Parameters
     ----------
     path : the file
-    limits : on operations, and on bytes: of the file, of what it unpacks to, of its tensors
+    limits : on operations, and on bytes: of the file, of its unpacked contents, of its tensors
         together, and of each value of the graph
 
     Raises
     ------
-    SecateurError : no such file, not an archive, damaged, of an older torch, beyond a limit, or
-        something in it is code, or only a pickle brings it back
+    SecateurError : the file is missing, not an archive, damaged, of an older torch or beyond a
+        limit, or a part of it is code or a pickle
     """
     shown = printable(path)
     if not Path(path).is_file():
@@ -93,7 +93,7 @@ class _Members:
                 raise SecateurError(f"{name(info.filename)} is compressed in another way; {AGAIN}")
             self.found[info.filename] = info
         self.root = root
-        damaged = archive.testzip()  # of what is not read, too: the file is not what was written
+        damaged = archive.testzip()  # also of members that are not read
         if damaged is not None:
             raise SecateurError(f"damaged: {name(damaged)} has another CRC-32; {AGAIN}")
 
@@ -103,7 +103,9 @@ class _Members:
     def size(self, member: str) -> int:
         """Bytes of a member.
 
-        Raises SecateurError if there is none.
+        Raises
+        ------
+        SecateurError : there is no such member
         """
         if member not in self:
             raise SecateurError(f"not a torch.export archive: no {member} in it; {AGAIN}")
@@ -119,14 +121,14 @@ class _Members:
         size, most = self.size(member), limits.nodes * _JSON
         if size > most:
             raise SecateurError(
-                f"{member}: {size:,} bytes, at most {most:,} are read; raise the limit by "
-                f"--max-nodes if the file is to be trusted"
+                f"{member}: {size:,} bytes, at most {most:,} are read; raise the limit with "
+                f"--max-nodes if you trust the file"
             )
         return parse(self.read(member), member)
 
 
 def _rewrite(members: _Members, limits: Limits) -> io.BytesIO:
-    """An archive of what is checked in another one."""
+    """An archive of the checked parts of another one."""
     _check_kind(members)
     found, kept = {}, dict[str, bytes]()
     for kind, folder in _FOLDERS.items():
@@ -160,7 +162,7 @@ def _rewrite(members: _Members, limits: Limits) -> io.BytesIO:
 
 
 def _check_kind(members: _Members) -> None:
-    """Refuse what is another kind of archive, or of another version."""
+    """Refuse archives of other kinds or versions."""
     if _MODEL not in members and any("/data/aotinductor/" in key for key in members.found):
         raise SecateurError(
             f"it holds machine code that AOTInductor made, which is never run; {AGAIN}"
@@ -196,13 +198,13 @@ def _check_tensors(
 
 
 def _load(archive: io.BytesIO) -> ExportedProgram:
-    """What torch makes of an archive that is checked."""
+    """The program that torch loads from a checked archive."""
     try:
         with quiet():
             loaded: ExportedProgram = load_pt2(archive).exported_programs["model"]
             loaded.graph.lint()
             return loaded
-    except Exception as error:  # whatever torch makes of a graph that does not hold together
+    except Exception as error:  # torch raises all kinds on inconsistent graphs
         lines = f"{type(error).__name__}: {error}".strip().splitlines()
         raise SecateurError(
             f"{_MODEL}: torch cannot make a graph of it ({printable(lines[-1], 300)}); {AGAIN}"

@@ -1,4 +1,4 @@
-"""What a graph from a file computes: found by running its operators on shapes alone."""
+"""Shapes and types in a graph from a file, inferred by running its operators on shapes alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from secateur.canonical.supported import check_layers, unsupported
 from secateur.capture.export import quiet
 from secateur.disk.limits import Limits
 from secateur.fx.graph import name_of, refuse
-from secateur.text import printable
+from secateur.text import first_line
 
 #: Operators of aten that a file may use, in place or not: those of layers, of arithmetic and of
 #: shapes, on values or on weights. None reads files, and all check their arguments.
@@ -57,7 +57,7 @@ _OPERATIONS = 32
 #: Tensors that one operator may return.
 _PARTS = 1 << 16
 _OF_WEIGHTS = (
-    "an operation on weights that is not read from files",
+    "an operation on weights that is not supported in files",
     "make them plain tensors before the export, by torch.nn.utils.parametrize."
     "remove_parametrizations",
 )
@@ -68,13 +68,13 @@ def infer(program: ExportedProgram, limits: Limits) -> None:
 
     Parameters
     ----------
-    program : changed in place: what it says of values that are computed is replaced
+    program : changed in place: the file's shapes and types of computed values are replaced
     limits : on the bytes of each value
 
     Raises
     ------
-    SecateurError : an operator that is not read, one that refuses its arguments, or a value that
-        is too large
+    SecateurError : an operator is not supported in files, refuses its arguments, or makes a value
+        that is too large
     """
     check_layers(program.graph_module)
     nodes = list(program.graph.nodes)
@@ -109,16 +109,14 @@ def _run(node: Node, mode: Any) -> Any:
     target = cast(Any, node.target)
     try:
         if target in _OF_SIZES and not all(isinstance(a, int | torch.SymInt) for a in args):
-            raise TypeError("arithmetic of what is not a size")
+            raise TypeError("arithmetic of values that are not sizes")
         if isinstance(target, OpOverload) and _parts(target, args) > _PARTS:
             raise ValueError(f"more than {_PARTS:,} parts of a tensor")
         with mode, torch.no_grad():
             return target(*args, **kwargs)
-    except Exception as error:  # whatever an operator says of arguments that do not fit
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise refuse(
-            node, f"torch refuses its arguments: {printable(lines[0], 300)}", "export it again"
-        ) from None
+    except Exception as error:  # operators raise all kinds on arguments that do not fit
+        reason = f"torch refuses its arguments: {first_line(error)}"
+        raise refuse(node, reason, "export it again") from None
 
 
 def _parts(target: OpOverload, args: tuple[Any, ...]) -> int:
@@ -136,11 +134,11 @@ def _check_size(node: Node, limits: Limits) -> None:
             limits.check_bytes(size, name_of(node))
         large = isinstance(part, int) and abs(part) >= 2**63
         if large or (isinstance(part, torch.SymInt) and _operations(part) > _OPERATIONS):
-            raise refuse(node, "a size beyond all bounds", "export it again")
+            raise refuse(node, "a size out of range", "export it again")
 
 
 def _hint(size: int | torch.SymInt) -> int:
-    """A size, or the one that the example had where it is a symbol."""
+    """A size; of a symbol, its value in the example."""
     return size if isinstance(size, int) else int(size.node.hint or 1)
 
 

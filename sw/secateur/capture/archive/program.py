@@ -1,8 +1,8 @@
-"""The program of a torch.export archive, rewritten: only what is known and harmless is left.
+"""The program of a torch.export archive, rewritten: only known and harmless parts are kept.
 
-Left out are example inputs (a pickle), guards (Python), how the model took and returned its
-tensors, traces, and what the file says of values that are computed, which is found anew. Only
-programs that take and return tensors remain.
+Omitted are example inputs (a pickle), guards (Python), the structures in which the model took and
+returned its tensors, traces, and the shapes of computed values, which are inferred again. Only
+programs that take and return tensors are accepted.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ def program(
     Parameters
     ----------
     config : the object of ``models/model.json``
-    weights, constants : what :func:`stored` found
+    weights, constants : tensors by path, from :func:`stored`
     limits : on operations
     where : names the file
 
     Raises
     ------
-    SecateurError : something that torch.export does not write, or that is not read
+    SecateurError : a part that torch.export does not write, or that is not supported
     """
     _check_version(config, where)
     module = _object(config, "graph_module", where)
@@ -95,16 +95,16 @@ def _check_version(config: dict[str, Any], where: str) -> None:
 
 
 def _check_order(known: Iterable[str], nodes: list[dict[str, Any]], where: str) -> None:
-    """Refuse a node that reads what no input or node before it gives, or gives it once more."""
+    """Refuse a node that reads a value before it is defined, or defines one twice."""
     given = set(known)
     for index, node in enumerate(nodes):
         here = f"{where}: nodes[{index}]"
         for key in _names([argument["arg"] for argument in node["inputs"]]):
             if key not in given:
-                raise fault(here, f"reads {name(key)!r}, which nothing before it gives")
+                raise fault(here, f"reads {name(key)!r}, which nothing before it defines")
         for key in _names(node["outputs"]):
             if key in given:
-                raise fault(here, f"gives {name(key)!r}, which there is before it")
+                raise fault(here, f"defines {name(key)!r}, which is defined before it")
             given.add(key)
 
 
@@ -132,7 +132,15 @@ def _inputs(
     constants: dict[str, dict[str, Any]],
     where: str,
 ) -> dict[str, Any]:
-    """What is known of the inputs of a graph, by name: the model's own tensors, and those given."""
+    """Shapes and types of the inputs of a graph, by name: the model's own tensors, and those given.
+
+    Parameters
+    ----------
+    specs : the inputs
+    claimed : shapes and types of the model's inputs, from the file
+    weights, constants : the model's own tensors, by path
+    where : names the file
+    """
     values = {}
     for spec in specs:
         ((kind, held),) = spec.items()
@@ -153,7 +161,7 @@ def _home(
     constants: dict[str, dict[str, Any]],
     where: str,
 ) -> dict[str, Any]:
-    """What is known of the tensor behind an input that is part of the model."""
+    """Shape and type of the tensor behind an input that is part of the model."""
     path = spec[HOMES[kind]]
     lasting = kind == "parameter" or spec.get("persistent", False)
     found = (weights if lasting else constants).get(path)
@@ -170,7 +178,7 @@ def _returned(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unknown(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Values that are computed, as tensors without elements: torch wants to know something."""
+    """Placeholders for computed values, tensors without elements: torch needs a shape and type."""
     nothing = {
         "dtype": 7, "sizes": [], "requires_grad": False, "device": {"type": "cpu", "index": None},
         "strides": [], "storage_offset": {"as_int": 0}, "layout": 7,

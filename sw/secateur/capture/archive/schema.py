@@ -1,4 +1,4 @@
-"""The forms in the JSON of a torch.export archive, schema 8 of torch: what of them is read."""
+"""The parts of a torch.export archive's JSON that are read, schema 8 of torch."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from secateur.capture.archive.values import (
 from secateur.text import name
 
 AGAIN = "save it again with torch.export.save"
-#: torch's numbers of types, and what they are.
+#: Types by torch's numbers.
 DTYPES = {
     1: torch.uint8, 2: torch.int8, 3: torch.int16, 4: torch.int32, 5: torch.int64,
     6: torch.float16, 7: torch.float32, 8: torch.float64, 12: torch.bool, 13: torch.bfloat16,
 }  # fmt: skip
-#: Operators by namespace: they are looked up, and must be of those that are read, too.
+#: Forms of operator names; the operator must be one of those in ``infer``, too.
 _TARGET = re.compile(
     r"torch\.ops\.(aten|quantized_decomposed)\.(?!__)\w{1,99}\.(?!__)\w{1,99}"
     r"|_operator\.(add|sub|mul|floordiv|mod)"
@@ -73,7 +73,7 @@ _stored = record(**_tensor, sizes=many(_fixed), strides=many(_fixed), storage_of
 
 
 def given(value: Any, where: str) -> dict[str, Any]:
-    """What is known of an input of the model; its elements lie without gaps."""
+    """Shape and type of an input of the model; its elements lie without gaps."""
     meta: dict[str, Any] = record(**_tensor, sizes=many(size))(value, where)
     if len(meta["sizes"]) > _RANK:
         raise fault(where, f"{len(meta['sizes'])} dimensions")
@@ -144,7 +144,7 @@ HOMES = {
 
 
 def parse(data: bytes, where: str) -> dict[str, Any]:
-    """The object that is in a file of JSON."""
+    """The object in a JSON file."""
 
     def refuse(token: str) -> None:
         raise ValueError(f"{token} is not JSON")
@@ -180,7 +180,7 @@ def stored(config: dict[str, Any], where: str) -> dict[str, dict[str, Any]]:
 
 
 def extent(payload: dict[str, Any], where: str) -> tuple[int, int]:
-    """Bytes of a stored tensor on its own, and bytes of its file that it reaches to."""
+    """Bytes of a stored tensor, and the byte of its file at which it ends."""
     meta = payload["tensor_meta"]
     sizes, strides = ([n["as_int"] for n in meta[key]] for key in ("sizes", "strides"))
     width, elements = DTYPES[meta["dtype"]].itemsize, math.prod(sizes)

@@ -1,8 +1,8 @@
 """Checks of single values in the JSON of an archive.
 
-What a check returns is a copy that holds what was checked and nothing else. Names of an archive
-become Python when torch reads it, variables and attributes of generated code; sizes in symbols are
-evaluated. Here both are of a few known forms.
+A check returns a copy that holds the checked parts and nothing else. When torch reads an archive,
+names become variables and attributes of generated code, and sizes in symbols are evaluated. Here
+both have a few known forms.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import torch
 from secateur.errors import SecateurError
 from secateur.text import name
 
-#: A check of a value; the text says where the value is.
+#: A check of a value; the text names the place of the value.
 Check = Callable[[Any, str], Any]
 
 #: Characters of a name and of another text.
 _NAME, _TEXT = 500, 10_000
-#: What generated code calls by name.
+#: Names that generated code uses.
 _IN_CODE = frozenset(
     ("self", "getattr", "inf", "nan", "NoneType", "torch", "device", "fx_pytree", "pytree")
 )
@@ -33,13 +33,13 @@ _OF_GRAPH = frozenset(dir(torch.fx.GraphModule(torch.nn.Module(), torch.fx.Graph
 _OF_MODULE = frozenset(dir(torch.nn.Module()))
 _VARIABLE = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]*")
 _ATTRIBUTE = re.compile(r"(?!__)[\w-]+")
-#: A size that is a symbol, as torch writes it; what it writes of that sizes are.
+#: A size that is a symbol, as torch writes it, and the end of such a text.
 _SYMBOL = re.compile(r"Symbol\('(s[0-9]{1,6})'(?:, (?:positive|integer|nonnegative)=True)*\)")
 _OF_SIZES = ", positive=True, integer=True)"
 
 
 def fault(where: str, what: str) -> SecateurError:
-    """The error for a value that is not as it must be."""
+    """The error for a value that is not valid."""
     return SecateurError(f"{where}: {what}")
 
 
@@ -108,8 +108,9 @@ def attribute_path(value: Any, where: str) -> str:
 
 
 def size(value: Any, where: str) -> dict[str, Any]:
-    """A size of an input: a number, or a symbol. Nothing is evaluated: of an expression in symbols
-    it is the number that the example had.
+    """A size of an input: a number, or a symbol.
+
+    Nothing is evaluated: an expression in symbols becomes its value in the example.
     """
     ((kind, held),) = union("a size", as_int=count, as_expr=_SIZE)(value, where).items()
     if kind == "as_int":
@@ -167,7 +168,7 @@ def many(of: Check) -> Check:
 
 
 def record(_optional: dict[str, Check] | None = None, /, **fields: Check) -> Check:
-    """A check for an object; of its keys those are kept that are known."""
+    """A check for an object; unknown keys are removed."""
 
     def check(value: Any, where: str) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -182,14 +183,14 @@ def record(_optional: dict[str, Check] | None = None, /, **fields: Check) -> Che
 
 
 def union(what: str, **kinds: Check) -> Check:
-    """A check for an object with one key, of which each kind has its own."""
+    """A check for an object with one key; each key has its own check."""
 
     def check(value: Any, where: str) -> dict[str, Any]:
         if not isinstance(value, dict) or len(value) != 1:
             raise _wanted(where, f"{what}, an object of one key", value)
         ((kind, held),) = value.items()
         if kind not in kinds:
-            raise fault(where, f"{name(kind)} is not {what} that is read")
+            raise fault(where, f"{name(kind)} is not supported as {what}")
         return {kind: kinds[kind](held, f"{where}.{kind}")}
 
     return check

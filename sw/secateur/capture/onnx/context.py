@@ -1,4 +1,4 @@
-"""What the converters of ONNX operators share: what is known of a graph, and refusals by name."""
+"""The context of the converters of ONNX operators: constants, shapes and readers of a graph."""
 
 from __future__ import annotations
 
@@ -26,12 +26,19 @@ _FLOATS = (1, 10, 11, 16, 0)
 class Context:
     """What is known of a graph while it is converted.
 
-    ``nodes``: in order; ``sources``, ``result``: names of the inputs and of the output; ``known``:
-    constants by tensor name, which ``budget`` counts; ``shapes``: as inferred, 0 where unknown;
-    ``readers``: how often a tensor is read; ``version``: of ONNX's own operators that the model
-    imports; ``products``: modules by the tensor that they make; ``notes``: what the user is to be
-    told; ``keep``: scales of activations are kept, ``scales`` are those of tensors that hold
-    codes, (exponent, signed).
+    Attributes
+    ----------
+    nodes : in order
+    sources, result : names of the inputs and of the output
+    known : constants by tensor name
+    budget : counts the constants
+    shapes : as inferred, 0 where unknown
+    readers : how often a tensor is read
+    version : version of ONNX's own operators that the model imports
+    keep : whether scales of activations are kept
+    products : modules by the tensor that they make
+    notes : messages for the user
+    scales : (exponent, signed) of tensors that hold codes
     """
 
     nodes: list[OnnxNode]
@@ -79,7 +86,22 @@ class Context:
         return None if found is None else [int(n) for n in found.flat]
 
     def axes(self, node: OnnxNode, index: int, rank: int) -> list[int] | None:
-        """The axes, from 0, that input ``index`` or the attribute gives; None if neither does."""
+        """The axes that an input or the attribute ``axes`` gives.
+
+        Parameters
+        ----------
+        node : the node
+        index : of the input
+        rank : dimensions of the tensor that they belong to
+
+        Returns
+        -------
+        axes : sorted, counted from 0; None if neither is there
+
+        Raises
+        ------
+        SecateurError : an axis is out of range
+        """
         found = self.integers(node, index)
         if found is None and node.has("axes"):
             found = node.integers("axes")
@@ -105,16 +127,25 @@ class Context:
 def context_of(
     model: Any, constants: dict[str, Array], budget: Budget, inputs: int, keep: bool
 ) -> Context:
-    """What an ``onnx.ModelProto`` says, with further inputs bound as ``constants``.
+    """What an ``onnx.ModelProto`` contains.
 
-    Raises SecateurError for what no valid model has, and unless it has ``inputs`` other inputs and
-    one output.
+    Parameters
+    ----------
+    model : the message
+    constants : binds inputs of the graph
+    budget : counts the constants
+    inputs : how many other inputs the graph must have
+    keep : whether scales of activations are kept
+
+    Raises
+    ------
+    SecateurError : the model is not valid, or has another number of inputs, or several outputs
     """
     budget.limits.check_nodes(len(model.graph.node), "the model")
     nodes = nodes_of(model.graph, model.functions)
     for tensor in outside(model):
         what = f"tensor '{quoted(tensor.name)}'"
-        raise SecateurError(f"{what}: its data lie in another file; read the model by read_onnx")
+        raise SecateurError(f"{what}: its data are in another file; read the model with read_onnx")
     known = dict(constants)
     for tensor in model.graph.initializer:
         if tensor.name not in constants:
@@ -169,7 +200,7 @@ def _check_order(nodes: list[OnnxNode], defined: set[str], result: str) -> None:
                 )  # fmt: skip
         for name in node.output:
             if name and name in defined:
-                what = f"makes '{quoted(name)}', which is there already"
+                what = f"makes '{quoted(name)}', which is already defined"
                 raise refuse(node, what, "export the model again")
             defined.add(name)
     if result not in defined:
@@ -178,15 +209,27 @@ def _check_order(nodes: list[OnnxNode], defined: set[str], result: str) -> None:
 
 def tensor(values: Array) -> Tensor:
     """A copy in float32."""
-    with np.errstate(over="ignore"):  # what is infinite is refused when all is converted
+    with np.errstate(over="ignore"):  # infinite values are refused at the end
         return torch.from_numpy(np.array(values, dtype=np.float32))
 
 
 def by_channel(node: OnnxNode, values: Array, rank: int, channels: int) -> Tensor:
-    """A constant that meets a tensor (N, channels, ...) of ``rank`` dimensions, one value a channel
-    (channels) or one for all (1).
+    """A constant that is added to a tensor, or multiplied by it, as one value per channel.
 
-    Raises SecateurError if it is another one.
+    Parameters
+    ----------
+    node : for messages
+    values : the constant
+    rank : dimensions of the tensor, (N, channels, ...)
+    channels : of the tensor, 0 if unknown
+
+    Returns
+    -------
+    values : (channels,), or (1,): one for all
+
+    Raises
+    ------
+    SecateurError : the constant has another shape
     """
     shape = (1,) * (rank - values.ndim) + values.shape
     others = [size for axis, size in enumerate(shape) if axis != 1]
@@ -194,10 +237,10 @@ def by_channel(node: OnnxNode, values: Array, rank: int, channels: int) -> Tenso
         raise refuse(
             node,
             f"a constant of shape {values.shape} with a tensor of {rank} dimensions",
-            "give one value, or one a channel, which come second",
+            "give one value, or one per channel (the second dimension)",
         )
     if channels and values.size not in (1, channels):
         raise refuse(
-            node, f"{values.size} values for {channels} channels", "give one value a channel"
+            node, f"{values.size} values for {channels} channels", "give one value per channel"
         )
     return tensor(values).flatten()

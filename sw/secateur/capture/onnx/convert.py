@@ -1,8 +1,8 @@
-"""ONNX models as PyTorch modules: what exporters write for networks that the array can run.
+"""ONNX models as PyTorch modules: the forms that exporters write for networks of the array.
 
 Convolutions, dense layers and batch norms become modules of their own, so that they can be pruned
 and trained like any others. Tensors stay as the file has them, channels first; a Transpose is
-refused, with what to tell the exporter. Names of the file are labels: no module is called by them,
+refused, with a remedy for the export. Names of the file are labels: no module is called by them,
 since torch.export writes the names of modules into code.
 """
 
@@ -48,9 +48,14 @@ class _Function(nn.Module):
 
 @dataclass(frozen=True)
 class _Step:
-    """The layer of a node, and the numbers of the tensors that it takes.
+    """The layer of a node.
 
-    ``what``: the node as messages name it; ``terms``: operations for each number that it makes.
+    Attributes
+    ----------
+    key : name of the module
+    inputs : numbers of the tensors that it takes
+    what : the node as messages name it
+    terms : operations for each number that it makes
     """
 
     key: str
@@ -60,10 +65,10 @@ class _Step:
 
 
 class OnnxModel(nn.Module):
-    """A chain of steps over numbered tensors, one output; one input if it is to run on the array.
+    """A chain of steps over numbered tensors, with one output; the array needs one input.
 
     ``layers`` holds the modules by names of ours: ``conv_3`` for node 3 of the file, a Conv. The
-    node's own name is the module's ``onnx_label``, escaped. ``notes`` says what is not as in the
+    node's own name is the module's ``onnx_label``, escaped. ``notes`` lists differences from the
     file. ``shape`` is that of a sample, 0 where it is not fixed.
     """
 
@@ -85,7 +90,14 @@ class OnnxModel(nn.Module):
         return RECHOSEN in self.notes
 
     def add(self, node: OnnxNode, run: Callable[..., Tensor], inputs: tuple[str, ...]) -> None:
-        """Append a step that computes the first output of ``node``, of a known operator."""
+        """Append a step that computes the first output of a node.
+
+        Parameters
+        ----------
+        node : of a known operator
+        run : computes the output of the inputs that are not constant
+        inputs : names of these
+        """
         module: Any = run if isinstance(run, nn.Module) else _Function(run)
         module.onnx_label = quoted(node.label)
         key = f"{node.op_type.lower()}_{node.index}"
@@ -97,7 +109,9 @@ class OnnxModel(nn.Module):
     def finish(self, result: str) -> None:
         """Take the tensor ``result`` as output; check weights, and with a fixed shape, all shapes.
 
-        Raises SecateurError, naming the node.
+        Raises
+        ------
+        SecateurError : a node's weights are not finite, or its inputs do not fit
         """
         if result not in self._numbers:
             raise SecateurError(f"output '{quoted(result)}' is constant; export a network")
@@ -123,13 +137,18 @@ class OnnxModel(nn.Module):
             torch.func.functional_call(self, state, (sample,))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The output for samples of ``shape``; SecateurError if they are of another."""
+        """The output for samples of ``shape``.
+
+        Raises
+        ------
+        SecateurError : the samples have another shape
+        """
         given = tuple(x.shape[1:])
         if len(given) != len(self.shape) or any(
             n not in (0, has) for n, has in zip(self.shape, given, strict=True)
         ):
             raise SecateurError(
-                f"samples of shape {given}, the ONNX file says {self.shape} (0: any size)"
+                f"samples of shape {given}, the ONNX file has {self.shape} (0: any size)"
             )
         return self.evaluate(x)
 
@@ -167,12 +186,12 @@ def load_onnx(path: Path | str, *, limits: Limits = DEFAULT) -> OnnxModel:
     Parameters
     ----------
     path : the file
-    limits : how large it may be, and what is made of it
+    limits : bounds of the file, of its constants and of its tensors
 
     Raises
     ------
-    SecateurError : the file is no ONNX model, the package onnx is missing, or the model has an
-        operator, or a form of one, that is not supported: named, with what to do instead
+    SecateurError : the file is not an ONNX model, the package onnx is missing, or an operator, or
+        a form of one, is not supported
     """
     model = read_onnx(path, limits=limits)
     try:
@@ -201,7 +220,7 @@ def convert_onnx(
 
     Raises
     ------
-    SecateurError : as `load_onnx`; with ``keep``, for scales that are no powers of two
+    SecateurError : as `load_onnx`; with ``keep``, a scale is not a power of two
     """
     context = context_of(model, constants or {}, Budget(limits), inputs, keep)
     result = OnnxModel(context)

@@ -61,6 +61,7 @@ def parametric(node: OnnxNode, context: Context) -> Run:
 
 
 def clip(node: OnnxNode, context: Context) -> Run:
+    """Clip, by inputs or (before opset 11) attributes."""
     low, high = (context.scalar(node, index) for index in (1, 2))
     low = node.real("min") if low is None and node.has("min") else low
     high = node.real("max") if high is None and node.has("max") else high
@@ -74,8 +75,9 @@ def clip(node: OnnxNode, context: Context) -> Run:
 
 
 def prelu(node: OnnxNode, context: Context) -> Run:
+    """PRelu with one slope, or one per channel."""
     slope, shape = context.weight(node, 1), context.shape(node)
-    if context.version < 7 and slope.ndim == 1:  # by channel, before there was broadcasting
+    if context.version < 7 and slope.ndim == 1:  # per channel, before there was broadcasting
         slope = slope.reshape(-1, *[1] * (len(shape) - 2))
     values = by_channel(node, slope, len(shape), shape[1] if len(shape) > 1 else 0)
     layer = nn.PReLU(values.numel())
@@ -85,13 +87,14 @@ def prelu(node: OnnxNode, context: Context) -> Run:
 
 
 def power(node: OnnxNode, context: Context) -> Run:
+    """Pow with the exponent 2."""
     if context.scalar(node, 1) != 2:
         raise refuse(node, "a power other than the square", "use the exponent 2")
     return torch.square
 
 
 class _Affine(nn.Module):
-    """``factor * x + offset``, by channel; only what is given."""
+    """``factor * x + offset``, per channel; either may be None."""
 
     factor: Tensor
     offset: Tensor
@@ -110,11 +113,12 @@ class _Affine(nn.Module):
 def arithmetic(node: OnnxNode, context: Context) -> Run:
     """Add, Sub, Mul, Div and Sum: of tensors, or of a tensor and a constant.
 
-    What a layer's output is multiplied by, or what is added to it, goes into the layer.
+    A constant that a layer's output is multiplied by, or that is added to it, is folded into the
+    layer.
     """
     kind = node.op_type
     if node.has("axis"):
-        raise refuse(node, "broadcasts along an axis that it names", "export opset 7 or later")
+        raise refuse(node, "broadcasts along an axis it names", "export opset 7 or later")
     fixed = [index for index, name in enumerate(node.input) if name in context.known]
     if not fixed:
         return _of_tensors(node, context)

@@ -1,4 +1,4 @@
-"""ONNX files as messages of the package onnx: what they claim is checked before it is allocated."""
+"""ONNX files as messages of the package onnx; sizes are checked before anything is allocated."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _EXPORT_AGAIN = "export the model again, with all weights in one file"
 
 
 def read_onnx(path: Path | str, *, limits: Limits = DEFAULT) -> Any:
-    """The ``onnx.ModelProto`` of a file, with the weights that lie in other files beside it.
+    """The ``onnx.ModelProto`` of a file, with the weights that are in other files beside it.
 
     Parameters
     ----------
     path : the file
-    limits : how large it may be
+    limits : bounds of its size
 
     Raises
     ------
-    SecateurError : no such file, no ONNX model, one beyond the limits, or with weights that are
-        missing or not in the file's own folder; or the package onnx is missing
+    SecateurError : the file is missing, not an ONNX model or beyond the limits; its weights are
+        missing or outside its folder; or the package onnx is missing
     """
     path = Path(path)
     try:
@@ -57,14 +57,8 @@ def read_onnx(path: Path | str, *, limits: Limits = DEFAULT) -> Any:
     return model
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an exception's text, or its type if it has none."""
-    lines = str(error).strip().splitlines()
-    return printable(lines[0], 400) if lines else type(error).__name__
-
-
 def outside(model: Any) -> Iterator[Any]:
-    """The tensors of the graph whose data lie in other files."""
+    """The tensors of the graph whose data are in other files."""
     tensors = list(model.graph.initializer)
     items = (item for node in model.graph.node for item in node.attribute)
     tensors += [item.t for item in items if item.HasField("t")]
@@ -72,14 +66,26 @@ def outside(model: Any) -> Iterator[Any]:
 
 
 def _load(tensor: Any, path: Path, limits: Limits, room: int) -> int:
-    """Read a tensor's data from the file that it names; the bytes that it takes."""
+    """Read a tensor's data from another file.
+
+    Parameters
+    ----------
+    tensor : an ``onnx.TensorProto``; takes the data
+    path : the model's file
+    limits : for the message
+    room : bytes that are left of the limits
+
+    Returns
+    -------
+    size : bytes that were read
+    """
     what = f"{path}: tensor '{quoted(tensor.name)}'"
     entries = {entry.key: entry.value for entry in tensor.external_data}
     file = entries.get("location", "")
     place = _inside(path.parent.resolve(), file)
     if place is None:
         raise SecateurError(
-            f"{what}: its data lie in '{quoted(file)}', which is not a file in the model's folder; "
+            f"{what}: its data are in '{quoted(file)}', which is not a file in the model's folder; "
             f"put it there, or {_EXPORT_AGAIN}"
         )
     has = place.stat().st_size
@@ -87,7 +93,7 @@ def _load(tensor: Any, path: Path, limits: Limits, room: int) -> int:
     size = _number(entries["length"]) if "length" in entries else has - offset
     if min(offset, size) < 0 or offset + size > has:
         raise SecateurError(
-            f"{what}: its data are said to be bytes {offset:,} to {offset + size:,} of "
+            f"{what}: its data should be bytes {offset:,} to {offset + size:,} of "
             f"'{quoted(file)}', which has {has:,}; {_EXPORT_AGAIN}"
         )
     if size > room:

@@ -14,13 +14,14 @@ from secateur.text import name as quoted
 
 
 def fold(node: OnnxNode, inputs: list[Array | None], version: int, budget: Budget) -> list[Array]:
-    """The outputs of a node whose inputs are constant, None for those that are left out.
+    """The outputs of a node whose inputs are constant.
 
     Parameters
     ----------
-    node, inputs : the node, and the values of its inputs
-    version : of ONNX's own operators
-    budget : is charged for what the node makes
+    node : the node
+    inputs : values of its inputs, None for those that are omitted
+    version : version of ONNX's own operators
+    budget : counts the numbers that the node makes
 
     Raises
     ------
@@ -98,7 +99,7 @@ def dequantised(node: OnnxNode, inputs: list[Array | None]) -> npt.NDArray[np.fl
 def _check_scales(node: OnnxNode, inputs: list[Array | None]) -> None:
     """Refuse scales that are not one, or one for each channel along the axis."""
     if node.integer("block_size", 0):
-        raise refuse(node, "blocked scales", "use one scale a channel")
+        raise refuse(node, "blocked scales", "use one scale per channel")
     values, axis = given(node, inputs, 0), node.integer("axis", 1)
     channels = values.shape[axis] if -values.ndim <= axis < values.ndim else 1
     for index in range(1, len(inputs)):
@@ -106,12 +107,23 @@ def _check_scales(node: OnnxNode, inputs: list[Array | None]) -> None:
         if part is not None and part.size != 1 and part.shape != (channels,):
             raise refuse(
                 node, f"scales of shape {part.shape} for {channels} channels",
-                "use one scale, or one a channel",
+                "use one scale, or one per channel",
             )  # fmt: skip
 
 
 def given(node: OnnxNode, inputs: list[Array | None], index: int) -> Array:
-    """Input ``index``; refused if it is left out."""
+    """An input that must be given.
+
+    Parameters
+    ----------
+    node : the node
+    inputs : values of its inputs, None for those that are omitted
+    index : which input
+
+    Raises
+    ------
+    SecateurError : the input is omitted
+    """
     found = inputs[index] if index < len(inputs) else None
     if found is None:
         raise refuse(node, f"has no input {index}", "export the model again")
@@ -160,7 +172,7 @@ def _dimensions(node: OnnxNode, shape: Array) -> tuple[int, ...]:
     return tuple(int(size) for size in shape.flat)
 
 
-#: Operators that are computed, and how many numbers each makes at most: what exporters leave
+#: Operators that are computed, and how many numbers each makes at most. Exporters leave them
 #: between a weight and its layer, and where they compute a shape.
 _BOUNDS: dict[str, Callable[[OnnxNode, list[Array | None]], int]] = {
     **dict.fromkeys(

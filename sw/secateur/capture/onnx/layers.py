@@ -1,4 +1,4 @@
-"""ONNX operators as PyTorch modules or functions; each refuses what the array could not run."""
+"""ONNX operators as PyTorch modules or functions; forms that the array cannot run are refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHANNELS_FIRST = (
     "export the model with channels first (tf2onnx: --inputs-as-nchw and --outputs-as-nchw)"
 )
 RECURRENT_LAYERS = ("GRU", "LSTM", "RNN")
-RECURRENT = "compile the PyTorch module, with torch.nn.{} in it, see secateur.capture.recurrent"
+RECURRENT = "compile the PyTorch module, with torch.nn.{} in it"
 
 
 def _linear(context: Context, out: str, weight: Tensor, bias: Tensor | None) -> nn.Linear:
@@ -41,7 +41,7 @@ def _gemm(node: OnnxNode, context: Context) -> Run:
     vector = None
     if bias is not None:
         if bias.size not in (1, len(matrix)) or (bias.ndim == 2 and bias.shape[0] != 1):
-            raise refuse(node, f"a bias of shape {bias.shape}", "use one value an output")
+            raise refuse(node, f"a bias of shape {bias.shape}", "use one value per output")
         vector = (tensor(bias).flatten() * node.real("beta", 1.0)).expand(len(matrix))
     return _linear(context, node.output[0], matrix, vector)
 
@@ -49,7 +49,7 @@ def _gemm(node: OnnxNode, context: Context) -> Run:
 def _matmul(node: OnnxNode, context: Context) -> Run:
     weight = context.constant(node, 1)
     if weight is None or weight.ndim != 2 or 0 in weight.shape or node.input[0] in context.known:
-        raise refuse(node, "is no layer with a constant matrix on the right", "use a dense layer")
+        raise refuse(node, "is not a product with a constant matrix on the right", "use Gemm")
     context.shape(node, 2)
     return _linear(context, node.output[0], tensor(weight).T, None)
 
@@ -67,7 +67,7 @@ def _reshape(node: OnnxNode, context: Context) -> Run:
     if target is None or not shape:
         raise refuse(node, f"reshapes {shape} to {target}", "only flattening is supported")
     size = math.prod(shape[1:])
-    # The batch stays, all else is in one row.
+    # The batch stays, all other dimensions become one.
     batch = target[:1] in ([0], [-1], shape[:1])
     wide = target[1:2] in ([-1], [size]) and target[:2] != [-1, -1]
     if target[2:] == [1, 1] and batch and size > 0 and wide:
@@ -100,7 +100,7 @@ def _batch_norm(node: OnnxNode, context: Context) -> Run:
     parts = [context.weight(node, index) for index in range(1, 5)]
     if any(part.shape != parts[0].shape or part.ndim != 1 for part in parts):
         shapes = [part.shape for part in parts]
-        raise refuse(node, f"parameters of shapes {shapes}", "give four of one value a channel")
+        raise refuse(node, f"parameters of shapes {shapes}", "give four of one value per channel")
     epsilon = node.real("epsilon", 1e-5)
     if not bool((parts[3] + epsilon > 0).all()):
         raise refuse(node, "a variance that is not above 0", "train the model again")
@@ -133,7 +133,7 @@ def _through(node: OnnxNode, context: Context) -> Run:
 
 
 def _host(node: OnnxNode, context: Context) -> Run:
-    """What the compiler leaves to the host if it comes last, and refuses if it does not."""
+    """Softmax: the compiler leaves it to the host if it comes last, and refuses it elsewhere."""
     kind = nn.Softmax if node.op_type == "Softmax" else nn.LogSoftmax
     return kind(node.integer("axis", -1 if context.version >= 13 else 1))
 

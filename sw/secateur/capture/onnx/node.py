@@ -1,4 +1,4 @@
-"""A node of an ONNX graph: a name of ours, its own as a label, attributes of the expected types."""
+"""A node of an ONNX graph: its name as a label, and attributes of the expected types."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from secateur.capture.onnx.file import first_line
 from secateur.errors import SecateurError
+from secateur.text import first_line, printable
 from secateur.text import name as quoted
-from secateur.text import printable
 
 #: More than a map on the array can be high, wide or deep.
 MOST = 1 << 20
 _EXPORT_AGAIN = "export the model again"
-_DAMAGED = "the file is damaged, or has what its operator does not allow; export the model again"
+_DAMAGED = "the file is damaged, or not valid for its operator; export the model again"
 
 
 @dataclass(frozen=True)
 class OnnxNode:
-    """What the file says of a node, its strings as they are: for look-ups, and escaped in messages.
+    """A node as the file has it; its strings are not escaped.
 
-    ``index``: its place in the file; ``label``: its name, or else that of its output; ``input``,
-    ``output``: names of tensors, "" for those left out; ``attributes``: the messages by name.
+    Attributes
+    ----------
+    index : its place in the file
+    label : its name, or else that of its output
+    op_type, domain : the operator; "" is ONNX's own domain
+    input, output : names of tensors, "" for those that are omitted
+    attributes : the messages by name
     """
 
     index: int
@@ -55,7 +59,18 @@ class OnnxNode:
         return [int(n) for n in self._value(name, "INTS", default)]
 
     def sizes(self, name: str, count: int, least: int) -> list[int]:
-        """An attribute of ``count`` numbers from ``least`` up; as many of ``least`` if missing."""
+        """An attribute that is a list of whole numbers of one length.
+
+        Parameters
+        ----------
+        name : of the attribute; if it is missing, all numbers are ``least``
+        count : numbers
+        least : lower bound of each; the upper one is ``MOST``
+
+        Raises
+        ------
+        SecateurError : another length, or a number out of range
+        """
         found = self.integers(name, [least] * count)
         if len(found) != count or any(not least <= n <= MOST for n in found):
             shown = quoted(found)
@@ -91,7 +106,14 @@ class OnnxNode:
 
 
 def refuse(node: OnnxNode, reason: str, remedy: str) -> SecateurError:
-    """The one-line error for a node."""
+    """The one-line error for a node.
+
+    Parameters
+    ----------
+    node : the message begins with its label and operator
+    reason : may quote the file; is escaped
+    remedy : what to do instead
+    """
     return SecateurError(f"{shown(node)}: {printable(reason, 500)}; {remedy}")
 
 
@@ -102,9 +124,18 @@ def shown(node: OnnxNode) -> str:
 
 @contextmanager
 def guarded(what: str, remedy: str = _DAMAGED) -> Iterator[None]:
-    """Turn what our code, NumPy, PyTorch or the package onnx raise on a file's data into a refusal.
+    """A context in which every exception becomes a refusal of the file.
 
-    ``what`` names the part of the file.
+    On a file's data NumPy, PyTorch and the package onnx fail with exceptions of all kinds.
+
+    Parameters
+    ----------
+    what : names the part of the file
+    remedy : what to do about it
+
+    Raises
+    ------
+    SecateurError : the code in the context raised an exception
     """
     try:
         yield
@@ -118,8 +149,15 @@ def guarded(what: str, remedy: str = _DAMAGED) -> Iterator[None]:
 def nodes_of(graph: Any, functions: Any) -> list[OnnxNode]:
     """The nodes of an ``onnx.GraphProto``.
 
-    Raises SecateurError for names that are not text, for nodes with graphs in them, and for those
-    that call one of the model's own ``functions``.
+    Parameters
+    ----------
+    graph : the message
+    functions : the model's own functions
+
+    Raises
+    ------
+    SecateurError : a name that is not text, a node that holds a graph, calls one of ``functions``,
+        has an attribute twice or has no output
     """
     own = {(_domain(function), function.name) for function in functions}
     found = []

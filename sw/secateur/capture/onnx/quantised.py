@@ -14,7 +14,7 @@ from secateur.capture.onnx.node import OnnxNode, refuse
 from secateur.capture.onnx.values import Array
 from secateur.text import name as quoted
 
-RECHOSEN = "activations of the file are quantised; their scales are chosen anew, powers of two"
+RECHOSEN = "activations of the file are quantised; their scales are chosen again, powers of two"
 _POWERS = "quantise symmetrically to 8 bits, with powers of two as scales"
 #: Operators that move codes.
 MOVES = ("Concat", "Dropout", "Flatten", "Identity", "MaxPool", "Reshape", "Squeeze", "Unsqueeze")
@@ -38,7 +38,7 @@ class Stored(nn.Module):
 def quantise(node: OnnxNode, context: Context) -> Run:
     """QuantizeLinear of activations; they are dequantised at once, so that all else is in float.
 
-    Without ``context.keep`` it is left out, and the user is told.
+    Without ``context.keep`` it is omitted, with a note.
     """
     scale = context.weight(node, 1)
     if not context.keep:
@@ -65,9 +65,11 @@ def dequantise(node: OnnxNode, context: Context) -> Run:
 
 
 def moved(node: OnnxNode, context: Context) -> None:
-    """Give what a node makes of codes the scale of these.
+    """Give the output of a node that moves codes the scale of these.
 
-    Raises SecateurError if it computes with codes.
+    Raises
+    ------
+    SecateurError : the node computes with codes
     """
     found = {context.scales.get(name) for name in node.input if name not in context.known}
     if found <= {None} or node.op_type == "DequantizeLinear":

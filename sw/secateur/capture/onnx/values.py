@@ -1,4 +1,4 @@
-"""Constants that an ONNX file holds, and what all constants together may take."""
+"""Constants of an ONNX file, and bounds of all constants together."""
 
 from __future__ import annotations
 
@@ -26,9 +26,13 @@ SIMPLIFY = "fold constants when you export, or simplify the file (onnxsim)"
 
 @dataclass
 class Budget:
-    """What constants may take: together as much as a file, computed ones some times of the others.
+    """Bounds of constants: of all together, and of those that are computed from others.
 
-    ``held``, ``made``: numbers that the file holds, and that are computed from them.
+    Attributes
+    ----------
+    limits : bound the bytes of all constants
+    held : numbers that the file holds
+    made : numbers that are computed from these
     """
 
     limits: Limits
@@ -56,9 +60,18 @@ class Budget:
 
 
 def values_of(tensor: Any, what: str, budget: Budget) -> Array:
-    """The values of an ``onnx.TensorProto``; ``what`` names it.
+    """The values of a tensor of the file.
 
-    Raises SecateurError if it holds no numbers, not as many as its shape says, or too many.
+    Parameters
+    ----------
+    tensor : an ``onnx.TensorProto``
+    what : names it in messages
+    budget : counts its numbers before they are made
+
+    Raises
+    ------
+    SecateurError : it does not hold numbers, holds another count of them than its shape asks for,
+        or too many
     """
     from onnx import numpy_helper
 

@@ -67,6 +67,7 @@ def terms(layer: nn.Module) -> int:
 
 
 def conv(node: OnnxNode, context: Context) -> Run:
+    """Conv, 1-D or 2-D."""
     weight, bias = context.weight(node, 1), context.constant(node, 2)
     if weight.ndim not in (3, 4):
         raise refuse(node, f"a {weight.ndim - 2}-D convolution", "use 1-D or 2-D convolutions")
@@ -77,7 +78,7 @@ def conv(node: OnnxNode, context: Context) -> Run:
         raise refuse(node, what, "give weights (outputs, inputs of a group, kernel)")
     if bias is not None and bias.shape != weight.shape[:1]:
         what = f"a bias of shape {bias.shape} for {weight.shape[0]} channels"
-        raise refuse(node, what, "give one value a channel")
+        raise refuse(node, what, "give one value per channel")
     if node.has("kernel_shape") and tuple(node.integers("kernel_shape")) != kernel:
         what = f"weights of shape {weight.shape}, another kernel_shape"
         raise refuse(node, what, "export the model again")
@@ -110,9 +111,10 @@ def _pool_of(node: OnnxNode, context: Context) -> tuple[Sizes, Sizes, Sizes, Siz
 
 
 def max_pool(node: OnnxNode, context: Context) -> Run:
+    """MaxPool, 1-D or 2-D."""
     kernel, strides, before, after = _pool_of(node, context)
     if before != after or any(2 * b > k for b, k in zip(before, kernel, strict=True)):
-        raise refuse(node, "uneven padding of a maximum, or more than half of it", "pad less")
+        raise refuse(node, "max pooling with uneven padding, or too much", "pad less")
     ceil = bool(node.integer("ceil_mode", 0))
     dilations = tuple(node.sizes("dilations", len(kernel), 1))
     if len(kernel) == 2:
@@ -121,32 +123,36 @@ def max_pool(node: OnnxNode, context: Context) -> Run:
 
 
 def average_pool(node: OnnxNode, context: Context) -> Run:
+    """AveragePool, 1-D or 2-D, of which padding counts."""
     kernel, strides, before, after = _pool_of(node, context)
     if any(d != 1 for d in node.sizes("dilations", len(kernel), 1)):
-        raise refuse(node, "a dilated average", "use dilation 1")
+        raise refuse(node, "dilated average pooling", "use dilation 1")
     if node.integer("ceil_mode", 0):
-        raise refuse(node, "ceil_mode of an average", "pad explicitly and use ceil_mode 0")
+        raise refuse(node, "ceil_mode of average pooling", "pad explicitly and use ceil_mode 0")
     padded = any((*before, *after))
     if padded and not node.integer("count_include_pad", 0):
-        raise refuse(node, "an average that leaves its padding out", "use count_include_pad 1")
+        raise refuse(node, "average pooling that omits its padding", "use count_include_pad 1")
     kind: Any = nn.AvgPool2d if len(kernel) == 2 else nn.AvgPool1d
     pool: nn.Module = kind(kernel, strides)
     return _Padded(before, after, pool) if padded else pool
 
 
 def global_average(node: OnnxNode, context: Context) -> Run:
+    """GlobalAveragePool."""
     rank = len(context.shape(node, 3, 4))
     return nn.AdaptiveAvgPool2d(1) if rank == 4 else nn.AdaptiveAvgPool1d(1)
 
 
 def global_maximum(node: OnnxNode, context: Context) -> Run:
+    """GlobalMaxPool of maps of a fixed size."""
     sizes = context.shape(node, 3, 4)[2:]
     if 0 in sizes:
-        raise refuse(node, "a maximum of unknown size", "export with fixed sizes")
+        raise refuse(node, "max pooling of unknown size", "export with fixed sizes")
     return nn.MaxPool2d(tuple(sizes)) if len(sizes) == 2 else nn.MaxPool1d(sizes[0])
 
 
 def reduce_mean(node: OnnxNode, context: Context) -> Run:
+    """ReduceMean over height and width, or the length."""
     rank = len(context.shape(node, 3, 4))
     chosen, places = context.axes(node, 1, rank), list(range(2, rank))
     if chosen != places:
@@ -158,6 +164,7 @@ def reduce_mean(node: OnnxNode, context: Context) -> Run:
 
 
 def pad(node: OnnxNode, context: Context) -> Run:
+    """Pad of height, width or length with zeros."""
     rank = len(context.shape(node, 3, 4))
     given, value, axes = (
         context.integers(node, 1),
@@ -167,12 +174,12 @@ def pad(node: OnnxNode, context: Context) -> Run:
     pads = node.integers("pads") if given is None else given
     number = node.real("value", 0.0) if value is None else value
     if node.choice("mode", "constant", "reflect", "edge", "wrap") != "constant" or number != 0:
-        raise refuse(node, "pads with other than zeros", "pad with zeros")
+        raise refuse(node, "pads with other values than zeros", "pad with zeros")
     places = list(range(rank)) if axes is None else [axis % rank for axis in axes]
     before, after = [0] * rank, [0] * rank
     if len(pads) != 2 * len(places):
         what = f"{len(pads)} numbers for {len(places)} dimensions"
-        raise refuse(node, what, "give two a dimension")
+        raise refuse(node, what, "give two per dimension")
     for position, axis in enumerate(places):
         before[axis], after[axis] = pads[position], pads[position + len(places)]
     cut = any([*before[:2], *after[:2]])

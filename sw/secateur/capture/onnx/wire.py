@@ -1,4 +1,4 @@
-"""What an ONNX file would unpack to, counted in its bytes before anything is made of them.
+"""The unpacked size of an ONNX file, counted in its bytes before it is parsed.
 
 Two bytes of a file can be an empty node, which takes hundreds in memory, twice: in Python and in
 the checker of the package onnx.
@@ -26,14 +26,20 @@ class Malformed(Exception):
 
 @dataclass
 class Counted:
-    """``nodes`` of all graphs and functions; ``unpacked``: bytes that the model takes at most."""
+    """Counts of a file.
+
+    Attributes
+    ----------
+    nodes : of all graphs and functions
+    unpacked : bytes that the model takes at most
+    """
 
     nodes: int
     unpacked: int
 
 
 def count(data: bytes, model: Any, limits: Limits, what: str) -> Counted:
-    """Count what a file holds, without recursion, stopping where it goes beyond the limits.
+    """Count a file's nodes and bytes, without recursion, stopping at the limits.
 
     Parameters
     ----------

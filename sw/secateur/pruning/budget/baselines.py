@@ -1,6 +1,6 @@
-"""Cuts that meet the budgets without knowing what a block costs: what budgets are measured against.
+"""Baselines that meet the budgets without knowing what a block costs.
 
-Each asks for one density for all layers, the largest at which the image meets the budgets.
+Each has one density for all layers, the largest at which the image meets the budgets.
 """
 
 from __future__ import annotations
@@ -28,24 +28,37 @@ GRID = 1024
 
 
 def keep_all(costs: CostModel, layers: Mapping[str, Tensor], budgets: Budgets) -> Allocation:
-    """Everything stays: a network that is small enough as it is.
+    """Keep all blocks of a network that meets the budgets as it is.
+
+    Parameters
+    ----------
+    costs : of the network
+    layers : by name, of which the blocks are counted
+    budgets : limits
 
     Raises
     ------
-    SecateurError : it is not
+    SecateurError : it does not meet them
     """
     kept = {name: costs.alive[name] for name in layers}
     cost = costs.cost(kept)
     if not _fits(cost, kept, budgets):
         raise SecateurError(
             f"the network takes {cost.cycles:,} cycles and {cost.rom_bytes:,} bytes as it is, more "
-            f"than the budget, and nothing is to go: give a smaller network or a larger budget"
+            f"than the budget, and the method 'none' prunes no blocks: give a smaller network or a "
+            f"larger budget"
         )
     return _allocation(costs, kept, cost, budgets)
 
 
 def uniform(costs: CostModel, saliency: Mapping[str, Tensor], budgets: Budgets) -> Allocation:
     """The same share of the blocks of every layer, the most salient first.
+
+    Parameters
+    ----------
+    costs : of the network
+    saliency : (channel groups, positions) by name of layer
+    budgets : limits
 
     Raises
     ------
@@ -55,7 +68,7 @@ def uniform(costs: CostModel, saliency: Mapping[str, Tensor], budgets: Budgets) 
     def kept_at(density: float) -> Kept:
         kept = {}
         for name, scores in saliency.items():
-            # Blocks that are gone come last, whatever their saliency.
+            # Pruned blocks come last, whatever their saliency.
             alive = costs.alive[name].ravel()
             order = np.lexsort((-scores.double().numpy().ravel(), ~alive))
             chosen = np.zeros(alive.size, bool)
@@ -73,7 +86,14 @@ def elements(
 ) -> Allocation:
     """Single weights by magnitude, as torch.nn.utils.prune chooses them; puts the masks on.
 
-    A block takes its cycle as long as one of its weights is there.
+    A block takes its cycle as long as one of its weights is not zero.
+
+    Parameters
+    ----------
+    costs : of the network
+    model : that the costs are of; it gets the masks
+    layers : names of those to prune
+    budgets : limits
 
     Raises
     ------
@@ -118,6 +138,14 @@ def fit_channels(
     skip: Iterable[str] = (),
 ) -> float:
     """The largest density of `remove_channels` at which the narrower network meets the budgets.
+
+    Parameters
+    ----------
+    model : float, without masks; left as it is
+    example : inputs, samples first
+    target : of the image
+    budgets : limits
+    criterion, skip : as for `remove_channels`
 
     Raises
     ------

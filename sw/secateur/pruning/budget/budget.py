@@ -1,4 +1,4 @@
-"""Budgets in cycles, milliseconds, bytes and density, met by the cost of the very image.
+"""Budgets in cycles, milliseconds, bytes and density, met by the exact cost of the image.
 
 The blocks with the most saliency per cycle saved stay; ``search`` finds them.
 """
@@ -16,23 +16,30 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import SecateurError, SecateurWarning
+from secateur.progress import Progress, silent
 from secateur.pruning.budget.costing import Cost, CostModel
-from secateur.pruning.budget.search import Budgets, Progress, Search
+from secateur.pruning.budget.search import Budgets, Search
 from secateur.pruning.units.blocks import to_mask, weight_of
 from secateur.pruning.units.mask import mask_of, set_mask
 from secateur.pruning.units.report import LayerDensity, PruneReport
 from secateur.target import Target
 
-Normalise = Literal["share", "lamp", "none"]
+Normalize = Literal["share", "lamp", "none"]
 
 
 @dataclass(frozen=True)
 class Allocation:
     """Blocks to keep, and what they cost.
 
-    ``masks`` by module: bool (channel groups, positions). ``cost`` and ``dense`` are exact, of the
-    pruned network and of the network as it was given. ``saliency`` is the sum that was kept, of
-    saliencies as they were normalised; None where nothing was weighed.
+    Attributes
+    ----------
+    n : output channels of a block
+    masks : by module, bool (channel groups, positions)
+    shapes : of the weights, by module
+    cost : of the pruned network, exact
+    dense : cost of the network as it was given, exact
+    budgets : limits that are met
+    saliency : sum that is kept, of normalised saliencies; None without saliencies
     """
 
     n: int
@@ -50,7 +57,7 @@ class Allocation:
 
     @property
     def report(self) -> PruneReport:
-        """Blocks by layer, as ``secateur.prune`` reports them."""
+        """Blocks per layer, as `secateur.prune` reports them."""
         rows = [
             LayerDensity(name, tuple(self.shapes[name]), mask.numel(), int(mask.sum()))
             for name, mask in self.masks.items()
@@ -66,7 +73,7 @@ class Allocation:
     def apply(self, model: nn.Module) -> PruneReport:
         """Put the masks on the model's layers, on top of those that are there.
 
-        Warns of layers of zeros: whatever is trained, they stay so.
+        Warns of layers whose weights are all zero: training does not change that.
         """
         empty = [name for name, kept in self.masks.items() if not bool(kept.any())]
         if empty:
@@ -96,8 +103,8 @@ def allocate_budget(
     clock_mhz: float | None = None,
     rom_bytes: int | None = None,
     density: float | None = None,
-    normalise: Normalise = "share",
-    progress: Progress | None = None,
+    normalize: Normalize = "share",
+    progress: Progress = silent,
 ) -> Allocation:
     """Choose the blocks with the most saliency that meet all budgets.
 
@@ -106,21 +113,25 @@ def allocate_budget(
     model : float model, masks or none, left as it is; or a CostModel made of it, to save time
     example, target : see CostModel; None with a CostModel
     saliency : by module name, (channel groups, positions) at the target's N, not negative, from
-        any criterion. Modules that are not named keep what they have.
-    cycles : of an inference
+        any criterion. Modules that are not named are not pruned further.
+    cycles : per inference
     latency_ms, clock_mhz : the same as a time at a clock; both or neither
     rom_bytes : of the image; the target's weight memory is always a limit
     density : share of the blocks of the named modules that is kept
-    normalise : "share": a block counts as its share of its layer's saliency (for magnitudes, whose
-        scale says nothing across layers); "lamp": as its share of what is at least as salient in
-        its layer (LAMP: Lee, Park, Mo, Ahn, Shin, "Layer-adaptive sparsity for the magnitude-based
-        pruning", ICLR 2021): the last blocks of a layer weigh the more, the fewer are left;
-        "none": as it is (for Taylor or Fisher, whose unit is the loss)
+    normalize : "share": s / sum of the layer (for magnitudes, whose scale differs between layers);
+        "lamp": s / sum of those that are at least s in the layer, so that the last blocks of a
+        layer weigh more; "none": s (for Taylor or Fisher, whose unit is the loss)
+    progress : called after every network that was planned; the total is not known
 
     Raises
     ------
     SecateurError : no budget, or one that cannot be reached, with the smallest reachable figure
         and the layers that take most of it; or saliency that does not fit the model
+
+    References
+    ----------
+    LAMP: Lee, Park, Mo, Ahn, Shin, "Layer-adaptive sparsity for the magnitude-based pruning", ICLR
+    2021.
     """
     if isinstance(model, CostModel):
         costs = model
@@ -138,7 +149,7 @@ def allocate_budget(
         rom_bytes=rom_bytes,
         density=density,
     )
-    return allocate(costs, saliency, budgets, normalise=normalise, progress=progress)
+    return allocate(costs, saliency, budgets, normalize=normalize, progress=progress)
 
 
 def allocate(
@@ -146,19 +157,26 @@ def allocate(
     saliency: Mapping[str, Tensor],
     budgets: Budgets,
     *,
-    normalise: Normalise = "share",
-    progress: Progress | None = None,
+    normalize: Normalize = "share",
+    progress: Progress = silent,
 ) -> Allocation:
-    """As `allocate_budget`, with budgets that `make_budgets` has checked."""
+    """As `allocate_budget`, with checked budgets.
+
+    Parameters
+    ----------
+    costs : of the network
+    saliency, normalize, progress : as for `allocate_budget`
+    budgets : from `make_budgets`
+    """
     scores = check_saliency(costs, saliency)
-    if normalise not in get_args(Normalise):
-        known = ", ".join(map(repr, get_args(Normalise)))
-        raise SecateurError(f"normalise must be one of {known}, not {normalise!r}")
+    if normalize not in get_args(Normalize):
+        known = ", ".join(map(repr, get_args(Normalize)))
+        raise SecateurError(f"normalize must be one of {known}, not {normalize!r}")
     for name, score in scores.items():
         alive = np.where(costs.alive[name], score, 0.0)
-        if normalise == "share":
+        if normalize == "share":
             scores[name] = score / (alive.sum() or 1.0)
-        elif normalise == "lamp":
+        elif normalize == "lamp":
             scores[name] = _lamp(alive)
     search = Search(costs, scores, budgets, progress)
     kept = search.solve()
@@ -191,11 +209,17 @@ def make_budgets(
     rom_bytes: int | None = None,
     density: float | None = None,
 ) -> Budgets:
-    """Check the budgets of `allocate_budget` and bring them to cycles, bytes and blocks.
+    """Check the budgets of `allocate_budget` and convert them to cycles, bytes and blocks.
+
+    Parameters
+    ----------
+    target : its weight memory is a limit, too
+    blocks : of the layers to prune, for ``density``
+    cycles, latency_ms, clock_mhz, rom_bytes, density : as for `allocate_budget`
 
     Raises
     ------
-    SecateurError : a budget is not positive, a latency has no clock, or there is no budget
+    SecateurError : a budget is not positive, a latency has no clock, or no budget is given
     """
     given = {"cycles": cycles, "latency_ms": latency_ms, "clock_mhz": clock_mhz}
     given |= {"rom_bytes": rom_bytes, "density": density}
@@ -222,7 +246,7 @@ def make_budgets(
 def check_saliency(
     costs: CostModel, saliency: Mapping[str, Tensor]
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Saliency as arrays.
+    """Saliency as float64 arrays, by name of module.
 
     Raises
     ------

@@ -1,11 +1,11 @@
-"""What a pruned model costs: the compiler's own plan and encoding, for any masks, no retraining.
+"""Cost of a pruned model: the compiler's own plan and encoding, for any masks, without training.
 
-The model is quantised and lowered once. Masks then cut blocks out of the integer weights, and the
+The model is quantised and lowered once. Masks then remove blocks from the integer weights, and the
 network is planned and encoded as ``compile`` does it: the cycles and bytes are those of an image.
 
-Two or three configuration registers hold what training moves (shifts, clipping). A layer that
-needs the values of the layer before does not write them; the cost counts them as written. So an
-image takes what is said here, or up to a few words less a layer, whatever is trained in between.
+Two or three configuration registers hold values that training changes (shifts, clipping). A layer
+that needs the values of the layer before does not write them; the cost counts them as written. So
+an image costs this much, or up to a few words per layer less, whatever is trained in between.
 """
 
 from __future__ import annotations
@@ -36,7 +36,15 @@ Kept = Mapping[str, npt.NDArray[np.bool_]]  # module name: (channel groups, posi
 
 @dataclass(frozen=True)
 class Cost:
-    """Cycles of an inference and bytes of the image, in all and by layer name."""
+    """What an image costs.
+
+    Attributes
+    ----------
+    cycles : per inference
+    rom_bytes : of the image
+    layer_cycles, layer_bytes : the same by name of layer
+    plan : the compiler's
+    """
 
     cycles: int
     rom_bytes: int
@@ -48,12 +56,12 @@ class Cost:
 def module_sources(graph: Graph, network: Network) -> dict[str, list[tuple[int, int]]]:
     """(layer, source) indices in ``network`` that each module of the model became.
 
+    A module that is called twice has two entries. Products outside any module have none.
+
     Parameters
     ----------
     graph : the converted graph
     network : what ``lower`` made of it
-
-    A module that is called twice has two entries. Products outside any module have none.
     """
     inner = graph.graph if isinstance(graph, Sequence) else graph
     nodes = {node.name: node for node in inner.graph.nodes}
@@ -79,11 +87,11 @@ class CostModel:
     Parameters
     ----------
     model : float model, masks or none; it is quantised once, with ``example`` as calibration
-    example : inputs (samples, ...) in the model's units; what they are does not change the cost
+    example : inputs (samples, ...) in the model's units; their values do not change the cost
     target : geometry
 
-    Members
-    -------
+    Attributes
+    ----------
     alive : by module, bool (channel groups, positions): blocks with a weight that is not zero in
         the model nor in int8. Only these can be kept.
 
@@ -112,7 +120,7 @@ class CostModel:
             self.alive[name] = (whole & nonzero_blocks(weight, self.n).cpu()).numpy()
 
     def restrict(self, model: nn.Module) -> None:
-        """Count blocks that have been masked in ``model`` since then as gone."""
+        """Count blocks that are masked in ``model`` by now as pruned."""
         layers = prunable_layers(model)
         for name, alive in self.alive.items():
             self.alive[name] = alive & nonzero_blocks(weight_of(layers[name]), self.n).cpu().numpy()
@@ -147,11 +155,18 @@ class CostModel:
         return Cost(encoded.cycles, encoded.words.size, cycles, stored, planned)
 
     def check_names(self, names: Mapping[str, object]) -> None:
-        """Refuse names that are no module of the network or occur in it more than once."""
+        """Refuse names that are not a module of the network, or occur in it more than once.
+
+        Raises
+        ------
+        SecateurError : such a name
+        """
         for name in names:
             count = len(self.sources.get(name, []))
             if name not in self.alive or count != 1:
-                reason = f"is called {count} times" if count > 1 else "is no layer of the network"
+                reason = (
+                    f"is called {count} times" if count > 1 else "is not a layer of the network"
+                )
                 raise SecateurError(
                     f"saliency: {name!r} {reason}, name it in skip; the network has "
                     f"{', '.join(map(repr, self.alive))}"

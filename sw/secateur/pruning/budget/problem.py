@@ -14,16 +14,19 @@ Masks = dict[str, npt.NDArray[np.bool_]]
 
 
 class Problem:
-    """Blocks that may go, flat.
+    """Blocks that may go, flat. The best block of every module always stays: it has no cost.
 
-    Members
-    -------
+    Parameters
+    ----------
+    costs : of the network
+    scores : saliency by module, (channel groups, positions)
+
+    Attributes
+    ----------
     all : masks of all blocks that are alive
     scores : (blocks,) saliency
     rank : (blocks,) place in the row by falling saliency
     row : (blocks,) row, counted over all layers
-
-    The best block of every module always stays; it is not in the list.
     """
 
     def __init__(self, costs: CostModel, scores: dict[str, npt.NDArray[np.float64]]) -> None:
@@ -70,7 +73,7 @@ class Problem:
         return sum(float(self._scores[name][mask].sum()) for name, mask in masks.items())
 
     def block_costs(self, planned: Plan) -> npt.NDArray[np.float64]:
-        """(blocks, 3): see ``rows.block_costs``, with the deals and address moves of a plan."""
+        """(blocks, 3): ``rows.block_costs`` with the lane mapping and address moves of a plan."""
         rows = [self._row_cost(planned, *key) for key in self.keys]
         costs = block_costs(self.rank, self.row, rows, planned.geometry.word_bytes)
         costs[self.best] = 0.0

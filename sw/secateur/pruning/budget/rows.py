@@ -1,11 +1,15 @@
-"""Which blocks a price on cycles, bytes and words takes first: rows of the stream as a knapsack.
+"""The order in which blocks go at a rising price: rows of the stream as a knapsack.
 
-A row of k words costs, beyond a floor, a word's bytes and ``groups`` cycles a word. Below the
+A row of k words costs, beyond a floor, a word's bytes and ``groups`` cycles per word. Below the
 floor a block is free: a body shorter than MIN_ROW_WORDS is padded, and a group shorter than its
-drain waits for it. So the cost of a row is convex in its blocks, the saliency kept concave (the
-best blocks stay), and the blocks that leave at a price (Lagrange multiplier) are those whose
-saliency is below price times cost: the optimum for the cost that it reaches (Everett, "Generalized
-Lagrange multiplier method", Operations Research 11, 1963).
+drain waits for it. So the cost of a row is convex in its blocks, and the saliency kept is concave
+(the best blocks stay). At a price (Lagrange multiplier) the blocks go whose saliency is below price
+times cost; that is the optimum for the cost that it reaches.
+
+References
+----------
+Everett, "Generalized Lagrange multiplier method for solving problems of optimum allocation of
+resources", Operations Research 11, 1963.
 """
 
 from __future__ import annotations
@@ -27,10 +31,12 @@ CYCLES, BYTES, BLOCKS = range(3)
 class RowCost:
     """What the words of one row cost.
 
+    Attributes
+    ----------
     groups : groups of pixels, each takes a pass over the row
     lanes : pixels drained per group
     passes : passes of one group over the body
-    fixed : words of the row that are no block to choose: address moves, residual adds
+    fixed : words of the row that are not blocks to choose: address moves, residual adds
     first : whether it is its layer's first row, whose first group waits for no drain
     """
 
@@ -64,8 +70,15 @@ def ranks(scores: Floats, row: Ints) -> Ints:
 
 
 def block_costs(rank: Ints, row: Ints, rows: list[RowCost], word_bytes: int) -> Floats:
-    """(blocks, 3): cycles, bytes and blocks that go with each block, if the worse ones of its
-    row have gone already."""
+    """(blocks, 3): cycles, bytes and blocks saved by each block, after the worse ones of its row.
+
+    Parameters
+    ----------
+    rank : (blocks,) place of each block in its row, from `ranks`
+    row : (blocks,) its row
+    rows : costs of every row
+    word_bytes : of the weight stream
+    """
     costs = np.ones((len(rank), 3))
     for index, cost in enumerate(rows):
         members = np.flatnonzero(row == index)
@@ -76,9 +89,15 @@ def block_costs(rank: Ints, row: Ints, rows: list[RowCost], word_bytes: int) -> 
 
 
 def removal_order(scores: Floats, costs: Floats, rank: Ints) -> Ints:
-    """Blocks in the order in which a rising price takes them: least score per cost first.
+    """Blocks in the order in which they go at a rising price: least score per cost first.
 
-    ``costs`` (blocks,): one number a block. Blocks of cost 0 are never taken, and left out.
+    Blocks of cost 0 never go, and are omitted.
+
+    Parameters
+    ----------
+    scores : (blocks,) saliency
+    costs : (blocks,) one number per block
+    rank : (blocks,) place of each block in its row, from `ranks`
     """
     candidates = np.flatnonzero(costs > 0)
     ratio = scores[candidates] / costs[candidates]

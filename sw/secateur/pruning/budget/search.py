@@ -1,13 +1,12 @@
 """The search for the masks that meet all budgets.
 
 Saliency per cycle saved, over the rows of all layers (``rows``), with multipliers found by
-bisection; every step plans and encodes the masked network, so that drain-bound rows, padding,
-address moves and a better deal of the lanes are all in it.
+bisection. Every step plans and encodes the masked network, so its cost includes drain-bound rows,
+padding, address moves and a better lane mapping.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secateur.errors import SecateurError
+from secateur.progress import Progress
 from secateur.pruning.budget import rows as knapsack
 from secateur.pruning.budget.costing import Cost, CostModel, Kept
 from secateur.pruning.budget.problem import Masks, Problem
@@ -23,13 +23,18 @@ from secateur.pruning.budget.problem import Masks, Problem
 SLACK, REFILLS = 0.005, 12
 #: Layers that an error names.
 NAMED = 4
-#: Called with the networks planned so far.
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
 class Budgets:
-    """Upper limits; None is no limit. ``blocks`` counts blocks of the layers with saliency."""
+    """Upper limits; None is no limit.
+
+    Attributes
+    ----------
+    cycles : per inference
+    rom_bytes : of the image
+    blocks : of the layers with saliency
+    """
 
     cycles: int | None = None
     rom_bytes: int | None = None
@@ -42,14 +47,22 @@ class Budgets:
 
 
 class Search:
-    """The bisection; counts and remembers the networks that were planned."""
+    """The bisection; counts and remembers the networks that were planned.
+
+    Parameters
+    ----------
+    costs : of the network
+    scores : saliency by module, (channel groups, positions)
+    budgets : limits
+    progress : called after every network that was planned; the total is not known
+    """
 
     def __init__(
         self,
         costs: CostModel,
         scores: dict[str, npt.NDArray[np.float64]],
         budgets: Budgets,
-        progress: Progress | None,
+        progress: Progress,
     ) -> None:
         self.costs, self.budgets, self.progress = costs, budgets, progress
         self.problem = Problem(costs, scores)
@@ -58,22 +71,30 @@ class Search:
         self.dense = self.cost(self.problem.all)
 
     def cost(self, kept: Kept) -> Cost:
+        """Exact cost of the network with these blocks."""
         key = b"".join(np.packbits(mask).tobytes() for mask in kept.values())
         if key not in self.known:
             self.known[key] = self.costs.cost(kept)
-            if self.progress is not None:
-                self.progress(len(self.known))
+            self.progress("plan", len(self.known), 0, "")
         return self.known[key]
 
     def spent(self, kept: Kept) -> npt.NDArray[np.float64]:
+        """(3,) cycles, bytes and blocks, as in `Budgets.limits`."""
         cost = self.cost(kept)
         blocks = sum(int(mask.sum()) for mask in kept.values())
         return np.array([cost.cycles, cost.rom_bytes, blocks], dtype=np.float64)
 
     def fits(self, kept: Kept) -> bool:
+        """Whether the network with these blocks meets all budgets."""
         return bool((self.spent(kept) <= self.limits).all())
 
     def solve(self) -> Masks:
+        """The masks with the most saliency found that meet all budgets.
+
+        Raises
+        ------
+        SecateurError : none were found
+        """
         everything = self.problem.all
         if self.fits(everything):
             return everything
@@ -115,7 +136,7 @@ class Search:
         return self.problem.without(order[:high])
 
     def _refill(self, kept: Masks, block_costs: npt.NDArray[np.float64]) -> Masks:
-        """Put blocks back, the best first, that fit the room which a last large block left."""
+        """Put back the best blocks that fit: the last one removed may have been large."""
         gone = self.problem.removed(kept)
         gone = gone[np.argsort(-self.problem.scores[gone], kind="stable")]
         barred = np.zeros(len(self.problem.scores), dtype=bool)

@@ -22,17 +22,24 @@ def move_means(
 ) -> None:
     """Add what the mean of each doomed channel contributes to the bias of the layers that read it.
 
+    bias += sum over taps of weight[:, doomed] * mean. This is exact where a channel is constant and
+    its reader has no padding.
+
     Parameters
     ----------
-    sets, doomed : channel sets, and of each the channels that will be removed
-    inputs : over these the means are taken
+    model : changed in place
+    sets : of channels
+    doomed : of each set the channels that will be removed
+    inputs : the means are taken over these
 
     Raises
     ------
-    SecateurError : no list of inputs, or inputs that give values which are not finite
+    SecateurError : not a list of inputs, or inputs that give values which are not finite
 
+    References
+    ----------
     Ye et al., "Rethinking the smaller-norm-less-informative assumption in channel pruning of
-    convolution layers", ICLR 2018, do so for channels that are constant.
+    convolution layers", ICLR 2018, for channels that are constant.
     """
     if isinstance(inputs, Tensor) or len(inputs) == 0:
         raise SecateurError("compensate must be a list of batches of inputs, at least one")

@@ -1,5 +1,7 @@
 """Which layers share their output channels: through residuals, depthwise layers, concatenation.
 
+References
+----------
 The dependency graph is Torch-Pruning's: Fang et al., "DepGraph: towards any structural pruning",
 CVPR 2023.
 """
@@ -21,7 +23,14 @@ from secateur.pruning.units.mask import mask_of
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """``pairs`` (channel of the set, output channel of ``module``, or ``reads``: input channel)."""
+    """The channels of a set in one module.
+
+    Attributes
+    ----------
+    module : a layer, or whatever else the trace finds
+    reads : whether the pairs name input channels of the module, not output channels
+    pairs : (channel of the set, channel of the module)
+    """
 
     module: Any
     reads: bool
@@ -32,10 +41,15 @@ class Part:
 class ChannelSet:
     """Channels that are removed, or reordered, together.
 
-    ``members`` has, by name of layer, pairs (channel of the set, output channel of the layer).
-    ``parts`` has such pairs for all modules, and input channels of those that read the set.
-    ``output``: the model returns them. ``fixed``: a grouped convolution ties them by its groups,
-    or they are padded, or cut and put together in another order.
+    Attributes
+    ----------
+    channels : of the set
+    members : by name of layer, pairs (channel of the set, output channel of the layer)
+    parts : such pairs for all modules, and input channels of those that read the set
+    output : the model returns them
+    fixed : a grouped convolution ties them by its groups, or they are padded, or cut and put
+        together in another order
+    group : of Torch-Pruning
     """
 
     channels: int

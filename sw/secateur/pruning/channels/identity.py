@@ -1,4 +1,4 @@
-"""Removal of whole layers: an identity takes the place of a layer that keeps the shape."""
+"""Removal of whole layers: an identity replaces a layer that keeps the shape."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from secateur.pruning.criteria.probe import evaluating
 
 
 def replace_by_identity(model: nn.Module, example: Tensor, names: Iterable[str]) -> int:
-    """Replace submodules by identities, in place; returns the parameters that went.
+    """Replace submodules by identities, in place; returns the number of parameters removed.
 
     Parameters
     ----------
+    model : changed in place
     example : an input, batch included
     names : of submodules, layers or whole branches, each with one tensor in and one of the same
-        shape out. What follows stays: a batch norm behind a removed convolution goes on normalising
+        shape out. What follows stays, such as a batch norm behind a removed convolution
 
     Raises
     ------
@@ -53,7 +54,7 @@ def replace_by_identity(model: nn.Module, example: Tensor, names: Iterable[str])
         if given is None or given != made:
             reason = "does not run" if name not in shapes else f"turns {given} into {made}"
             raise SecateurError(
-                f"submodule {name!r} {reason}: an identity stands only for what keeps its shape"
+                f"submodule {name!r} {reason}: an identity replaces only what keeps its shape"
             )
     before = sum(parameter.numel() for parameter in model.parameters())
     for name in chosen:

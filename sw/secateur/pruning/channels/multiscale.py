@@ -33,12 +33,15 @@ def prune_multiscale(
 
     Parameters
     ----------
+    model : without masks; in place
     example : an input, batch included
     channels, channel_overrides : densities of `remove_channels`, which rounds to multiples of n
-    density, overrides : of blocks, of the model that is left, as of `prune`
+    density, overrides : of blocks, of the model that is left, as for `prune`
+    n : output channels of a block
     criterion, skip : of both
-    reorder : choose the blocks for the order that `permute` finds from ``seed``
-    recover : called with the model after the channels are gone, to train it
+    reorder : choose the blocks for the order that `permute` finds
+    recover : called with the model after the channels are removed, to train it
+    seed : of `permute`
 
     Raises
     ------
@@ -48,36 +51,19 @@ def prune_multiscale(
     check_density("density", density)
     skipped = list(skip) if not isinstance(skip, str) else skip
     widths = remove_channels(
-        model,
-        example,
-        density=channels,
-        criterion=criterion,
-        round_to=n,
-        skip=skipped,
+        model, example, density=channels, criterion=criterion, round_to=n, skip=skipped,
         overrides=channel_overrides,
-    )
+    )  # fmt: skip
     if recover is not None:
         recover(model)
     granularity = None
     if reorder:
-        found = permute(
-            model,
-            example,
-            density=density,
-            n=n,
-            criterion=criterion,
-            skip=skipped,
-            overrides=overrides,
-            seed=seed,
-        )
-        granularity = found.granularity
+        granularity = permute(
+            model, example, density=density, n=n, criterion=criterion, skip=skipped,
+            overrides=overrides, seed=seed,
+        ).granularity  # fmt: skip
     blocks = prune(
-        model,
-        density=density,
-        n=n,
-        criterion=criterion,
-        skip=skipped,
-        overrides=overrides,
+        model, density=density, n=n, criterion=criterion, skip=skipped, overrides=overrides,
         granularity=granularity,
-    )
+    )  # fmt: skip
     return widths, blocks

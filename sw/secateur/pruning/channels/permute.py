@@ -1,11 +1,13 @@
 """Channel permutation: an order of filters in which blocks of N share their pattern.
 
 The compiler permutes channels itself, invisibly, and applies the inverse to readers and residual
-partners (`secateur.compiler.place`). All that is done here is to choose the blocks that stay for
-the order to come: a `Block` granularity with ``orders``. Nothing moves in the model.
+partners (`secateur.compiler.place`). This module only chooses the blocks that stay for that order:
+a `Block` granularity with ``orders``. Nothing moves in the model.
 
+References
+----------
 Reordering for block sparsity: Ji et al., "TETRIS: tile-matching the tremendous irregular
-sparsity", NeurIPS 2018; swaps by saliency kept: Pool and Yu, "Channel permutations for N:M
+sparsity", NeurIPS 2018. Swaps by saliency kept: Pool and Yu, "Channel permutations for N:M
 sparsity", NeurIPS 2021.
 """
 
@@ -31,7 +33,15 @@ Order = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SaliencyKept:
-    """Share of a layer's saliency that stays: blocks as given, blocks permuted, single weights."""
+    """Share of a layer's saliency that stays at one density.
+
+    Attributes
+    ----------
+    name : of the layer
+    given : with blocks of neighbours in the given order
+    permuted : with blocks of neighbours in the order that was found
+    unstructured : with single weights, an upper bound
+    """
 
     name: str
     given: float
@@ -41,10 +51,17 @@ class SaliencyKept:
 
 @dataclass(frozen=True)
 class Permutation:
-    """Orders of output channels by layer, and what they are worth. ``str()`` is a table.
+    """Orders of output channels per layer, and what they are worth. ``str()`` is a table.
 
     Count the blocks of the pruned model with ``density_of(model, granularity=...)``: neighbours in
     the model's own order are not yet the compiler's.
+
+    Attributes
+    ----------
+    n : channels of a block
+    density : of blocks, of layers without an override
+    orders : output channels by name of layer; layers that are not named keep their order
+    layers : the saliency that each keeps
     """
 
     n: int
@@ -87,55 +104,54 @@ def permute(
 
     Parameters
     ----------
+    model : without masks; left as it is
     example : an input, batch included, to find what shares channels
     density, n, criterion, skip, overrides : as for the `secateur.prune` that follows, scope "layer"
-    seed, swaps : of the swaps that are tried in each set of tied channels
+    seed : of the swaps
+    swaps : that are tried in each set of tied channels
 
     Raises
     ------
     SecateurError : as `secateur.prune`; masks, or frozen parameters
     """
     plan = make_plan(
-        model,
-        density=density,
-        n=n,
-        scope="layer",
-        skip=skip,
-        overrides=overrides,
+        model, density=density, n=n, scope="layer", skip=skip, overrides=overrides,
         criterion=criterion,
-    )
+    )  # fmt: skip
     found = plan.criterion(model, plan.layers)
     saliency: dict[str, Matrix] = {}
     for name, layer in plan.layers.items():
         check_saliency(name, layer, found.get(name))
         saliency[name] = found[name].cpu().flatten(1).numpy()
     share = {name: plan.overrides.get(name, plan.density) for name in plan.layers}
+    keep = {name: _blocks_kept(part, n, share[name]) for name, part in saliency.items()}
     orders: dict[str, tuple[int, ...]] = {}
     for each in channel_sets(model, example):
         names = [name for name in plan.layers if name in each.members]
         if names and each.aligned(plan.layers) and not each.fixed:
-            parts = [saliency[name] for name in names]
-            keep = [
-                _blocks_kept(part, n, share[name]) for part, name in zip(parts, names, strict=True)
-            ]
-            order = search(parts, keep, n, seed=seed, swaps=swaps)
+            parts, kept = [saliency[name] for name in names], [keep[name] for name in names]
+            order = search(parts, kept, n, seed=seed, swaps=swaps)
             orders |= dict.fromkeys(names, tuple(order.tolist()))
-    rows = []
-    for name, part in saliency.items():
-        keep_one = _blocks_kept(part, n, share[name])
-        given = np.arange(len(part))
-        order = np.array(orders.get(name, given))
-        single = np.sort(part, axis=None)[::-1][: kept_count(share[name], part.size)].sum()
-        total = float(part.sum()) or 1.0
-        rows.append(
-            SaliencyKept(
-                name,
-                kept_saliency(part, given, keep_one, n) / total,
-                kept_saliency(part, order, keep_one, n) / total,
-                float(single) / total,
-            )
-        )
+    rows = [
+        _row(name, part, orders.get(name), keep[name], n, share[name])
+        for name, part in saliency.items()
+    ]
     return Permutation(n, plan.density, orders, tuple(rows))
+
+
+def _row(
+    name: str, part: Matrix, order: tuple[int, ...] | None, keep: int, n: int, share: float
+) -> SaliencyKept:
+    """What an order is worth to one layer; None: the given one."""
+    given = np.arange(len(part))
+    single = np.sort(part, axis=None)[::-1][: kept_count(share, part.size)].sum()
+    total = float(part.sum()) or 1.0
+    return SaliencyKept(
+        name,
+        kept_saliency(part, given, keep, n) / total,
+        kept_saliency(part, given if order is None else np.array(order), keep, n) / total,
+        float(single) / total,
+    )
 
 
 def _blocks_kept(part: Matrix, n: int, density: float) -> int:
@@ -160,9 +176,14 @@ def _weight(channels: int, n: int) -> Matrix:
 
 
 def kept_saliency(part: Matrix, order: Order, keep: int, n: int) -> float:
-    """Saliency that the best ``keep`` blocks hold if channels are taken in ``order``.
+    """Saliency that the best blocks hold if channels are taken in an order.
 
-    ``part``: (channels, positions), never negative.
+    Parameters
+    ----------
+    part : (channels, positions) saliency, never negative
+    order : (channels,) a permutation
+    keep : blocks that stay
+    n : channels of a block
     """
     return _kept(_sums(part, order, n), _weight(len(part), n), keep)
 
@@ -172,13 +193,16 @@ def search(
 ) -> Order:
     """One order for layers that share channels, with at least the saliency of the given order.
 
-    Greedy groups, or the given order if that is better, and then swaps of two channels of
-    different groups, drawn from ``seed``, of which those stay that keep more saliency.
+    Greedy groups, or the given order if that is better, and then random swaps of two channels of
+    different groups, of which those stay that keep more saliency.
 
     Parameters
     ----------
     parts : (channels, positions) saliency of each layer
     keep : blocks that stay in each layer
+    n : channels of a block
+    seed : of the swaps
+    swaps : to try
     """
     channels = len(parts[0])
     weight = _weight(channels, n)

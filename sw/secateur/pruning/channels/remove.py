@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -32,7 +32,7 @@ class LayerWidth:
 
 @dataclass(frozen=True)
 class ChannelReport:
-    """Widths by layer, and parameters of the whole model. ``str()`` is a table."""
+    """Widths per layer, and parameters of the whole model. ``str()`` is a table."""
 
     layers: tuple[LayerWidth, ...]
     parameters_before: int
@@ -60,126 +60,162 @@ def remove_channels(
 ) -> ChannelReport:
     """Remove whole output channels of a model, in place, and their inputs in all readers.
 
-    Channels that residuals, depthwise layers or concatenations tie together go together; their
-    saliency is the sum over the tied filters. What the model returns keeps its channels, and so
-    does what a grouped convolution (not depthwise) touches.
+    Channels that residuals, depthwise layers or concatenations tie together go together, by the sum
+    of their saliency. What the model returns keeps its channels, and so does what a grouped
+    convolution (not depthwise) touches. Parameters are new: make the optimiser afterwards.
 
     Parameters
     ----------
+    model : without masks
     example : an input, batch included
-    density : share of channels that stays in each set of tied channels, to the nearest multiple
-        of ``round_to``, at least one multiple, at most all
-    criterion : None: squares (L2 norm of filters)
+    density : share of channels that stays in each set of tied channels, rounded to ``round_to``
+    criterion : None: squares (L2 norm of filters); of equal channels the first stays
     scope : "layer": every set keeps that share; "global": all sets are ranked together, each
         set's saliencies divided by their mean
-    round_to : the N of the array, so that no lane idles
+    round_to : channels left are a multiple of this, at least one; the N of the array
     skip : layers that keep their output channels, and with them the tied layers
     overrides : densities by name of layer, for its set
-    compensate : inputs over which removed channels are averaged. The mean replaces the channel,
-        as a constant in the bias of the readers: exact where the channel is constant and its
-        reader has no padding
-
-    Returns
-    -------
-    ChannelReport
+    compensate : inputs over which removed channels are averaged; their means move into the biases
+        of the readers, see `secateur.pruning.channels.compensate`
 
     Raises
     ------
-    SecateurError : an argument out of range, an unknown layer, masks, or frozen parameters; or
-        the narrower model does not run, or loses more channels than asked. The model is then
-        unchanged.
-
-    Weights are new parameters: make the optimiser afterwards. Of equal channels the first stays.
+    SecateurError : an argument out of range, an unknown layer, masks, or frozen parameters; or the
+        narrower model would not run, or have other widths. The model is then unchanged.
     """
+    _check_arguments(density, scope, round_to)
+    skipped, own = _check_names(model, skip, overrides)
+    layers = _rankable(model, example, skipped)
+    rank = Magnitude(2) if criterion is None else criterion
+    saliency = rank(model, layers) if layers else {}
+    for name, layer in layers.items():
+        check_saliency(name, layer, saliency.get(name))
+    removal = _Removal(
+        example, saliency, skipped, own, density=density, scope=scope, round_to=round_to,
+        compensate=compensate,
+    )  # fmt: skip
+    removal.attempt(model)
+    before, parameters = _widths(model), _parameters(model)
+    removal.shrink(model)
+    rows = tuple(LayerWidth(name, before[name], after) for name, after in _widths(model).items())
+    return ChannelReport(rows, parameters, _parameters(model))
+
+
+@dataclass(frozen=True, eq=False)
+class _Removal:
+    """Which channels go, in a model or in a copy of it. Arguments as of `remove_channels`."""
+
+    example: Tensor
+    saliency: Mapping[str, Tensor]
+    skipped: set[str]
+    own: Mapping[str, float]
+    density: float
+    scope: Scope
+    round_to: int
+    compensate: Sequence[Tensor] | None
+
+    def choose(self, model: nn.Module) -> list[tuple[ChannelSet, list[int]]]:
+        """The sets of channels that may shrink, and of each the channels that go."""
+        sets = [s for s in channel_sets(model, self.example) if not s.output and not s.fixed]
+        sets = [s for s in sets if not self.skipped & s.members.keys()]
+        scores = [_scores(s, self.saliency) for s in sets]
+        counts = self._counts(sets, scores)
+        doomed = [_weakest(score, k) for score, k in zip(scores, counts, strict=True)]
+        return list(zip(sets, doomed, strict=True))
+
+    def shrink(self, model: nn.Module) -> None:
+        """Remove the channels, in place."""
+        chosen = self.choose(model)
+        if self.compensate is not None:
+            move_means(model, [s for s, _ in chosen], [d for _, d in chosen], self.compensate)
+        for each, channels in chosen:
+            if channels:
+                each.group.prune(channels)
+
+    def _counts(self, sets: list[ChannelSet], scores: list[Tensor]) -> list[int]:
+        """Channels of each set that stay."""
+        wanted: list[float] = []
+        for each in sets:
+            named = [self.own[name] for name in each.members if name in self.own]
+            if len(set(named)) > 1:
+                raise SecateurError(
+                    f"layers {', '.join(map(repr, each.members))} share their channels; "
+                    "give them one density in overrides"
+                )
+            wanted.append((named[0] if named else self.density) * each.channels)
+        if self.scope == "global":
+            free = [i for i, s in enumerate(sets) if not self.own.keys() & s.members.keys()]
+            for i, count in zip(
+                free, _global([scores[i] for i in free], self.density), strict=True
+            ):
+                wanted[i] = count
+        return [
+            min(each.channels, max(1, round(count / self.round_to)) * self.round_to)
+            for each, count in zip(sets, wanted, strict=True)
+        ]
+
+    def attempt(self, model: nn.Module) -> None:
+        """Shrink a copy; refuse what does not run, or does not have the widths that were chosen."""
+        shape = _shape(model, self.example)
+        trial = copied(model)
+        widths = _widths(trial)
+        for each, channels in self.choose(trial):
+            for name, pairs in each.members.items():
+                widths[name] -= sum(channel in set(channels) for channel, _ in pairs)
+        try:
+            self.shrink(trial)
+            after = _shape(trial, self.example)
+        except SecateurError:
+            raise
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            names = ", ".join(map(repr, self._culprits(model))) or "some layers"
+            raise SecateurError(
+                f"the model does not run with fewer channels of {names}: {reason}; name them in "
+                f"skip"
+            ) from None
+        if after != shape:
+            raise SecateurError(
+                f"the model would return shape {tuple(after)} for {tuple(shape)}; "
+                "name the layer that makes its output in skip"
+            )
+        for name, width in _widths(trial).items():
+            if width != widths[name]:
+                raise SecateurError(
+                    f"layer {name!r} would keep {width} channels, not "
+                    f"{widths[name]}: the model splits or folds them; name it in skip"
+                )
+
+    def _culprits(self, model: nn.Module) -> list[str]:
+        """Layers of the sets that alone keep the model from running."""
+        names: list[str] = []
+        for index in range(len(self.choose(model))):
+            trial = copied(model)
+            each, channels = self.choose(trial)[index]
+            try:
+                if channels:
+                    each.group.prune(channels)
+                _shape(trial, self.example)
+            except Exception:  # whatever the model raises
+                names += each.members
+        return names
+
+
+def _widths(model: nn.Module) -> dict[str, int]:
+    """Output channels of every prunable layer."""
+    return {name: len(weight_of(layer)) for name, layer in prunable_layers(model).items()}
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _check_arguments(density: float, scope: Scope, round_to: int) -> None:
     check_density("density", density)
     if scope not in get_args(Scope):
         raise SecateurError(f"scope must be 'layer' or 'global', not {scope!r}")
     if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
         raise SecateurError(f"round_to must be a positive integer, not {round_to!r}")
-    skipped, own = _check_names(model, skip, overrides)
-    rank = Magnitude(2) if criterion is None else criterion
-
-    def choose(target: nn.Module) -> list[tuple[ChannelSet, list[int]]]:
-        sets = [s for s in channel_sets(target, example) if not s.output and not s.fixed]
-        sets = [s for s in sets if not skipped & s.members.keys()]
-        scores = [_scores(s, saliency) for s in sets]
-        counts = _counts(sets, scores, density, own, scope, round_to)
-        doomed = [_weakest(score, k) for score, k in zip(scores, counts, strict=True)]
-        return list(zip(sets, doomed, strict=True))
-
-    def shrink(target: nn.Module) -> None:
-        chosen = choose(target)
-        if compensate is not None:
-            move_means(target, [s for s, _ in chosen], [d for _, d in chosen], compensate)
-        for each, channels in chosen:
-            if channels:
-                each.group.prune(channels)
-
-    layers = _rankable(model, example, skipped)
-    saliency = rank(model, layers) if layers else {}
-    for name, layer in layers.items():
-        check_saliency(name, layer, saliency.get(name))
-    _try(model, example, choose, shrink)
-    before = {name: len(weight_of(m)) for name, m in prunable_layers(model).items()}
-    parameters = sum(p.numel() for p in model.parameters())
-    shrink(model)
-    rows = tuple(
-        LayerWidth(name, before[name], len(weight_of(m)))
-        for name, m in prunable_layers(model).items()
-    )
-    return ChannelReport(rows, parameters, sum(p.numel() for p in model.parameters()))
-
-
-Choose = Callable[[nn.Module], list[tuple[ChannelSet, list[int]]]]
-
-
-def _try(
-    model: nn.Module, example: Tensor, choose: Choose, shrink: Callable[[nn.Module], None]
-) -> None:
-    """Shrink a copy; refuse what does not run, or has not the widths that were chosen."""
-    shape = _shape(model, example)
-    trial = copied(model)
-    widths = {name: len(weight_of(layer)) for name, layer in prunable_layers(trial).items()}
-    for each, channels in choose(trial):
-        for name, pairs in each.members.items():
-            widths[name] -= sum(channel in set(channels) for channel, _ in pairs)
-    try:
-        shrink(trial)
-        after = _shape(trial, example)
-    except SecateurError:
-        raise
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        names = ", ".join(map(repr, _culprits(model, example, choose))) or "some layers"
-        raise SecateurError(
-            f"the model does not run with fewer channels of {names}: {reason}; name them in skip"
-        ) from None
-    if after != shape:
-        raise SecateurError(
-            f"the model would return shape {tuple(after)} for {tuple(shape)}; "
-            "name the layer that makes its output in skip"
-        )
-    for name, layer in prunable_layers(trial).items():
-        if len(weight_of(layer)) != widths[name]:
-            raise SecateurError(
-                f"layer {name!r} would keep {len(weight_of(layer))} channels, not "
-                f"{widths[name]}: the model splits or folds them; name it in skip"
-            )
-
-
-def _culprits(model: nn.Module, example: Tensor, choose: Choose) -> list[str]:
-    """Layers of the sets that alone keep the model from running."""
-    names: list[str] = []
-    for index in range(len(choose(model))):
-        trial = copied(model)
-        each, channels = choose(trial)[index]
-        try:
-            if channels:
-                each.group.prune(channels)
-            _shape(trial, example)
-        except Exception:  # whatever the model raises
-            names += each.members
-    return names
 
 
 def _shape(model: nn.Module, example: Tensor) -> torch.Size:
@@ -227,38 +263,15 @@ def _scores(each: ChannelSet, saliency: Mapping[str, Tensor]) -> Tensor:
     return total
 
 
-def _counts(
-    sets: list[ChannelSet],
-    scores: list[Tensor],
-    density: float,
-    own: Mapping[str, float],
-    scope: Scope,
-    round_to: int,
-) -> list[int]:
-    wanted: list[float] = []
-    for each in sets:
-        named = [own[name] for name in each.members if name in own]
-        if len(set(named)) > 1:
-            raise SecateurError(
-                f"layers {', '.join(map(repr, each.members))} share their channels; "
-                "give them one density in overrides"
-            )
-        wanted.append((named[0] if named else density) * each.channels)
-    if scope == "global":
-        free = [i for i, s in enumerate(sets) if not own.keys() & s.members.keys()]
-        share = [scores[i] / scores[i].mean().clamp(min=1e-300) for i in free]
-        if free:
-            joined = torch.cat(share)
-            order = torch.sort(joined, descending=True, stable=True).indices
-            kept = torch.zeros(len(joined), dtype=torch.bool)
-            kept[order[: round(density * len(joined))]] = True
-            parts = kept.split([len(part) for part in share])
-            for i, part in zip(free, parts, strict=True):
-                wanted[i] = int(part.sum())
-    return [
-        min(each.channels, max(1, round(count / round_to)) * round_to)
-        for each, count in zip(sets, wanted, strict=True)
-    ]
+def _global(scores: list[Tensor], density: float) -> list[int]:
+    """Channels of each set that stay if all are ranked together, by shares of their set's mean."""
+    if not scores:
+        return []
+    joined = torch.cat([score / score.mean().clamp(min=1e-300) for score in scores])
+    order = torch.sort(joined, descending=True, stable=True).indices
+    kept = torch.zeros(len(joined), dtype=torch.bool)
+    kept[order[: round(density * len(joined))]] = True
+    return [int(part.sum()) for part in kept.split([len(score) for score in scores])]
 
 
 def _weakest(scores: Tensor, kept: int) -> list[int]:

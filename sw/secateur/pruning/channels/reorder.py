@@ -16,7 +16,7 @@ from secateur.pruning.criteria.probe import evaluating
 from secateur.pruning.units.blocks import PRUNABLE, prunable_layers
 
 _BY_CHANNEL = (nn.BatchNorm1d, nn.BatchNorm2d, nn.PReLU)
-#: What another order of summation may change in float64, of the largest output.
+#: Difference that another order of summation may make in float64, as a share of the largest output.
 _ROUNDING = 1e-9
 
 
@@ -29,12 +29,13 @@ def reorder(model: nn.Module, example: Tensor, orders: Mapping[str, Sequence[int
 
     Parameters
     ----------
+    model : changed in place
     example : an input, batch included
-    orders : by layer, as `secateur.pruning.channels.permute` finds them
+    orders : per layer, as `secateur.pruning.channels.permute` finds them
 
     Raises
     ------
-    SecateurError : an unknown layer; orders that are no permutations, or differ between layers
+    SecateurError : an unknown layer; orders that are not permutations, or differ between layers
         that share channels; masks, frozen parameters; or a module among them cannot be reordered.
         The model is then unchanged.
     """
@@ -53,7 +54,7 @@ def reorder(model: nn.Module, example: Tensor, orders: Mapping[str, Sequence[int
 
 
 def _compare(model: nn.Module, trial: nn.Module, example: Tensor) -> None:
-    """Refuse a model that computes something else, on the example or on noise, in float64."""
+    """Refuse a model whose outputs differ, on the example or on noise, in float64."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(example.shape, generator=generator, dtype=torch.float64)
     with evaluating(model), evaluating(trial), torch.no_grad():
@@ -67,7 +68,7 @@ def _compare(model: nn.Module, trial: nn.Module, example: Tensor) -> None:
                 ) from None
             if not float((after - before).abs().max()) <= _ROUNDING * float(before.abs().max()):
                 raise SecateurError(
-                    "the model computes something else when its filters are reordered"
+                    "the outputs of the model change when its filters are reordered"
                 )
 
 

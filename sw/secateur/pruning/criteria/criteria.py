@@ -1,9 +1,9 @@
 """Criteria: how much a weight matters. One interface; `criterion_of` has them by name.
 
-A criterion maps a model and its layers to the saliency of every weight, float64 in the shape of
+A criterion maps a model and its layers to the saliency s of every weight w, float64 in the shape of
 the weight, never negative. The granularity adds up saliencies to units, in one fixed order, so
-that every machine that finds the same saliencies finds the same ranking. Saliencies are those of
-the weights that the layer computes with: masked ones have none.
+that every machine that finds the same saliencies finds the same ranking. The weights are those that
+the layer computes with: masked ones have saliency 0.
 
 Criteria with data run the model in evaluation mode and leave its modes, buffers and ``.grad`` as
 they were.
@@ -36,13 +36,29 @@ class Criterion(Protocol):
     """What a criterion is."""
 
     def __call__(self, model: nn.Module, layers: Layers) -> dict[str, Tensor]:
-        """Saliency by name of layer, float64, shape of the weight."""
+        """Saliency by name of layer.
+
+        Parameters
+        ----------
+        model : float, left as it is
+        layers : of the model, by name, to rank
+
+        Returns
+        -------
+        dict : float64 tensors in the shape of each layer's weight
+        """
 
 
 @dataclass(frozen=True)
 class Magnitude:
-    """|w| (p = 1) or w squared (p = 2, which ranks units as their L2 norm does).
+    """s = |w|^p. With p = 2 units are ranked as by their L2 norm.
 
+    Parameters
+    ----------
+    p : 1 or 2
+
+    References
+    ----------
     Han et al., "Learning both weights and connections for efficient neural networks", NeurIPS
     2015; for filters with p = 1, Li et al., "Pruning filters for efficient ConvNets", ICLR 2017.
     """
@@ -59,8 +75,14 @@ class Magnitude:
 
 @dataclass(frozen=True)
 class Random:
-    """Uniform in [0, 1) from ``seed``: the baseline.
+    """s uniform in [0, 1): the baseline.
 
+    Parameters
+    ----------
+    seed : of the generator
+
+    References
+    ----------
     Gale, Elsen, Hooker, "The state of sparsity in deep neural networks", arXiv:1902.09574, 2019.
     """
 
@@ -76,14 +98,18 @@ class Random:
 
 @dataclass(frozen=True, eq=False)
 class BatchNormScale:
-    """|scale| of the batch norm behind the layer, shared out evenly over a filter's weights.
+    """s = |g| / count: g the scale of the batch norm behind the layer, count a filter's weights.
 
-    A filter's saliency is then the scale: network slimming (Liu et al., ICCV 2017). It tells
-    filters apart, not weights of one filter; use it with filters.
+    The saliency of a filter is then |g|. It tells filters apart, not weights of one filter; use it
+    with filters.
 
     Parameters
     ----------
     example : an input of the model, to find the norm that reads each layer's output
+
+    References
+    ----------
+    Liu et al., "Learning efficient convolutional networks through network slimming", ICCV 2017.
     """
 
     example: Tensor
@@ -96,7 +122,7 @@ class BatchNormScale:
             if not isinstance(scale, Tensor):
                 raise SecateurError(
                     f"layer '{name}': its batch norm has no scale (affine=False); "
-                    "take another criterion or name the layer in skip"
+                    "choose another criterion or name the layer in skip"
                 )
             weight = wide_weight(layer)
             share = scale.detach().to(torch.float64).abs() / weight[0].numel()
@@ -106,14 +132,18 @@ class BatchNormScale:
 
 @dataclass(frozen=True, eq=False)
 class Activation:
-    """|w| * ||x||, x all values that the weight is multiplied by in the given inputs.
+    """s = |w| * ||x||, x all values that the weight is multiplied by in the given inputs.
 
-    Wanda: Sun et al., "A simple and effective pruning approach for large language models", ICLR
-    2024. In convolutions x is the column that im2col makes for the tap, padding included.
+    In convolutions x is the column that im2col makes for the tap, padding included.
 
     Parameters
     ----------
     batches : of inputs, or of (inputs, targets), of which the targets are not used
+
+    References
+    ----------
+    Wanda: Sun et al., "A simple and effective pruning approach for large language models", ICLR
+    2024.
     """
 
     batches: Sequence[Tensor | Batch]
@@ -144,16 +174,17 @@ def criterion_of(
 
     Parameters
     ----------
+    name : such as "l2" or "taylor"
     batches : of (inputs, targets), for the last six; "batchnorm" traces the first
     loss : (outputs, targets) -> scalar; cross-entropy if None
     seed : of "random" and "hessian"
 
     Raises
     ------
-    SecateurError : an unknown name, or one that needs batches and has none
+    SecateurError : an unknown name, or one that needs batches, without any
     """
     if name not in CRITERIA:
-        raise SecateurError(f"criterion {name!r} is unknown; take {', '.join(CRITERIA)}")
+        raise SecateurError(f"criterion {name!r} is unknown; choose one of {', '.join(CRITERIA)}")
     free: dict[str, Criterion] = {"l1": Magnitude(1), "l2": Magnitude(2), "random": Random(seed)}
     if name in free:
         return free[name]

@@ -1,4 +1,4 @@
-"""Distributions of weights and gradients, by layer: as data, and as a picture."""
+"""Distributions of weights and gradients, per layer: as data, and as a picture."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ from secateur.pruning.units.blocks import prunable_layers, weight_of
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """``counts`` (bins,) int64 of the values between ``edges`` (bins + 1,) float64."""
+    """Counts of values.
+
+    Attributes
+    ----------
+    edges : (bins + 1,) float64
+    counts : (bins,) int64, of the values between two edges
+    """
 
     edges: npt.NDArray[np.float64]
     counts: npt.NDArray[np.int64]
@@ -58,7 +64,18 @@ def distributions(
     *,
     bins: int = 64,
 ) -> dict[str, dict[str, Histogram]]:
-    """By layer: "weight", and with batches "gradient", of the loss, the mean over the batches.
+    """Histograms of the weights of every layer, and of their gradients.
+
+    Parameters
+    ----------
+    model : left as it is
+    batches : of (inputs, targets), for the gradients; None: weights only
+    loss : (outputs, targets) -> scalar, the mean over the batch
+    bins : of every histogram
+
+    Returns
+    -------
+    dict : by name of layer, a dict with "weight", and with batches "gradient", the mean over them
 
     Raises
     ------
@@ -66,7 +83,7 @@ def distributions(
     """
     layers = prunable_layers(model)
     if not layers:
-        raise SecateurError("the model has no Conv1d, Conv2d or Linear layer to look at")
+        raise SecateurError("the model has no Conv1d, Conv2d or Linear layer")
     result = {name: {"weight": histogram(weight_of(m), bins)} for name, m in layers.items()}
     if batches is None:
         return result
@@ -83,7 +100,7 @@ def distributions(
 
 
 def plot(found: dict[str, dict[str, Histogram]], path: str | Path) -> None:
-    """Draw `distributions` into a file, one row a layer; the suffix is .png, .svg or .pdf.
+    """Draw `distributions` into a file, one row per layer; the suffix is .png, .svg or .pdf.
 
     Raises
     ------
@@ -91,7 +108,7 @@ def plot(found: dict[str, dict[str, Histogram]], path: str | Path) -> None:
     """
     target = Path(path)
     if target.suffix not in (".png", ".svg", ".pdf"):
-        raise SecateurError(f"{target}: a plot is written as .png, .svg or .pdf")
+        raise SecateurError(f"{target}: a plot must be .png, .svg or .pdf")
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

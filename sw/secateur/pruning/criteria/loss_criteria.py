@@ -1,4 +1,7 @@
-"""Criteria that ask the loss: gradient, Taylor, Fisher and Hessian. See `criteria`."""
+"""Criteria from the loss: gradient, Taylor, Fisher and Hessian. See `criteria`.
+
+w is a weight, g the gradient of the loss of a batch with respect to w.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,16 @@ from secateur.pruning.criteria.probe import (
 
 @dataclass(frozen=True, eq=False)
 class Gradient:
-    """|g|, the mean over batches; g is the gradient of the batch's loss.
-
-    Mozer and Smolensky, "Skeletonization", NIPS 1988, rank units by derivatives of the loss.
+    """s = |g|, the mean over batches.
 
     Parameters
     ----------
     batches : of (inputs, targets); read once for every ranking
     loss : (outputs, targets) -> scalar, the mean over the batch
+
+    References
+    ----------
+    Mozer and Smolensky, "Skeletonization", NIPS 1988, rank units by derivatives of the loss.
     """
 
     batches: Sequence[Batch]
@@ -42,11 +47,18 @@ class Gradient:
 
 @dataclass(frozen=True, eq=False)
 class Taylor:
-    """|g * w|, the mean over batches: what the loss changes by, to first order, without w.
+    """s = |g * w|, the mean over batches: the change of the loss, to first order, if w is removed.
 
+    Parameters
+    ----------
+    batches, loss : as for `Gradient`
+
+    References
+    ----------
     Molchanov et al., "Pruning convolutional neural networks for resource efficient inference",
     ICLR 2017; on weights, "Importance estimation for neural network pruning", CVPR 2019, there
-    squared; of one batch, SNIP (Lee et al., ICLR 2019). Parameters as of `Gradient`.
+    squared; on one batch, SNIP: Lee et al., "SNIP: single-shot network pruning based on connection
+    sensitivity", ICLR 2019.
     """
 
     batches: Sequence[Batch]
@@ -58,11 +70,19 @@ class Taylor:
 
 @dataclass(frozen=True, eq=False)
 class Fisher:
-    """F * w^2 / 2, F the mean over samples of g^2: the empirical Fisher, diagonal.
+    """s = F * w^2 / 2, F the mean over samples of g^2: the diagonal of the empirical Fisher matrix.
 
-    Optimal brain damage (LeCun, Denker, Solla, NIPS 1989) with the Fisher information for the
-    Hessian: Theis et al., "Faster gaze prediction with dense networks and Fisher pruning",
-    arXiv:1801.05787, 2018. One backward pass a sample. Parameters as of `Gradient`.
+    It takes one backward pass per sample.
+
+    Parameters
+    ----------
+    batches, loss : as for `Gradient`
+
+    References
+    ----------
+    LeCun, Denker, Solla, "Optimal brain damage", NIPS 1989, with the Fisher information in place of
+    the Hessian: Theis et al., "Faster gaze prediction with dense networks and Fisher pruning",
+    arXiv:1801.05787, 2018.
     """
 
     batches: Sequence[Batch]
@@ -76,12 +96,21 @@ class Fisher:
 
 @dataclass(frozen=True, eq=False)
 class Hessian:
-    """|H * w^2| / 2, H the diagonal of the Hessian of the loss, by Hutchinson's estimator.
+    """s = |H * w^2| / 2, H the diagonal of the Hessian of the loss, by Hutchinson's estimator.
 
-    Optimal brain damage (LeCun, Denker, Solla, NIPS 1989); negative curvature counts by its size.
-    H = mean of z * (Hessian z) over ``probes`` vectors z of +-1 and over batches: Bekas,
-    Kokiopoulou, Saad, Applied Numerical Mathematics 57, 2007. One backward pass a batch and one a
-    probe. Parameters as of `Gradient`.
+    H = mean of z * (Hessian z) over random vectors z of +-1, and over batches. Negative curvature
+    counts by its size. It takes one backward pass per batch and one per probe.
+
+    Parameters
+    ----------
+    batches, loss : as for `Gradient`
+    probes : vectors z per batch
+    seed : of the probes
+
+    References
+    ----------
+    LeCun, Denker, Solla, "Optimal brain damage", NIPS 1989. Estimator: Bekas, Kokiopoulou, Saad,
+    "An estimator for the diagonal of a matrix", Applied Numerical Mathematics 57, 2007.
     """
 
     batches: Sequence[Batch]

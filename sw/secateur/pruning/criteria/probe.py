@@ -1,4 +1,4 @@
-"""What criteria need to know of a model on data: gradients, inputs of layers, norms behind them."""
+"""Measurements on a model for criteria: gradients, inputs of layers, norms behind them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def wide_weight(layer: nn.Module) -> Tensor:
 
 
 def check_batches(name: str, batches: Sequence[Any]) -> None:
-    """Refuse no data, and iterators, of which the second ranking would see nothing."""
+    """Refuse an empty list, and iterators, which a second ranking would find empty."""
     if not hasattr(batches, "__len__") or not hasattr(batches, "__iter__"):
         raise SecateurError(f"{name}: batches must be a list, not {type(batches).__name__}")
     if len(batches) == 0:
@@ -72,9 +72,19 @@ def gradients(
 ) -> list[Tensor]:
     """Gradients of a scalar, zero where it does not depend on the parameter.
 
+    Parameters
+    ----------
+    value : one element
+    of : parameters by name
+    create_graph, retain_graph : as for ``torch.autograd.grad``
+
+    Returns
+    -------
+    list : in the order of ``of``
+
     Raises
     ------
-    SecateurError : the value is no scalar, or not finite
+    SecateurError : the value is not a scalar, or not finite
     """
     if value.numel() != 1 or not bool(torch.isfinite(value)):
         raise SecateurError(
@@ -98,6 +108,12 @@ def input_squares(
 
     The gradient of the sum of a layer's outputs by a weight is the sum of its inputs; fed with
     squared inputs, the layer itself so accounts for stride, padding, dilation and groups.
+
+    Parameters
+    ----------
+    model : left as it is
+    layers : of the model, by name
+    inputs : batches
 
     Raises
     ------
@@ -141,7 +157,13 @@ def _output(layer: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
 def norms_behind(
     model: nn.Module, layers: Mapping[str, nn.Module], example: Tensor
 ) -> dict[str, nn.Module]:
-    """The batch norm that reads each layer's output tensor itself.
+    """The batch norm that reads each layer's output tensor itself, by name of the layer.
+
+    Parameters
+    ----------
+    model : left as it is
+    layers : of the model, by name
+    example : an input, batch included
 
     Raises
     ------
@@ -175,6 +197,6 @@ def norms_behind(
         if name not in found:
             raise SecateurError(
                 f"layer '{name}': no batch norm reads its output; "
-                "take another criterion or name the layer in skip"
+                "choose another criterion or name the layer in skip"
             )
     return found

@@ -28,7 +28,7 @@ def block_saliency(
 
     Raises
     ------
-    SecateurError : ``skip`` names no layer, all layers are skipped, or a layer has no blocks
+    SecateurError : an unknown layer in ``skip``, all layers are skipped, or a layer has no blocks
     """
     layers = prunable_layers(model)
     skipped = set(skip)

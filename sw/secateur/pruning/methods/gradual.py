@@ -15,8 +15,18 @@ from secateur.pruning.units.report import PruneReport
 
 
 def cubic_density(step: int, steps: int, begin: float, end: float) -> float:
-    """Density after ``step`` of ``steps``: fast at first, slow towards the end.
+    """Density after some steps of a schedule: it falls fast at first, slowly towards the end.
 
+    d = end + (begin - end) * (1 - step / steps)^3
+
+    Parameters
+    ----------
+    step : steps done
+    steps : steps in all
+    begin, end : densities before the first step and after the last
+
+    References
+    ----------
     Zhu and Gupta, "To prune, or not to prune", ICLR 2018 workshop (arXiv:1710.01878), equation 1,
     written for the density 1 - s instead of the sparsity s.
     """
@@ -25,23 +35,29 @@ def cubic_density(step: int, steps: int, begin: float, end: float) -> float:
 
 
 def check_gradual(granularity: Granularity | None) -> None:
-    """Raise SecateurError for N:M, which has one density and no way to it."""
+    """Refuse N:M, which has one density and no schedule.
+
+    Raises
+    ------
+    SecateurError : N:M
+    """
     if isinstance(granularity, NOfM):
-        raise SecateurError("N:M has one density and no steps to it; use prune")
+        raise SecateurError("N:M has one density and no schedule; use prune")
 
 
 class GradualPruner:
     """Prunes a model in place in ``steps`` calls of `step`, spread over its training.
 
+    The density follows `cubic_density`. The constructor puts the masks on the layers, at
+    ``begin_density``. Parameters keep their identity: an optimiser may be made before or after.
+
     Parameters
     ----------
-    density, n, scope, skip, overrides, criterion, granularity : as `secateur.prune`; densities
-        after the last step. Criteria with data are asked anew in every step
+    model : to prune
+    density, n, scope, skip, overrides, criterion, granularity : as for `secateur.prune`; densities
+        after the last step. Criteria with data are evaluated again in every step
     steps : pruning steps
     begin_density : density before the first step. A layer whose override is higher begins there.
-
-    The constructor puts the masks on the layers, at ``begin_density``. Parameters keep their
-    identity: an optimiser may be made before or after.
 
     Raises
     ------

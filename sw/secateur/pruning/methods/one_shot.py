@@ -25,7 +25,20 @@ def apply(
     overrides: Mapping[str, float],
     threshold: float | None = None,
 ) -> PruneReport:
-    """Rank the units of a plan's layers and set the masks. All or nothing: errors come first."""
+    """Rank the units of a plan's layers and set the masks. Errors come before any change.
+
+    Parameters
+    ----------
+    plan : what to prune
+    density : share of units that stays in layers without an override
+    overrides : densities by name of layer
+    threshold : overrides all densities: units with at least this saliency stay
+
+    Raises
+    ------
+    SecateurError : the criterion returns something else than saliencies, or more units are asked
+        for than are left
+    """
     saliency = plan.criterion(plan.model, plan.layers)
     units = {name: plan.granularity.units(name, layer) for name, layer in plan.layers.items()}
     scores = {}
@@ -51,13 +64,19 @@ def apply(
 def check_saliency(name: str, layer: nn.Module, saliency: Tensor | None) -> None:
     """Refuse what a criterion may not return.
 
+    Parameters
+    ----------
+    name : of the layer, for the message
+    layer : with a weight
+    saliency : what the criterion returned for it; None: nothing
+
     Raises
     ------
     SecateurError : no saliency, another shape than the weight's, negative, or not finite
     """
     if saliency is None or saliency.shape != weight_of(layer).shape:
         raise SecateurError(
-            f"layer '{name}': the criterion must give one saliency a weight, "
+            f"layer '{name}': the criterion must give one saliency per weight, "
             f"shape {tuple(weight_of(layer).shape)}"
         )
     if not bool(torch.isfinite(saliency).all()) or bool((saliency < 0).any()):
@@ -111,20 +130,21 @@ def prune(
 ) -> PruneReport:
     """Prune a model in place: to a density, or by a threshold, the least salient units first.
 
+    The masks hold through any further training until `secateur.pruning.remove` bakes them in.
+
     Parameters
     ----------
     model : its Conv1d, Conv2d (dense or depthwise) and Linear layers are pruned
     density : share of units that stays; each layer keeps ``round(density * units)``, at least one
     n : output channels of a block, the N of the array, if ``granularity`` is None
-    scope : "layer": every layer keeps that share; "global": all layers are ranked together,
-        and so many stay in total
+    scope : "layer": every layer keeps that share; "global": all layers are ranked together, and
+        that share stays in total
     skip : names of layers that are left alone
     overrides : densities of single layers, by name; these are ranked by themselves
-    criterion : saliency of weights, see `secateur.pruning.criteria`; None: squares (L2 norm).
-        Or the name of one that needs no data: "l1", "l2", "random"
+    criterion : saliency of weights, see `secateur.pruning.criteria`, or the name of one that needs
+        no data: "l1", "l2", "random"; None: squares (L2 norm). Of equal units the first stays
     granularity : units, see `secateur.pruning.units.granularity`, or their name as in
-        `granularity_of`; None: N:1 blocks of ``n``.
-        N:M implies the density, so neither density nor threshold is given with it
+        `granularity_of`; None: N:1 blocks of ``n``. N:M implies the density
     threshold : instead of a density: units whose saliencies add up to at least this stay, and the
         best one of every layer. With the default criterion it is a squared norm
 
@@ -136,33 +156,28 @@ def prune(
     ------
     SecateurError : see `make_plan`; or more units are asked for than earlier pruning left; or not
         exactly one of density, threshold and N:M is given. The model is then unchanged.
-
-    Of units of equal saliency the one that comes first in the weight stays. The masks hold through
-    any further training until `secateur.pruning.remove` bakes them in.
     """
     criterion = criterion_of(criterion) if isinstance(criterion, str) else criterion
     if isinstance(granularity, str):
         granularity = granularity_of(granularity, n)
     _check_amount(density, threshold, overrides, granularity)
+    _point_out_recurrent(model)
+    plan = make_plan(
+        model, density=1.0 if density is None else density, n=n, scope=scope, skip=skip,
+        overrides=overrides, criterion=criterion, granularity=granularity,
+    )  # fmt: skip
+    return apply(plan, plan.density, plan.overrides, threshold)
+
+
+def _point_out_recurrent(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.RNNBase | nn.RNNCellBase):
             warnings.warn(
-                f"layer {name!r} ({type(module).__name__}) is left as it is; prune what "
-                f"secateur.decompose makes of the model",
+                f"layer {name!r} ({type(module).__name__}) is not pruned; prune the model that "
+                f"secateur.decompose returns",
                 SecateurWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-    plan = make_plan(
-        model,
-        density=1.0 if density is None else density,
-        n=n,
-        scope=scope,
-        skip=skip,
-        overrides=overrides,
-        criterion=criterion,
-        granularity=granularity,
-    )
-    return apply(plan, plan.density, plan.overrides, threshold)
 
 
 def _check_amount(
@@ -174,7 +189,7 @@ def _check_amount(
     if isinstance(granularity, NOfM):
         if density is not None or threshold is not None or overrides:
             raise SecateurError(
-                "N:M sets the density itself: give no density, threshold, overrides"
+                "N:M sets the density itself: omit density, threshold and overrides"
             )
         return
     if (density is None) == (threshold is None):
@@ -190,8 +205,13 @@ def _check_amount(
 def density_of(model: nn.Module, n: int = 8, granularity: Granularity | None = None) -> PruneReport:
     """Count the units that hold a weight other than zero, in every prunable layer.
 
-    Masks or none: what counts is the weight that the layer computes with. Without a granularity
-    the units are N:1 blocks of ``n``.
+    The weights are those that the layers compute with, masks applied.
+
+    Parameters
+    ----------
+    model : with masks or without
+    n : output channels of a block, if ``granularity`` is None
+    granularity : units; None: N:1 blocks
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What to prune: the arguments of `prune`, checked against the model."""
+"""The arguments of `prune`, checked against the model."""
 
 from __future__ import annotations
 
@@ -20,9 +20,18 @@ Scope = Literal["layer", "global"]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to prune, checked. ``overrides`` has the layers with a density of their own.
+    """Checked arguments of `prune`.
 
-    ``density`` is 1 where a threshold or N:M decides. ``n`` is the N of reports.
+    Attributes
+    ----------
+    model : to prune
+    layers : those that are pruned, by name
+    n : the N of reports
+    scope : "layer" or "global"
+    density : of layers without an override; 1 if a threshold or N:M decides
+    overrides : densities by name of layer
+    criterion : saliency of weights
+    granularity : units
     """
 
     model: nn.Module
@@ -47,6 +56,10 @@ def make_plan(
     granularity: Granularity | None = None,
 ) -> Plan:
     """Check the arguments of `prune` against the model.
+
+    Parameters
+    ----------
+    model, density, n, scope, skip, overrides, criterion, granularity : as for `prune`
 
     Raises
     ------
@@ -91,13 +104,23 @@ def make_plan(
 
 
 def check_n(n: int) -> None:
-    """Raise SecateurError unless ``n`` is a positive integer."""
+    """Refuse an ``n`` that is not a positive integer.
+
+    Raises
+    ------
+    SecateurError : anything else
+    """
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise SecateurError(f"n must be a positive integer (channels of a block), not {n!r}")
 
 
 def check_density(name: str, density: float) -> None:
-    """Raise SecateurError unless 0 < density <= 1."""
+    """Refuse a density that is not above 0 and at most 1; ``name`` is the argument's.
+
+    Raises
+    ------
+    SecateurError : anything else
+    """
     if isinstance(density, bool) or not isinstance(density, Real) or not 0 < density <= 1:
         raise SecateurError(f"{name} must be above 0 and at most 1, not {density!r}")
 

@@ -19,21 +19,25 @@ class GroupLasso:
     """strength * sum over units of sqrt(size) * ||unit||, minimised by proximal steps.
 
     With `Element` units it is the lasso, L1. Call `step` after every step of the optimiser; units
-    become exactly zero, not just small, and `secateur.prune` with a small threshold, or a density,
-    makes masks of it.
+    become exactly zero, not just small. `secateur.prune` with a small threshold, or a density, then
+    makes masks.
 
     Parameters
     ----------
+    model : its weights are changed in place
     strength : lambda, in units of the loss
-    n, granularity, skip : as `secateur.prune`; by default N:1 blocks
-
-    Group lasso: Yuan and Lin, Journal of the Royal Statistical Society B 68, 2006. Proximal
-    gradient: Parikh and Boyd, "Proximal algorithms", Foundations and Trends in Optimization 1,
-    2014, sections 4.2 and 6.5.
+    n, granularity, skip : as for `secateur.prune`; by default N:1 blocks
 
     Raises
     ------
-    SecateurError : as `secateur.prune`; a strength that is no number above 0; N:M
+    SecateurError : as `secateur.prune`; a strength that is not a number above 0; N:M
+
+    References
+    ----------
+    Group lasso: Yuan and Lin, "Model selection and estimation in regression with grouped
+    variables", Journal of the Royal Statistical Society B 68, 2006. Proximal gradient: Parikh and
+    Boyd, "Proximal algorithms", Foundations and Trends in Optimization 1, 2014, sections 4.2
+    and 6.5.
     """
 
     def __init__(
@@ -85,9 +89,11 @@ class GroupLasso:
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """Shrink every unit by rate * strength * sqrt(size) of norm, to zero where that is more.
+        """Shrink the norm of every unit by rate * strength * sqrt(size), at most to zero.
 
-        ``rate``: the learning rate of the optimiser's step before it.
+        Parameters
+        ----------
+        rate : learning rate of the optimiser's step before it
         """
         for name, layer in self._layers.items():
             weight = parameter_of(layer)
@@ -112,14 +118,17 @@ def distillation_loss(
     ----------
     outputs, teacher : logits (batch, classes) of the pruned and of the dense model
     targets : (batch,) classes
-    temperature, share : T above 0; share in 0 .. 1
-    loss : (outputs, targets) -> scalar, for what is left of the share; not called if nothing is
-
-    Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", arXiv:1503.02531, 2015.
+    temperature : T, above 0
+    share : 0 to 1
+    loss : (outputs, targets) -> scalar; not called at share 1
 
     Raises
     ------
     SecateurError : a parameter out of range, or logits of different shapes
+
+    References
+    ----------
+    Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", arXiv:1503.02531, 2015.
     """
     if not temperature > 0 or not 0 <= share <= 1:
         raise SecateurError(
@@ -147,10 +156,14 @@ def distil(
     share: float = 0.9,
     loss: Loss = F.cross_entropy,
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """A loss (inputs, outputs, targets) -> scalar that asks ``teacher``, the dense model.
+    """A loss (inputs, outputs, targets) -> scalar: `distillation_loss` with a teacher.
 
-    The teacher runs in evaluation mode and without gradient; give it a copy of its own. The loss
-    has the precision of ``outputs``.
+    The loss has the precision of ``outputs``.
+
+    Parameters
+    ----------
+    teacher : the dense model, a copy of its own; it runs in evaluation mode and without gradient
+    temperature, share, loss : as for `distillation_loss`
     """
 
     def distilled(inputs: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:

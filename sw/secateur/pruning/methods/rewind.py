@@ -18,7 +18,20 @@ from secateur.pruning.units.report import PruneReport
 
 
 def geometric_density(round_: int, rounds: int, end: float) -> float:
-    """Density after ``round_`` of ``rounds``: every round keeps the same share of the last."""
+    """Density after some rounds: every round keeps the same share of the one before.
+
+    d = end^(round / rounds)
+
+    Parameters
+    ----------
+    round_ : rounds done
+    rounds : rounds in all
+    end : density after the last
+
+    References
+    ----------
+    Frankle and Carbin, "The lottery ticket hypothesis", ICLR 2019: iterative pruning.
+    """
     return float(end ** (round_ / rounds))
 
 
@@ -35,7 +48,7 @@ def unmasked_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def rewind(model: nn.Module, early: Mapping[str, Tensor]) -> None:
-    """Give a model the `unmasked_state` that it, or one without masks, had; the masks stay."""
+    """Restore an `unmasked_state` of a model, or of the same without masks; the masks stay."""
     with torch.no_grad():
         for name, value in unmasked_state(model).items():
             value.copy_(early[name])
@@ -44,24 +57,28 @@ def rewind(model: nn.Module, early: Mapping[str, Tensor]) -> None:
 class IterativePruner:
     """Prunes in ``rounds`` calls of `step`; between them the user trains to the end.
 
-    Frankle et al., "Linear mode connectivity and the lottery ticket hypothesis", ICML 2020:
-    iterative magnitude pruning with rewinding to weights of early in training. The constructor
-    takes those weights; train to the end; then, ``rounds`` times, `step` and train to the end.
-    With ``rewind=False`` weights stay, and only the learning rate starts over: Renda, Frankle,
-    Carbin, "Comparing rewinding and fine-tuning in neural network pruning", ICLR 2020.
+    Iterative magnitude pruning with rewinding to weights of early in training. The constructor
+    stores those weights; train to the end; then, ``rounds`` times, `step` and train to the end.
+    Rewinding restores all parameters and buffers except masks, the statistics of batch norms
+    among them. An optimiser keeps its momenta: make a new one after each `step`.
 
     Parameters
     ----------
-    density, n, scope, skip, overrides, criterion, granularity : as `secateur.prune`; densities
+    model : early in its training
+    density, n, scope, skip, overrides, criterion, granularity : as for `secateur.prune`; densities
         after the last round
-    rounds : pruning rounds; round k of r prunes to density ** (k / r)
-
-    Rewinding restores all parameters and buffers except masks, the statistics of batch norms
-    among them. An optimiser keeps its momenta: make a new one after each `step`.
+    rounds : pruning rounds, with the densities of `geometric_density`
+    rewind : False: weights stay, and only the learning rate starts over
 
     Raises
     ------
     SecateurError : as `secateur.prune`; rounds below 1; masks; N:M
+
+    References
+    ----------
+    Frankle et al., "Linear mode connectivity and the lottery ticket hypothesis", ICML 2020. Without
+    rewinding of weights: Renda, Frankle, Carbin, "Comparing rewinding and fine-tuning in neural
+    network pruning", ICLR 2020.
     """
 
     def __init__(

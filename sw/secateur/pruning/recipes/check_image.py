@@ -1,4 +1,4 @@
-"""The build check: mask = zeros in int8 = what the stream leaves out, bit for bit."""
+"""The build check: masks = zeros in int8 = blocks that the stream omits, bit for bit."""
 
 from __future__ import annotations
 
@@ -19,18 +19,23 @@ from secateur.quantisation.prepare import Graph
 
 @dataclass(frozen=True)
 class MaskCheck:
-    """What was compared: masked weights, and weight words of the stream."""
+    """How much was compared.
+
+    Attributes
+    ----------
+    masked_weights : weights with a mask of 0
+    stream_words : words of the stream with weights
+    """
 
     masked_weights: int
     stream_words: int
 
 
 def check_masks(image: Image, graph: Graph, model: nn.Module) -> MaskCheck:
-    """Check that an image leaves out exactly what the masks say.
+    """Check that an image omits exactly the blocks that are masked.
 
-    Every masked weight of ``model`` is 0 in the int8 ``graph``; the weights decoded from the
-    image's stream are the graph's, all of them; no word of the stream stands for a block of zeros
-    but padding and address moves.
+    Every masked weight of ``model`` is 0 in the int8 ``graph``. All weights decoded from the stream
+    are the graph's. Apart from padding and address moves no word of the stream is a block of zeros.
 
     Parameters
     ----------

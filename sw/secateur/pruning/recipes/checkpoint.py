@@ -1,7 +1,7 @@
 """Checkpoints as safetensors and JSON: models, optimisers, generators. No pickle.
 
 A checkpoint is a JSON file that names a file of tensors by its hash. Both are written atomically,
-the tensors first, so that whatever interrupts the writing leaves the old checkpoint whole.
+the tensors first, so that an interruption leaves the old checkpoint whole.
 """
 
 from __future__ import annotations
@@ -32,6 +32,12 @@ def write(path: Path, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) ->
     """Write tensors and JSON data; returns the SHA-256 of the tensors' file.
 
     The tensors go to a file beside ``path``; files of older checkpoints of ``path`` are removed.
+
+    Parameters
+    ----------
+    path : of the JSON file
+    tensors : by name
+    data : for the JSON file
     """
     owned = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     payload = save(owned)
@@ -84,7 +90,7 @@ def model_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_model_state(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put a state on a freshly built model; masks that it has are put on first.
+    """Load a state into a freshly built model; if the state has masks, they are added first.
 
     Raises
     ------
@@ -99,18 +105,18 @@ def load_model_state(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         model.load_state_dict(state)
     except RuntimeError as error:
         lines = str(error).strip().splitlines()
-        raise SecateurError(f"the weights are of another model: {lines[-1].strip()}") from None
+        raise SecateurError(f"the weights do not fit the model: {lines[-1].strip()}") from None
 
 
-def optimiser_state(optimiser: torch.optim.Optimizer) -> State:
+def optimizer_state(optimizer: torch.optim.Optimizer) -> State:
     """Tensors and JSON data of an optimiser's state."""
-    state = optimiser.state_dict()
+    state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, dict[str, Any]] = {}
     for index, values in state["state"].items():
         for key, value in values.items():
             if isinstance(value, Tensor):
-                tensors[f"optimiser.{index}.{key}"] = value
+                tensors[f"optimizer.{index}.{key}"] = value
             else:
                 scalars.setdefault(str(index), {})[key] = value
     groups = [
@@ -120,19 +126,25 @@ def optimiser_state(optimiser: torch.optim.Optimizer) -> State:
     return tensors, {"scalars": scalars, "groups": groups}
 
 
-def load_optimiser_state(
-    optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor], data: Mapping[str, Any]
+def load_optimizer_state(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], data: Mapping[str, Any]
 ) -> None:
-    """Put a state on an optimiser of the same parameters."""
+    """Load a state into an optimiser of the same parameters.
+
+    Parameters
+    ----------
+    optimizer : changed in place
+    tensors, data : from `optimizer_state`
+    """
     state: dict[int, dict[str, Any]] = {
         int(index): dict(values) for index, values in data["scalars"].items()
     }
     for name, value in tensors.items():
-        if name.startswith("optimiser."):
+        if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
             state.setdefault(int(index), {})[key] = value
     groups = [
         {key: tuple(value) if key == "betas" else value for key, value in group.items()}
         for group in data["groups"]
     ]
-    optimiser.load_state_dict({"state": state, "param_groups": groups})
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

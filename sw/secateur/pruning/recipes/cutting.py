@@ -1,4 +1,4 @@
-"""What the stages ``channels`` and ``prune`` of a recipe take away, and when."""
+"""What the stages ``channels`` and ``prune`` of a recipe remove, and when."""
 
 from __future__ import annotations
 
@@ -17,16 +17,25 @@ from secateur.pruning.criteria.criteria import Criterion, criterion_of
 from secateur.pruning.criteria.saliency import block_saliency
 from secateur.pruning.methods.gradual import cubic_density
 from secateur.pruning.methods.rewind import rewind, unmasked_state
-from secateur.pruning.recipes.recipe import Recipe
+from secateur.pruning.recipes.tables import Recipe
 from secateur.pruning.recipes.training import Loss, Split
 from secateur.target import Target
 
-#: Swaps of channels that are tried in each set, with ``prune.reorder``: seconds for 64 channels.
+#: Swaps of channels that are tried in each set with ``prune.reorder``; it takes seconds for 64
+#: channels.
 SWAPS = 20_000
 
 
 def criterion_for(name: str, recipe: Recipe, split: Split, loss: Loss) -> Criterion:
-    """A criterion with the samples that the recipe grants it."""
+    """A criterion with ``prune.samples`` training samples of a recipe.
+
+    Parameters
+    ----------
+    name : as in `secateur.pruning.criterion_of`
+    recipe : has samples, batch and seed
+    split : the recipe's data
+    loss : the recipe's
+    """
     x, y = split.some("train", recipe.prune.samples, recipe.seed)
     batch = recipe.training.batch
     batches = list(zip(x.split(batch), y.split(batch), strict=True))
@@ -41,7 +50,22 @@ def narrow(
     criterion: Criterion,
     density: float | None,
 ) -> tuple[float, ChannelReport]:
-    """Remove channels, always the same of the same model; ``density`` None: find it first."""
+    """Remove channels, in place; of equal models the same.
+
+    Parameters
+    ----------
+    model : float, without masks
+    recipe : has the budget and the layers to skip
+    target : of the image
+    example : inputs, samples first
+    criterion : ranks the channels
+    density : share of channels that stays; None: the largest that meets the budget
+
+    Returns
+    -------
+    density : that was used
+    report : widths per layer
+    """
     skip = recipe.channels.skip
     if density is None:
         limits = vars(recipe.budget) | {"density": None}  # of blocks, which go later
@@ -57,12 +81,17 @@ def narrow(
 
 
 class BlockCuts:
-    """The prunings of one stage, as what comes before each batch of its training.
+    """The prunings of one stage: `before_batch` is called before each batch of its training.
 
     Parameters
     ----------
-    model : as the stage began with it, in place
-    early : what its weights go back to after every cut (schedule "rewind"), or None
+    model : as at the beginning of the stage; changed in place
+    recipe : has budget, method and schedule
+    target : of the image
+    split : the recipe's data
+    loss : the recipe's
+    example : inputs, samples first, to calibrate with
+    early : has the weights that are restored after every cut (schedule "rewind"), or None
     """
 
     def __init__(
@@ -87,7 +116,7 @@ class BlockCuts:
         self.last: dict[str, Any] = {}
         """The latest cut, JSON."""
         self.order: Permutation | None = None
-        """The order that filters were brought into, with ``prune.reorder``."""
+        """The order of the filters, with ``prune.reorder``."""
         if recipe.prune.reorder:
             self.order = self._order(example[:1])
             for each in (model, early):
@@ -129,8 +158,8 @@ class BlockCuts:
         criterion = criterion_for(prune.criterion, self.recipe, self.split, self.loss)
         saliency = block_saliency(model, costs.n, criterion, prune.skip)
         if prune.method == "budget":
-            normalise: Any = prune.normalise
-            return allocate(costs, saliency, budgets, normalise=normalise)
+            normalize: Any = prune.normalize
+            return allocate(costs, saliency, budgets, normalize=normalize)
         if prune.method == "uniform":
             return baselines.uniform(costs, saliency, budgets)
         if prune.method == "element":

@@ -1,10 +1,13 @@
 """Accuracy under attack and under corruption, dense against pruned.
 
+Inputs are floats (batch, ...) in the model's own units, from ``low`` to ``high``.
+
+References
+----------
 FGSM: Goodfellow, Shlens, Szegedy, "Explaining and harnessing adversarial examples", ICLR 2015.
 PGD: Madry et al., "Towards deep learning models resistant to adversarial attacks", ICLR 2018.
 Corruptions: Hendrycks and Dietterich, "Benchmarking neural network robustness to common
 corruptions and perturbations", ICLR 2019; severities 1 to 5 as in its CIFAR-10-C.
-Inputs are floats (batch, ...) in the model's own units, from ``low`` to ``high``.
 """
 
 from __future__ import annotations
@@ -44,9 +47,19 @@ def fgsm(
     high: float,
     loss: Loss = F.cross_entropy,
 ) -> Tensor:
-    """One step of ``eps`` along the sign of the loss's gradient, clipped to the range.
+    """Fast gradient sign method: x + eps * sign(gradient of the loss), clipped to the range.
 
-    The model is used in the mode that it is in; put it in evaluation mode.
+    Parameters
+    ----------
+    model : in evaluation mode
+    x, y : inputs (batch, ...) and labels (batch,)
+    eps : step, in the model's units
+    low, high : range of the inputs
+    loss : (outputs, targets) -> scalar
+
+    Raises
+    ------
+    SecateurError : eps below 0, or an empty range
     """
     _check(eps, low, high)
     return (x + eps * _gradient(model, x, y, loss).sign()).clamp(low, high)
@@ -65,9 +78,19 @@ def pgd(
     seed: int = 0,
     loss: Loss = F.cross_entropy,
 ) -> Tensor:
-    """Steps of FGSM from a random start, projected to within ``eps`` of ``x`` and the range.
+    """Projected gradient descent: steps of FGSM from a random start, within ``eps`` of ``x``.
 
-    ``step`` is 2.5 * eps / steps if None, as Madry et al. take it.
+    Parameters
+    ----------
+    model, x, y, low, high, loss : as for `fgsm`
+    eps : largest change of an input, in the model's units
+    steps : number
+    step : of FGSM; None: 2.5 * eps / steps, as in Madry et al.
+    seed : of the random start
+
+    Raises
+    ------
+    SecateurError : eps below 0, or an empty range
     """
     _check(eps, low, high)
     step = 2.5 * eps / steps if step is None else step
@@ -88,14 +111,33 @@ def _check(eps: float, low: float, high: float) -> None:
 
 
 def gaussian_noise(x: Tensor, severity: int, *, low: float, high: float, seed: int = 0) -> Tensor:
-    """Noise of a standard deviation of 4 to 10 % of the range."""
+    """Gaussian noise with a standard deviation of 4 to 10 % of the range.
+
+    Parameters
+    ----------
+    x : inputs (batch, ...)
+    severity : 1 to 5
+    low, high : range of the inputs
+    seed : of the noise
+    """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(x.shape, generator=generator, dtype=x.dtype)
     return (x + noise * (_severity(NOISE, severity) * (high - low))).clamp(low, high)
 
 
 def blur(x: Tensor, severity: int, *, low: float, high: float, seed: int = 0) -> Tensor:
-    """Gaussian blur of images (batch, C, H, W), cut off at four deviations, edges repeated."""
+    """Gaussian blur, cut off at four deviations, with repeated edges.
+
+    Parameters
+    ----------
+    x : images (batch, C, H, W)
+    severity, low, high : as for `gaussian_noise`
+    seed : not used
+
+    Raises
+    ------
+    SecateurError : inputs that are not images
+    """
     if x.dim() != 4:
         raise SecateurError(f"blur takes images (batch, C, H, W), not {tuple(x.shape)}")
     sigma = _severity(BLUR, severity)
@@ -110,7 +152,14 @@ def blur(x: Tensor, severity: int, *, low: float, high: float, seed: int = 0) ->
 
 
 def contrast(x: Tensor, severity: int, *, low: float, high: float, seed: int = 0) -> Tensor:
-    """Values drawn towards the mean of each sample and channel."""
+    """Values moved towards the mean of each sample and channel.
+
+    Parameters
+    ----------
+    x : inputs (batch, C, ...)
+    severity, low, high : as for `gaussian_noise`
+    seed : not used
+    """
     axes = tuple(range(2, x.dim())) or (1,)
     mean = x.mean(dim=axes, keepdim=True)
     return ((x - mean) * _severity(CONTRAST, severity) + mean).clamp(low, high)

@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from secateur.disk.lock import held
 from secateur.disk.storage import write_atomically
 from secateur.errors import SecateurError, SecateurWarning
+from secateur.progress import Progress, silent
 from secateur.pruning.budget.budget import make_budgets
 from secateur.pruning.criteria.saliency import block_saliency
 from secateur.pruning.recipes.cutting import criterion_for
-from secateur.pruning.recipes.recipe import Recipe
 from secateur.pruning.recipes.robust import CORRUPTIONS, fgsm, pgd
-from secateur.pruning.recipes.stages import Progress, Stages
+from secateur.pruning.recipes.stages import run_stages
+from secateur.pruning.recipes.state import RunState
+from secateur.pruning.recipes.tables import Recipe
 from secateur.pruning.recipes.training import multiplies_bfloat16
 from secateur.pruning.recipes.verify import (
     GateError,
@@ -41,19 +43,21 @@ TIGHT = 0.97
 
 
 def run_recipe(
-    recipe: Recipe, folder: Path, *, resume: bool = False, progress: Progress | None = None
+    recipe: Recipe, folder: Path, *, resume: bool = False, progress: Progress = silent
 ) -> dict[str, Any]:
     """Run all stages, verify, and write images, checkpoints and ``record.json`` to ``folder``.
 
     Parameters
     ----------
-    recipe : from ``recipe.load_recipe``
+    recipe : from `secateur.pruning.recipes.recipe.load_recipe`
     folder : made if it is missing
-    resume : go on with the checkpoint in the folder; the image is the one that a run without
+    resume : resume from the checkpoint in the folder; the image is the one that a run without
         interruption makes on the same machine with the same number of threads
     progress : called after every epoch and stage
 
-    Returns the record. ``record["gate"]`` is None, or why the run has failed: raise it as an error.
+    Returns
+    -------
+    dict : the record. ``record["gate"]`` is None, or why the run has failed: raise it as an error.
 
     Raises
     ------
@@ -65,35 +69,39 @@ def run_recipe(
 
 
 def run_held(
-    recipe: Recipe, folder: Path, *, resume: bool = False, progress: Progress | None = None
+    recipe: Recipe, folder: Path, *, resume: bool = False, progress: Progress = silent
 ) -> dict[str, Any]:
-    """As `run_recipe`, in a folder that the caller holds."""
+    """As `run_recipe`, in a folder that the caller holds.
+
+    Parameters
+    ----------
+    recipe, folder, resume, progress : as for `run_recipe`
+    """
     if (folder / "running.json").exists() and not resume:
         raise SecateurError(
-            f"{folder}: holds a run already; go on with it by --resume, or choose another folder"
+            f"{folder}: holds a run already; resume it with --resume, or choose another folder"
         )
-    report = progress or (lambda stage, done, total, note: None)
     if recipe.training.precision == "bfloat16" and not multiplies_bfloat16():
         warnings.warn(
-            "this processor does not multiply bfloat16, training is many times slower than in "
-            'float32: give training.precision = "float32"',
+            "this processor does not multiply bfloat16, so training is many times slower than in "
+            'float32: set training.precision = "float32"',
             SecateurWarning,
             stacklevel=2,
         )
     with torch.random.fork_rng(devices=[]):
-        stages = Stages(recipe, folder, report)
+        run = RunState(recipe, folder, progress)
         if resume:
-            stages.resume()
-        stages.run()
-        record = _record(stages)
+            run.resume()
+        run_stages(run)
+        record = _record(run)
     write_atomically(folder / "record.json", json.dumps(record, indent=1).encode())
     return record
 
 
-def _record(stages: Stages) -> dict[str, Any]:
-    recipe, results = stages.recipe, stages.results
-    columns = {name: _column(stages, name) for name in ("dense", "model")}
-    budget = _budget(stages, columns["model"])
+def _record(run: RunState) -> dict[str, Any]:
+    recipe, results = run.recipe, run.results
+    columns = {name: _column(run, name) for name in ("dense", "model")}
+    budget = _budget(run, columns["model"])
     dense, pruned = (
         Score(results[f"{name} int8"]["accuracy"], results[f"{name} int8"]["loss"])
         for name in ("dense", "model")
@@ -113,25 +121,25 @@ def _record(stages: Stages) -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             **{name: version(name) for name in ("secateur", "torch", "torchao", "numpy")},
         },
-        "data_sha256": {name: stages.inputs[name] for name in stages.split.__dataclass_fields__},
+        "data_sha256": {name: run.inputs[name] for name in run.split.__dataclass_fields__},
         "results": results,
         "columns": columns,
         "budget": budget,
-        "agreement": agreement(stages.outputs("dense.int8"), stages.outputs("model.int8")),
-        "sensitivity": _sensitivity(stages),
-        "robustness": _robustness(stages),
+        "agreement": agreement(run.outputs("dense.int8"), run.outputs("model.int8")),
+        "sensitivity": _sensitivity(run),
+        "robustness": _robustness(run),
         "gate": failed,
-        "folder": str(stages.folder),
+        "folder": str(run.folder),
     }
 
 
-def _column(stages: Stages, name: str) -> dict[str, Any]:
-    image = stages.image(name)
+def _column(run: RunState, name: str) -> dict[str, Any]:
+    image = run.image(name)
     found = summary(image)
     weighted = [layer for layer in found["layers"] if layer["kind"] in WEIGHTED]
     return {
-        "accuracy": stages.results[f"{name} int8"]["accuracy"],
-        "loss": stages.results[f"{name} int8"]["loss"],
+        "accuracy": run.results[f"{name} int8"]["accuracy"],
+        "loss": run.results[f"{name} int8"]["loss"],
         "cycles": found["cycles"],
         "rom_bytes": found["stream_bits"] // 8,
         "blocks": sum(layer["blocks"] for layer in weighted),
@@ -147,11 +155,11 @@ def _column(stages: Stages, name: str) -> dict[str, Any]:
     }
 
 
-def _budget(stages: Stages, column: dict[str, Any]) -> dict[str, Any]:
-    """Limits and what the image takes; refuses an image that takes more."""
-    allocation = stages.results["allocation"]
-    given = vars(stages.recipe.budget)
-    budgets = make_budgets(stages.target, sum(allocation["blocks"].values()), **given)
+def _budget(run: RunState, column: dict[str, Any]) -> dict[str, Any]:
+    """Limits and the cost of the image; refuses an image that exceeds them."""
+    allocation = run.results["allocation"]
+    given = vars(run.recipe.budget)
+    budgets = make_budgets(run.target, sum(allocation["blocks"].values()), **given)
     spent = {
         "cycles": column["cycles"],
         "rom_bytes": column["rom_bytes"],
@@ -162,54 +170,52 @@ def _budget(stages: Stages, column: dict[str, Any]) -> dict[str, Any]:
         if spent[name] > limit:
             raise SecateurError(
                 f"the image takes {spent[name]:,} {name}, the budget is {limit:,}: training has "
-                f"changed the network's structure; give a budget lower by the difference"
+                f"changed the network's structure; lower the budget by the difference"
             )
     used = max(spent[name] / limit for name, limit in limits.items())
     return {"limits": limits, "spent": spent, "used": used, "tight": used >= TIGHT}
 
 
-def _sensitivity(stages: Stages) -> list[dict[str, Any]]:
+def _sensitivity(run: RunState) -> list[dict[str, Any]]:
     """By the recipe's criterion, on training samples: the test split is not to be tuned on."""
-    verify = stages.recipe.verify
+    verify = run.recipe.verify
     if not verify.sensitivity:
         return []
-    model, n = stages.build("float"), stages.target.geometry.n
-    x, y = stages.split.some("train", verify.samples, stages.recipe.seed)
-    criterion = criterion_for(
-        stages.recipe.prune.criterion, stages.recipe, stages.split, stages.loss
-    )
-    saliency = block_saliency(model, n, criterion, stages.recipe.prune.skip)
+    model, n = run.build("float"), run.target.geometry.n
+    x, y = run.split.some("train", verify.samples, run.recipe.seed)
+    criterion = criterion_for(run.recipe.prune.criterion, run.recipe, run.split, run.loss)
+    saliency = block_saliency(model, n, criterion, run.recipe.prune.skip)
     rows = sensitivity(model, x, y, saliency, n, verify.sensitivity)
     return [{"layer": row.layer, "density": row.density, **asdict(row.score)} for row in rows]
 
 
-def _robustness(stages: Stages) -> list[dict[str, Any]]:
+def _robustness(run: RunState) -> list[dict[str, Any]]:
     """Accuracy of the float models, each attacked with its own gradients."""
-    verify = stages.recipe.verify
-    x, y = stages.split.some("test", verify.samples, stages.recipe.seed)
-    models = {name: stages.build(name) for name in ("float", "recovered")}
-    low, high = stages.input_range
+    verify = run.recipe.verify
+    x, y = run.split.some("test", verify.samples, run.recipe.seed)
+    models = {name: run.build(name) for name in ("float", "recovered")}
+    low, high = run.input_range
     bounds = {"low": low, "high": high}
     rows: list[dict[str, Any]] = []
 
     def attack(name: str, model: nn.Module, eps: float) -> Tensor:
         if name == "fgsm":
-            return fgsm(model, x, y, eps, loss=stages.loss, **bounds)
-        seed, steps = stages.recipe.seed, verify.pgd_steps
-        return pgd(model, x, y, eps, steps=steps, seed=seed, loss=stages.loss, **bounds)
+            return fgsm(model, x, y, eps, loss=run.loss, **bounds)
+        seed, steps = run.recipe.seed, verify.pgd_steps
+        return pgd(model, x, y, eps, steps=steps, seed=seed, loss=run.loss, **bounds)
 
     for name, strengths in (("fgsm", verify.fgsm), ("pgd", verify.pgd)):
         for eps in strengths:
             found = [
-                score(logits(model, attack(name, model, eps)), y, stages.loss).accuracy
+                score(logits(model, attack(name, model, eps)), y, run.loss).accuracy
                 for model in models.values()
             ]
             rows.append({"what": name, "strength": eps, "dense": found[0], "pruned": found[1]})
     for name, corrupt in CORRUPTIONS.items():
         for severity in verify.corruptions:
-            changed = corrupt(x, severity, seed=stages.recipe.seed, **bounds)
+            changed = corrupt(x, severity, seed=run.recipe.seed, **bounds)
             found = [
-                score(logits(model, changed), y, stages.loss).accuracy for model in models.values()
+                score(logits(model, changed), y, run.loss).accuracy for model in models.values()
             ]
             rows.append({"what": name, "strength": severity, "dense": found[0], "pruned": found[1]})
     return rows

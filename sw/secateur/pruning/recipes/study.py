@@ -1,8 +1,8 @@
 """``secateur study``: one recipe, several seeds, and variants of it, side by side.
 
 A study is a TOML file: ``recipe``, the file of the recipe, relative to the study; ``seeds``; and
-``[variants.NAME]``, tables that take the place of the recipe's keys. The recipe itself is the
-variant "recipe".
+``[variants.NAME]``, tables that override the recipe's keys. The recipe itself is the variant
+"recipe".
 """
 
 from __future__ import annotations
@@ -19,29 +19,36 @@ from secateur.disk.lock import held
 from secateur.disk.storage import write_atomically
 from secateur.disk.toml import read_toml
 from secateur.errors import SecateurError
+from secateur.progress import Progress, silent
 from secateur.pruning.recipes import checkpoint
-from secateur.pruning.recipes.recipe import Recipe, parse_recipe
+from secateur.pruning.recipes.recipe import parse_recipe
 from secateur.pruning.recipes.run import run_held
-from secateur.pruning.recipes.stages import STAGES, Progress
+from secateur.pruning.recipes.stages import STAGES, compile_dense
+from secateur.pruning.recipes.tables import Recipe
 
 ITSELF = "recipe"
 #: Stages that all variants of one dense network share.
-SHARED = STAGES.index("dense") + 1
+SHARED = STAGES.index(compile_dense) + 1
 
 
 @dataclass(frozen=True)
 class Study:
-    """``runs`` by variant and seed."""
+    """A checked study.
+
+    Attributes
+    ----------
+    runs : recipes by variant and seed
+    """
 
     runs: dict[str, dict[int, Recipe]]
 
 
 def load_study(path: Path) -> Study:
-    """Read a study and the recipes that it makes.
+    """Read a study, and make its recipes.
 
     Raises
     ------
-    SecateurError : the study, or a recipe that it makes, is not one
+    SecateurError : an unknown or wrong key of the study, or of a recipe that it makes
     """
     table = read_toml(path)
     unknown = table.keys() - {"recipe", "seeds", "variants"}
@@ -73,14 +80,21 @@ def load_study(path: Path) -> Study:
     return Study(runs)
 
 
-def run_study(study: Study, folder: Path, *, progress: Progress | None = None) -> dict[str, Any]:
+def run_study(study: Study, folder: Path, *, progress: Progress = silent) -> dict[str, Any]:
     """Run what is not done yet; write ``study.json`` after every run.
 
-    Variants with the same dense network and seed share its training. A run that was interrupted
-    goes on where it stopped.
+    Variants with the same dense network and seed share its training. An interrupted run is resumed.
 
-    Returns the table: by variant, mean and deviation of every figure over the seeds. ``gate`` is
-    None, or why a run of the recipe itself has failed: raise it as an error.
+    Parameters
+    ----------
+    study : from `load_study`
+    folder : made if it is missing
+    progress : called after every epoch and stage; stages have the name of the run before theirs
+
+    Returns
+    -------
+    dict : per variant, mean and deviation of every figure over the seeds. ``gate`` is None, or why
+        a run of the recipe itself has failed: raise it as an error.
 
     Raises
     ------
@@ -91,8 +105,7 @@ def run_study(study: Study, folder: Path, *, progress: Progress | None = None) -
         return _run_held(study, folder, progress)
 
 
-def _run_held(study: Study, folder: Path, progress: Progress | None) -> dict[str, Any]:
-    report = progress or (lambda stage, done, total, note: None)
+def _run_held(study: Study, folder: Path, progress: Progress) -> dict[str, Any]:
     dense: dict[str, Path] = {}
     records: dict[str, list[dict[str, Any]]] = {name: [] for name in study.runs}
     table: dict[str, Any] = {}
@@ -102,7 +115,7 @@ def _run_held(study: Study, folder: Path, progress: Progress | None) -> dict[str
             recipe, place = recipes[seed], folder / f"{name}-{seed}"
 
             def named(stage: str, *rest: Any, _run: str = place.name) -> None:
-                report(f"{_run} {stage}", *rest)
+                progress(f"{_run} {stage}", *rest)
 
             with held(place):
                 if recipe.dense_digest in dense:

@@ -1,4 +1,4 @@
-"""Training that can be interrupted after any epoch and goes on to the very same weights."""
+"""Training that can be interrupted after any epoch, and resumed to the very same weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from secateur.fx.computed import copied
 from secateur.pruning.criteria.probe import evaluating
 from secateur.pruning.methods.regularise import GroupLasso, distil
 from secateur.pruning.recipes import checkpoint
-from secateur.pruning.recipes.recipe import Phase, Prune, Qat, Training
+from secateur.pruning.recipes.tables import Phase, Prune, Qat, Training
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -26,7 +26,13 @@ WARM_UP = 0.1
 
 @dataclass(frozen=True)
 class Split:
-    """Training and held-out samples: inputs (count, ...) float32, labels (count,) int64."""
+    """Training and held-out samples.
+
+    Attributes
+    ----------
+    train_x, test_x : inputs (count, ...) float32
+    train_y, test_y : labels (count,) int64
+    """
 
     train_x: Tensor
     train_y: Tensor
@@ -37,9 +43,14 @@ class Split:
     def of(cls, found: Any, where: str) -> Split:
         """From an object with these attributes, or a mapping.
 
+        Parameters
+        ----------
+        found : the object
+        where : key and value of the recipe, for messages
+
         Raises
         ------
-        SecateurError : one is missing, is no tensor, or counts differ
+        SecateurError : one is missing, is not a tensor, or counts differ
         """
         names = ("train_x", "train_y", "test_x", "test_y")
         get = found.get if isinstance(found, Mapping) else lambda name: getattr(found, name, None)
@@ -60,9 +71,19 @@ class Split:
         return cls(**parts)
 
     def some(self, part: str, count: int, seed: int) -> tuple[Tensor, Tensor]:
-        """``count`` samples, or all, of ``part`` ("train" or "test"), drawn from ``seed``.
+        """Random samples, or all if there are fewer.
 
-        Data sets are often sorted by class: the first samples are no sample.
+        Data sets are often sorted by class: the first samples do not stand for all.
+
+        Parameters
+        ----------
+        part : "train" or "test"
+        count : samples
+        seed : of the choice
+
+        Returns
+        -------
+        x, y : inputs and labels
         """
         x, y = (self.train_x, self.train_y) if part == "train" else (self.test_x, self.test_y)
         generator = torch.Generator().manual_seed(seed)
@@ -71,7 +92,19 @@ class Split:
 
 
 def rate(step: int, steps: int, highest: float) -> float:
-    """Learning rate of batch ``step`` of ``steps``: linear warm-up, then a cosine down to 0."""
+    """Learning rate of a batch: linear warm-up, then a cosine down to 0.
+
+    Parameters
+    ----------
+    step : of the batch, from 0
+    steps : in all
+    highest : after the warm-up
+
+    References
+    ----------
+    Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017,
+    equation 5, without restarts.
+    """
     warm = max(1, round(WARM_UP * steps))
     if step < warm:
         return highest * (step + 1) / warm
@@ -79,12 +112,12 @@ def rate(step: int, steps: int, highest: float) -> float:
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether torch has kernels for bfloat16 on this processor that are no emulation."""
+    """Whether torch has kernels for bfloat16 on this processor that are not an emulation."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _format(model: nn.Module, x: Tensor) -> torch.memory_format:
-    """Channels-last, if there are images and the model runs on them as they then lie in memory."""
+    """Channels-last, if the samples are images and the model runs on such images."""
     if x.dim() != 4:
         return torch.preserve_format
     trial = copied(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -99,18 +132,29 @@ def _format(model: nn.Module, x: Tensor) -> torch.memory_format:
 class Trainer:
     """Trains a module in place, epoch by epoch; its state between epochs can be saved.
 
+    Convolutions run in channels-last memory, in about two thirds of the time, unless the model
+    depends on the memory layout of its maps. A last batch of one sample, on which batch norms fail,
+    joins the one before. In bfloat16 only the networks run; weights, losses and all of
+    quantisation-aware training stay in float32.
+
     Parameters
     ----------
     name : of the stage; with ``seed`` it seeds order, augmentation and torch's global generator
     model : in training mode while an epoch runs, in evaluation mode otherwise
+    split : data
+    phase : settings of the stage
+    training : settings of all stages
+    seed : see ``name``
+    loss : (outputs, targets) -> scalar
+    augment : (batch, generator) -> batch, or None
     teacher : the dense model, for ``phase.distil``
     before_batch : called with batches done and to do, before every batch
-    n, skip : output channels of a block, and layers left alone, for ``phase.lasso``
+    n : output channels of a block, for ``phase.lasso``
+    skip : layers without a lasso
 
-    Convolutions run in channels-last memory, in about two thirds of the time, unless the model
-    views its maps as they lie there. A last batch of one sample, of which batch norms make
-    nothing, joins the one before. In bfloat16 only the
-    networks run; weights, losses and all of quantisation-aware training stay in float32.
+    Raises
+    ------
+    SecateurError : ``phase.distil`` without a teacher
     """
 
     def __init__(
@@ -146,7 +190,7 @@ class Trainer:
         mixed = zlib.crc32(f"{seed} {name}".encode())
         self.generator = torch.Generator().manual_seed(mixed)
         torch.manual_seed(mixed)
-        self.optimiser = self._optimiser()
+        self.optimizer = self._optimizer()
         self.lasso = GroupLasso(self.model, phase.lasso, n=n, skip=skip) if phase.lasso else None
         rewinds = isinstance(phase, Prune) and phase.schedule == "rewind"
         self.rounds = phase.steps if isinstance(phase, Prune) and rewinds else 1
@@ -155,7 +199,7 @@ class Trainer:
         formatted: nn.Module = model.to(memory_format=self.format)
         return formatted
 
-    def _optimiser(self) -> torch.optim.Optimizer:
+    def _optimizer(self) -> torch.optim.Optimizer:
         named = dict(self.model.named_parameters())
         trained = isinstance(self.phase, Qat) and self.phase.scale_rate > 0
         scales = [v for name, v in named.items() if trained and name.endswith("logarithm")]
@@ -165,7 +209,7 @@ class Trainer:
         if isinstance(self.phase, Qat) and trained:
             groups.append({"params": scales, "highest": self.phase.scale_rate, "weight_decay": 0.0})
         momentum, decay = self.training.momentum, self.training.weight_decay
-        if self.training.optimiser == "sgd":
+        if self.training.optimizer == "sgd":
             return torch.optim.SGD(
                 groups, lr=self.phase.learning_rate, momentum=momentum, weight_decay=decay,
                 nesterov=momentum > 0,
@@ -174,10 +218,16 @@ class Trainer:
 
     @property
     def done(self) -> bool:
+        """Whether all epochs have run."""
         return self.epoch >= self.phase.epochs
 
     def run_epoch(self) -> float:
-        """One epoch; returns the mean loss."""
+        """Run one epoch; returns the mean loss.
+
+        Raises
+        ------
+        SecateurError : the loss, or an augmented sample, is not finite
+        """
         order = torch.randperm(len(self.split.train_y), generator=self.generator)
         parts = list(order.split(self.training.batch))
         if len(parts) > 1 and len(parts[-1]) == 1:
@@ -186,14 +236,14 @@ class Trainer:
         total = batches * self.phase.epochs
         span = total // self.rounds
         if self.rounds > 1 and self.epoch * batches % span == 0:
-            self.optimiser = self._optimiser()
+            self.optimizer = self._optimizer()
         self.model.train()
         summed = 0.0
         for index, chosen in enumerate(parts):
             done = self.epoch * batches + index
             if self.before_batch is not None:
                 self.before_batch(done, total)
-            for group in self.optimiser.param_groups:
+            for group in self.optimizer.param_groups:
                 group["lr"] = rate(done % span, span, group["highest"])
             x = self.split.train_x[chosen]
             x = x if self.augment is None else self.augment(x, self.generator)
@@ -206,11 +256,11 @@ class Trainer:
                 raise SecateurError(
                     f"the loss is {loss.item()} in epoch {self.epoch + 1}: lower the learning rate"
                 )
-            self.optimiser.zero_grad()
+            self.optimizer.zero_grad()
             loss.backward()
-            self.optimiser.step()
+            self.optimizer.step()
             if self.lasso is not None:
-                self.lasso.step(self.optimiser.param_groups[0]["lr"])
+                self.lasso.step(self.optimizer.param_groups[0]["lr"])
             summed += loss.item()
         self.model.eval()
         self.epoch += 1
@@ -225,16 +275,16 @@ class Trainer:
 
     def state(self) -> checkpoint.State:
         """Everything that the next epoch depends on."""
-        tensors, data = checkpoint.optimiser_state(self.optimiser)
+        tensors, data = checkpoint.optimizer_state(self.optimizer)
         tensors |= checkpoint.model_state(self.model)
         tensors["random.order"] = self.generator.get_state()
         tensors["random.global"] = torch.get_rng_state()
-        return tensors, {"epoch": self.epoch, "optimiser": data}
+        return tensors, {"epoch": self.epoch, "optimizer": data}
 
     def restore(self, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
-        """Go on from a state of a trainer with the same arguments."""
+        """Resume from the state of a trainer with the same arguments."""
         checkpoint.load_model_state(self.model, tensors)
-        checkpoint.load_optimiser_state(self.optimiser, tensors, data["optimiser"])
+        checkpoint.load_optimizer_state(self.optimizer, tensors, data["optimizer"])
         self.generator.set_state(tensors["random.order"])
         torch.set_rng_state(tensors["random.global"])
         self.epoch = data["epoch"]

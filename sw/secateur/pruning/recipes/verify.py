@@ -1,4 +1,4 @@
-"""What pruning did to the model: accuracy, loss, agreement, sensitivity by layer, and a gate."""
+"""The effect of pruning: accuracy, loss, agreement, sensitivity per layer, and a gate."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from secateur import api
 from secateur.errors import SecateurError
 from secateur.fx.computed import copied
 from secateur.image.image import Image
+from secateur.progress import Progress, silent
 from secateur.pruning.criteria.probe import evaluating
 from secateur.pruning.methods.plan import check_density
 from secateur.pruning.units.blocks import prunable_layers, to_mask, weight_of
@@ -29,7 +30,13 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class Score:
-    """Share of right answers, 0 to 1, and mean loss, on held-out data."""
+    """Result on held-out data.
+
+    Attributes
+    ----------
+    accuracy : share of right answers, 0 to 1
+    loss : mean
+    """
 
     accuracy: float
     loss: float
@@ -40,7 +47,14 @@ class GateError(SecateurError):
 
 
 def logits(predict: Predict, x: Tensor, batch: int = BATCH) -> Tensor:
-    """Outputs for all inputs, without gradient; a module is put in evaluation mode meanwhile."""
+    """Outputs for all inputs, without gradient.
+
+    Parameters
+    ----------
+    predict : a module, which then runs in evaluation mode, or any function of a batch
+    x : inputs, samples first
+    batch : samples per call
+    """
     mode = evaluating(predict) if isinstance(predict, nn.Module) else nullcontext()
     with mode, torch.no_grad(), torch.backends.nnpack.flags(enabled=False):
         return torch.cat([predict(part) for part in x.split(batch)])
@@ -52,7 +66,14 @@ def image_logits(image: Image, x: Tensor) -> Tensor:
 
 
 def score(outputs: Tensor, y: Tensor, loss: Loss = F.cross_entropy) -> Score:
-    """Score of logits (count, classes) against labels (count,)."""
+    """Score of outputs.
+
+    Parameters
+    ----------
+    outputs : logits (count, classes)
+    y : labels (count,)
+    loss : (outputs, targets) -> scalar
+    """
     right = (outputs.argmax(dim=1) == y).double().mean()
     return Score(float(right), float(loss(outputs, y)))
 
@@ -63,12 +84,17 @@ def agreement(a: Tensor, b: Tensor) -> float:
 
 
 def gate(dense: Score, pruned: Score, max_drop: float) -> None:
-    """Refuse a loss of more than ``max_drop`` points (hundredths) of accuracy.
+    """Refuse too large a loss of accuracy.
+
+    Parameters
+    ----------
+    dense, pruned : scores to compare
+    max_drop : points (hundredths) of accuracy that may be lost
 
     Raises
     ------
-    GateError : with both accuracies
-    SecateurError : a limit that is no number, or below 0
+    GateError : more is lost, with both accuracies
+    SecateurError : a limit that is not a number, or below 0
     """
     if not max_drop >= 0:
         raise SecateurError(f"max_drop must be points, 0 or more, not {max_drop!r}")
@@ -83,7 +109,14 @@ def gate(dense: Score, pruned: Score, max_drop: float) -> None:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """One layer pruned to ``density`` of its blocks, all others as they were."""
+    """One layer pruned, all others as they were.
+
+    Attributes
+    ----------
+    layer : its name
+    density : share of its blocks that stays
+    score : of the model
+    """
 
     layer: str
     density: float
@@ -99,24 +132,28 @@ def sensitivity(
     densities: Iterable[float] = (0.75, 0.5, 0.25, 0.1),
     *,
     loss: Loss = F.cross_entropy,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress = silent,
 ) -> list[Sensitivity]:
     """Prune one layer at a time, one-shot and without recovery, and score the model.
 
-    Li et al., "Pruning filters for efficient ConvNets", ICLR 2017, section 3.2, with blocks for
-    filters. The model is left as it is.
-
     Parameters
     ----------
-    model : trained; masks that it has stay
+    model : trained, left as it is; masks that it has stay
     x, y : inputs and labels to score on; not the test split, if the result is used to tune
-    saliency : (channel groups, positions) by module name, for blocks of ``n``
+    saliency : (channel groups, positions) by module name
+    n : output channels of a block
     densities : shares of the blocks to keep
-    progress : called with the name of every layer done
+    loss : (outputs, targets) -> scalar
+    progress : called after every layer, with its name as the note
 
     Raises
     ------
-    SecateurError : an unknown layer, or a density that is no share above 0, to 1
+    SecateurError : an unknown layer, or a density that is not above 0 and at most 1
+
+    References
+    ----------
+    Li et al., "Pruning filters for efficient ConvNets", ICLR 2017, section 3.2, with blocks for
+    filters.
     """
     densities = list(densities)
     for density in densities:
@@ -124,7 +161,7 @@ def sensitivity(
     trial = copied(model)
     layers = prunable_layers(trial)
     rows = []
-    for name, scores in saliency.items():
+    for done, (name, scores) in enumerate(saliency.items()):
         if name not in layers:
             raise SecateurError(f"saliency: the model has no layer {name!r}")
         layer = layers[name]
@@ -138,6 +175,5 @@ def sensitivity(
             set_mask(layer, mask * base)
             rows.append(Sensitivity(name, density, score(logits(trial, x), y, loss)))
         set_mask(layer, base)
-        if progress is not None:
-            progress(name)
+        progress("sensitivity", done + 1, len(saliency), name)
     return rows

@@ -1,10 +1,10 @@
-"""Granularity: which weights form a block, and how a decision on blocks becomes a mask.
+"""N:1 blocks: which weights form a block, and masks from the blocks that are kept.
 
 An N:1 block is N consecutive output channels at one (input channel, ky, kx) position of a
 convolution, or at one input of a dense layer: one word of the weight stream. In a depthwise
 convolution it is N channels at one (ky, kx). With the output channels first and everything else
 flattened behind them, the three are one and the same rule. The last block of a layer whose
-channels are no multiple of N is short.
+channels are not a multiple of N is short.
 """
 
 from __future__ import annotations
@@ -38,7 +38,14 @@ def to_blocks(weight: Tensor, n: int) -> Tensor:
 
 
 def to_mask(kept: Tensor, like: Tensor, n: int) -> Tensor:
-    """Blocks to keep, bool (channel groups, positions) -> ones and zeros of the weight ``like``."""
+    """A mask of ones and zeros.
+
+    Parameters
+    ----------
+    kept : blocks to keep, bool (channel groups, positions)
+    like : the weight, for shape, type and device
+    n : output channels of a block
+    """
     rows = kept.repeat_interleave(n, dim=0)[: like.shape[0]]
     return rows.reshape(like.shape).to(dtype=like.dtype, device=like.device)
 
@@ -62,7 +69,13 @@ def weight_of(layer: nn.Module) -> Tensor:
 
 
 def check_layer(name: str, layer: nn.Module, *, grouped: bool = False) -> None:
-    """Refuse a layer that has no N:1 blocks; with ``grouped``, grouped convolutions pass.
+    """Refuse a layer that has no N:1 blocks.
+
+    Parameters
+    ----------
+    name : of the layer, for the message
+    layer : with a weight
+    grouped : whether grouped convolutions pass
 
     Raises
     ------

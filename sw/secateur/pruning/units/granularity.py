@@ -2,7 +2,7 @@
 
 A granularity numbers the units of a layer and says for every weight which unit it is in; scores,
 masks and regularisers work on these numbers and know no shapes. Weights are (output channels,
-input channels of a group, *kernel); depthwise convolutions have one input channel a group.
+input channels of a group, *kernel); depthwise convolutions have one input channel per group.
 """
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ from secateur.pruning.units.blocks import block_count, check_layer, weight_of
 
 @dataclass(frozen=True, eq=False)
 class Units:
-    """Units of one layer. ``index``: int64, shape of the weight, the unit of every weight.
+    """Units of one layer.
 
-    ``count``: units. ``size``: weights of a full one; a last block may be shorter.
+    Attributes
+    ----------
+    index : int64, shape of the weight, the unit of every weight
+    count : units
+    size : weights of a full unit; a last block may be shorter
     """
 
     index: Tensor
@@ -35,7 +39,7 @@ class Units:
         """Saliency of weights -> of units: float64 (count,), sums in the order of the weights.
 
         A short unit is scaled up to ``size`` weights: it is compared by its mean. By its plain sum
-        it would lose to all others, and with it, say, the last two of ten classes.
+        it would always rank last: in a last layer, the last two of ten classes would go first.
         """
         index = self.index.flatten().numpy()
         wide = saliency.detach().to("cpu", torch.float64).flatten().numpy()
@@ -54,14 +58,14 @@ class Units:
 
 
 class Granularity(Protocol):
-    """What a granularity is. ``noun`` is the plural that reports use."""
+    """What a granularity is."""
 
     @property
     def noun(self) -> str:
-        """Name of the units, for reports."""
+        """Name of the units in reports, plural."""
 
     def check(self, name: str, layer: nn.Module) -> None:
-        """Raise SecateurError if the layer has no such units."""
+        """Refuse a layer without such units, by a SecateurError that names it."""
 
     def units(self, name: str, layer: nn.Module) -> Units:
         """Units of the layer of that name."""
@@ -86,9 +90,11 @@ def _axes(layer: nn.Module) -> tuple[Tensor, int, int, int]:
 class Block:
     """N:1 blocks: ``n`` output channels at one position, one word of the weight stream.
 
-    ``orders`` gives layers, by name, an order of their output channels: blocks are ``n``
-    neighbours in that order. The compiler reorders channels, see
-    `secateur.pruning.channels.permute`.
+    Parameters
+    ----------
+    n : output channels of a block
+    orders : of output channels, by name of layer: blocks are ``n`` neighbours in that order. The
+        compiler reorders channels, see `secateur.pruning.permute`
     """
 
     n: int = 8
@@ -96,7 +102,7 @@ class Block:
     noun = "blocks"
 
     def check(self, name: str, layer: nn.Module) -> None:
-        """Refuse grouped but not depthwise layers, and orders that are no permutation."""
+        """Refuse grouped but not depthwise layers, and orders that are not permutations."""
         check_layer(name, layer)
         channels = len(weight_of(layer))
         if name in self.orders and sorted(self.orders[name]) != list(range(channels)):
@@ -133,6 +139,13 @@ class NOfM(_Any):
     """N:M: of every ``m`` neighbouring input channels at one output and tap, ``n`` weights stay.
 
     A short last group of r < m inputs keeps min(n, r). The density follows from n and m.
+
+    Parameters
+    ----------
+    n, m : 1 <= n <= m
+
+    References
+    ----------
     Mishra et al., "Accelerating sparse deep neural networks", arXiv:2104.08378, 2021.
     """
 
@@ -190,8 +203,11 @@ class InputChannel(_Any):
 class Filter(_Any):
     """Filters: all weights of one output channel; the bias stays.
 
-    Li et al., "Pruning filters for efficient ConvNets", ICLR 2017. `remove_channels` takes the
-    channel out of the network.
+    `remove_channels` removes the channel from the network.
+
+    References
+    ----------
+    Li et al., "Pruning filters for efficient ConvNets", ICLR 2017.
     """
 
     noun = "filters"
@@ -212,7 +228,12 @@ _BY_NAME: dict[str, Callable[[], Granularity]] = {
 
 
 def granularity_of(text: str, n: int = 8) -> Granularity:
-    """Granularity by name: "block" (of ``n``), "element", "kernel", "input", "filter", "2:4".
+    """Granularity by name.
+
+    Parameters
+    ----------
+    text : "block", "element", "kernel", "input", "filter", or N:M as in "2:4"
+    n : output channels of a block
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Masks on weights, as parametrisations: they train, export and save with the model.
 
-The exported graph multiplies the weight by the mask buffer, so no optimiser state, weight decay or
-quantisation-aware training brings a pruned weight back.
+The exported graph multiplies the weight by the mask buffer, so neither optimiser state nor weight
+decay nor quantisation-aware training brings a pruned weight back.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def check_maskable(name: str, layer: nn.Module) -> None:
 def remove(model: nn.Module) -> None:
     """Bake all masks into the weights; the outputs of the model do not change.
 
-    The parameters keep their identity, so an optimiser goes on with them, but from then on nothing
-    keeps pruned weights at zero. A model without masks is left as it is.
+    The parameters keep their identity, so an optimiser continues with them, but nothing keeps
+    pruned weights at zero any longer. A model without masks is left as it is.
     """
     for layer in list(model.modules()):
         if mask_of(layer) is not None:

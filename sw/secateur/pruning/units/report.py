@@ -1,4 +1,4 @@
-"""What pruning left: blocks by layer."""
+"""Blocks that pruning left, per layer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LayerDensity:
-    """Blocks (or other units) of one layer. ``shape`` is the weight's, output channels first."""
+    """Blocks (or other units) of one layer.
+
+    Attributes
+    ----------
+    name : of the layer
+    shape : of the weight, output channels first
+    blocks : all
+    kept : that stay
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -22,9 +30,13 @@ class LayerDensity:
 
 @dataclass(frozen=True)
 class PruneReport:
-    """Blocks of N = ``n`` output channels, or the units named ``noun``, by layer.
+    """Blocks, or other units, per layer. ``str()`` is a table.
 
-    ``str()`` is a table.
+    Attributes
+    ----------
+    n : output channels of a block
+    layers : in the order of the model
+    noun : name of the units, plural
     """
 
     n: int

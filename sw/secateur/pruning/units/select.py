@@ -31,11 +31,11 @@ def select_in_layer(name: str, scores: Tensor, alive: Tensor, density: float) ->
     name : of the layer, for the message
     scores : (channel groups, positions)
     alive : bool, same shape; blocks that are not yet pruned. Others never come back.
-    density : share of all blocks, dead ones included, that stays
+    density : share of all blocks, pruned ones included, that stays
 
     Returns
     -------
-    bool, same shape
+    Tensor : bool, same shape
 
     Raises
     ------
@@ -50,7 +50,10 @@ def select_in_layer(name: str, scores: Tensor, alive: Tensor, density: float) ->
 def select_above(name: str, scores: Tensor, alive: Tensor, threshold: float) -> Tensor:
     """Units alive whose score is at least ``threshold``, and the best of the layer.
 
-    As `select_in_layer`, with a threshold for the density.
+    Parameters
+    ----------
+    name, scores, alive : as for `select_in_layer`
+    threshold : saliency of a unit
     """
     _check_alive(f"layer '{name}'", 1, int(alive.sum()), 1.0)
     ranked = scores.masked_fill(~alive, -torch.inf)
@@ -64,6 +67,7 @@ def select_n_of_m(scores: Tensor, alive: Tensor, groups: Tensor, n: int) -> Tens
     ----------
     scores, alive : (units,)
     groups : int64 (units,), the group of each unit
+    n : units of each group that stay
     """
     ranked = scores.masked_fill(~alive, -torch.inf)
     order = torch.sort(ranked, descending=True, stable=True).indices
@@ -79,10 +83,15 @@ def select_n_of_m(scores: Tensor, alive: Tensor, groups: Tensor, n: int) -> Tens
 def select_global(
     scores: Mapping[str, Tensor], alive: Mapping[str, Tensor], density: float
 ) -> dict[str, Tensor]:
-    """Rank the blocks of several layers together. As `select_in_layer`, by layer name.
+    """Rank the blocks of several layers together.
 
     The best block of every layer stays whatever its rank. In total ``round(density * blocks)``
-    blocks stay, or one a layer if that is more.
+    blocks stay, or one per layer if that is more.
+
+    Parameters
+    ----------
+    scores, alive : as for `select_in_layer`, by name of layer
+    density : share of all blocks of all layers that stays
     """
     flat = {
         name: score.masked_fill(~alive[name], -torch.inf).flatten()

@@ -146,7 +146,7 @@ def test_a_network_runs_on_the_array() -> None:
     proto = a_network()
     model = convert_onnx(proto)
     (note,) = model.notes
-    assert "scales are chosen anew" in note
+    assert "scales are chosen again" in note
     x = np.random.default_rng(1).random((4, 3, 8, 8), dtype=np.float32)
     # Quantisation of the file's activations is left out on purpose; so is it in the oracle.
     plain = onnx.ModelProto()
@@ -192,7 +192,7 @@ def test_a_network_runs_on_the_array() -> None:
         ([node("Div", "x x", "y")], "divides a tensor by a tensor"),
         ([node("Div", "x none", "y")], "divides by zero"),
         ([node("Pow", "x one", "y")], "a power other than the square"),
-        ([node("PRelu", "x row", "y")], "give one value, or one a channel"),
+        ([node("PRelu", "x row", "y")], "give one value, or one per channel"),
         ([node("MaxPool", "x", "y", kernel_shape=[2, 2], pads=[0, 0, 1, 1])], "uneven padding"),
         ([node("GlobalAveragePool", "x", "a"), node("Sub", "x a", "y")], "adds shapes"),
         ([node("Transpose", "x", "y", perm=[0, 2, 3, 1])], "--inputs-as-nchw"),
@@ -236,7 +236,7 @@ def test_the_command_takes_onnx_and_import_paths(
     assert found.exit_code == 0, found.output  # type: ignore[attr-defined]
     assert json.loads(found.stdout)["cycles"] > 0  # type: ignore[attr-defined]
     np.savez("x.npz", x=np.zeros((8, 3, 9, 8), np.float32))
-    assert "samples of shape (3, 9, 8), the ONNX file says (3, 8, 8)" in str(
+    assert "samples of shape (3, 9, 8), the ONNX file has (3, 8, 8)" in str(
         compiled("net.onnx").exception  # type: ignore[attr-defined]
     )
     found = compiled("mine_here:net")

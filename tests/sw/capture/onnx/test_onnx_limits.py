@@ -176,11 +176,11 @@ class TestWeightsInOtherFiles:
         [
             ({"offset": "17"}, "raw_data size"),
             ({"length": "143"}, "raw_data size"),
-            ({"offset": "161"}, "said to be bytes 161 to 160"),
-            ({"offset": "-16"}, "said to be bytes -1"),
-            ({"offset": "9" * 30}, "said to be bytes -1"),
+            ({"offset": "161"}, "should be bytes 161 to 160"),
+            ({"offset": "-16"}, "should be bytes -1"),
+            ({"offset": "9" * 30}, "should be bytes -1"),
             ({"length": "1000000000000"}, "1,000,000,000,000 of 'weights/w.bin', which has 160"),
-            ({"length": "0x90"}, "said to be bytes"),
+            ({"length": "0x90"}, "should be bytes"),
         ],
     )
     def test_of_another_size(self, entries: dict[str, str], message: str, folder: Path) -> None:

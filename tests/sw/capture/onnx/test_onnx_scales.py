@@ -135,14 +135,14 @@ _SPAN = np.ldexp(np.full((4, 3, 1, 1), 1 / 128 + 1 / 2), [[[[e]]] for e in (0, 0
         (a_layer(zero=np.uint8(128)), r"\(QuantizeLinear\): zero point 128 instead of 0"),
         (a_layer(zero=np.int16(0)), "codes of int16"),
         (a_layer(bias=2.0**-9), r"layers.conv_2.*, 'n_conv2' in the file\): bias is not on"),
-        (a_layer(weights=np.full((4, 3, 1, 1), 1 / 3)), "layers.conv_2.*no 8-bit codes"),
-        (a_layer(weights=np.full((4, 3, 1, 1), 255 / 256)), "channel 0 are no 8-bit codes"),
+        (a_layer(weights=np.full((4, 3, 1, 1), 1 / 3)), "layers.conv_2.*not 8-bit codes"),
+        (a_layer(weights=np.full((4, 3, 1, 1), 255 / 256)), "channel 0 are not 8-bit codes"),
         (a_layer(weights=_SPAN), "layers.conv_2.*at least 8 to 17 .*a span of 7"),
         (a_layer(weights=np.full((4, 3, 1, 1), 512.0)), "at most -2 to -2, the array has 0"),
-        (a_layer(last=False), "its result is not quantised"),
+        (a_layer(last=False), "the output is not quantised"),
         (a_layer(sum_codes=True), r"node 'n_add\d+' \(Add\): computes with codes"),
         (pools(30), "quantises again and again behind views and poolings; quantise once"),
-        (a_layer(average=3), "layers.averagepool_2.*no 8-bit codes"),
+        (a_layer(average=3), "layers.averagepool_2.*not 8-bit codes"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_kept_is_named(made: onnx.ModelProto, message: str) -> None:
@@ -181,7 +181,7 @@ def test_the_command_keeps_scales_or_asks_for_calibration(
     assert "--calibrate" in error
     found, notes = compiled("other.onnx", "--calibrate", "x.npz")
     assert found.exit_code == 0, found.output  # type: ignore[attr-defined]
-    assert "scales are chosen anew" in notes
+    assert "scales are chosen again" in notes
     assert "scale 0.02 is not a power of two" in notes
 
 

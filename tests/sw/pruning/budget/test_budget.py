@@ -112,7 +112,7 @@ def test_lamp_keeps_the_blocks_with_the_largest_share_of_what_is_no_smaller() ->
         (name, index): score / sum(s for (n, _), s in scores.items() if n == name and s >= score)
         for (name, index), score in scores.items()
     }
-    allocation = allocate_budget(costs, None, None, saliency, density=0.3, normalise="lamp")
+    allocation = allocate_budget(costs, None, None, saliency, density=0.3, normalize="lamp")
     best = set(sorted(shares, key=lambda key: -shares[key])[: int(0.3 * len(shares))])
     kept = {
         (name, int(index))
@@ -282,7 +282,7 @@ def test_the_check_finds_weights_that_came_back() -> None:
         ({"cycles": 0}, "cycles must be above 0, not 0"),
         ({"latency_ms": 1.0}, "a latency needs a clock"),
         ({"density": 1.5}, "density must be at most 1, not 1.5"),
-        ({"density": 0.5, "normalise": "max"}, "normalise must be one of 'share', 'lamp', 'none'"),
+        ({"density": 0.5, "normalize": "max"}, "normalize must be one of 'share', 'lamp', 'none'"),
     ],
 )
 def test_refused_budgets(costs: CostModel, budget: dict[str, float], message: str) -> None:
@@ -295,7 +295,7 @@ def test_refused_budgets(costs: CostModel, budget: dict[str, float], message: st
     ("saliency", "message"),
     [
         ({}, "no layers; there is nothing to prune"),
-        ({"conv9": torch.ones(1, 1)}, "'conv9' is no layer of the network"),
+        ({"conv9": torch.ones(1, 1)}, "'conv9' is not a layer of the network"),
         ({"linear": torch.ones(1, 64)}, r"shape \(1, 64\), expected \(2, 64\)"),
         ({"linear": -torch.ones(2, 64)}, "finite and not negative"),
     ],

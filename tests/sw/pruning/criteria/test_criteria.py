@@ -273,7 +273,7 @@ def test_distributions_are_drawn(tmp_path: Path, suffix: str) -> None:
     plot(distributions(net(), bins=5), path)
     head = path.read_bytes()[:200]
     assert head.startswith(b"\x89PNG") if suffix == "png" else b"<?xml" in head
-    with pytest.raises(SecateurError, match=r"a plot is written as \.png, \.svg or \.pdf"):
+    with pytest.raises(SecateurError, match=r"a plot must be \.png, \.svg or \.pdf"):
         plot(distributions(net(), bins=5), tmp_path / "weights.gif")
 
 
@@ -290,7 +290,7 @@ class Wrong:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (torch.ones(3), "layer '': the criterion must give one saliency a weight, shape"),
+        (torch.ones(3), "layer '': the criterion must give one saliency per weight, shape"),
         (torch.full((4, 4), math.nan), "saliencies must be finite"),
         (torch.full((4, 4), -1.0), "saliencies must be finite and at least 0"),
     ],
@@ -307,7 +307,7 @@ def test_criteria_refuse_in_one_line() -> None:
     layers = prunable_layers(model)
     data = batches()
     cases = [
-        (lambda: criterion_of("hesse"), "criterion 'hesse' is unknown; take l1, l2"),
+        (lambda: criterion_of("hesse"), "criterion 'hesse' is unknown; choose one of l1, l2"),
         (lambda: criterion_of("taylor"), "needs data"),
         (lambda: criterion_of("taylor", batches=[]), "taylor: batches is empty"),
         (lambda: Taylor([], LOSS)(model, layers), "batches is empty"),

@@ -63,18 +63,18 @@ def few(images: demo_model.Data) -> demo_model.Data:
     return replace(images, train_x=images.train_x[::40], train_y=images.train_y[::40])
 
 
-def run(images: demo_model.Data, seed: int) -> tuple[demo_model.DemoNet, list[float]]:
+def run(images: demo_model.Data, seed: int) -> tuple[demo_model.DemoNet, list[str]]:
     network = demo_model.model(seed)
-    losses: list[float] = []
-    epochs: list[tuple[int, int]] = []
+    losses: list[str] = []
+    epochs: list[tuple[str, int, int]] = []
 
-    def progress(done: int, total: int, loss: float) -> None:
-        epochs.append((done, total))
-        losses.append(loss)
+    def progress(stage: str, done: int, total: int, note: str) -> None:
+        epochs.append((stage, done, total))
+        losses.append(note)
 
     demo_model.train(network, images, 2, seed, progress)
     demo_model.prune_and_train(network, images, 1, seed, progress)
-    assert epochs == [(1, 2), (2, 2), (1, 1)]
+    assert epochs == [("train", 1, 2), ("train", 2, 2), ("prune", 1, 1)]
     assert not network.training
     return network, losses
 

@@ -21,9 +21,10 @@ from secateur.pruning.criteria.criteria import criterion_of
 from secateur.pruning.criteria.saliency import block_saliency
 from secateur.pruning.recipes import checkpoint, run
 from secateur.pruning.recipes.cutting import BlockCuts
-from secateur.pruning.recipes.recipe import Phase, Prune, Training, load_recipe
+from secateur.pruning.recipes.recipe import load_recipe
 from secateur.pruning.recipes.run import run_recipe
-from secateur.pruning.recipes.stages import Stages
+from secateur.pruning.recipes.state import RunState
+from secateur.pruning.recipes.tables import Phase, Prune, Training
 from secateur.pruning.recipes.training import Split, Trainer
 from tests import parts
 
@@ -144,7 +145,15 @@ def test_a_budget_out_of_reach_is_refused_before_training(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("seed = 3", "sed = 3", "unknown key sed; a recipe has model, data"),
+        ("seed = 3", "sed = 3", r"unknown key sed; did you mean seed\? a recipe has model, data"),
+        ("seed = 3", "zzz = 3", "unknown key zzz; a recipe has model, data"),
+        (
+            "reorder = true",
+            'normalise = "lamp"',
+            r"prune.normalise; did you mean prune.normalize\?",
+        ),
+        ("batch = 10", 'optimiser = "sgd"', r"optimiser; did you mean training.optimizer\?"),
+        ("[quantize]", "[quantise]", r"unknown key quantise; did you mean quantize\?"),
         ("steps = 3", 'steps = "3"', "prune.steps must be int"),
         ("batch = 10", "batch = -1", "training.batch must be int, 0 or more, not -1"),
         ("[verify]", "[verify", "not a TOML file"),
@@ -154,7 +163,7 @@ def test_a_budget_out_of_reach_is_refused_before_training(tmp_path: Path) -> Non
         ("steps = 3", 'steps = 2\nrewind_to = 3\nschedule = "rewind"', "must be an epoch of train"),
         ("steps = 3", "steps = 0", "prune.steps must be at least 1"),
         ('criterion = "taylor"', 'method = "all"', "'element' or 'none', not 'all'"),
-        ("[prune]", "[channels]\nfit = true\ndensity = 0.5\n[prune]", "leave channels.density out"),
+        ("[prune]", "[channels]\nfit = true\ndensity = 0.5\n[prune]", "omit channels.density"),
         ('criterion = "taylor"', 'criterion = "tailor"', "prune.criterion must be one of l1"),
         ("batch = 10", "batch = 0", "training.batch must be at least 1"),
         ("batch = 10", 'precision = "half"', "must be 'float32' or 'bfloat16', not 'half'"),
@@ -166,7 +175,7 @@ def test_a_budget_out_of_reach_is_refused_before_training(tmp_path: Path) -> Non
         ("sensitivity = [0.5]", "sensitivity = [1.5]", "densities to 1"),
         ("corruptions = [3]", "low = 2.0\nhigh = 1.0", "verify.low must be below verify.high"),
         ("corruptions = [3]", "low = nan", "verify.low must be float, .*not nan"),
-        ("corruptions = [3]", "low = 0.5", "are 0.5 and 1, the held-out samples reach from 0 to 1"),
+        ("corruptions = [3]", "low = 0.5", "are 0.5 and 1, the held-out samples range from 0 to 1"),
         ("pgd_steps = 2", "pgd_steps = 0", "verify.pgd_steps must be at least 1"),
         ("[train]", "[train]\ndistil = 0.5", "train.distil must be 0: there is no dense"),
         ("learning_rate = 1e-3", "lasso = 0.1", "qat.lasso must be 0: give it to prune"),
@@ -205,14 +214,14 @@ def test_a_budget_out_of_reach_is_refused_before_training(tmp_path: Path) -> Non
         ("brightened", "cropped", r"data.augment must .* not torch.float32 \(10, 2, 8, 7\)"),
         ("batch = 10", 'batch = 10\nloss = "tests.parts:losses"', "training.loss = .* one number"),
         ("batch = 10", 'batch = 10\nloss = "tests.parts:constant"', "a tensor with gradient"),
-        ('criterion = "taylor"', 'normalise = "foo"', "prune.normalise must be 'share' or 'lamp'"),
+        ('criterion = "taylor"', 'normalize = "foo"', "prune.normalize must be 'share' or 'lamp'"),
         (
             "[prune]",
             "[channels]\ndensity = 0.0\n[prune]",
             "channels.density must be a share above 0",
         ),
         ("samples = 40", "samples = 0", "prune.samples must be at least 1"),
-        ("samples = 64", "samples = 0", "quantise.samples must be at least 1"),
+        ("samples = 64", "samples = 0", "quantize.samples must be at least 1"),
         ('criterion = "taylor"', 'criterion = "batchnorm"', r"^\[prune\] layer 'second'"),
     ],
 )
@@ -288,13 +297,13 @@ def test_rates_start_over_in_each_round() -> None:
     phase = Prune(epochs=4, steps=2, schedule="rewind", learning_rate=1e-2)
     loss = torch.nn.functional.cross_entropy
     trainer = Trainer("prune", parts.model(0), split, phase, Training(batch=10), seed=0, loss=loss)
-    used, optimisers = [], []
+    used, optimizers = [], []
     for _ in range(4):
         trainer.run_epoch()
-        used.append(trainer.optimiser.param_groups[0]["lr"])
-        optimisers.append(trainer.optimiser)
+        used.append(trainer.optimizer.param_groups[0]["lr"])
+        optimizers.append(trainer.optimizer)
     assert used[1] == used[3] < 1e-4 < used[0] == used[2]
-    assert optimisers[0] is optimisers[1] is not optimisers[2]
+    assert optimizers[0] is optimizers[1] is not optimizers[2]
 
 
 def test_distillation_in_training_has_the_phase_s_share_and_temperature() -> None:
@@ -346,7 +355,7 @@ def test_samples_are_drawn_from_all_of_a_sorted_set() -> None:
     assert sorted(split.some("train", 999, seed=1)[1].tolist()) == y.tolist()
 
 
-def test_optimisers_go_on_from_their_files(tmp_path: Path) -> None:
+def test_optimizers_go_on_from_their_files(tmp_path: Path) -> None:
     """Two steps, a file, one step: as three steps."""
 
     def steps(
@@ -354,21 +363,21 @@ def test_optimisers_go_on_from_their_files(tmp_path: Path) -> None:
     ) -> torch.Tensor:
         torch.manual_seed(0)
         layer = torch.nn.Linear(3, 2)
-        optimiser = kind(layer.parameters(), lr=0.1, **settings)  # type: ignore[call-arg]
+        optimizer = kind(layer.parameters(), lr=0.1, **settings)  # type: ignore[call-arg]
         for index, count in enumerate(counts):
             if index:
-                tensors, data = checkpoint.optimiser_state(optimiser)
+                tensors, data = checkpoint.optimizer_state(optimizer)
                 state = tensors | checkpoint.model_state(layer)
                 checkpoint.write(tmp_path / "c.json", state, data)
                 state, data = checkpoint.read(tmp_path / "c.json")
                 layer = torch.nn.Linear(3, 2)
                 checkpoint.load_model_state(layer, state)
-                optimiser = kind(layer.parameters(), lr=0.5, **settings)  # type: ignore[call-arg]
-                checkpoint.load_optimiser_state(optimiser, state, data)
+                optimizer = kind(layer.parameters(), lr=0.5, **settings)  # type: ignore[call-arg]
+                checkpoint.load_optimizer_state(optimizer, state, data)
             for _ in range(count):
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 layer(torch.ones(1, 3)).square().sum().backward()
-                optimiser.step()
+                optimizer.step()
         return layer.weight.detach()
 
     for kind, settings in ((torch.optim.AdamW, {}), (torch.optim.SGD, {"momentum": 0.9})):
@@ -416,20 +425,20 @@ def test_a_run_that_is_verified_again_knows_its_range(whole: Path) -> None:
     """What is verified may change after training; it is checked all the same."""
     wrong = dataclasses.replace(load_recipe(TINY).verify, low=0.5)
     recipe = dataclasses.replace(load_recipe(TINY), verify=wrong)
-    with pytest.raises(SecateurError, match="the held-out samples reach from 0 to 1"):
+    with pytest.raises(SecateurError, match="the held-out samples range from 0 to 1"):
         run_recipe(recipe, whole, resume=True)
 
 
 def test_the_scan_ranks_by_the_criterion_of_the_recipe(whole: Path, monkeypatch) -> None:
     recipe, found = load_recipe(TINY), []
-    stages = Stages(recipe, whole, lambda *progress: None)
-    stages.resume()
+    state = RunState(recipe, whole, lambda *progress: None)
+    state.resume()
     monkeypatch.setattr(run, "sensitivity", lambda *a: found.append(a[3]) or [])
-    run._sensitivity(stages)
-    split = stages.split
+    run._sensitivity(state)
+    split = state.split
     x, y = split.some("train", recipe.prune.samples, recipe.seed)
     batches = list(zip(x.split(10), y.split(10), strict=True))
     criterion = criterion_of("taylor", batches=batches, loss=torch.nn.functional.cross_entropy)
-    expected = block_saliency(stages.build("float"), 8, criterion)
+    expected = block_saliency(state.build("float"), 8, criterion)
     assert expected.keys() == found[0].keys()
     assert all(torch.equal(value, found[0][name]) for name, value in expected.items())

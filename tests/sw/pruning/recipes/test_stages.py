@@ -16,7 +16,7 @@ from secateur.pruning.recipes.cutting import BlockCuts, narrow
 from secateur.pruning.recipes.recipe import load_recipe
 from secateur.pruning.recipes.robust import fgsm
 from secateur.pruning.recipes.run import run_recipe
-from secateur.pruning.recipes.stages import Stages
+from secateur.pruning.recipes.state import RunState
 from secateur.pruning.recipes.training import Split
 from secateur.target import Target
 from tests import parts
@@ -82,13 +82,13 @@ def test_attacks_know_the_range_of_the_data(tmp_path: Path) -> None:
     """Normalised inputs: an attack of strength 0 leaves them as they are."""
     file = tmp_path / "recipe.toml"
     file.write_text(TINY.read_text().replace("tests.parts:data", "tests.parts:normalised"))
-    stages = Stages(load_recipe(file), tmp_path, lambda *progress: None)
-    low, high = stages.input_range
-    x, y = stages.split.test_x, stages.split.test_y
+    state = RunState(load_recipe(file), tmp_path, lambda *progress: None)
+    low, high = state.input_range
+    x, y = state.split.test_x, state.split.test_y
     assert low < 0 < 1 < high
     assert torch.equal(fgsm(parts.model(0).eval(), x, y, 0.0, low=low, high=high), x)
     file.write_text(file.read_text().replace("[verify]", "[verify]\nlow = -100\nhigh = 100"))
-    assert Stages(load_recipe(file), tmp_path, lambda *progress: None).input_range == (-100, 100)
+    assert RunState(load_recipe(file), tmp_path, lambda *progress: None).input_range == (-100, 100)
 
 
 def test_corruptions_are_for_images(tmp_path: Path) -> None:
@@ -123,5 +123,5 @@ def test_it_does_not_go_on_with_something_else(what: str, tmp_path: Path, monkey
         target.write_text(target.read_text().replace("p = 8", "p = 4"))
     else:
         save_file(parts.model(2).state_dict(), tmp_path / "weights.safetensors")
-    with pytest.raises(SecateurError, match=f"out: holds a run with another {what}; bring back"):
+    with pytest.raises(SecateurError, match=f"out: holds a run with another {what}; restore"):
         run_recipe(recipe, tmp_path / "out", resume=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from secateur.errors import SecateurError
-from secateur.pruning.recipes.recipe import Phase, Qat, Training
+from secateur.pruning.recipes.tables import Phase, Qat, Training
 from secateur.pruning.recipes.training import Split, Trainer
 from tests import parts
 

@@ -8,14 +8,14 @@ import pytest
 from amaranth.lib import memory
 from amaranth.sim import Simulator
 
-from secateur.hw.core.loader import Loader
 from secateur.hw.engine import Engine
+from secateur.hw.front.loader import Loader
 from secateur.hw.soc import registers
 from secateur.hw.soc.regfile import RegisterFile
-from secateur.hw.spec import Error, Geometry, Status
+from secateur.hw.spec import Error, Geometry, Status, words_of
 from secateur.sim.golden import parse, run
-from tests.hw.core.test_loader import GEOMETRIES, LATENCY, image_of
-from tests.hw.harness import send, words_of
+from tests.hw.front.test_loader import GEOMETRIES, LATENCY, image_of
+from tests.hw.harness import send
 from tests.support.programs import random_program
 
 WORDS = 6  # of the program
@@ -48,7 +48,7 @@ def scrub(byte: int | None, *, share: float, walks: int = 2, rom: bool = True) -
     geometry = GEOMETRIES[1]
     image, size = image_of(geometry, WORDS), geometry.word_bytes
     dut = Loader(geometry=geometry, latency=LATENCY, rom=rom)
-    contents = dict(enumerate(words_of(image, geometry))) if rom else {}
+    contents = dict(enumerate(words_of(image, geometry.word_bytes))) if rom else {}
     rng = random.Random(byte)
     outcome: dict = {"reads": 0}
 

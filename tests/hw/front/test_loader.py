@@ -10,7 +10,7 @@ from amaranth.hdl import ClockDomain, Module
 from amaranth.sim import Simulator
 
 from secateur.hw import spec
-from secateur.hw.core.loader import Loader
+from secateur.hw.front.loader import Loader
 from secateur.hw.spec import Error, Geometry
 
 LATENCY = 3
@@ -40,9 +40,9 @@ def image_of(geometry: Geometry, program_words: int, seed: int = 0, **fields: in
     return image
 
 
-def load(geometry: Geometry, image: bytes, *, rom=False, compact=False, damage: int | None = None):
+def load(geometry: Geometry, image: bytes, *, rom=False, scrub=True, damage: int | None = None):
     """Error, bytes taken, contents; ``damage`` inverts a bit of that word after the load."""
-    dut = Loader(geometry=geometry, latency=LATENCY, rom=rom, compact=compact)
+    dut = Loader(geometry=geometry, latency=LATENCY, rom=rom, scrub=scrub)
     size = geometry.word_bytes
     contents = {}
     if rom:
@@ -101,12 +101,12 @@ GEOMETRIES = [
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
-@pytest.mark.parametrize(("rom", "compact"), [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize(("rom", "scrub"), [(False, True), (True, True), (False, False)])
 @pytest.mark.parametrize("full", [False, True])
-def test_accepts(geometry: Geometry, rom: bool, compact: bool, full: bool) -> None:
+def test_accepts(geometry: Geometry, rom: bool, scrub: bool, full: bool) -> None:
     words = geometry.weight_words - geometry.header_words if full else 1
     image = image_of(geometry, words)
-    outcome, contents = load(geometry, image, rom=rom, compact=compact)
+    outcome, contents = load(geometry, image, rom=rom, scrub=scrub)
     assert outcome["error"] == Error.NONE
     assert outcome["flags"] == [1, 0, 0]
     assert outcome["taken"] == (0 if rom else len(image))
@@ -133,11 +133,11 @@ def test_accepts(geometry: Geometry, rom: bool, compact: bool, full: bool) -> No
         ({"p": 2, "words": 65, "bank_words": 32}, Error.GEOMETRY),
     ],
 )
-@pytest.mark.parametrize(("rom", "compact"), [(False, False), (True, False), (False, True)])
-def test_refuses_header(fields: dict, error: Error, rom: bool, compact: bool) -> None:
+@pytest.mark.parametrize(("rom", "scrub"), [(False, True), (True, True), (False, False)])
+def test_refuses_header(fields: dict, error: Error, rom: bool, scrub: bool) -> None:
     """Of the field that comes first, after no more bytes than the header has."""
     image = image_of(GEOMETRIES[1], 4, **fields)
-    outcome, _ = load(GEOMETRIES[1], image, rom=rom, compact=compact)
+    outcome, _ = load(GEOMETRIES[1], image, rom=rom, scrub=scrub)
     assert outcome["error"] == error
     assert outcome["flags"] == [0, 0, 0]
     assert outcome["taken"] <= spec.HEADER.size
@@ -151,12 +151,12 @@ def test_refuses_magic(at: int) -> None:
 
 
 @pytest.mark.parametrize("at", [7, 16, 20, 23, 24, 27, 40, 62])
-@pytest.mark.parametrize("compact", [False, True])
-def test_refuses_flipped_bit(at: int, compact: bool) -> None:
+@pytest.mark.parametrize("scrub", [True, False])
+def test_refuses_flipped_bit(at: int, scrub: bool) -> None:
     image = image_of(GEOMETRIES[1], 4)
     assert len(image) == 63
     image[at] ^= 0x01 if at == 7 else 0x10  # 16 tables would be more than there are
-    assert load(GEOMETRIES[1], image, compact=compact)[0]["error"] == Error.CRC
+    assert load(GEOMETRIES[1], image, scrub=scrub)[0]["error"] == Error.CRC
 
 
 def test_refuses_what_memory_has_lost() -> None:

@@ -1,4 +1,4 @@
-"""Cycles of inferences, and the watchdog."""
+"""The cycle counter of inferences, and the watchdog."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ class Stopwatch(wiring.Component):
 
     Members
     -------
-    limit : In, static
-    begin : In, strobe: the last input word has been taken; its cycle counts as the first
-    end : In, strobe: the inference is over
-    waits : In, cycles not to be counted
-    cycles : Out, of the last inference; inferences : Out, that have ended, modulo 2**16
-    over : Out, more than ``limit`` cycles, a few cycles late
+    limit : In(32)  static; cycles that an inference may take
+    begin : In(1)  strobe: the last input word has been taken; its cycle counts as the first
+    end : In(1)  strobe: the inference is over
+    waits : In(1)  this cycle is not counted
+    cycles : Out(32)  of the last inference
+    inferences : Out(16)  that have ended, modulo 2**16
+    over : Out(1)  more than ``limit`` cycles, a few cycles late
     """
 
     def __init__(self):

@@ -8,8 +8,8 @@ import pytest
 from amaranth.sim import Simulator
 
 from secateur.hw import spec
-from secateur.hw.core.address import ADDRESS_LATENCY, AddressGenerator
-from secateur.hw.interfaces import Kind
+from secateur.hw.front.address import AddressGenerator
+from secateur.hw.interfaces import FAST, Kind
 from secateur.hw.spec import Geometry, Mode, Reg
 
 
@@ -71,11 +71,11 @@ def test_naive(n: int) -> None:
             mask = ~(3 << spec.FLAG_A_MODE | 3 << spec.FLAG_B_MODE)
             modes = rng.randint(0, 2) | rng.randint(0, 2) << spec.FLAG_B_MODE
             reg[Reg.FLAGS] = rng.getrandbits(16) & mask | modes
-            ctx.set(dut.registers, [reg.get(i, 0) for i in range(spec.REGISTERS)])
+            ctx.set(dut.issued.registers, [reg.get(i, 0) for i in range(spec.REGISTERS)])
             await ctx.tick()
-            ctx.set(dut.init, 1)
+            ctx.set(dut.issued.init, 1)
             await ctx.tick()
-            ctx.set(dut.init, 0)
+            ctx.set(dut.issued.init, 0)
             await ctx.tick().repeat(3)
             choices = [0, 1, 0x7F, 0x80, 0xBF, 0xC0, 0xFF]
             steps = [
@@ -84,7 +84,7 @@ def test_naive(n: int) -> None:
             ]
             idle = rng.choice([0.0, 0.3])
             words = list(naive(geometry, reg, steps))
-            for word in [*words, *[None] * (ADDRESS_LATENCY + 1)]:
+            for word in [*words, *[None] * (FAST.address + 1)]:
                 while word is not None and rng.random() < idle:
                     await cycle(ctx, queue, None)
                 await cycle(ctx, queue, word)
@@ -92,16 +92,16 @@ def test_naive(n: int) -> None:
 
     async def cycle(ctx, queue, word) -> None:
         nonlocal compared
-        ctx.set(dut.valid, word is not None)
+        ctx.set(dut.issued.valid, word is not None)
         if word is not None:
             step, (end, group, line, row), _ = word
             fields = {"common": step, "kind": Kind.BODY, "first": word[2][-1], "pass_last": end}
             fields |= {"group_last": group, "line_last": line, "row_last": row}
-            ctx.set(dut.word, fields)
+            ctx.set(dut.issued.word, fields)
         else:  # anything but the tags
-            ctx.set(dut.word, {"common": 0xFF, "kind": Kind.BODY, "first": 1})
+            ctx.set(dut.issued.word, {"common": 0xFF, "kind": Kind.BODY, "first": 1})
         queue.append(None if word is None else word[2])
-        if len(queue) > ADDRESS_LATENCY:
+        if len(queue) > FAST.address:
             want = queue.pop(0)
             if want is not None:
                 access = ctx.get(dut.access)

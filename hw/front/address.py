@@ -1,4 +1,4 @@
-"""Address generator: one byte address a body word, common to all lanes."""
+"""Address generator: one byte address per body word, common to all lanes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,24 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from secateur.hw import spec
-from secateur.hw.interfaces import ACCESS, REGISTERS, Kind, word_layout
+from secateur.hw.interfaces import ACCESS, FAST, Kind, issued_signature
 from secateur.hw.pipeline import delay
 from secateur.hw.spec import Reg
 
-#: Cycles from ``word`` to ``address`` and ``access``: decode, base, adder, output register.
-ADDRESS_LATENCY = 4
 _ENDS = data.StructLayout({"pass_last": 1, "group_last": 1, "line_last": 1, "row_last": 1})
+
+
+class _Step:
+    """The step of a body word, decoded; held while no body word comes."""
+
+    def __init__(self):
+        self.valid = Signal(name="valid2")  # there is a body word
+        self.first = Signal(name="first2")  # it is the first of a pass
+        self.row = Signal(name="row2")  # it moves to the next kernel row
+        self.to_b = Signal(name="to_b2")  # it moves to source B
+        self.source = Signal(name="source2")  # B, from a 0xc0 step to the end of the pass
+        self.unit = Signal(name="unit2")  # the source is read by the byte
+        self.move = Signal(7, name="step2")
 
 
 class AddressGenerator(wiring.Component):
@@ -27,27 +38,23 @@ class AddressGenerator(wiring.Component):
     Parameters
     ----------
     geometry : of the engine
-    output : build the output register; without it, all comes a cycle earlier
+    latency : cycles from a word to its address: decode, base, adder, and with 4 of them a register
 
     Members
     -------
-    registers : In, the configuration
-    init : In, strobe when the registers hold a new layer
-    valid, word : In, one issued word; not a stream: it is taken at once. Its END_TAGS are 0
-        unless it is valid.
-    address : Out, byte address, ADDRESS_LATENCY cycles later; held while there is no body word
-    access : Out, with ``address``
+    issued : In(issued_signature(n))  of the issue stage
+    address : Out  byte address, ``latency`` cycles later; held while there is no body word
+    access : Out(ACCESS)  with ``address``
     """
 
-    def __init__(self, *, geometry: spec.Geometry, output: bool = True):
-        self.geometry, self.output = geometry, output
+    def __init__(self, *, geometry: spec.Geometry, latency: int = FAST.address):
+        if latency not in (3, 4):
+            raise ValueError(f"latency must be 3 or 4 cycles, not {latency!r}")
+        self.geometry, self.latency = geometry, latency
         self.width = ceil_log2(geometry.bank_words * geometry.n)
         super().__init__(
             {
-                "registers": In(REGISTERS),
-                "init": In(1),
-                "valid": In(1),
-                "word": In(word_layout(geometry.n)),
+                "issued": In(issued_signature(geometry.n)),
                 "address": Out(self.width),
                 "access": Out(ACCESS),
             }
@@ -55,46 +62,50 @@ class AddressGenerator(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        regs = self.registers
-        body = self.valid & (self.word.kind == Kind.BODY)
         # Origin A is used by the first word of a pass only, but B by any word, even the last: B
         # must move one cycle later, and its sum with KR is made where it is used.
         ends = Signal(_ENDS)
-        m.d.comb += [ends[name].eq(self.word[name]) for name in _ENDS.members]
+        m.d.comb += [ends[name].eq(self.issued.word[name]) for name in _ENDS.members]
         late_ends = data.View(_ENDS, delay(m, ends, 1, "ends", reset_less=False))
         a = self._origin(m, "a", ends, spec.FLAG_A_ROWSTEP)
         b = self._origin(m, "b", late_ends, spec.FLAG_B_ROWSTEP)
-        a_kr = Signal(self.width)
-        a_2kr = Signal(self.width)
-        m.d.sync += [a_kr.eq(a + regs[Reg.A_KR]), a_2kr.eq(a + (regs[Reg.A_KR] << 1))]
+        step = self._decode(m)
+        self._add(m, step, a, b)
+        self._access(m, step)
+        return m
 
-        # First step: decode. `source` is B from a 0xc0 step to the end of the pass; `unit`: it is
-        # read by the byte.
-        step = self.word.common
-        valid2, first2, row2, to_b2, source2, unit2 = (
-            Signal(name=name) for name in ("valid2", "first2", "row2", "to_b2", "source2", "unit2")
-        )
-        step2 = Signal(7)
-        move = step[6:] == spec.STEP_ROW >> 6
-        to_b = step[6:] == spec.STEP_SOURCE >> 6
-        source = to_b | (source2 & ~self.word.first)
+    def _decode(self, m: Module) -> _Step:
+        """First step: the common byte."""
+        step, word = _Step(), self.issued.word
+        body = self.issued.valid & (word.kind == Kind.BODY)
+        to_b = word.common[6:] == spec.STEP_SOURCE >> 6
+        source = to_b | (step.source & ~word.first)
         bytewise = Signal(2)
         m.d.sync += [
             bytewise[0].eq(self._mode("A") == spec.Mode.BROADCAST),
             bytewise[1].eq(self._mode("B") == spec.Mode.BROADCAST),
-            valid2.eq(body),
-            first2.eq(body & self.word.first),
+            step.valid.eq(body),
+            step.first.eq(body & word.first),
         ]
         with m.If(body):
             m.d.sync += [
-                row2.eq(move),
-                to_b2.eq(to_b),
-                source2.eq(source),
-                unit2.eq(Mux(source, bytewise[1], bytewise[0])),
-                step2.eq(Mux(step[7], step & spec.STEP_FIELD, step)),
+                step.row.eq(word.common[6:] == spec.STEP_ROW >> 6),
+                step.to_b.eq(to_b),
+                step.source.eq(source),
+                step.unit.eq(Mux(source, bytewise[1], bytewise[0])),
+                step.move.eq(Mux(word.common[7], word.common & spec.STEP_FIELD, word.common)),
             ]
+        return step
 
-        # Second step: bases and the access. Third: the addresses.
+    def _add(self, m: Module, step: _Step, a, b) -> None:
+        """Second step: where the address starts from. Third: the address.
+
+        ``a`` and ``b`` are the origins of the sources.
+        """
+        regs = self.issued.registers
+        a_kr = Signal(self.width)
+        a_2kr = Signal(self.width)
+        m.d.sync += [a_kr.eq(a + regs[Reg.A_KR]), a_2kr.eq(a + (regs[Reg.A_KR] << 1))]
         valid3, use_base3, use_row3, add_row3 = (
             Signal(name=name) for name in ("valid3", "use_base3", "use_row3", "add_row3")
         )
@@ -103,14 +114,14 @@ class AddressGenerator(wiring.Component):
         )
         log_n = ceil_log2(self.geometry.n)
         m.d.sync += [
-            valid3.eq(valid2),
-            use_base3.eq(first2 | to_b2),
-            use_row3.eq(row2 & ~first2),
-            add_row3.eq(row2),
-            delta3.eq(Mux(unit2, step2, step2 << log_n)),
-            base3.eq(Mux(to_b2, b, Mux(row2, a_kr, a))),
-            row_base3.eq(Mux(to_b2, b + regs[Reg.B_KR], Mux(row2, a_2kr, a_kr))),
-            row_step3.eq(Mux(source2, regs[Reg.B_KR], regs[Reg.A_KR])),
+            valid3.eq(step.valid),
+            use_base3.eq(step.first | step.to_b),
+            use_row3.eq(step.row & ~step.first),
+            add_row3.eq(step.row),
+            delta3.eq(Mux(step.unit, step.move, step.move << log_n)),
+            base3.eq(Mux(step.to_b, b, Mux(step.row, a_kr, a))),
+            row_base3.eq(Mux(step.to_b, b + regs[Reg.B_KR], Mux(step.row, a_2kr, a_kr))),
+            row_step3.eq(Mux(step.source, regs[Reg.B_KR], regs[Reg.A_KR])),
         ]
         current = Signal(self.width)
         next_row = Signal(self.width)  # next_row = kernel_row + KR
@@ -121,39 +132,40 @@ class AddressGenerator(wiring.Component):
                 m.d.sync += next_row.eq(row_base3)
             with m.Elif(add_row3):
                 m.d.sync += next_row.eq(next_row + row_step3)
-        domain = m.d.sync if self.output else m.d.comb
+        domain = m.d.sync if self.latency > 3 else m.d.comb
         domain += self.address.eq(current)
 
-        self._access(m, valid2, first2, source2, unit2)
-        return m
-
     def _mode(self, source: str):
-        return self.registers[Reg.FLAGS][getattr(spec, f"FLAG_{source}_MODE") :][:2]
+        return self.issued.registers[Reg.FLAGS][getattr(spec, f"FLAG_{source}_MODE") :][:2]
 
-    def _access(self, m: Module, valid2, first2, source2, unit2) -> None:
-        """``access`` of the word in the second step."""
-        flags = self.registers[Reg.FLAGS]
+    def _access(self, m: Module, step: _Step) -> None:
+        """``access`` of the word, from the second step on."""
+        flags = self.issued.registers[Reg.FLAGS]
         access3 = Signal(ACCESS)
         gates = Signal()
         m.d.sync += gates.eq(self._mode("A") == spec.Mode.GATE)
-        mode = Mux(source2, self._mode("B"), self._mode("A"))
+        mode = Mux(step.source, self._mode("B"), self._mode("A"))
         m.d.sync += [
-            access3.broadcast.eq(unit2),
+            access3.broadcast.eq(step.unit),
             access3.maximum.eq(mode == spec.Mode.MAXIMUM),
-            access3.signed.eq(Mux(source2, flags[spec.FLAG_B_SIGNED], flags[spec.FLAG_A_SIGNED])),
-            access3.wshift.eq(Mux(source2, flags[spec.FLAG_B_WSHIFT], flags[spec.FLAG_A_WSHIFT])),
-            access3.first.eq(first2),
-            access3.latch.eq(gates & ~source2),
-            access3.gated.eq(gates & source2 & valid2),
+            access3.signed.eq(
+                Mux(step.source, flags[spec.FLAG_B_SIGNED], flags[spec.FLAG_A_SIGNED])
+            ),
+            access3.wshift.eq(
+                Mux(step.source, flags[spec.FLAG_B_WSHIFT], flags[spec.FLAG_A_WSHIFT])
+            ),
+            access3.first.eq(step.first),
+            access3.latch.eq(gates & ~step.source),
+            access3.gated.eq(gates & step.source & step.valid),
         ]
-        m.d.comb += self.access.eq(delay(m, access3, ADDRESS_LATENCY - 3 + self.output, "access"))
+        m.d.comb += self.access.eq(delay(m, access3, self.latency - 2, "access"))
 
     def _origin(self, m: Module, source: str, ends, row_flag: int):
         """The origin of a source for the next pass.
 
         The ends of passes, groups, lines and rows are nested: each is an end of all before it.
         """
-        regs = self.registers
+        regs = self.issued.registers
         prefix = source.upper()
 
         def register(name: str):
@@ -171,11 +183,11 @@ class AddressGenerator(wiring.Component):
         # A layer begins as if a row had ended before it: there are cycles for it, two row headers.
         begin = Signal(name=f"{source}_begin")
         m.d.sync += [
-            begin.eq(self.init),
+            begin.eq(self.issued.init),
             next_pass.eq(origin + regs[Reg.A_SZ] if source == "a" else origin),
             next_group.eq(group + register("SX")),
             next_line.eq(line + register("SY")),
-            next_row.eq(Mux(self.init, register("BASE"), row + row_step)),
+            next_row.eq(Mux(self.issued.init, register("BASE"), row + row_step)),
         ]
         end = {name: ends[f"{name}_last"] | begin for name in ("pass", "group", "line", "row")}
         choice = Cat(Mux(end["line"], end["row"], end["group"]), end["line"])

@@ -1,4 +1,4 @@
-"""The register file that configuration words write, and what is known of its contents."""
+"""The register file that configuration words write, and tests of its contents."""
 
 from __future__ import annotations
 
@@ -12,31 +12,34 @@ from secateur.hw.spec import Reg
 
 
 class Configuration(wiring.Component):
-    """The 16-bit registers of ``spec.Reg``, written two cycles after a configuration word issues,
-    compact ones the cycle after.
+    """The 16-bit registers of ``spec.Reg``, as configuration words write them.
 
-    Tests of whole registers stand in flip-flops, one cycle after the registers they are of: sixteen
-    bits are too many for a path that does something else as well.
+    Tests of whole registers are kept in flip-flops, one cycle late: sixteen bits are too many for a
+    path that does something else as well.
 
     Parameters
     ----------
     geometry : of the engine
-    compact : without registers between word and file
+    latency : cycles from ``word`` to ``registers``: 2, or 1 without registers in between
 
     Members
     -------
-    valid, word : In, the word that issued in the cycle before
-    loading : In, the registers are those of a LOAD, which uses few of them
-    wiped : In, the banks are wiped; until then the output window is as large as the banks
-    next_entry : In, strobe: register TABLE moves on by 1
-    registers : Out
-    clear_some, clear_one : Out, the window is to be cleared; it has one word
-    input_one : Out, a LOAD takes one word
-    bad : Out, a count is 0, LANES exceeds P, or the lanes do not have a source's mode
+    valid : In(1)  a word issues, or has issued
+    word : In(word_layout(n))  that word
+    loading : In(1)  the registers are those of a LOAD, which uses few of them
+    wiped : In(1)  the banks are wiped; until then the output window is as large as the banks
+    next_entry : In(1)  strobe: register TABLE moves on by 1
+    registers : Out(REGISTERS)  the configuration
+    clear_some : Out(1)  the window is to be cleared, and not empty
+    clear_one : Out(1)  the window has one word
+    input_one : Out(1)  a LOAD takes one word
+    bad : Out(1)  a count is 0, LANES exceeds P, or the lanes do not have a source's mode
     """
 
-    def __init__(self, *, geometry: spec.Geometry, compact: bool = False):
-        self.geometry, self.compact = geometry, compact
+    def __init__(self, *, geometry: spec.Geometry, latency: int = 2):
+        if latency not in (1, 2):
+            raise ValueError(f"latency must be 1 or 2 cycles, not {latency!r}")
+        self.geometry, self.latency = geometry, latency
         first = [0] * spec.REGISTERS
         first[Reg.OUT_S] = geometry.bank_words
         super().__init__(
@@ -77,11 +80,11 @@ class Configuration(wiring.Component):
         return m
 
     def _write(self, m: Module) -> dict:
-        """Returns, of the registers that may not be 0, whether they are."""
+        """Write the file; returns, for the registers that must not be 0, whether they are."""
         n = self.geometry.n
         lanes = Signal(8 * n, reset_less=True)
         zeros = Signal(n // 2, reset_less=True)
-        domain = m.d.comb if self.compact else m.d.sync
+        domain = m.d.sync if self.latency > 1 else m.d.comb
         domain += lanes.eq(self.word.lanes)
         domain += [
             zeros[lane].eq(self.word.lanes.as_value().word_select(lane, 16) == 0)
@@ -103,7 +106,7 @@ class Configuration(wiring.Component):
         return is_zero
 
     def _no_mode(self):
-        """Whether a source has a mode that the lanes have not: MAXIMUM or GATE."""
+        """Whether a source has a mode that the lanes lack: MAXIMUM or GATE."""
         if self.geometry.extended:
             return 0
         modes = (spec.FLAG_A_MODE, spec.FLAG_B_MODE)

@@ -9,7 +9,7 @@ import pytest
 from amaranth.sim import Simulator
 
 from secateur.hw import spec
-from secateur.hw.core.fetch import FIFO_DEPTH, Fetcher
+from secateur.hw.front.fetch import FIFO_DEPTH, Fetcher
 from secateur.hw.interfaces import Kind
 from secateur.hw.spec import Geometry, Reg
 

@@ -16,7 +16,7 @@ FIFO_DEPTH = 16
 
 
 class _AddressSide:
-    """What the data side tells the address side, and what it sees of it."""
+    """Signals of the address side that the data side reads or writes."""
 
     def __init__(self, width: int, first: int):
         tags = data.StructLayout({"valid": 1, "pas": 1, "group": 1, "line": 1, "row": 1})
@@ -34,34 +34,42 @@ class _AddressSide:
 
 
 class Fetcher(wiring.Component):
-    """Walks words ``header_words .. last`` round and round, later rounds from the LOOP mark on;
-    loops over the bodies of rows.
+    """Walks words ``header_words .. last`` again and again, later rounds from the LOOP mark on.
+
+    Loops over the bodies of rows.
 
     The address side runs ahead of the data side by the memory's latency. It learns the length of
     a row and its number of passes from the data side before the first pass over the row is over,
     as long as a row has MIN_ROW_WORDS words; no cycle is lost in turning back. Words on the way
-    are covered by credits, so that a stalled output loses none and resumes at one word a cycle.
+    are covered by credits, so that a stalled output loses none and resumes at one word per cycle.
 
     Parameters
     ----------
     geometry : of the engine
     latency : of the weight memory, in cycles
-    compact : few registers, and the queue in block RAM; words come a cycle earlier
+    rotate : cycles from a word of the memory to the queue, 1 or 2
+    block : the queue is in block RAM
 
     Members
     -------
-    enable : In, static; the walk begins
-    last : In, static; address of the program's last word
-    mem_addr : Out; ``mem_data`` : In, ``latency`` cycles later; mem_read : Out, it is wanted
-    output : Out, stream of ``word_layout(n)``
+    enable : In(1)  static; the walk begins
+    last : In  static; address of the program's last word
+    mem_addr : Out  of a word of the weight memory
+    mem_data : In  that word, ``latency`` cycles later
+    mem_read : Out(1)  it is wanted
+    output : Out(stream of word_layout(n))  tagged words
     """
 
-    def __init__(self, *, geometry: spec.Geometry, latency: int, compact: bool = False):
+    def __init__(
+        self, *, geometry: spec.Geometry, latency: int, rotate: int = 2, block: bool = False
+    ):
         if latency + 3 > spec.MIN_ROW_WORDS:
             raise ValueError(
                 f"latency must be at most {spec.MIN_ROW_WORDS - 3} cycles, not {latency!r}"
             )
-        self.geometry, self.latency, self.compact = geometry, latency, compact
+        if rotate not in (1, 2):
+            raise ValueError(f"rotate must be 1 or 2 cycles, not {rotate!r}")
+        self.geometry, self.latency, self.rotate, self.block = geometry, latency, rotate, block
         self.layout = word_layout(geometry.n)
         address = ceil_log2(geometry.weight_words)
         super().__init__(
@@ -83,7 +91,7 @@ class Fetcher(wiring.Component):
         credits = Signal(range(-1, FIFO_DEPTH), init=FIFO_DEPTH - 1)  # less 1: its sign is the test
         self._walk(m, side)
 
-        # Data side, first step: what is this word?
+        # Data side, first step: the kind of this word.
         seen = delay(m, side.tags, self.latency, "tags", reset_less=False)
         seen = data.View(side.tags.shape(), seen)
         where = delay(m, side.address, self.latency, "where")
@@ -103,13 +111,12 @@ class Fetcher(wiring.Component):
             ]
         held_valid, held, turned_valid, turned = self._rotate(m, raw, seen.valid)
         copies = self._copies(m, held_valid, held, turned)
+        # `arm` comes before the first pass of the row ends: a row has MIN_ROW_WORDS words or more.
         pass_ends = Signal()
         m.d.sync += pass_ends.eq(side.go & side.match)
         self._passes(m, pass_ends, arm, side.left, side.final, copies)
 
-        m.submodules.fifo = fifo = CreditFifo(
-            shape=self.layout, depth=FIFO_DEPTH, block=self.compact
-        )
+        m.submodules.fifo = fifo = CreditFifo(shape=self.layout, depth=FIFO_DEPTH, block=self.block)
         m.d.comb += [fifo.write_en.eq(turned_valid), fifo.write_data.eq(turned)]
         wiring.connect(m, fifo.output, wiring.flipped(self.output))
         pop = Signal()
@@ -151,8 +158,10 @@ class Fetcher(wiring.Component):
             m.d.sync += at_last.eq(single)
 
     def _parse(self, m: Module, seen, where, loop_start, count_low):
-        """What the word from the memory is; returns it with its tags, and a strobe one cycle after
-        a row's second header word."""
+        """Tell the kind of the word from the memory.
+
+        Returns the word with its tags, and a strobe one cycle after a row's second header word.
+        """
         common = self.mem_data[8 * self.geometry.n :]
         raw = Signal(self.layout)
         expect = Signal(Kind)
@@ -193,7 +202,7 @@ class Fetcher(wiring.Component):
     def _rotate(self, m: Module, raw, valid):
         """Two registers; between them, a configuration word is rotated. Returns both.
 
-        The first is none in a compact fetcher.
+        With ``rotate`` 1 the first is a wire.
         """
         lanes16 = self.geometry.n // 2
         select = Signal(range(max(lanes16, 2)))
@@ -201,7 +210,7 @@ class Fetcher(wiring.Component):
         turned = Signal(self.layout, reset_less=True)
         held_valid = Signal()
         turned_valid = Signal()
-        domain = m.d.comb if self.compact else m.d.sync
+        domain = m.d.sync if self.rotate > 1 else m.d.comb
         domain += [held.eq(raw), held_valid.eq(valid)]
         m.d.sync += [turned.eq(held), turned_valid.eq(held_valid)]
         domain += select.eq(Mux(raw.kind == Kind.CONFIG, raw.common, 0))
@@ -229,7 +238,7 @@ class Fetcher(wiring.Component):
 
     @staticmethod
     def _passes(m: Module, end, load, left: dict, final: dict, copies: dict) -> None:
-        """Nested down counters, one event a pass: z inside x inside y."""
+        """Nested down counters, one event per pass: z inside x inside y."""
         carry = end
         for name in ("z", "x", "y"):
             with m.If(load):

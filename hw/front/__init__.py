@@ -1,0 +1,1 @@
+"""From image to issued words: loader, fetcher, issue stage, addresses."""

@@ -1,0 +1,289 @@
+"""The issue stage: one word per cycle, in order; configuration, waits, watchdog."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Const, Module, Mux, Signal
+from amaranth.lib import enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from secateur.hw import spec
+from secateur.hw.front.configuration import Configuration
+from secateur.hw.front.gate import Gate
+from secateur.hw.front.stopwatch import Stopwatch
+from secateur.hw.front.writes import HostWrites, TableWrites, Wipe
+from secateur.hw.interfaces import END_TAGS, Kind, issued_signature, word_layout
+from secateur.hw.spec import Error, Reg
+
+
+class State(enum.Enum):
+    """States of the issue stage."""
+
+    IDLE = 0  # no image yet, or the banks are being wiped
+    RUN = 1  # words issue
+    SETUP = 2  # registers settle, the layer is checked
+    OFFSETS = 3  # a LOAD waits for the window offsets
+    CLEAR = 4
+    INPUT = 5  # takes words from the host
+    LANDING = 6  # waits for writes to land, entries of tables among them
+    ERROR = 7
+
+
+#: Cycles of SETUP: the register file is written in the second, its checks are known in the fourth.
+SETUP_CYCLES = 4
+
+
+class _Flow:
+    """The state, and flip-flops beside it for conditions with a high fan-out.
+
+    ``last`` is the last cycle of a state; ``left`` counts down to it.
+    """
+
+    def __init__(self):
+        self.state = Signal(State)
+        self.run = Signal()
+        self.takes = Signal()
+        self.clears = Signal()
+        self.fills = Signal()  # LANDING of entries of tables
+        self.loading = Signal()  # SETUP of a LOAD
+        self.ending = Signal()  # the layer gives results: it is the last
+        self.left = Signal(17)
+        self.last = Signal()
+
+    def go(self, state: State) -> list:
+        """Assignments that enter ``state``; ``left`` and ``last`` are set elsewhere, if at all."""
+        return [
+            self.state.eq(state),
+            self.run.eq(state is State.RUN),
+            self.takes.eq(state is State.INPUT),
+            self.clears.eq(state is State.CLEAR),
+        ]
+
+    def enter(self, state: State, cycles, one) -> list:
+        """Assignments that enter a state for some time.
+
+        Parameters
+        ----------
+        state : the next state
+        cycles : how long it lasts
+        one : whether that is 1 cycle
+        """
+        return [*self.go(state), self.left.eq(cycles), self.last.eq(one)]
+
+
+class Issue(wiring.Component):
+    """Issues the words of the program in the cycles that ``docs/stream.md`` defines.
+
+    Parameters
+    ----------
+    geometry : of the engine
+    results : results that may be on their way
+    latency : cycles from the issue of a word to ``issued.word``, 0 or 1
+
+    Members
+    -------
+    enable : In(1)  static; the program may begin
+    limit : In(32)  static; cycles after which the watchdog ends an inference
+    fetched : In(stream of word_layout(n))  words of the program
+    input : In(stream)  input words of N bytes
+    released : In(2)  results that have left, or were dropped
+    issued : Out(issued_signature(n))  for the blocks behind
+    error : Out(Error)  why the engine has stopped, or NONE
+    running : Out(1)  an inference runs
+    cycles : Out(32)  of the last inference
+    inferences : Out(16)  that have ended, modulo 2**16
+    """
+
+    def __init__(self, *, geometry: spec.Geometry, results: int, latency: int = 1):
+        if latency not in (0, 1):
+            raise ValueError(f"latency must be 0 or 1 cycles, not {latency!r}")
+        self.geometry, self.results, self.latency = geometry, results, latency
+        n = geometry.n
+        super().__init__(
+            {
+                "enable": In(1),
+                "limit": In(32),
+                "fetched": In(stream.Signature(word_layout(n))),
+                "input": In(stream.Signature(8 * n)),
+                "released": In(2),
+                "issued": Out(issued_signature(n)),
+                "error": Out(Error),
+                "running": Out(1),
+                "cycles": Out(32),
+                "inferences": Out(16),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        word, issued = self.fetched.payload, self.issued
+        m.submodules.configuration = configuration = Configuration(
+            geometry=self.geometry, latency=1 + self.latency
+        )
+        m.submodules.stopwatch = stopwatch = Stopwatch()
+        is_config = word.kind == Kind.CONFIG
+        index = word.common & spec.COMMON_REGISTER
+        fills_table = is_config & (index == spec.INDEX_TABLE) & ~word.common[6:].any()
+
+        flow = _Flow()
+        issue = self.fetched.valid & self.fetched.ready
+        m.submodules.gate = gate = Gate(p=self.geometry.p, results=self.results)
+        held = word.group_last & ~(gate.free & gate.room)
+        # Only body words are held: conditions on other words need not wait for that.
+        configures = flow.run & self.fetched.valid
+        accepted = Signal()
+        m.submodules.wipe = wipe = Wipe(geometry=self.geometry, fast=self.latency > 0)
+        m.d.comb += [
+            gate.registers.eq(issued.registers),
+            gate.group.eq(issue & word.group_last),
+            gate.released.eq(self.released),
+            self.fetched.ready.eq(flow.run & ~held),
+            self.input.ready.eq(flow.takes),
+            accepted.eq(flow.takes & self.input.valid),
+            configuration.valid.eq(issued.valid if self.latency else configures),
+            configuration.word.eq(issued.word),
+            configuration.loading.eq(flow.loading),
+            configuration.wiped.eq(wipe.wiped),
+            configuration.next_entry.eq(issued.entry.valid),
+            issued.registers.eq(configuration.registers),
+            self.cycles.eq(stopwatch.cycles),
+            self.inferences.eq(stopwatch.inferences),
+        ]
+        domain = m.d.sync if self.latency else m.d.comb
+        domain += [issued.valid.eq(issue), issued.word.eq(word)]
+        domain += [issued.word[tag].eq(word[tag] & issue) for tag in END_TAGS]
+        self._walk_states(m, flow, configuration, wipe, issue, fills_table, accepted)
+        refused = self._begin_layers(m, flow, configuration)
+        self._write(m, flow, accepted)
+        full = held & gate.free & ~gate.room
+        self._inference(m, flow, stopwatch, issue & ~fills_table, accepted, full)
+        self._stop(m, flow, configures, refused, stopwatch.over)
+        return m
+
+    def _begin_layers(self, m: Module, flow: _Flow, configuration) -> Signal:
+        """Strobes at the end of SETUP. Returns one that refuses the layer."""
+        issued = self.issued
+        checked = (flow.state == State.SETUP) & flow.last
+        settled = checked & ~configuration.bad
+        m.d.sync += [issued.init.eq(settled & ~flow.loading), issued.offsets.eq(settled)]
+        with m.If(settled):
+            m.d.sync += issued.layer.eq(Mux(flow.loading, 0, issued.layer + 1))
+        return checked & configuration.bad
+
+    def _write(self, m: Module, flow: _Flow, accepted) -> None:
+        """Input words, clears and entries of tables to the blocks behind."""
+        n, issued = self.geometry.n, self.issued
+        m.submodules.host = host = HostWrites(n=n, latency=self.latency)
+        m.submodules.tables = tables = TableWrites(n=n)
+        m.d.comb += [
+            host.registers.eq(issued.registers),
+            host.restart.eq(flow.state == State.SETUP),
+            host.accepted.eq(accepted),
+            host.word.eq(self.input.payload),
+            host.clearing.eq(flow.clears),
+            issued.host.eq(host.host),
+            tables.registers.eq(issued.registers),
+            tables.writing.eq(flow.fills),
+            tables.lanes.eq(self.fetched.payload.lanes),
+            issued.entry.eq(tables.entry),
+        ]
+
+    def _walk_states(
+        self, m: Module, flow: _Flow, configuration, wipe: Wipe, issue, fills_table, accepted
+    ) -> None:
+        """All transitions but that to ERROR."""
+        p = self.geometry.p
+        word, registers = self.fetched.payload, configuration.registers
+        is_config = word.kind == Kind.CONFIG
+        starts = is_config & word.common[7]
+        loads = is_config & word.common[6] & ~word.common[7]
+        m.d.sync += [flow.left.eq(flow.left - 1), flow.last.eq(flow.left == 2)]
+        with m.If(flow.ending & flow.run):
+            m.d.sync += flow.ending.eq(0)
+        with m.Switch(flow.state):
+            with m.Case(State.IDLE):
+                m.d.sync += flow.clears.eq(wipe.wiping)
+                with m.If(self.enable & wipe.wiped):
+                    m.d.sync += flow.go(State.RUN)
+            with m.Case(State.RUN):
+                # How long the next state lasts does not wait for whether the word issues.
+                setup = Mux(fills_table, self.geometry.n, SETUP_CYCLES)
+                m.d.sync += flow.left.eq(Mux(is_config, setup, spec.tail_cycles(p) - 1))
+                m.d.sync += flow.last.eq(0)
+                with m.If(self.fetched.valid & is_config):
+                    m.d.sync += flow.loading.eq(loads)
+                    with m.If(starts | loads):
+                        m.d.sync += flow.go(State.SETUP)
+                    with m.If(fills_table):
+                        m.d.sync += [*flow.go(State.LANDING), flow.fills.eq(1)]
+                with m.If(issue & word.layer_last):
+                    m.d.sync += flow.go(State.LANDING)
+                    m.d.sync += flow.ending.eq(registers[Reg.FLAGS][spec.FLAG_RESULT])
+            with m.Case(State.SETUP):
+                with m.If(flow.last):
+                    with m.If(flow.loading):
+                        m.d.sync += flow.enter(State.OFFSETS, p, p == 1)
+                    with m.Elif(configuration.clear_some):
+                        size, one = registers[Reg.OUT_S], configuration.clear_one
+                        m.d.sync += flow.enter(State.CLEAR, size, one)
+                    with m.Else():
+                        m.d.sync += flow.go(State.RUN)
+            with m.Case(State.OFFSETS):
+                with m.If(flow.last):
+                    count, one = registers[Reg.GX], configuration.input_one
+                    m.d.sync += flow.enter(State.INPUT, count, one)
+            with m.Case(State.INPUT):
+                with m.If(~accepted):
+                    m.d.sync += [flow.left.eq(flow.left), flow.last.eq(flow.last)]
+                with m.Elif(flow.last):
+                    tail = spec.load_tail(p) - 1
+                    m.d.sync += flow.enter(State.LANDING, tail, tail == 1)
+            with m.Case(State.CLEAR, State.LANDING):
+                with m.If(flow.last):
+                    m.d.sync += [*flow.go(State.RUN), flow.fills.eq(0)]
+
+    def _inference(
+        self, m: Module, flow: _Flow, stopwatch: Stopwatch, begins, accepted, full
+    ) -> None:
+        """When an inference begins and ends, and in which of its cycles it waits for the host.
+
+        It ends in the first cycle in which the next word may issue. The tables at the start of a
+        program do not count for any inference.
+        """
+        begun = Signal()
+        taken = Signal()
+        ended = flow.ending & flow.run
+        waits = flow.takes | (flow.run & self.fetched.valid & full)
+        m.d.comb += [
+            taken.eq(accepted & flow.last),
+            stopwatch.limit.eq(self.limit),
+            stopwatch.begin.eq(taken),
+            stopwatch.end.eq(ended),
+            stopwatch.waits.eq(waits | ~begun),
+        ]
+        with m.If(begins):
+            m.d.sync += begun.eq(1)
+        with m.Elif(ended):
+            m.d.sync += begun.eq(0)
+        with m.If(self.issued.init | taken):
+            m.d.sync += self.running.eq(1)
+        with m.Elif(ended):
+            m.d.sync += self.running.eq(0)
+
+    def _stop(self, m: Module, flow: _Flow, configures, refused, over) -> None:
+        """The transition to ERROR.
+
+        A wrong row is found in one cycle and stops the engine in the next. A word that issues in
+        between writes nothing outside the windows of the banks.
+        """
+        word = self.fetched.payload
+        wrong = Signal()
+        entries = spec.TABLE_ENTRIES * self.geometry.tables
+        past_tables = Signal()
+        past = self.issued.entry.address >= entries if entries else Const(1)
+        m.d.sync += past_tables.eq(self.issued.entry.valid & past)
+        m.d.sync += wrong.eq(
+            (configures & (word.kind == Kind.HEAD_B) & word.first) | refused | past_tables
+        )
+        with m.If((wrong | over) & (flow.state != State.ERROR)):
+            m.d.sync += flow.go(State.ERROR)
+            m.d.sync += self.error.eq(Mux(wrong, Error.ROW, Error.WATCHDOG))
