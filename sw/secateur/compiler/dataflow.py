@@ -102,7 +102,7 @@ def check(network: Network, plan: Plan) -> None:
             pixels = original.pixels
             made = names[original.part][:, *pixels.at]
         if layer.output is plan.network.output:
-            output = made
+            output[:, *layer.pixels.at] = made
         else:
             banks.write(layer.part, made, layer.pixels)
     if not np.array_equal(output, names[network.output.all]):

@@ -186,6 +186,13 @@ def result_walk(planned: Plan) -> Ints:
     else:
         shape = (lane_map.gx, lane_map.gy, lane_map.pc, lane_map.pr)
         y, x = _tile_order(*shape, lane_map.columns, lane_map.lines).T
+    region = layer_plan.layer.pixels
+    y, x = (
+        first + y * down + x * right
+        for first, down, right in zip(
+            (region.top, region.left), region.down, region.right, strict=True
+        )
+    )
     pixels = (layout.origin + y * layout.pitch + x * layout.placement.pixel_bytes) // n
     rows = np.arange(len(layer_plan.counts))[:, None]
     return np.ravel(rows + pixels)

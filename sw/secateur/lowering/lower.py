@@ -331,7 +331,8 @@ class _Lowering:
         table = table_of(function, store.scale, scale)
         output = Store(function.name, *store.size, scale)
         nodes = [function, node, *(u for u in node.users if is_dequantise(u))]
-        made = next((d for d in self.layers if d.output is store), None)
+        makers = [d for d in self.layers if d.output is store]
+        made = makers[0] if len(makers) == 1 else None
         alone = is_dequantise(argument) and len(argument.users) == 1
         alone = alone and len(argument.all_input_nodes[0].users) == 1
         if made is not None and made.kind != "maxpool" and made.table is None and alone:
