@@ -177,7 +177,7 @@ def _power_of_two(value: int) -> bool:
 
 
 def words_of(data: bytes, size: int) -> list[int]:
-    """Words of ``size`` bytes, the lowest byte first, as integers."""
+    """Words of ``size`` bytes, the lowest byte first; what the last one lacks are zeros."""
     return [int.from_bytes(data[at : at + size], "little") for at in range(0, len(data), size)]
 
 

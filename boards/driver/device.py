@@ -178,7 +178,7 @@ class Device:
         if problem is not None:
             raise DeviceError(f"the image does not fit: {problem}")
         self.write("CONTROL", field("CONTROL", "RESET").mask)
-        words = [] if self.identity.rom else _words(image, 4)
+        words = [] if self.identity.rom else spec.words_of(image, 4)
         for at in range(0, len(words), MAX_ACCESSES):
             part = words[at : at + MAX_ACCESSES]
             if self.link.write(BY_NAME["IMAGE"].offset, part) != len(part):
@@ -210,7 +210,7 @@ class Device:
             raise DeviceError("the device holds no image; load one first")
         size = min(4, self.identity.n)
         before = self.register("INFERENCES")
-        words, sent = _words(inputs, size), 0
+        words, sent = spec.words_of(inputs, size), 0
 
         def send() -> bool:
             nonlocal sent
@@ -276,8 +276,3 @@ class Device:
                 raise DeviceError(
                     f"the engine does not {what}: nothing has changed in {self.patience:,} answers"
                 )
-
-
-def _words(data: bytes, size: int) -> list[int]:
-    """Words of ``size`` bytes, the last one padded with zeros."""
-    return [int.from_bytes(data[at : at + size], "little") for at in range(0, len(data), size)]

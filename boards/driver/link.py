@@ -12,6 +12,7 @@ from typing import Protocol
 from secateur.errors import SecateurError
 from secateur.hw.link import protocol
 from secateur.hw.link.protocol import END, ESCAPE, ESCAPED_END, ESCAPED_ESCAPE
+from secateur.hw.spec import words_of
 
 #: Seconds of silence, in addition to the time on the line, after which a request is repeated.
 SILENCE = 0.25
@@ -113,7 +114,7 @@ class Link:
         """
         self._begin()
         words = self._exchange(offset >> 2, count, b"")[1]
-        return [int.from_bytes(words[at : at + 4], "little") for at in range(0, len(words), 4)]
+        return words_of(words, protocol.WORD_BYTES)
 
     def write(self, offset: int, words: list[int]) -> int:
         """Write words to a register.

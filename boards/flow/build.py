@@ -17,7 +17,7 @@ from secateur.boards.flow.report import to_text
 from secateur.boards.flow.route import ROUTED, Progress, silent
 from secateur.disk.storage import write_atomically
 from secateur.fit import misfit
-from secateur.hw.spec import HEADER, Geometry
+from secateur.hw.spec import HEADER, Geometry, words_of
 
 BITSTREAM = "secateur.bit"
 #: For swaps: where the image is in ROUTED, which holds the placeholder.
@@ -57,10 +57,9 @@ class Image:
         problem = misfit(stream, geometry, "engine")
         if problem is not None:
             raise BoardError(f"{name}: {problem}")
-        words = HEADER.unpack_from(stream)[5]
         size = geometry.word_bytes
-        found = [stream[at : at + size] for at in range(0, words * size, size)]
-        return cls(name, stream, [int.from_bytes(word, "little") for word in found])
+        length = HEADER.unpack_from(stream)[5] * size
+        return cls(name, stream, words_of(stream[:length], size))
 
 
 def build(

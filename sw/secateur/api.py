@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from secateur.errors import SecateurError
-from secateur.hw.spec import Geometry
+from secateur.hw.spec import Geometry, words_of
 from secateur.image.image import Image
 from secateur.inference import (
     Array,
@@ -145,7 +145,7 @@ def verilog(
 
     words = None
     if image is not None:
-        words = [int.from_bytes(word.tobytes(), "little") for word in image.words]
+        words = words_of(image.stream, image.n + 1)
     text = to_verilog(geometry, words, family=family, interface=interface, divisor=divisor)
     return str(text)
 
