@@ -292,13 +292,3 @@ RECURRENT = (
     Row("`nn.RNNCell`", "in `secateur.Steps`",
         lambda: Steps(Cell(nn.RNNCell(3, 4)), [(4,)]), "sequences"),
 )  # fmt: skip
-
-SUPPORTED = {
-    "Layers": LAYERS,
-    "Activations that clip": CLIPPING,
-    "Functions by table": LOOKED_UP,
-    "Arithmetic": ARITHMETIC,
-    "Pooling": POOLING,
-    "Shapes": SHAPES,
-    "Recurrent layers": RECURRENT,
-}

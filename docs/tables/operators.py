@@ -19,7 +19,18 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 import secateur
-from docs.tables.operator_rows import INPUTS, SUPPORTED, Row
+from docs.tables.move_rows import CONVOLUTIONS, MOVES, REDUCTIONS
+from docs.tables.operator_rows import (
+    ARITHMETIC,
+    CLIPPING,
+    INPUTS,
+    LAYERS,
+    LOOKED_UP,
+    POOLING,
+    RECURRENT,
+    SHAPES,
+    Row,
+)
 from docs.tables.refused_rows import REFUSED
 from secateur.errors import SecateurError, SecateurWarning
 from secateur.fx.graph import path_of
@@ -39,6 +50,15 @@ Models of any size and number of layers are made of these.
 *A neighbouring layer*: the operator is part of the layer before or behind it. *No layer*: codes
 stay in their places, or weights take the operator in.
 """
+SUPPORTED = {
+    "Layers": (*LAYERS, *CONVOLUTIONS[:4]),
+    "Activations that clip": CLIPPING,
+    "Functions by table": LOOKED_UP,
+    "Arithmetic": (*ARITHMETIC, *CONVOLUTIONS[4:]),
+    "Pooling and reductions": (*POOLING, *REDUCTIONS),
+    "Shapes": (*SHAPES, *MOVES),
+    "Recurrent layers": RECURRENT,
+}
 KINDS = {
     "conv": "convolution",
     "depthwise": "depthwise convolution",

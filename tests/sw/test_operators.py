@@ -12,8 +12,7 @@ from torch.export import ExportedProgram
 
 import secateur
 from docs.tables import operators
-from docs.tables.operator_rows import SUPPORTED
-from docs.tables.operators import compiled, inputs_of, model_of, refusal
+from docs.tables.operators import SUPPORTED, compiled, inputs_of, model_of, refusal
 from docs.tables.refused_rows import REFUSED
 from secateur import canonical, fx
 from secateur.canonical import supported

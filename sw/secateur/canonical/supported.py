@@ -30,26 +30,18 @@ from secateur.fx.graph import (
 from secateur.fx.moves import is_move, is_size
 
 _USE_LINEAR = "use nn.Linear to multiply by weights, which must be on the right"
-_KEEP_ORDER = "keep channels second; behind flatten, permute the weights of Linear instead"
 _REMEDIES = {
-    "conv_transpose2d": "resize on the host, or use convolutions only",
     "upsample": "resize on the host",
     "softmax": "only at the very end, where it is left to the host",
     "log_softmax": "only at the very end, where it is left to the host",
     "adaptive_max_pool2d": "use MaxPool2d, or an output size that divides the map's",
     "adaptive_max_pool1d": "use MaxPool1d, or an output size that divides the length",
-    "amax": "take the maximum over height and width, (2, 3), or the length",
-    "max": "take amax over height and width, (2, 3), or the length",
     "matmul": _USE_LINEAR,
     "mm": _USE_LINEAR,
     "einsum": _USE_LINEAR,
-    "permute": _KEEP_ORDER,
-    "transpose": _KEEP_ORDER,
-    "t": _KEEP_ORDER,
     "group_norm": "use BatchNorm2d, which folds into the convolution",
     "layer_norm": "use BatchNorm2d, which folds into the convolution",
     "instance_norm": "use BatchNorm2d, which folds into the convolution",
-    "slice": "split channels by separate convolutions",
     "div": "divide without rounding",
     "convolution": "export with torch.export.export, without run_decompositions()",
     "addmm": "export with torch.export.export, without run_decompositions()",

@@ -172,6 +172,8 @@ class _Lowering:
 
     def _beside(self, numbers: Numbers) -> list[Store] | None:
         """The stores that a map consists of, if they can come to lie side by side."""
+        if not numbers.size:
+            return None
         runs = self.numbering.runs(numbers.reshape(as_map(numbers.shape)))
         stores = [store for store, _ in runs if store is not None]
         free = all(not store.fixed and store.parent is None for store in stores)

@@ -170,7 +170,7 @@ def stored_roots(value: Node) -> list[Node]:
             return sources_of(node)
         return [cast(Node, node.args[0])] if is_call(node, MAX_POOL) else []
 
-    return [leaf for leaf in leaves(value, parts) if is_stored(leaf)]
+    return [leaf for leaf in leaves(value, parts) if leaf.op != "get_attr"]
 
 
 def observed_layers(gm: GraphModule) -> list[tuple[Match, Node]]:

@@ -10,8 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateur import api
-from secateur.errors import SecateurError
-from secateur.quantisation.prepare import quantize
 from tests.support.pipeline import build, check_image, compile_for, target
 
 SHAPE = (3, 41)
@@ -56,6 +54,12 @@ TAILS: dict[str, Tail] = {
     "maximum": lambda m, x: m.last(F.adaptive_max_pool1d(x, 1).squeeze(-1)),
     "maximum, by amax": lambda m, x: m.last(x.amax(-1)),
     "functions": lambda m, x: F.logsigmoid(F.hardswish(x)),
+    "time first": lambda m, x: x.transpose(1, 2),
+    "linear per step": lambda m, x: m.last(x.transpose(1, 2)),
+    "mean of channels": lambda m, x: x.mean(1),
+    "last step": lambda m, x: m.last(x[:, :, -1]),
+    "cut behind, as causal layers do": lambda m, x: F.relu(x[:, :, :-2]),
+    "both ends": lambda m, x: torch.cat([x, x.relu().flip(2)], 2),
     "cast to what it is": lambda m, x: x.float(),
 }
 
@@ -72,17 +76,3 @@ def test_every_layer(name: str) -> None:
         values = torch.from_numpy(api.run(image, x.numpy()).values)
         assert torch.equal(values, built.graph(x))
         assert values.shape == model(x).shape
-
-
-@pytest.mark.parametrize(
-    ("tail", "reason"),
-    [
-        (lambda m, x: x.transpose(1, 2), "no equivalent on signals"),
-        (lambda m, x: m.last(x.transpose(1, 2)), "no equivalent on signals"),
-        (lambda m, x: x.mean(1), "take the mean over the length"),
-        (lambda m, x: torch.cat([x, x.relu()], 2), "another dimension"),
-    ],
-)
-def test_refused(tail: Tail, reason: str) -> None:
-    with pytest.raises(SecateurError, match=reason):
-        quantize(signals(tail), torch.randn(4, *SHAPE))

@@ -53,7 +53,7 @@ FORMS: dict[str, tuple[Callable[[Tensor], Tensor], Forms]] = {
         lambda x: (lambda y, z: MIX(torch.cat([y, z], 1)) + MIX(torch.cat([z, y], 1)))(
             CONV(x), POINT(x)
         ),
-        [("conv", [B]), ("conv", [B]), ("copy", [L]), ("copy", [L]), ("conv", [B, B])],
+        [("conv", [B]), ("conv", [B]), ("conv", [B, B])],
     ),
     "a concatenation as the output": (
         lambda x: torch.cat([CONV(x), POINT(x)], 1),

@@ -59,15 +59,11 @@ class Loop(nn.Module):
 
 
 REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
-    "transpose": (nn.ConvTranspose2d(4, 4, 2), MAPS, "conv_transpose2d", "resize on the host"),
-    "groups": (nn.Conv2d(4, 4, 3, groups=2), MAPS, "groups=2", "groups=1"),
-    "multiplier": (nn.Conv2d(4, 8, 3, groups=4), MAPS, "groups=4", "as many outputs"),
-    "upsample": (call(lambda x: F.interpolate(x, scale_factor=2.0)), MAPS, "upsample", "host"),
     "softmax": (call(lambda x: F.softmax(x.flatten(1), 1) + 0), MAPS, "softmax", "very end"),
     "size": (
         nn.Sequential(nn.Conv2d(4, 4, 3), nn.LocalResponseNorm(4)),
         MAPS,
-        "layer '1' (node view",
+        "layer '1' (node avg_pool3d",
         "use Conv2d",
     ),
     "cast": (
@@ -91,9 +87,6 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
     ),
     "cells in a loop": (Loop(), (7, 8), "layer 'cell' (node gru_cell", "in secateur.Steps"),
     "sort": (call(lambda x: x.sort(1)[0]), MAPS, "sort", "use Conv2d"),
-    "permute": (call(lambda x: x.permute(0, 2, 3, 1)), MAPS, "permute", "keep channels second"),
-    "product": (call(lambda x: x * x.mean((2, 3), True).flip(1)), MAPS, "flip", "use Conv2d"),
-    "product of rows": (call(lambda x: x * x[:, :, :1]), MAPS, "slice", "split channels"),
     "no number": (
         nn.Sequential(POSITIVE, Call(torch.sqrt)),
         MAPS,
@@ -127,13 +120,6 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
         "a constant of shape (8, 8)",
         "one per channel",
     ),
-    "linear 3-D": (
-        nn.Sequential(nn.Flatten(2), nn.Linear(64, 5)),
-        MAPS,
-        "view to (N, 4, 64)",
-        "flatten",
-    ),
-    "linear 4-D": (nn.Linear(8, 5), MAPS, "4-D tensor", "flatten"),
     "two outputs": (Call(lambda x: (x + x, x)), MAPS, "2 outputs", "return one"),  # type: ignore
     "two inputs": (TwoInputs(), MAPS, "torch.export cannot capture", "one tensor"),
     "branching": (call(lambda x: x if x.sum() > 0 else -x), MAPS, "cannot capture", "control flow"),
@@ -145,43 +131,16 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
         "count_include_pad=True",
     ),
     "adaptive": (nn.AdaptiveAvgPool2d(3), MAPS, "uneven windows", "divides"),
-    "mean": (call(lambda x: x.mean(1)), MAPS, "mean over dimensions [1]", "(2, 3)"),
     "only padding": (nn.MaxPool2d(2, 1, 1, 9), MAPS, "padding alone", "less padding"),
-    "broadcast": (
-        call(lambda x: x + x.mean((2, 3), keepdim=True)),
-        MAPS,
-        "broadcasts",
-        "one shape",
-    ),
     "alpha": (call(lambda x: torch.add(x, F.relu(x), alpha=2)), MAPS, "alpha", "scale a weight"),
-    "reflect": (call(lambda x: F.pad(x, (1, 1, 1, 1), "reflect")), MAPS, "other than", "ZeroPad2d"),
-    "pad one": (call(lambda x: F.pad(x, (1, 1, 1, 1), value=1.0)), MAPS, "other than", "ZeroPad2d"),
-    "pad channels": (call(lambda x: F.pad(x, (0, 0, 0, 0, 1, 1))), MAPS, "channels", "height"),
-    "crop": (call(lambda x: F.pad(x, (-1, 0, 0, 0))), MAPS, "cropping", "amounts >= 0"),
-    "pad last": (call(lambda x: F.pad(x, (1, 0, 0, 0))), MAPS, "padding that", "pad only"),
-    "cat rows": (call(lambda x: torch.cat([x, F.relu(x)], 2)), MAPS, "another dimension", "dim=1"),
     "layer norm": (call(lambda x: F.layer_norm(x, x.shape[1:])), MAPS, "layer_norm", "BatchNorm2d"),
-    "cat flat": (
-        call(lambda x: torch.cat([x.flatten(1), F.relu(x).flatten(1)], 1)),
+    "batch view": (
+        call(lambda x: x.reshape(-1, 2)),
         MAPS,
-        "flattened maps",
-        "before flatten",
+        "mixes the samples of a batch",
+        "in the first dimension",
     ),
-    "unflatten": (
-        nn.Sequential(nn.Linear(12, 16), Call(lambda x: x.view(-1, 4, 2, 2))),
-        VECTOR,
-        "view to (N, 4, 2, 2)",
-        "flatten",
-    ),
-    "batch view": (call(lambda x: x.reshape(-1, 2)), MAPS, "mixes samples", "flatten(1)"),
     "rank": (nn.Conv3d(4, 4, 3), (4, 8, 8, 8), "5 dimensions", "(N, C, L)"),
-    "signed pad pool": (
-        call(lambda x: F.max_pool2d(F.pad(x, (1, 0, 1, 0)), 2)),
-        MAPS,
-        "signed tensor",
-        "MaxPool2d(padding",
-    ),
-    "nothing": (nn.Identity(), MAPS, "the output is the input", "return the output of a layer"),
 }
 
 
