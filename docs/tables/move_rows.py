@@ -15,8 +15,9 @@ def both(x: Tensor) -> Tensor:
 
 
 def padded(x: Tensor) -> Tensor:
-    """With a constant on the left, a row of channels taken off and one of zeros put before."""
-    return F.pad(F.pad(x, (1, 0), value=0.25), (-1, 0, 0, 0, 1, 0))
+    """Circular, with a constant, with a row taken off, with channels of zeros."""
+    x = F.pad(F.pad(x, (0, 1, 1, 0), "circular"), (1, 0), value=0.25)
+    return F.pad(x, (-1, 0, 0, 0, 1, 0))
 
 
 #: Read where the values are, or copied: the compiler knows what every one of them does.
@@ -46,7 +47,7 @@ MOVES = (
     Row("`Tensor.expand`, `repeat`, `tile`", "",
         calls(lambda x: x[:, :, :1].expand(-1, -1, 3, -1).repeat(1, 1, 2, 1))),
     Row("`F.pad`, other kinds", "reflect, replicate, circular, any constant, channels, cropping",
-        calls(lambda x: padded(F.pad(F.pad(x, (1, 1, 1, 1), "reflect"), (0, 1, 1, 0), "circular")))),
+        calls(lambda x: padded(F.pad(x, (1, 1, 1, 1), "reflect")))),
     Row("`Tensor.view`, `reshape` to maps", "any shape", calls(lambda x: x.view(-1, 4, 4, 9))),
 )  # fmt: skip
 
