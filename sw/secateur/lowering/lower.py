@@ -388,7 +388,7 @@ def _shape(match: Match, operands: dict[Node, Value], output: Store) -> tuple[in
     """Shape of a layer's result, without samples."""
     last = match.operands[-1 if match.multiplies else 0]
     if last.product is None:
-        return operands[last.value].shape
+        return output.size if any(last.padding) else operands[last.value].shape
     return (output.channels,) if is_linear(last) else output.size
 
 
