@@ -28,7 +28,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 boards: $(STAMP)
-	$(BIN)/python -m secateur.boards.measure -o build/boards --document docs/boards.md
+	$(BIN)/python -m secateur.boards.measure -o build/boards --document docs/explanation/boards.md
 
 $(STAMP): pyproject.toml constraints.txt
 	rm -rf $(VENV)

@@ -83,7 +83,7 @@ def check(
 
 
 def test_the_example_of_the_documentation_compiles(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "soc.md").read_text()
+    page = (ROOT / "docs" / "reference" / "soc.md").read_text()
     code = page[page.index('    #include "secateur.h"') :].partition("\n`secateur.image.host")[0]
     (tmp_path / "example.c").write_text("\n".join(line[4:] for line in code.split("\n")) + "\n")
     include = f"-I{ROOT / 'boards' / 'driver' / 'c'}"
