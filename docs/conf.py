@@ -1,0 +1,72 @@
+"""Sphinx's configuration: ``make docs``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "sw")]
+
+from docs.tables.commands import markdown  # noqa: E402
+from secateur import __version__  # noqa: E402
+
+project, author, copyright = "Secateur", "The Secateur developers", "The Secateur developers"
+version = release = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "sphinx_copybutton"]
+exclude_patterns = ["pictures", "recipes", "tables"]
+html_theme = "furo"
+html_title = f"Secateur {version}"
+html_show_copyright = False
+
+# Every reference must lead somewhere, but for types of packages whose pages are elsewhere.
+nitpicky = True
+nitpick_ignore_regex = [(r"py:.*", r"(?!secateur\b).*")]
+suppress_warnings = ["config.cache", "toc.empty_glob"]
+
+myst_enable_extensions = ["deflist"]
+myst_heading_anchors = 4
+copybutton_prompt_text = r"\$ |>>> |\.\.\. "
+copybutton_prompt_is_regexp = True
+copybutton_only_copy_prompt_lines = True
+highlight_language = "none"
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+numpydoc_show_class_members = False
+
+
+class Commands(SphinxDirective):
+    """``{commands}``: the whole command line, as Typer has it."""
+
+    def run(self) -> list:  # type: ignore[type-arg]
+        """The sections of the page."""
+        return self.parse_text_to_nodes(markdown(), allow_section_headings=True)
+
+
+def escape_bars(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """``|x|`` in a docstring is an absolute value, not a substitution of reStructuredText."""
+    for index, line in enumerate(lines):
+        parts = line.split("``")
+        parts[::2] = [part.replace("|", r"\|") for part in parts[::2]]
+        lines[index] = "``".join(parts)
+
+
+def draw_pictures(app: Sphinx) -> None:
+    """Before pages are read."""
+    from docs.pictures.draw import draw
+
+    draw(Path(app.srcdir) / "pictures" / "drawn")
+
+
+def setup(app: Sphinx) -> None:
+    """Sphinx calls this."""
+    app.add_directive("commands", Commands)
+    app.connect("autodoc-process-docstring", escape_bars)
+    app.connect("builder-inited", draw_pictures)

@@ -1,0 +1,89 @@
+"""Every fenced block of README, tutorials and how-tos runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.docs.sessions import LANGUAGES, ROOT, Pages, matches, run_line
+
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted([*DOCS.glob("start/*.md"), *DOCS.glob("howto/*.md")])]
+FENCE = re.compile(r"^```(\S+)$", re.MULTILINE)
+#: Blocks that cannot run here, by what they need.
+NOT_RUN: dict[str, int] = {}
+
+
+def names(page: Path) -> str:
+    """How a test is called."""
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    Pages().run(page)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if "<!-- long" in page.read_text()], ids=names
+)
+def test_long_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    Pages(long=True).run(page)
+
+
+def test_every_block_has_a_language_that_runs() -> None:
+    for page in PAGES:
+        text = page.read_text()
+        languages = {name for name in FENCE.findall(text) if not name.startswith("{")}
+        allowed = {*LANGUAGES, "mermaid"} if page.parent == ROOT else set(LANGUAGES)
+        assert languages <= allowed, page
+        assert len(re.findall(r"^```", text, re.MULTILINE)) == 2 * len(FENCE.findall(text)), page
+        assert not re.search(r"^    \S", re.sub(r"(?s)^```.*?^```", "", text, flags=re.M), re.M), (
+            f"{page}: an indented block is not run; fence it"
+        )
+
+
+def test_blocks_that_are_not_run() -> None:
+    """What they need, and how many of them there are."""
+    found: dict[str, int] = {}
+    for page in PAGES:
+        for needs in re.findall(r"^```console\n# needs (.*)$", page.read_text(), re.MULTILINE):
+            found[needs] = found.get(needs, 0) + 1
+    assert found == NOT_RUN
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        ("a  b", "a b\n", True),
+        ("a b", "a c\n", False),
+        ("a ... d", "a b c d", True),
+        ("a\n...\nd", "a\nb\nc\nd", True),
+        ("a\n...\ne", "a\nb\nc\nd", False),
+        ("a", "a\nb", False),
+        ("1.5", "125", False),
+    ],
+)
+def test_comparison_of_output(shown: str, printed: str, same: bool) -> None:
+    assert matches(shown, printed) is same
+
+
+def test_what_a_page_must_not_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_line("secateur inspect no.sec  # exit status 1", "secateur: no.sec...")
+    for line, shown in (
+        ("rm -rf x", None),
+        ("secateur inspect no.sec", None),
+        ("secateur targets", "nothing"),
+        ("pip install 'secateur[none]'", None),
+        ("make no-such-target", None),
+    ):
+        with pytest.raises(AssertionError):
+            run_line(line, shown)
