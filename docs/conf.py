@@ -26,7 +26,6 @@ html_show_copyright = False
 # Every reference must lead somewhere, but for types of packages whose pages are elsewhere.
 nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r"(?!secateur\b).*")]
-suppress_warnings = ["config.cache", "toc.empty_glob"]
 
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 4

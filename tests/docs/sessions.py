@@ -112,10 +112,10 @@ class Pages:
 
     def run(self, page: Path) -> int:
         """Evaluate all blocks of a page in the current folder; how many there are."""
-        count = 0
-        for count, example in enumerate(self.sybil.parse(page).examples(), start=1):
+        examples = list(self.sybil.parse(page).examples())
+        for example in examples:
             example.evaluate()
-        return count
+        return len(examples)
 
     def shell(self, example: Example) -> None:
         """Commands, in order."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,21 +23,30 @@ def names(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=names)
-def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder of a session: modules in it can be imported, and are forgotten."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
-    Pages().run(page)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    known = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - known:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_blocks_run(page: Path, folder: Path) -> None:
+    assert Pages().run(page)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if "<!-- long" in page.read_text()], ids=names
 )
-def test_long_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-    Pages(long=True).run(page)
+def test_long_blocks_run(page: Path, folder: Path) -> None:
+    assert Pages(long=True).run(page)
 
 
 def test_every_block_has_a_language_that_runs() -> None:
@@ -75,8 +86,7 @@ def test_comparison_of_output(shown: str, printed: str, same: bool) -> None:
     assert matches(shown, printed) is same
 
 
-def test_what_a_page_must_not_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_what_a_page_must_not_do(folder: Path) -> None:
     run_line("secateur inspect no.sec  # exit status 1", "secateur: no.sec...")
     for line, shown in (
         ("rm -rf x", None),
