@@ -47,14 +47,20 @@ class Commands(SphinxDirective):
         return self.parse_text_to_nodes(markdown(), allow_section_headings=True)
 
 
-def escape_bars(
+def as_numpydoc(
     app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
 ) -> None:
-    """``|x|`` in a docstring is an absolute value, not a substitution of reStructuredText."""
+    """Docstrings before numpydoc reads them.
+
+    ``|x|`` is an absolute value, not a substitution of reStructuredText. ``Members``, the ports of
+    a component, is a section that numpydoc lacks.
+    """
     for index, line in enumerate(lines):
         parts = line.split("``")
         parts[::2] = [part.replace("|", r"\|") for part in parts[::2]]
         lines[index] = "``".join(parts)
+        if line == "-------" and index and lines[index - 1] == "Members":
+            lines[index - 1 : index + 1] = ["Attributes", "----------"]
 
 
 def draw_pictures(app: Sphinx) -> None:
@@ -67,5 +73,5 @@ def draw_pictures(app: Sphinx) -> None:
 def setup(app: Sphinx) -> None:
     """Sphinx calls this."""
     app.add_directive("commands", Commands)
-    app.connect("autodoc-process-docstring", escape_bars)
+    app.connect("autodoc-process-docstring", as_numpydoc, priority=400)
     app.connect("builder-inited", draw_pictures)

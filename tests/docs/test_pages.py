@@ -13,9 +13,9 @@ from tests.docs.sessions import LANGUAGES, ROOT, Pages, matches, run_line
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted([*DOCS.glob("start/*.md"), *DOCS.glob("howto/*.md")])]
-FENCE = re.compile(r"^```(\S+)$", re.MULTILINE)
+FENCE = re.compile(r"^```(\S+)", re.MULTILINE)
 #: Blocks that cannot run here, by what they need.
-NOT_RUN: dict[str, int] = {}
+NOT_RUN = {"a board": 1, "a build": 1, "a network": 1, "minutes of place and route": 3}
 
 
 def names(page: Path) -> str:
@@ -55,7 +55,7 @@ def test_every_block_has_a_language_that_runs() -> None:
         languages = {name for name in FENCE.findall(text) if not name.startswith("{")}
         allowed = {*LANGUAGES, "mermaid"} if page.parent == ROOT else set(LANGUAGES)
         assert languages <= allowed, page
-        assert len(re.findall(r"^```", text, re.MULTILINE)) == 2 * len(FENCE.findall(text)), page
+        assert len(re.findall(r"^```$", text, re.MULTILINE)) == len(FENCE.findall(text)), page
         assert not re.search(r"^    \S", re.sub(r"(?s)^```.*?^```", "", text, flags=re.M), re.M), (
             f"{page}: an indented block is not run; fence it"
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from docs.pictures.draw import PICTURES
 from docs.tables import networks
 from tests.docs.sessions import ROOT
 from tests.support.networks import MLPERF_TINY
+from tests.test_repository import modules, tracked
 
 DOCS = ROOT / "docs"
 TOP = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY", "CHANGELOG")]
@@ -59,6 +62,49 @@ def test_no_cell_is_an_essay(page: Path) -> None:
     for line in page.read_text().splitlines():
         if line.startswith("|"):
             assert max(len(cell.strip()) for cell in line.strip("|").split("|")) <= CELL, line
+
+
+def test_pages_that_files_name_exist() -> None:
+    for path in tracked():
+        if path.suffix in (".py", ".md", ".toml", ".c", ".h", ".v") and not path.is_symlink():
+            for page in re.findall(r"\bdocs/[\w/-]+\.md\b", path.read_text()):
+                assert (ROOT / page).is_file(), f"{path.relative_to(ROOT)} names {page}"
+
+
+def test_messages_name_no_page_of_the_repository() -> None:
+    """A wheel has none of them; docstrings and what writes a page may."""
+    for path in modules():
+        tree = ast.parse(path.read_text())
+        prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and id(node) not in prose:
+                named = re.search(r"\bdocs/[\w/-]+\.md\b", str(node.value))
+                assert not named or path.name == "registers.py", f"{path}:{node.lineno}"
+
+
+def texts(tree: ast.AST) -> Iterator[str]:
+    """Strings of a module; what an f-string fills in is left blank."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts = [str(getattr(part, "value", "")) for part in node.values if is_text(part)]
+            yield " ".join(parts)
+        elif is_text(node):
+            yield str(getattr(node, "value", ""))
+
+
+def is_text(node: ast.AST) -> bool:
+    """Whether a node is a string."""
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def test_troubleshooting_quotes_messages() -> None:
+    page = (DOCS / "howto" / "troubleshooting.md").read_text()
+    messages = [text for path in modules() for text in texts(ast.parse(path.read_text()))]
+    quoted = re.findall(r"^\*\*(.+)\*\*$", page, re.MULTILINE)
+    assert len(quoted) > 10
+    for quote in quoted:
+        parts = [part.strip() for part in quote.split("...")]
+        assert any(all(part in message for part in parts) for message in messages), quote
 
 
 def test_pictures_are_shown_and_described() -> None:
