@@ -14,13 +14,22 @@ from secateur.cli.main import app
 Command = Any
 
 
-def commands(group: Command, prefix: str) -> Iterator[tuple[str, Command]]:
-    """All commands below a group, with their full names."""
-    for name, command in sorted(group.commands.items()):
+def commands(group: Command, prefix: str, panel: str = "") -> Iterator[tuple[str, str, Command]]:
+    """Panel of the help, full name and command of everything below a group, in order.
+
+    Parameters
+    ----------
+    group : of Typer
+    prefix : its full name
+    panel : of commands that name none
+    """
+    for name, command in group.commands.items():
+        here = getattr(command, "rich_help_panel", None)
+        here = here if isinstance(here, str) else panel
         if hasattr(command, "commands"):
-            yield from commands(command, f"{prefix} {name}")
+            yield from commands(command, f"{prefix} {name}", here)
         elif not command.hidden:
-            yield f"{prefix} {name}", command
+            yield here, f"{prefix} {name}", command
 
 
 def described(parameter: Any) -> str:
@@ -35,15 +44,17 @@ def described(parameter: Any) -> str:
 
 
 def markdown() -> str:
-    """A section for every command: what it does, its options, an example."""
-    sections = []
-    for name, command in commands(typer.main.get_command(app), "secateur"):
-        parts = [f"## {name}\n", f"{(command.help or '').strip()}\n"]
+    """A section for every panel of the help, and one for every command in it."""
+    sections, before = [], ""
+    for panel, name, command in commands(typer.main.get_command(app), "secateur"):
+        parts = [f"## {panel}\n"] * (panel != before)
+        parts += [f"### {name}\n", f"{(command.help or '').strip()}\n"]
         parts += [described(p) for p in command.params if not p.hidden]
         if command.epilog:
             example = command.epilog.removeprefix("Example:").strip()
             parts.append(f"```none\n{example}\n```\n")
         sections.append("\n".join(parts))
+        before = panel
     return "\n".join(sections)
 
 
