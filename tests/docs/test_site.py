@@ -65,10 +65,17 @@ def test_no_cell_is_an_essay(page: Path) -> None:
 
 
 def test_pages_that_files_name_exist() -> None:
+    """With their path, or by their name alone in two backticks."""
+    known = {path.name for path in [*TOP, *PAGES]}
     for path in tracked():
-        if path.suffix in (".py", ".md", ".toml", ".c", ".h", ".v") and not path.is_symlink():
-            for page in re.findall(r"\bdocs/[\w/-]+\.md\b", path.read_text()):
-                assert (ROOT / page).is_file(), f"{path.relative_to(ROOT)} names {page}"
+        if path.suffix not in (".py", ".md", ".toml", ".c", ".h", ".v") or path.is_symlink():
+            continue
+        text = path.read_text()
+        for page in re.findall(r"\bdocs/[\w/-]+\.md\b", text):
+            assert (ROOT / page).is_file(), f"{path.relative_to(ROOT)} names {page}"
+        if path.suffix == ".py":
+            named = set(re.findall(r"``([\w-]+\.md)``", text))
+            assert named <= known, f"{path.relative_to(ROOT)} names {named - known}"
 
 
 def test_messages_name_no_page_of_the_repository() -> None:
