@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 
+from pygments.lexers.shell import BashSessionLexer
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -37,6 +39,8 @@ highlight_language = "none"
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
+# `as_numpydoc` renames the section, but not where numpydoc looks for signatures.
+warnings.filterwarnings("ignore", message="Unknown section Members")
 
 
 class Commands(SphinxDirective):
@@ -73,5 +77,6 @@ def draw_pictures(app: Sphinx) -> None:
 def setup(app: Sphinx) -> None:
     """Sphinx calls this."""
     app.add_directive("commands", Commands)
+    app.add_lexer("shell", BashSessionLexer)  # commands with what they print
     app.connect("autodoc-process-docstring", as_numpydoc, priority=400)
     app.connect("builder-inited", draw_pictures)

@@ -32,19 +32,26 @@ FILE = re.compile(r"(?:#|//|/\*) (\w+\.(?:py|toml|c|v))\b.*\n")
 NEEDS = re.compile(r"# needs (a|an|hours|minutes|the|\w+) ?.*\n")
 #: Before a block that takes minutes, with a smaller command for the default run.
 LONG = re.compile(r"<!-- long, for short: (.+) -->\s*\Z")
+BORDER = re.compile("[┏┳┓┡╇┩├┼┤└┴┘━─]+")
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
+def lines_of(text: str) -> list[str]:
+    """Lines without what depends on the width of numbers: white space, and borders of tables."""
+    lines = [" ".join(line.split()) for line in text.strip().splitlines()]
+    return [line for line in lines if not BORDER.fullmatch(line)]
+
+
 def matches(shown: str, printed: str) -> bool:
-    """Whether a page shows what a command printed, up to ``...`` and white space."""
+    """Whether a page shows what a command printed, up to ``...``, white space and borders."""
     parts = []
-    for line in shown.strip().splitlines():
-        if line.strip() == "...":
+    for line in lines_of(shown):
+        if line == "...":
             parts.append(r"(?:.*\n)*?")
             continue
-        words = [re.escape(word) for word in " ".join(line.split()).split("...")]
+        words = [re.escape(word) for word in line.split("...")]
         parts.append(".*?".join(words) + "\n")
-    text = "".join(" ".join(line.split()) + "\n" for line in printed.strip().splitlines())
+    text = "".join(f"{line}\n" for line in lines_of(printed))
     return re.fullmatch("".join(parts), text) is not None
 
 
