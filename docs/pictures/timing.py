@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from typing import Any
 
 logging.getLogger("svgwrite").setLevel(logging.WARNING)
@@ -12,8 +13,11 @@ import wavedrom  # noqa: E402
 
 
 def rendered(source: dict[str, Any]) -> str:
-    """WaveDrom's SVG of a description."""
-    return str(wavedrom.render(json.dumps(source)).tostring())
+    """WaveDrom's SVG of a description, on white: pages may be dark."""
+    text = str(wavedrom.render(json.dumps(source)).tostring())
+    text = text.replace("font-family:Helvetica", "font-family:Helvetica,Arial,sans-serif")
+    paper = '<rect width="100%" height="100%" fill="white"/>'
+    return re.sub(r"<svg [^>]*>", lambda found: found[0] + paper, text, count=1)
 
 
 def inference() -> str:

@@ -78,6 +78,16 @@ def test_pages_that_files_name_exist() -> None:
             assert named <= known, f"{path.relative_to(ROOT)} names {named - known}"
 
 
+@pytest.mark.parametrize("page", [*TOP, *PAGES], ids=names)
+def test_files_that_pages_name_exist(page: Path) -> None:
+    folders = "sw|hw|sim|boards|tests|docs"
+    text = re.sub(r"https?://\S+", "", page.read_text())
+    named = re.findall(rf"`((?:{folders})/[\w/.-]+)`", text)
+    named += re.findall(rf"(?<![\w/-])((?:{folders})/[\w/-]+\.(?:py|toml))\b", text)
+    for name in named:
+        assert (ROOT / name).exists(), name
+
+
 def test_messages_name_no_page_of_the_repository() -> None:
     """A wheel has none of them; docstrings and what writes a page may."""
     for path in modules():
