@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -13,11 +14,14 @@ from sphinx.util.docutils import SphinxDirective
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "sw")]
 
+import secateur  # noqa: E402
 from docs.tables.commands import markdown  # noqa: E402
-from secateur import __version__  # noqa: E402
+
+for name in secateur.__all__:  # imported on first use, which autodoc does not see
+    setattr(secateur, name, getattr(secateur, name))
 
 project, author, copyright = "Secateur", "The Secateur developers", "The Secateur developers"
-version = release = __version__
+version = release = secateur.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "sphinx_copybutton"]
 exclude_patterns = ["pictures", "recipes", "tables"]
@@ -56,12 +60,12 @@ def as_numpydoc(
 ) -> None:
     """Docstrings before numpydoc reads them.
 
-    ``|x|`` is an absolute value, not a substitution of reStructuredText. ``Members``, the ports of
+    ``|x|`` is an absolute value and ``*x`` an unpacked one, not markup. ``Members``, the ports of
     a component, is a section that numpydoc lacks.
     """
     for index, line in enumerate(lines):
         parts = line.split("``")
-        parts[::2] = [part.replace("|", r"\|") for part in parts[::2]]
+        parts[::2] = [re.sub(r"[|*]", r"\\\g<0>", part) for part in parts[::2]]
         lines[index] = "``".join(parts)
         if line == "-------" and index and lines[index - 1] == "Members":
             lines[index - 1 : index + 1] = ["Attributes", "----------"]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sybil.example import SybilFailure
 
 from tests.docs.sessions import LANGUAGES, ROOT, Pages, matches, run_line
 
@@ -84,6 +85,38 @@ def test_blocks_that_are_not_run() -> None:
 )
 def test_comparison_of_output(shown: str, printed: str, same: bool) -> None:
     assert matches(shown, printed) is same
+
+
+@pytest.mark.parametrize(
+    ("language", "block"),
+    [
+        ("python", ">>> 1 + 1\n3"),
+        ("python", "raise ValueError"),
+        ("shell", "secateur targets"),
+        ("shell", "$ secateur targets\nnothing"),
+        ("toml", "n = "),
+        ("c", "/* page.c */\nint f(void) { }"),
+        ("verilog", "// page.v\nmodule page(input a); nothing b(.c(a)); endmodule"),
+        ("console", "$ secateur device info --port /dev/ttyUSB0"),
+    ],
+)
+def test_blocks_that_are_wrong(language: str, block: str, folder: Path) -> None:
+    Path("build").mkdir()
+    Path("build/secateur.v").write_text("module secateur; endmodule\n")
+    page = folder / "page.md"
+    page.write_text(f"# Page\n\n```{language}\n{block}\n```\n")
+    with pytest.raises((AssertionError, SybilFailure, ValueError)):
+        Pages().run(page)
+
+
+def test_long_blocks_have_a_stand_in(folder: Path) -> None:
+    page = folder / "page.md"
+    page.write_text(
+        "<!-- long, for short: secateur targets -->\n```shell\n$ secateur inspect no.sec\n```\n"
+    )
+    assert Pages().run(page) == 1
+    with pytest.raises(AssertionError):
+        Pages(long=True).run(page)
 
 
 def test_what_a_page_must_not_do(folder: Path) -> None:

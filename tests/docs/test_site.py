@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import secateur
 from docs.pictures.draw import PICTURES
 from docs.tables import networks
 from tests.docs.sessions import ROOT
@@ -44,6 +45,9 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     commands = (tmp_path / "site" / "reference" / "commands.html").read_text()
     assert "secateur device run" in commands
     assert "--calibrate" in commands
+    api = (tmp_path / "site" / "reference" / "api.html").read_text()
+    for name in {*secateur.__all__} - {"__version__"}:
+        assert f'id="secateur.{name}"' in api, name
 
 
 @pytest.mark.parametrize("page", [*TOP, *PAGES], ids=names)
