@@ -26,7 +26,7 @@ from tests.support.pipeline import build, check_image, compile_for, target
 
 
 def test_the_formats_own_tests_pass_or_are_refused() -> None:
-    """A wrong result raises. What docs/onnx.md lists passes."""
+    """A wrong result raises. What onnx.md lists passes."""
     found = outcomes()
     passed = {name for name, outcome in found.items() if outcome == PASSED}
     page = (Path(__file__).parents[4] / "docs" / "reference" / "onnx.md").read_text()
