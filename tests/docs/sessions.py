@@ -29,7 +29,7 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["option
 #: Languages of blocks, but for the directives of the site and README's Mermaid.
 LANGUAGES = ("python", "shell", "toml", "c", "verilog", "console")
 FILE = re.compile(r"(?:#|//|/\*) (\w+\.(?:py|toml|c|v))\b.*\n")
-NEEDS = re.compile(r"# needs (a|an|hours|minutes|the|\w+) ?.*\n")
+NEEDS = re.compile(r"# needs \w.*\n")
 #: Before a block that takes minutes, with a smaller command for the default run.
 LONG = re.compile(r"<!-- long, for short: (.+) -->\s*\Z")
 BORDER = re.compile("[┏┳┓┡╇┩├┼┤└┴┘━─]+")

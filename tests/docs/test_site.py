@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 import secateur
 from docs.pictures.draw import PICTURES
@@ -170,6 +171,16 @@ def test_make_help_lists_every_target() -> None:
     (phony,) = re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)
     ran = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert [line.split()[0] for line in ran.stdout.splitlines()] == phony.split()
+
+
+def test_hooks_run_installed_tools() -> None:
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert {"ruff", "mypy", "codespell"} <= {hook["id"] for hook in local["hooks"]}
+    for hook in local["hooks"]:
+        assert hook["language"] == "system"
+        tool = Path(hook["entry"].split()[0])
+        assert tool.parent == Path(".venv/bin")
+        assert (Path(sys.executable).parent / tool.name).exists(), hook["id"]
 
 
 def test_spelling() -> None:
