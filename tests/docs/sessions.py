@@ -3,6 +3,7 @@
 A shell block holds commands after ``$ `` and what they print, with ``...`` for what varies. A
 command that ends with ``# exit status 1`` fails. A block whose first line is a comment with a
 file's name is that file. A ``console`` block needs something that is not here, and says what.
+``make`` and ``pip`` are not run: targets and extras that a page names must exist.
 """
 
 from __future__ import annotations
