@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from sybil.example import SybilFailure
 
+from secateur.cli.terminal import console
 from tests.docs.sessions import LANGUAGES, ROOT, Pages, matches, run_line
 
 DOCS = ROOT / "docs"
@@ -28,7 +29,8 @@ def names(page: Path) -> str:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current folder of a session: modules in it can be imported, and are forgotten."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
+    # The console keeps the width that it has found when it was made.
+    monkeypatch.setattr(console, "_width", 100)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     known = set(sys.modules)
     yield tmp_path
