@@ -69,7 +69,7 @@ def trace_signature(n: int) -> wiring.Signature:
 
 
 class Engine(wiring.Component):
-    """The array with its weight memory, as ``docs/stream.md`` describes it.
+    """The array with its weight memory, as ``stream.md`` describes it.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """The contract between compiler, golden model and hardware: geometry, stream fields, timing.
 
 Standard library only. Everything that two of the three must agree on is here and nowhere else;
-``docs/stream.md`` is the prose that goes with it.
+``stream.md`` is the prose that goes with it.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ class Geometry:
 
 
 # --- timing: the cycles that the issue stage takes -------------------------------------------
-# One stream word issues per cycle, but for the waits below. docs/stream.md, "Cycles".
+# One stream word issues per cycle, but for the waits below. stream.md, "Cycles".
 
 
 def load_tail(p: int) -> int:

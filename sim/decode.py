@@ -1,6 +1,6 @@
 """Decoder of the golden interpreter: an image becomes the work of its layers, and its cycle count.
 
-Written from ``docs/stream.md`` and ``hw/spec.py`` alone; it shares no code with the encoder.
+Written from ``stream.md`` and ``hw/spec.py`` alone; it shares no code with the encoder.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def parse(image: bytes, geometry: Geometry) -> Program:
     Raises
     ------
     ImageError : its code is the first that applies of MAGIC, VERSION, GEOMETRY, LENGTH, BANK, CRC;
-        then, in program order, ROW (also for words that are not a program by ``docs/stream.md``,
+        then, in program order, ROW (also for words that are not a program by ``stream.md``,
         and for registers that contradict each other), WATCHDOG, or LENGTH for a program that does
         not end with its one result layer
     """

@@ -1,4 +1,4 @@
-"""Golden interpreter: runs an image by ``docs/stream.md``, to the byte and to the cycle.
+"""Golden interpreter: runs an image by ``stream.md``, to the byte and to the cycle.
 
     program = parse(image, geometry)
     run(program, inputs).results        # uint8 (batch, beats, N)
@@ -127,7 +127,7 @@ def hazards(program: Program) -> list[int]:
     """Indices of layers that read a bank word of their own output window.
 
     ``run`` lets such a layer read what stood there at its START. The engine does the same if the
-    words are written by the group that reads them, or later (docs/stream.md, "Rows and groups");
+    words are written by the group that reads them, or later (stream.md, "Rows and groups");
     else the layer depends on the engine's timing and the program is not correct.
     """
     words, found = program.geometry.bank_words, []

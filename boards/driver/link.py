@@ -1,4 +1,4 @@
-"""The host's side of the link: frames, repetition, sessions, as in ``docs/link.md``.
+"""The host's side of the link: frames, repetition, sessions, as in ``link.md``.
 
 It works on any object with the four members of a ``serial.Serial`` that ``Port`` lists.
 """

@@ -1,8 +1,8 @@
 """The four reference networks on real inputs: ``python -m docs.tables.mlperf_tiny``; it needs
-SECATEUR_DATA (docs/networks.md).
+SECATEUR_DATA (networks.md).
 
 For each, dense and with a quarter of its blocks by magnitude (no training: the trained ones are in
-docs/networks.md): accuracy in int8, bytes, cycles, utilisation, the smallest preset that holds it;
+networks.md): accuracy in int8, bytes, cycles, utilisation, the smallest preset that holds it;
 and PyTorch = golden = Verilator on every layer of ten real inputs, on 8 x 8.
 """
 

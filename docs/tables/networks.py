@@ -1,4 +1,4 @@
-"""README's figures for 8 x 8, printed as JSON: ``python -m docs.tables.networks``."""
+"""README's table, and figures of ResNet-8 on 8 x 8: ``python -m docs.tables.networks``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from secateur.hw.spec import Geometry
 from secateur.pruning import prune
-from secateur.report.summary import summary
+from secateur.report.summary import dense_macs, summary
 from secateur.target import Target
 from tests.support.networks import MLPERF_TINY, mlperf_tiny, resnet8
 from tests.support.pipeline import Built, build, compile_for
@@ -47,18 +47,35 @@ def cycles(kind: type[torch.nn.Module]) -> dict[str, float]:
     for name, density in (("dense", 1.0), ("quarter", 0.25)):
         model, shape = mlperf_tiny(kind, density)
         x = torch.rand((2, *shape), generator=torch.Generator().manual_seed(1))
-        result = summary(compile_for(build(model, x), ROOMY))
+        image = compile_for(build(model, x), ROOMY)
+        result = summary(image)
         found[name] = result["cycles"]
         found[f"{name} of bound"] = result["bound_cycles"] / result["cycles"]
-    return found
+    return found | {"macs": dense_macs(image.metadata), "input words": result["input_words"]}
+
+
+def row(kind: type[torch.nn.Module]) -> str:
+    """The row of one network in README."""
+    found = cycles(kind)
+    cells = [kind.__name__, f"{found['macs'] / 1e6:.2f} M", f"{found['input words']:,}"]
+    for name in ("dense", "quarter"):
+        cells.append(f"{found[name]:,} ({found[f'{name} of bound']:.0%})")
+    cells.append(f"{found['dense'] / found['quarter']:.2f} x")
+    return f"| {' | '.join(cells)} |"
+
+
+HEAD = (
+    "| network | multiply-accumulates | input words | cycles, dense | cycles, pruned | fewer |\n"
+    "| --- | --- | --- | --- | --- | --- |"
+)
 
 
 def main() -> None:
-    """Print ResNet-8 in detail, and the cycles of the four networks."""
+    """Print README's table, and ResNet-8 in detail."""
     logging.disable(logging.WARNING)
+    print("\n".join([HEAD, *map(row, MLPERF_TINY)]))
     resnet = {"dense": figures(1.0), "quarter": figures(0.25)}
-    four = {kind.__name__: cycles(kind) for kind in MLPERF_TINY}
-    print(json.dumps({"ResNet-8": resnet, "MLPerf Tiny": four}, indent=1))
+    print(json.dumps({"ResNet-8": resnet}, indent=1))
 
 
 if __name__ == "__main__":

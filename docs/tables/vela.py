@@ -1,4 +1,4 @@
-"""The table of docs/compare.md, printed as Markdown: ``python -m docs.tables.vela``."""
+"""The table of compare.md, printed as Markdown: ``python -m docs.tables.vela``."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class _Flow:
 
 
 class Issue(wiring.Component):
-    """Issues the words of the program in the cycles that ``docs/stream.md`` defines.
+    """Issues the words of the program in the cycles that ``stream.md`` defines.
 
     Parameters
     ----------

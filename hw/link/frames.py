@@ -15,7 +15,7 @@ CHUNK = MAX_ACCESSES * WORD_BYTES
 #: Cycles that must lie between two bytes of a frame that is received.
 BYTE_CYCLES = 10
 
-#: The three bytes in front: ``docs/link.md``.
+#: The three bytes in front: ``link.md``.
 HEADER = data.StructLayout(
     {"sequence": 8, "address": 6, "open": 1, "write": 1, "count": 6, "refused": 1, "answer": 1}
 )

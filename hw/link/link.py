@@ -15,7 +15,7 @@ from secateur.hw.soc.bridge import REQUEST, RESPONSE
 
 
 class Link(wiring.Component):
-    """Turns frames of ``docs/link.md`` into requests, and their responses into answers.
+    """Turns frames of ``link.md`` into requests, and their responses into answers.
 
     A frame that is damaged in any way has no effect and no answer. One frame is executed at a time;
     bytes that come before its answer has left are lost.

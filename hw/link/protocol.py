@@ -1,4 +1,4 @@
-"""Constants of the frames of the host link, see ``docs/link.md``. Imports nothing.
+"""Constants of the frames of the host link, see ``link.md``. Imports nothing.
 
 A frame is a header of three bytes (sequence number, operation, count), words of four bytes, and
 the CRC-32 of all these. It is sent between two ``END`` bytes, stuffed so that no other byte is one.

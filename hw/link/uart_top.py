@@ -15,7 +15,7 @@ from secateur.hw.spec import Status
 
 
 class UartEngine(wiring.Component):
-    """An ``Engine`` with its registers (``docs/registers.md``) behind the link (``docs/link.md``).
+    """An ``Engine`` with its registers (``docs/registers.md``) behind the link (``link.md``).
 
     Tensors pass through the registers INPUT and RESULT; MODE.REGISTERS must be set for that.
 

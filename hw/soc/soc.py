@@ -85,7 +85,7 @@ def add_registers(
 
 
 class Soc(wiring.Component):
-    """An ``Engine`` with the registers of ``docs/registers.md``, as ``docs/soc.md`` describes it.
+    """An ``Engine`` with the registers of ``docs/registers.md``, as ``soc.md`` describes it.
 
     Parameters
     ----------

@@ -212,7 +212,7 @@ def test_no_vela(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_vela_itself(kind: type[nn.Module], macs: int, expected: int, tmp_path: Path) -> None:
-    """Multiply-accumulates of docs/networks.md; cycles as others have had them, roughly."""
+    """Multiply-accumulates of networks.md; cycles as others have had them, roughly."""
     pytest.importorskip("ethosu.vela", reason="Vela is not installed")
     from tests.support.tflite_networks import WRITERS
 
@@ -226,7 +226,7 @@ def test_vela_itself(kind: type[nn.Module], macs: int, expected: int, tmp_path: 
 
 
 def test_vela_and_zero_weights(tmp_path: Path) -> None:
-    """What docs/compare.md says of them."""
+    """What compare.md says of them."""
     pytest.importorskip("ethosu.vela", reason="Vela is not installed")
     from tests.support.tflite_networks import write_autoencoder
 
@@ -250,7 +250,7 @@ def test_vela_on_a_damaged_file(tmp_path: Path) -> None:
 
 
 def bars_hold(kind: type[nn.Module]) -> None:
-    """Both ratios of docs/compare.md reach their bars."""
+    """Both ratios of compare.md reach their bars."""
     from docs.tables.vela import BARS, our_cycles, vela_cycles
 
     vela = vela_cycles(kind, "ethos-u55-64")

@@ -83,4 +83,4 @@ def test_offers_after_a_command(command: str, wait: int) -> None:
 
 
 def test_the_documentation_says_how_long() -> None:
-    assert f"for {SETTLE_CYCLES} cycles" in (ROOT / "docs" / "engine.md").read_text()
+    assert f"for {SETTLE_CYCLES} cycles" in (ROOT / "docs" / "reference" / "engine.md").read_text()

@@ -1,4 +1,4 @@
-"""A second, deliberately naive reading of docs/stream.md: scalar loops, exact integers, Fractions.
+"""A second, deliberately naive reading of stream.md: scalar loops, exact integers, Fractions.
 
 Stands beside the golden interpreter to check it; walks the stream one word at a time, keeps the
 banks as lists of bytes, and counts one cycle after the other.

@@ -1,4 +1,4 @@
-"""The golden interpreter against the naive reading of docs/stream.md."""
+"""The golden interpreter against the naive reading of stream.md."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "secateur.h"
 
-/* Header of an image: docs/stream.md. */
+/* Header of an image: stream.md. */
 enum { HEADER_BYTES = 24, WORDS_AT = 8 };
 
 #define FIELD(value, name) (((value) & SECATEUR_##name) >> SECATEUR_##name##_SHIFT)

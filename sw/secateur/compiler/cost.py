@@ -1,4 +1,4 @@
-"""Exact cycles of layers: the issue stage of ``docs/stream.md`` in closed form."""
+"""Exact cycles of layers: the issue stage of ``stream.md`` in closed form."""
 
 from __future__ import annotations
 

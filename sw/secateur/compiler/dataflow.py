@@ -4,7 +4,7 @@ Three things could break that: a state written while a later layer reads its old
 two tensors that share words while both are alive, and a copy at the wrong place. The network as it
 was lowered names every code of a map once (nothing in it is written twice). Here the plan is run
 on these names instead of numbers, over the words of the banks: a step begins with the old states
-and nothing else, and must end with the new ones. So it holds for every step (docs/recurrent.md,
+and nothing else, and must end with the new ones. So it holds for every step (recurrent.md,
 "When a state changes").
 """
 

@@ -133,7 +133,7 @@ def metadata(
 
     Returns
     -------
-    metadata : as ``docs/image.md`` lists it
+    metadata : as ``image.md`` lists it
     """
     network, geometry = planned.network, planned.geometry
     dense_plan = plan(network, geometry, dense=True)

@@ -1,4 +1,4 @@
-"""Patches turn one image file into another, compressed and checked (``docs/updates.md``).
+"""Patches turn one image file into another, compressed and checked (``updates.md``).
 
 A fine-tuned model differs from the one before in the last bits of many weights, and in few steps.
 So a patch copies words of the old stream and adds small differences to their bytes; words that

@@ -28,7 +28,7 @@ class Image:
     Attributes
     ----------
     words : (words, N + 1) uint8, header included
-    metadata : as ``docs/image.md`` lists it, or empty
+    metadata : as ``image.md`` lists it, or empty
     name : for messages
     """
 
@@ -100,7 +100,7 @@ def load(path: Path | str) -> Image:
     Raises
     ------
     SecateurError : the file is missing, is not an image, has another version, is cut short or
-        altered, or its metadata are not those of ``docs/image.md``
+        altered, or its metadata are not those of ``image.md``
     """
     return parse(read(Path(path), LIMIT, "an image"), str(path))
 
@@ -146,7 +146,7 @@ def parse(data: bytes, name: str) -> Image:
 
 
 def _check(image: Image, name: str, again: str) -> None:
-    """Refuse metadata that are not those of ``docs/image.md``, and sizes that no engine has."""
+    """Refuse metadata that are not those of ``image.md``, and sizes that no engine has."""
     found = problem(image.metadata, image.n, image.cycles) if image.metadata else None
     if found is not None:
         raise SecateurError(f"{name}: its metadata: {found}; {again}")

@@ -1,4 +1,4 @@
-"""The schema of an image's metadata, ``docs/image.md``; checked once, when a file is read."""
+"""The schema of an image's metadata, ``image.md``; checked once, when a file is read."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Signed images: Ed25519 (RFC 8032) over the whole image file, in a file beside it.
 
 ``model.sec.sig`` holds the 64 bytes of the signature and nothing else, so that any tool for
-Ed25519 makes and checks it; ``docs/updates.md`` shows OpenSSL. The image file stays as it is.
+Ed25519 makes and checks it; ``updates.md`` shows OpenSSL. The image file stays as it is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A device in software, written from ``docs/link.md`` and ``docs/registers.md``, and a bad line.
+"""A device in software, written from ``link.md`` and ``docs/registers.md``, and a bad line.
 
 Its engine is no array: a result is a hash of the image and the input, so that any byte that is
 lost, doubled or wrong anywhere gives another result.

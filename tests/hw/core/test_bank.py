@@ -1,4 +1,4 @@
-"""Bank windows and window offsets against the formulas of docs/stream.md."""
+"""Bank windows and window offsets against the formulas of stream.md."""
 
 from __future__ import annotations
 

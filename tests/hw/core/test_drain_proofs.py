@@ -33,7 +33,7 @@ WALK_CYCLES = 27
 
 
 class RequantiseTop(Elaboratable):
-    """A requantiser with still inputs beside the formula of docs/stream.md, on whole numbers."""
+    """A requantiser with still inputs beside the formula of stream.md, on whole numbers."""
 
     def __init__(self, fault: bool, most_shift: int) -> None:
         self.fault, self.most_shift = fault, most_shift
@@ -95,7 +95,7 @@ def test_drain_rounds_half_to_even(fault: bool, most_shift: int, tmp_path: Path)
 
 
 class WalkTop(Elaboratable):
-    """The walk, driven as closely as it allows, beside the nest of docs/stream.md.
+    """The walk, driven as closely as it allows, beside the nest of stream.md.
 
     The step registers are free; the counts are 1 or 2, linear groups have up to 3 lanes.
     """

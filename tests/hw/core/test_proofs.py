@@ -104,7 +104,7 @@ class WriteProbe(wiring.Component):
 
 
 class WindowTop(Elaboratable):
-    """A bank with its RAM laid bare, and the window test as docs/stream.md words it."""
+    """A bank with its RAM laid bare, and the window test as stream.md words it."""
 
     N, DEPTH = 2, 16
 

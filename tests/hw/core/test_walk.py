@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""The drain walk against the nest of docs/stream.md."""
+"""The drain walk against the nest of stream.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The address generator against a naive reading of docs/stream.md, with idle cycles."""
+"""The address generator against a naive reading of stream.md, with idle cycles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A serial line and the link's frames as a test sees them, written from ``docs/link.md`` alone."""
+"""A serial line and the link's frames as a test sees them, written from ``link.md`` alone."""
 
 from __future__ import annotations
 

@@ -337,9 +337,9 @@ def test_stuffing_with_back_pressure(stall: float) -> None:
 
 
 def test_the_frames_of_the_documentation() -> None:
-    page = (Path(__file__).resolve().parents[3] / "docs" / "link.md").read_text()
+    page = (Path(__file__).resolve().parents[3] / "docs" / "reference" / "link.md").read_text()
     for name, content in (("request", b"\x07\x48\x01"), ("answer", b"\x07\x48\x81" + bytes(4))):
-        (shown,) = re.findall(rf"^    {name} +((?:[0-9A-F]{{2}} +)+)", page, re.MULTILINE)
+        (shown,) = re.findall(rf"^{name} +((?:[0-9A-F]{{2}} *)+)$", page, re.MULTILINE)
         assert bytes.fromhex(shown) == stuffed(content)
 
 

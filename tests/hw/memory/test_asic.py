@@ -125,9 +125,10 @@ def test_cells_by_module(interface: str, tmp_path: Path) -> None:
         "secateur_ram_1r1w_16x64": 1, "secateur_ram_1r1w_24x256": 1,
     }  # fmt: skip
     modules = found["modules"]
-    assert {"secateur", f"{engine}.loader", f"{engine}.array.lane0.multiplier1"} <= set(modules)
+    multiplier = f"{engine}.datapath.array.lane0.multiplier1"
+    assert {"secateur", f"{engine}.loader", multiplier} <= set(modules)
     # operands of 9 and 12 bits, a product of 21
-    assert modules[f"{engine}.array.lane0.multiplier1"]["flip_flops"] == 42
+    assert modules[multiplier]["flip_flops"] == 42
     assert json.loads((tmp_path / "cells.json").read_text()) == found
     lines = (tmp_path / "cells.txt").read_text().splitlines()
     assert len(lines) == 2 + len(modules)

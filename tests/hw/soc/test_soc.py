@@ -82,14 +82,6 @@ def check(
     )
 
 
-def test_the_example_of_the_documentation_compiles(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "soc.md").read_text()
-    code = page[page.index('    #include "secateur.h"') :].partition("\n`secateur.image.host")[0]
-    (tmp_path / "example.c").write_text("\n".join(line[4:] for line in code.split("\n")) + "\n")
-    include = f"-I{ROOT / 'boards' / 'driver' / 'c'}"
-    subprocess.run(["gcc", *FLAGS, include, "-c", "example.c"], cwd=tmp_path, check=True)
-
-
 def test_generated_files_are_those_committed() -> None:
     assert (ROOT / registers.MARKDOWN).read_text() == registers.markdown()
     assert (ROOT / registers.HEADER).read_text() == registers.header()

@@ -1,4 +1,4 @@
-"""Small image files made by hand, from ``docs/stream.md`` and ``docs/image.md``."""
+"""Small image files made by hand, from ``stream.md`` and ``image.md``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LAYER = {
     "certificate": {"accumulator": 5}, "output": "x", "first": 0, "channels": 2,
     "lanes": [[0, 1]], "sources": [SOURCE],
 }  # fmt: skip
-#: What ``docs/image.md`` asks for, of a layer of 2 x 2 weights.
+#: What ``image.md`` asks for, of a layer of 2 x 2 weights.
 METADATA: dict[str, Any] = {
     "target": "t", "source_hash": "0" * 64, "cycles": 1000, "cycles_dense": 1000,
     "bound_cycles": 4.0, "input": TENSOR, "output": TENSOR | {"features": [2], "m": [0]},

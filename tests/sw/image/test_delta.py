@@ -53,7 +53,7 @@ def sealed(
 
 
 def naive(old: bytes, patch: bytes) -> bytes:
-    """``docs/updates.md`` byte by byte."""
+    """``updates.md`` byte by byte."""
     word, body = patch[5], body_of(patch)
     count, words = struct.unpack_from("<II", body)
     numbers = struct.unpack_from(f"<{3 * count}i", body, 8)

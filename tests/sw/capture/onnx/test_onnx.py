@@ -26,10 +26,10 @@ from tests.support.pipeline import build, check_image, compile_for, target
 
 
 def test_the_formats_own_tests_pass_or_are_refused() -> None:
-    """A wrong result raises. What docs/onnx.md lists passes."""
+    """A wrong result raises. What onnx.md lists passes."""
     found = outcomes()
     passed = {name for name, outcome in found.items() if outcome == PASSED}
-    page = (Path(__file__).parents[4] / "docs" / "onnx.md").read_text()
+    page = (Path(__file__).parents[4] / "docs" / "reference" / "onnx.md").read_text()
     listed = {word.strip("`,.") for word in page.split() if word.startswith("`test_")}
     assert passed == listed
     assert all("; " in found[name] or "float32" in found[name] for name in found.keys() - passed)
