@@ -159,7 +159,15 @@ def _cut(editor: Editor, x: Node, amounts: list[tuple[int, int]], like: Node) ->
 def interleaved(
     editor: Editor, parts: dict[tuple[int, int], Node], stride: tuple[int, int], like: Node
 ) -> Node:
-    """One map of its phases."""
+    """One map of its phases.
+
+    Parameters
+    ----------
+    editor : of the graph
+    parts : by phase (a, b), the pixels (a, b), (a + stride[0], b), ..., (N, C, rows, columns)
+    stride : between pixels of a phase
+    like : the node that is replaced, of the map's shape
+    """
     height, width = shape_of(like)[1:]
     order, first = torch.zeros(height, width, dtype=torch.int64), 0
     flat = []

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 from torch.fx import GraphModule, Node
 
-from secateur.fx.graph import CONV, Window, constant, conv_window, is_call, refuse
+from secateur.fx.graph import Window, constant, conv_window, refuse
 from secateur.hw.spec import (
     ACC_BITS,
     BIAS_FRACTION,
@@ -18,40 +17,12 @@ from secateur.hw.spec import (
     UNIT_LIMIT,
     WSHIFT,
 )
-from secateur.ir import Ints, Mode, Region, Table
-from secateur.lowering.store import Grid, Store, Value
-from secateur.lowering.views import Copy
+from secateur.ir import Ints
+from secateur.lowering.draft import PLAIN, DraftLayer, DraftSource, is_linear, output_shape
+from secateur.lowering.moved import gridded
+from secateur.lowering.store import Store, Value
 from secateur.quantisation.match import Match, Operand, is_dequantise
 from secateur.quantisation.scales import REQUANTISE, Scale, exponent_of
-
-PLAIN = Window((1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
-
-
-@dataclass(eq=False)
-class DraftSource:
-    """An ir.Source before its tensor's place is known."""
-
-    store: Store
-    mode: Mode
-    weight: Ints
-    window: Window
-    wshift: bool = False
-
-
-@dataclass(eq=False)
-class DraftLayer:
-    """An ir.Layer before its tensors' places are known."""
-
-    kind: str
-    sources: list[DraftSource]
-    output: Store
-    bias: Ints
-    shift: Ints
-    low: int
-    high: int
-    nodes: list[Node]
-    table: Table | None = None
-    region: Region | None = None
 
 
 def draft_layer(
@@ -133,61 +104,12 @@ def _draft_product(match: Match, values: dict[Node, Value], scale: Scale) -> Dra
     return DraftLayer("mul", sources, output, none, none + shift, low, high, match.nodes)
 
 
-def copy_layer(copy: Copy, output: Store, spare: Store) -> DraftLayer:
-    """The layer of a copy of some pixels to ``output``; ``spare`` is read where nothing is."""
-    store, region = copy.store or spare, copy.region
-    used = copy.channels >= 0
-    rows, columns = copy.rows[used], copy.columns[used]
-    top, left = int(rows.min(initial=store.height)), int(columns.min(initial=store.width))
-    if not used.any():
-        top = left = 0
-    kernel = (int(rows.max(initial=top)) - top + 1, int(columns.max(initial=left)) - left + 1)
-    bottom, right = (
-        first + (count - 1) * step + size - extent
-        for first, count, step, size, extent in zip(
-            (top, left), (region.height, region.width), copy.steps, kernel,
-            (store.height, store.width), strict=True,
-        )
-    )  # fmt: skip
-    window = Window(kernel, copy.steps, (-top, -left, bottom, right), (1, 1))
-    every = np.arange(store.channels)
-    if kernel == (1, 1) and np.array_equal(copy.channels, every):
-        source = DraftSource(store, "lanewise", np.ones((len(every), 1, 1), np.int64), window)
-    else:
-        weight = np.zeros((len(copy.channels), store.channels, *kernel), np.int64)
-        (outputs,) = np.nonzero(used)
-        weight[outputs, copy.channels[used], rows - top, columns - left] = 1
-        source = DraftSource(store, "broadcast", weight, window)
-    bias = np.where(used, 0, copy.constants << BIAS_FRACTION)
-    scale = output.scale
-    none = np.zeros(len(copy.channels), np.int64)
-    return DraftLayer("copy", [source], output, bias, none, scale.low, scale.high, [], None, region)
-
-
-def is_linear(operand: Operand) -> bool:
-    """Whether the operand is the product of a linear node."""
-    return operand.product is not None and not is_call(operand.product, CONV)
-
-
-def output_shape(source: DraftSource) -> tuple[int, int, int]:
-    """(channels, height, width) of the sum to which a source contributes."""
-    window, store = source.window, source.store
-    top, left, bottom, right = window.padding
-    size = []
-    for extent, k, s, d in (
-        (store.height + top + bottom, window.kernel[0], window.stride[0], window.dilation[0]),
-        (store.width + left + right, window.kernel[1], window.stride[1], window.dilation[1]),
-    ):
-        size.append((extent - d * (k - 1) - 1) // s + 1)
-    return int(source.weight.shape[0]), size[0], size[1]
-
-
 def _product(gm: GraphModule, operand: Operand, value: Value) -> tuple[DraftSource, Ints]:
     """A convolution or linear as source, and the exponents of its weights, (outputs,)."""
     node = cast(Node, operand.product)
     codes, exponents = _weight_codes(gm, operand.weight, node)
     if value.grid is not None:
-        return _gridded(operand, value.grid, codes, value.shape), exponents
+        return gridded(operand, value.grid, codes, value.shape), exponents
     store = value.whole
     if is_linear(operand):
         shape = (store.channels, store.height, store.width)
@@ -208,57 +130,6 @@ def _product(gm: GraphModule, operand: Operand, value: Value) -> tuple[DraftSour
     if codes.shape[1] != store.channels:
         raise refuse(node, "grouped convolution", "use groups=1 or a depthwise convolution")
     return DraftSource(store, "broadcast", codes, window), exponents
-
-
-def _gridded(operand: Operand, grid: Grid, codes: Ints, shape: tuple[int, ...]) -> DraftSource:
-    """A convolution or linear that reads a grid: channels by the columns of its weights."""
-    store = grid.store
-    if is_linear(operand):
-        weight = np.zeros((len(codes), *store.size), np.int64)
-        weight[:, grid.channels, grid.rows, grid.columns] = codes
-        window = Window((store.height, store.width), (1, 1), (0, 0, 0, 0), (1, 1))
-        return DraftSource(store, "broadcast", weight, window)
-    own = conv_window(cast(Node, operand.product), (codes.shape[2], codes.shape[3]))
-    weight = np.zeros((len(codes), store.channels, *codes.shape[2:]), np.int64)
-    weight[:, grid.channels] = codes
-    padding = [a + b for a, b in zip(own.padding, operand.padding, strict=True)]
-    before, after = [], []
-    for axis, (first, size) in enumerate(
-        ((int(grid.rows[0]), store.height), (int(grid.columns[0]), store.width))
-    ):
-        step, extent = grid.steps[axis], shape[-2 + axis]
-        before.append(padding[axis] * step - first)
-        # So that there are as many outputs: the last window ends where it is cut.
-        span = own.dilation[axis] * (own.kernel[axis] - 1)
-        count = (extent + padding[axis] + padding[axis + 2] - span - 1) // own.stride[axis]
-        last = (count * own.stride[axis] + span) * step - before[axis]
-        after.append(last - (size - 1))
-    stride, dilation = (
-        (pair[0] * grid.steps[0], pair[1] * grid.steps[1]) for pair in (own.stride, own.dilation)
-    )
-    window = Window(own.kernel, stride, (before[0], before[1], after[0], after[1]), dilation)
-    return DraftSource(store, "broadcast", weight, window)
-
-
-def written_in_place(layers: list[DraftLayer], kept: set[Store]) -> list[DraftLayer]:
-    """The layers without copies of what one layer makes and nobody else reads: it writes there.
-
-    ``kept`` are stores that must stay what they are.
-    """
-    layers = list(layers)
-    for copy in [layer for layer in layers if layer.kind == "copy"]:
-        source, region = copy.sources[0], copy.region
-        store = source.store
-        size = None if region is None else (region.height, region.width)
-        whole = source.mode == "lanewise" and source.window.stride == (1, 1)
-        whole = whole and size in (None, (store.height, store.width))
-        makers = [layer for layer in layers if layer.output is store]
-        readers = [s for layer in layers for s in layer.sources if s.store in (store, *store.parts)]
-        alone = len(makers) == 1 and len(readers) == 1 and store.parent is None
-        if whole and alone and store not in kept and makers[0].region is None:
-            makers[0].output, makers[0].region = copy.output, region
-            layers.remove(copy)
-    return layers
 
 
 def _weight_codes(gm: GraphModule, weight: Node, product: Node) -> tuple[Ints, Ints]:
