@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import HealthCheck, Phase, given, settings
+from torch import Tensor, nn
 
 from secateur import api
 from secateur.errors import SecateurError
+from secateur.image.image import Image
 from tests.support.move_models import Moves, models
-from tests.support.pipeline import target
+from tests.support.network_blocks import Call
+from tests.support.pipeline import simulated, target
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "moves.md"
+Move = Callable[[Tensor], Tensor]
+#: The rows of the page's table: moves of maps (N, 8, 6, 6), read by a convolution.
+ROWS: dict[str, list[Move]] = {
+    "slice, step, flip, transpose, `chunk`, channel shuffle": [
+        lambda x: x[:, 1:5, 1:, ::2],
+        lambda x: x.flip(2, 3),
+        lambda x: x.transpose(2, 3),
+        lambda x: torch.cat(x.chunk(2, 1)[::-1], 1),
+        nn.ChannelShuffle(2),
+    ],
+    "`PixelUnshuffle(2)`": [nn.PixelUnshuffle(2)],
+    "`roll`": [lambda x: x.roll(1, 2)],
+    "nearest upsampling or `PixelShuffle(2)`": [
+        nn.Upsample(scale_factor=2),
+        nn.PixelShuffle(2),
+    ],
+    "reflecting padding by 1": [lambda x: F.pad(x, (1, 1, 1, 1), "reflect")],
+}
 NO_SHRINK = [Phase.explicit, Phase.reuse, Phase.generate]
 
 
@@ -29,6 +56,47 @@ def outcome(model: Moves) -> str:
 def check(model: Moves) -> None:
     found = outcome(model)
     assert not found or "copies" in found or "do not fit" in found, (model.names, found)
+
+
+def between(move: Move) -> nn.Module:
+    """A move between convolutions, the second of which takes as many channels as there are."""
+    torch.manual_seed(0)
+    first = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), Call(move))
+    channels = first(torch.zeros(1, 3, 6, 6)).shape[1]
+    return nn.Sequential(first, nn.Conv2d(channels, 4, 3)).eval()
+
+
+def copies_of(image: Image) -> int:
+    return sum(layer["kind"] == "copy" for layer in image.metadata["layers"])
+
+
+def test_the_pages_copies() -> None:
+    x, found = torch.randn(4, 3, 6, 6), {}
+    for row, moves in ROWS.items():
+        images = [api.compile(between(m), target="8x8", calibration=x) for m in moves]
+        counts = {copies_of(image) for image in images}
+        assert len(counts) == 1, row
+        found[row] = counts.pop()
+    shown = re.findall(r"^\| (.*) \| (\d+) \|$", PAGE.read_text(), re.MULTILINE)
+    assert {row: int(count) for row, count in shown} == found
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        nn.PixelShuffle(2),
+        lambda x: F.pad(x.flip(3).transpose(2, 3), (1, 0, 0, 1), value=0.5),
+        lambda x: torch.cat([x[:, ::2, 1:], x.roll(2, 3)[:, :4, :-1]], 3),
+        nn.ConvTranspose2d(8, 5, 3, 2, 1, 1),
+    ],
+)
+def test_moves_in_verilator(move: Move) -> None:
+    torch.manual_seed(0)
+    model, x = between(move), torch.randn(4, 3, 6, 6)
+    image = api.compile(model, target=simulated(4, 2), calibration=x)
+    result = api.simulate(image, x[:2].numpy(), stalls=0.2)
+    assert result.mismatches == []
+    assert result.layers_compared == 2 * len(image.metadata["layers"])
 
 
 @settings(max_examples=40, phases=NO_SHRINK, suppress_health_check=list(HealthCheck))
