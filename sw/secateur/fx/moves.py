@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch._ops import OpOverload
-from torch.fx import Node
+from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
 from secateur.fx.graph import argument, refuse
@@ -67,14 +67,24 @@ def sources_of(node: Node) -> list[Node]:
     return [source for source in node.all_input_nodes if not is_size(source)]
 
 
-def adds_constants(node: Node) -> bool:
+def varying_nodes(graph: Graph) -> set[Node]:
+    """Nodes of which the values, and not only the sizes, depend on the input."""
+    found: set[Node] = set()
+    for node in graph.nodes:
+        reads = any(source in found for source in node.all_input_nodes)
+        if node.op == "placeholder" or (reads and not is_size(node)):
+            found.add(node)
+    return found
+
+
+def adds_constants(node: Node, varying: set[Node]) -> bool:
     """Whether a move brings constants among the values: parameters, or a padding that is not zero.
 
     Infinities do not count: what reads them, max pooling, never takes them.
     """
-    if not is_move(node) or is_constant(node):
+    if not is_move(node) or node not in varying:
         return False
-    if any(is_constant(source) and not _is_index(source) for source in sources_of(node)):
+    if any(source not in varying and not _is_index(source) for source in sources_of(node)):
         return True
     value = padding_value(node)
     return value is not None and value != 0 and math.isfinite(value)
@@ -87,13 +97,6 @@ def padding_value(node: Node) -> float | None:
     if index is None or (index == 3 and argument(node, 2, "constant") != "constant"):
         return None
     return float(argument(node, index, 0.0))
-
-
-def is_constant(node: Node) -> bool:
-    """Whether a node is a tensor that does not depend on the input."""
-    if node.op == "call_function" and node.all_input_nodes:
-        return all(is_constant(n) for n in node.all_input_nodes if not is_size(n))
-    return node.op == "get_attr"
 
 
 def _is_index(node: Node) -> bool:

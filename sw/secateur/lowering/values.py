@@ -9,8 +9,8 @@ import numpy as np
 from torch.fx import GraphModule, Node
 
 from secateur.capture.export import input_node
-from secateur.fx.graph import active_nodes, constant, conv_window, refuse
-from secateur.fx.moves import Moved, Numbers, is_constant, moved, sources_of
+from secateur.fx.graph import constant, conv_window, refuse
+from secateur.fx.moves import Moved, Numbers, moved, sources_of, varying_nodes
 from secateur.ir import Table
 from secateur.lowering.draft import PLAIN, DraftLayer, DraftSource, is_linear
 from secateur.lowering.moved import copy_layer
@@ -43,7 +43,7 @@ class Values:
         self.of: dict[Node, Value] = {}
         self.layers: list[DraftLayer] = []
         self.numbering = Numbering()
-        self.active = active_nodes(gm)
+        self.varying = varying_nodes(gm.graph)
         size = input_node(gm).meta["val"].shape[0]
         self.batch = size if isinstance(size, int) else None
 
@@ -71,7 +71,7 @@ class Values:
         ------
         SecateurError : it mixes samples, or tensors of different scales
         """
-        parts = [part for part in sources_of(node) if not is_constant(part)]
+        parts = [part for part in sources_of(node) if part in self.varying]
         given = {part: self.value(part, node) for part in parts}
         scales = [value.scale for value in given.values()]
         if len({(scale.exponent, scale.signed) for scale in scales}) > 1:

@@ -35,10 +35,12 @@ from secateur.fx.graph import (
     is_call,
     leaves,
 )
-from secateur.fx.moves import adds_constants, is_move, padding_value, sources_of
+from secateur.fx.moves import adds_constants, is_move, padding_value, sources_of, varying_nodes
 from secateur.quantisation.fake_quantise import ActivationFakeQuantize, PerChannelWeightFakeQuantize
 
 _ANNOTATION = "quantization_annotation"
+#: Key of a node's ``meta``: whether it is a move that adds constants.
+_CONSTANTS = "secateur_constants"
 
 
 class SecateurQuantizer(Quantizer):  # type: ignore[misc]
@@ -69,6 +71,9 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
         """Give all stored values and all weights their fake quantisers."""
         active = active_nodes(model)
         nodes = [n for n in model.graph.nodes if n in active and n.op != "output"]
+        varying = varying_nodes(model.graph)
+        for node in nodes:
+            node.meta[_CONSTANTS] = adds_constants(node, varying)
         outputs = [n for n in nodes if _ends_a_layer(n)]
         states = state_pairs(model)
         self._states = {before for before, _ in states}
@@ -126,7 +131,7 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
         if is_call(node, *PRODUCTS):
             average = str(cast(Node, node.args[1]).target).startswith(AVERAGE_WEIGHT)
             return average and before[cast(Node, node.args[0])]
-        if is_move(node) and adds_constants(node):
+        if is_move(node) and node.meta.get(_CONSTANTS):
             value = padding_value(node)
             positive = value is not None and value >= 0
             return positive and before.get(node.all_input_nodes[0], True)
@@ -144,7 +149,7 @@ def _ends_a_layer(node: Node) -> bool:
     if node.op == "placeholder":
         return True
     if is_move(node):
-        return adds_constants(node)
+        return bool(node.meta.get(_CONSTANTS))
     if not is_call(node, ADD, MUL, *PRODUCTS, *ACTIVATIONS, *UNARY):
         return False
     if is_call(node, *ACTIVATIONS, *UNARY):
@@ -187,7 +192,7 @@ def _shared_groups(
         return node
 
     united = [_stored(node) for node in nodes if is_move(node) and len(sources_of(node)) > 1]
-    united += [[node, *_stored_sources(node)] for node in nodes if adds_constants(node)]
+    united += [[node, *_stored_sources(node)] for node in nodes if node.meta.get(_CONSTANTS)]
     united += [[before, *_stored(after)] for before, after in states]
     for stored in united:
         roots = {root(node) for node in stored if node in parent}  # others are constants
