@@ -123,7 +123,7 @@ def show_demo(data: Data) -> None:
     console.print(rows)
     console.print(
         f"Checked: 2 models x {data['golden_images'] // 2:,} images PyTorch = golden (results), "
-        f"{data['layer_images']} images PyTorch = golden = Verilator on every layer "
+        f"{data['layer_images']} images on every layer, those of the pruned model in Verilator too "
         f"({data['layers_compared']} layer comparisons), {data['mismatches']} differences."
     )
     console.print("Results:")

@@ -343,7 +343,7 @@ def test_a_lasso_leaves_blocks_of_zeros() -> None:
             "import no_such",
             "^key = 'page:f': page could not be imported: it imports no_such",
         ),
-        ("page", "import page_of", "page could not be imported: it imports page_of, which is not"),
+        ("page", "import pag", "page could not be imported: it imports pag, which is not"),
         ("page", "1 / 0", "page could not be imported: ZeroDivisionError: division by zero$"),
         ("page", "f = 1", "^key = 'page:f' is not callable$"),
         ("page", "g = 1", "page has no 'f'; give package.module:callable"),
