@@ -17,6 +17,7 @@ help: ## list the targets
 
 demo: $(STAMP) ## train, prune, quantise, compile and verify a CNN on MNIST
 	$(BIN)/secateur demo
+	@echo "Next: source .venv/bin/activate; docs/start/machine-learning.md"
 
 test: $(STAMP) ## all tests but the long ones
 	$(BIN)/lint-imports

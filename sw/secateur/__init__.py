@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -74,3 +76,21 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"secateur.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The names of `__all__`, most of which are not imported yet."""
+    return __all__
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a user can act on a line of the log: not on those of torchao's import."""
+    return not record.getMessage().startswith(_NO_NEWS)
+
+
+#: What torchao and torch print when torchao is imported on a machine without its CUDA libraries.
+_NO_NEWS = ("Failed to load ", "<enum 'KernelPreference'> is an Enum subclass")
+for _name in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(_name).addFilter(_is_news)
+# From torch's own code, whenever a graph is copied.
+warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)

@@ -26,9 +26,19 @@ def imported(where: str, name: str) -> Any:
     if not module or not attribute:
         raise SecateurError(f"{where} = {name!r} names no callable; {remedy}")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        loaded = importlib.import_module(module)
     except Exception as error:  # whatever the user's module raises
-        raise SecateurError(f"{where} = {name!r}: {_line(error)}; {remedy}") from None
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and f"{module}.".startswith(f"{missing}."):  # the module itself, or its package
+            fault = f"{_line(error)}; {remedy}"
+        elif missing:
+            fault = f"{module} could not be imported: it imports {missing}, which is not installed"
+        else:
+            fault = f"{module} could not be imported: {_line(error)}"
+        raise SecateurError(f"{where} = {name!r}: {fault}") from None
+    if not hasattr(loaded, attribute):
+        raise SecateurError(f"{where} = {name!r}: {module} has no {attribute!r}; {remedy}")
+    found = getattr(loaded, attribute)
     if not callable(found):
         raise SecateurError(f"{where} = {name!r} is not callable")
     return found

@@ -88,6 +88,35 @@ def test_a_long_name_leaves_room_for_numbers(capsys: pytest.CaptureFixture[str])
     assert re.search(r"\[\.\.\. 99[0-9]{3}", out)
 
 
+def test_no_number_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    """At 80 columns, in a table that needs more."""
+    numbers = [f"{number:,}" for number in range(123_456_789, 123_456_799)]
+    rows = table("title", "name", *map(str, range(10)))
+    rows.add_row("a_layer_with_a_name_of_30_chars", *numbers)
+    console.print(rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    cells = zip(*(line.split("│")[2:-1] for line in lines if line.startswith("│")), strict=True)
+    assert ["".join(map(str.strip, column)) for column in cells] == numbers
+
+
+def test_inspect_needs_80_columns(
+    secateur: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No cell takes a second line, with cycles in the millions."""
+    whole = images.load(folder / "m.sec")
+    for layer in whole.metadata["layers"]:
+        layer["name"] = "features_denselayer_3"
+        layer["cycles"] = layer["cycles_dense"] = 1_234_567
+        layer["blocks"] = layer["blocks_total"] = 123_456
+    monkeypatch.setattr(images, "load", lambda file: whole)
+    status, out, err = secateur("inspect m.sec")
+    assert (status, err) == (0, "")
+    assert out.count("features_denselayer_3") == 3 * len(whole.metadata["layers"])
+    assert out.count(" 1,234,567 ") == 2 * len(whole.metadata["layers"])
+    assert max(map(len, out.splitlines())) <= 80
+
+
 def test_names_do_not_matter_to_a_run(secateur: Any, folder: Path) -> None:
     ran = [secateur(f"run {name}.sec --input x.npz --json") for name in ("m", "bad")]
     assert ran[0] == ran[1]

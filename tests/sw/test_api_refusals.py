@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +23,23 @@ from secateur.pruning import density_of
 def image() -> Image:
     model = nn.Sequential(nn.Conv2d(3, 4, 3))
     return secateur.compile(model, target="8x1", calibration=torch.rand(4, 3, 6, 6))
+
+
+def test_names_that_an_editor_offers() -> None:
+    assert dir(secateur) == sorted(secateur.__all__)
+
+
+def test_a_session_prints_nothing_of_its_own() -> None:
+    """Neither torchao's import nor torch's export has news; the user's own logging is heard."""
+    code = (
+        "import logging, secateur\n"
+        "import torch\n"
+        "model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()).eval()\n"
+        "secateur.quantize(model, torch.rand(4, 3, 8, 8))\n"
+        "logging.getLogger('torchao').warning('heard')"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert (run.stdout, run.stderr) == ("", "heard\n")
 
 
 @pytest.mark.parametrize("run", [secateur.run, secateur.simulate])

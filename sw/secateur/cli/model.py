@@ -92,7 +92,7 @@ def show_summary(data: Data) -> None:
     totals.add_row("bound: nonzero MACs / multipliers", f"{data['bound_cycles']:,.0f}", "")
     totals.add_row("N:1 blocks", f"{data['blocks']:,}", f"{data['blocks_total']:,}")
     totals.add_row(
-        "stream words, and the memory's", f"{data['words']:,}", f"{data['weight_words']:,}"
+        "stream words / weight memory", f"{data['words']:,}", f"{data['weight_words']:,}"
     )
     if data["bits_per_dense_weight"]:
         totals.add_row("stream bits per dense weight", f"{data['bits_per_dense_weight']:.2f}", "")
@@ -102,31 +102,22 @@ def show_summary(data: Data) -> None:
 def show_inspection(data: Data) -> None:
     """All tables of ``inspect``."""
     show_summary(data)
-    layers = table(
-        "Layers",
-        "name",
-        "kind",
-        "cycles",
-        "dense",
-        "of bound",
-        "blocks",
-        "of",
-        "lanes busy",
-        "lane mapping",
-    )
+    # Two tables: one of all columns would be wider than 80 characters.
+    layers = table("Layers", "layer", "cycles", "dense", "of bound", "blocks", "of all")
+    lanes = table("Pixel lanes", "layer", "kind", "lane mapping", "lanes busy")
     for layer in data["layers"]:
         layers.add_row(
             layer["name"],
-            layer["kind"],
             f"{layer['cycles']:,}",
             f"{layer['cycles_dense']:,}",
             percent(layer["bound_cycles"], layer["cycles"]),
             f"{layer['blocks']:,}",
             f"{layer['blocks_total']:,}",
-            percent(layer["lanes_busy"], 1),
-            layer["deal"],
         )
+        busy = percent(layer["lanes_busy"], 1)
+        lanes.add_row(layer["name"], layer["kind"], layer["deal"], busy)
     console.print(layers)
+    console.print(lanes)
     _show_labels(data)
     memory = table("Bank memory", "tensor", "first word", "words", "cleared")
     for window in data["memory"]:

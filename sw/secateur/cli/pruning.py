@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,9 @@ from secateur.cli.terminal import Data, console, emit
 from secateur.errors import SecateurError
 
 recipes = Commands("Prune")
+
+#: How a budget is called in the output, where that is not its key.
+_BUDGETS = {"rom_bytes": "ROM bytes"}
 
 OutputFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")]
 
@@ -118,13 +122,15 @@ def show_demo(data: Data) -> None:
         rows.add_row(*row)
     console.print(rows)
     console.print(
-        f"Checked: {data['golden_images']:,} images PyTorch = golden (results), "
-        f"{data['layer_images']} images PyTorch = golden = Verilator on every layer "
+        f"Checked: 2 models x {data['golden_images'] // 2:,} images PyTorch = golden (results), "
+        f"{data['layer_images']} images on every layer, those of the pruned model in Verilator too "
         f"({data['layers_compared']} layer comparisons), {data['mismatches']} differences."
     )
     console.print("Results:")
     for name in data["files"]:
         console.print(f"  {name}")
+    pruned = next(name for name in data["files"] if name.endswith("pruned.sec"))
+    console.print(f"Next: secateur inspect {shlex.quote(pruned)}")
 
 
 def show_prune(data: Data) -> None:
@@ -150,9 +156,10 @@ def show_prune(data: Data) -> None:
     console.print(f"Accuracy in float: {', '.join(path)}.")
     budget = data["budget"]
     limits = ", ".join(
-        f"{budget['spent'][name]:,} of {limit:,} {name}" for name, limit in budget["limits"].items()
+        f"{budget['spent'][name]:,} of {limit:,} {_BUDGETS.get(name, name)}"
+        for name, limit in budget["limits"].items()
     )
-    console.print(f"Budget: {limits}; {budget['used']:.1%} of the tightest.")
+    console.print(f"Budget: {limits}; {budget['used']:.1%} of the tightest budget.")
     if data["sensitivity"]:
         scan = table("One layer pruned, no recovery", "layer", "density", "accuracy", "loss")
         for found in data["sensitivity"]:

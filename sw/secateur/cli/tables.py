@@ -10,7 +10,8 @@ def table(title: str, *columns: str) -> Rows:
     """An empty table: the first column for names, the others for numbers."""
     rows = Rows(title=printable(title, 200), title_justify="left", header_style="bold")
     for index, column in enumerate(columns):
-        rows.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+        # Where a line is too narrow, a cell goes on in the next: a number that is cut is wrong.
+        rows.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
     return rows
 
 
@@ -29,7 +30,8 @@ def show_run(data: Data) -> None:
     """Results of the first inputs."""
     import numpy as np
 
-    console.print(f"{data['images']} inputs, {data['cycles']:,} cycles each")
+    inputs = "1 input" if data["images"] == 1 else f"{data['images']:,} inputs"
+    console.print(f"{inputs}, {data['cycles']:,} cycles each")
     short = True
     for index, values in enumerate(data["outputs"][:10]):
         array = np.asarray(values)

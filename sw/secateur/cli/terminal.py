@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from secateur.text import NAME, name, printable
+from secateur.text import name, printable
 
 Data = dict[str, Any]
 #: Characters of a text on the terminal.
@@ -45,14 +45,11 @@ class Terminal(Console):
 
 
 class Rows(Table):
-    """A table of names and numbers; long cells are cut."""
+    """A table of names and numbers; long texts from files are cut."""
 
     def add_row(self, *cells: Any, **options: Any) -> None:
-        """Add a row of texts; a long first cell leaves the other columns their width."""
-        first, *rest = map(name, cells)
-        if len(first) > NAME // 2:
-            self.columns[0].no_wrap, self.columns[0].overflow = False, "fold"
-        super().add_row(first, *rest, **options)
+        """Add a row of texts."""
+        super().add_row(*map(name, cells), **options)
 
 
 def plain(text: str) -> Text:

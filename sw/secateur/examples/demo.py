@@ -63,7 +63,8 @@ def run_demo(folder: Path, seed: int, progress: Progress = silent) -> dict[str, 
         simulated = api.simulate(compiled["pruned"], shown.numpy())
         if simulated.mismatches:
             raise SecateurError(f"Verilog differs from golden: {simulated.mismatches[0]}")
-        note = f"{simulated.layers_compared} layers of {simulated.images} images equal golden's"
+        each = simulated.layers_compared // simulated.images
+        note = f"{each} layers x {simulated.images} images equal golden's"
         progress("Verilator", 1, 1, note)
         files = [str(folder / f"{name}.sec") for name in compiled]
         files += write_verilog(TARGET, folder / "verilog", folder / "pruned.sec", "ecp5")["files"]
@@ -168,7 +169,7 @@ def _rows(
     return [
         ("accuracy, float", *(f"{floats[name]:.1%}" for name in ("dense", "pruned"))),
         ("accuracy, int8", *(f"{accuracy[name]:.1%}" for name in ("dense", "pruned"))),
-        ("density of blocks (25 % where pruned)", *(f"{value:.1%}" for value in share)),
+        ("density of all blocks (25 % where pruned)", *(f"{value:.1%}" for value in share)),
         row("cycles per inference", "cycles"),
         row("bound: nonzero MACs / 64", "bound_cycles"),
         ("weight ROM, bytes", *memory),

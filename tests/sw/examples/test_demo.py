@@ -65,6 +65,18 @@ def test_progress_is_seen_without_a_terminal(built: list[object], tmp_path: Path
         assert Path(file).is_file()
 
 
+def test_what_it_prints_at_the_end(built: list[object], tmp_path: Path) -> None:
+    folder = tmp_path / "a folder"
+    done = CliRunner().invoke(app, ["demo", "-o", str(folder)])
+    assert done.exit_code == 0, done.output
+    assert "Verilator 1/1: 9 layers x 8 images equal golden's" in done.stderr
+    text = " ".join(done.stdout.split())
+    assert (
+        "Checked: 2 models x 50 images PyTorch = golden (results), 8 images on every layer" in text
+    )
+    assert text.endswith(f"Next: secateur inspect '{folder}/pruned.sec'")
+
+
 def test_a_simulator_that_cannot_be_built(
     built: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -227,7 +227,10 @@ def make_budgets(
         if value is not None and not (value > 0 and np.isfinite(value)):
             raise SecateurError(f"budget: {name} must be above 0, not {value!r}")
     if (latency_ms is None) != (clock_mhz is None):
-        raise SecateurError("budget: a latency needs a clock; give latency_ms and clock_mhz")
+        raise SecateurError(
+            "budget: a latency needs a clock; give both: latency_ms and clock_mhz, or --latency "
+            "and --clock"
+        )
     if density is not None and density > 1:
         raise SecateurError(f"budget: density must be at most 1, not {density!r}")
     if all(value is None for value in given.values()):

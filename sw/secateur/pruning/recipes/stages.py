@@ -53,7 +53,10 @@ def _check_budget(run: RunState, model: nn.Module) -> None:
     layers = block_saliency(trial, costs.n, skip=run.recipe.prune.skip)
     if run.recipe.prune.method != "none":
         found = allocate(costs, layers, _budgets(run, layers))
-        run.progress("budget", 1, 1, f"in reach: {found.cost.cycles:,} cycles")
+        limit = found.budgets.cycles
+        of = "" if limit is None else f" of {limit:,}"
+        note = f"can be met (a first allocation takes {found.cost.cycles:,}{of} cycles)"
+        run.progress("budget", 1, 1, note)
     elif not run.recipe.train.lasso:  # of which blocks may vanish
         keep_all(costs, layers, _budgets(run, layers))
 

@@ -280,7 +280,7 @@ def test_the_check_finds_weights_that_came_back() -> None:
     [
         ({}, "give cycles, a latency at a clock, rom_bytes or density"),
         ({"cycles": 0}, "cycles must be above 0, not 0"),
-        ({"latency_ms": 1.0}, "a latency needs a clock"),
+        ({"latency_ms": 1.0}, "a latency needs a clock; .*or --latency and --clock"),
         ({"density": 1.5}, "density must be at most 1, not 1.5"),
         ({"density": 0.5, "normalize": "max"}, "normalize must be one of 'share', 'lamp', 'none'"),
     ],
