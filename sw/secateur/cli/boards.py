@@ -49,7 +49,7 @@ def list_boards(as_json: Json = False) -> None:
     emit({"boards": listed}, as_json, show_boards)
 
 
-@boards.command(epilog="Example: secateur build --board ulx3s-25f --image model.sec -o build")
+@boards.command(epilog="Example: secateur build --board ulx3s-25f --image model.sec -o bitstream")
 def build(
     board: Annotated[str, typer.Option(help="Name of the board (see `secateur boards`).")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")],
@@ -96,7 +96,7 @@ def build(
     emit(data | {"folder": str(output)}, as_json, show)
 
 
-@boards.command(epilog="Example: secateur swap --image retrained.sec -o build")
+@boards.command(epilog="Example: secateur swap --image retrained.sec -o bitstream")
 def swap(
     image: ImageOption,
     output: Annotated[
