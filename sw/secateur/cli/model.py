@@ -81,7 +81,9 @@ def inspect(image: ImageFile, as_json: Json = False) -> None:
     from secateur.image import image as images
     from secateur.report.summary import summary
 
-    emit(summary(images.load(image)), as_json, show_inspection)
+    loaded = images.load(image)
+    tensors = {key: loaded.metadata.get(key) for key in ("input", "output")}
+    emit(summary(loaded) | tensors, as_json, show_inspection)
 
 
 def show_summary(data: Data) -> None:
@@ -102,6 +104,7 @@ def show_summary(data: Data) -> None:
 def show_inspection(data: Data) -> None:
     """All tables of ``inspect``."""
     show_summary(data)
+    console.print(f"input words {data['input_words']}, result beats {len(data['output']['m'])}")
     layers = table(
         "Layers",
         "name",

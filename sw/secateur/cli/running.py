@@ -22,7 +22,7 @@ from secateur.cli.common import (
     stage_bar,
 )
 from secateur.cli.tables import show_run, table
-from secateur.cli.terminal import Data, console, emit, progress_console
+from secateur.cli.terminal import Data, console, emit, working
 from secateur.disk.limits import DEFAULT, Limits
 from secateur.errors import SecateurError
 
@@ -87,7 +87,7 @@ def simulate(
 
     loaded = api.load(image, key)
     x = arrays(input, limit=limit, limits=Limits(megabytes=max_megabytes))
-    with progress_console.status("building and running the engine in Verilator"):
+    with working("Verilator runs the engine; the first run compiles it, about a minute"):
         result = api.simulate(loaded, x, stalls=stalls, seed=seed, waves=waves, rom=rom)
     if output is not None and result.outputs is not None:
         save_outputs(output, result.outputs)
