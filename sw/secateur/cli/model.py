@@ -82,8 +82,9 @@ def inspect(image: ImageFile, as_json: Json = False) -> None:
     from secateur.report.summary import summary
 
     loaded = images.load(image)
-    tensors = {key: loaded.metadata.get(key) for key in ("input", "output")}
-    emit(summary(loaded) | tensors, as_json, show_inspection)
+    figures = summary(loaded)
+    layouts = {key: loaded.metadata[key] for key in ("input", "output")}
+    emit(figures | {"layouts": layouts}, as_json, show_inspection)
 
 
 def show_summary(data: Data) -> None:
@@ -104,7 +105,8 @@ def show_summary(data: Data) -> None:
 def show_inspection(data: Data) -> None:
     """All tables of ``inspect``."""
     show_summary(data)
-    console.print(f"input words {data['input_words']}, result beats {len(data['output']['m'])}")
+    beats = len(data["layouts"]["output"]["m"])
+    console.print(f"input words {data['input_words']}, result beats {beats}")
     layers = table(
         "Layers",
         "name",
