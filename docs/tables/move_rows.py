@@ -44,6 +44,8 @@ MOVES = (
         lambda: nn.Upsample(scale_factor=2, mode="bilinear")),
     Row("`torch.flip`, `roll`, `rot90`", "",
         calls(lambda x: torch.rot90(x.flip(2), 1, (2, 3)).roll(1, 3))),
+    Row("`expand_as`, `view_as`, `reshape_as`", "",
+        calls(lambda x: x.view_as(x)[:, :, :, :1].expand_as(x).transpose(2, 3).reshape_as(x))),
     Row("`Tensor.expand`, `repeat`, `tile`", "",
         calls(lambda x: x[:, :, :1].expand(-1, -1, 3, -1).repeat(1, 1, 2, 1))),
     Row("`F.pad`, other kinds", "reflect, replicate, circular, any constant, channels, cropping",

@@ -170,6 +170,7 @@ CLIPPING = (
     Row("`nn.Hardtanh`", "any bounds", lambda: nn.Hardtanh(-0.5, 0.75)),
     Row("`torch.clamp`", "bounds that are numbers", calls(lambda x: x.clamp(-0.5, 0.75))),
     Row("`torch.clamp`, one-sided", "`min` alone", calls(lambda x: torch.clamp(x, min=-0.2))),
+    Row("`torch.clip`", "as clamp", calls(lambda x: x.clip(max=0.4))),
     Row("`torch.clamp_min`", "", calls(lambda x: torch.clamp_min(x, 0.0))),
     Row("`torch.clamp_max`", "", calls(lambda x: torch.clamp_max(x, 0.3))),
     Row("`nn.ReLU`, alone", "behind anything else",

@@ -35,7 +35,7 @@ class Small(nn.Module):
 class Unsupported(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.up = nn.ConvTranspose2d(3, 4, 2)
+        self.up = nn.ConvTranspose2d(3, 4, 2, dilation=2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.up(x)  # type: ignore[no-any-return]
@@ -230,7 +230,7 @@ BAD = [
     (
         "compile unsupported.pt2 --calibrate x.npz --target 8x8 -o o.sec",
         "conv_transpose2d",
-        "resize",
+        "use dilation 1",
     ),
     ("verilog --target 8x8 --image m.sec -o v2", "m.sec", "compiled for 4x3"),
     ("verilog --target 8x8 --family lattice -o v2", "'lattice'", "ecp5"),

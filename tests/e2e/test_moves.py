@@ -81,6 +81,29 @@ def test_the_pages_copies() -> None:
     assert {row: int(count) for row, count in shown} == found
 
 
+class Constants(nn.Module):
+    """Parameters beside values: in a concatenation, and expanded to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channel = nn.Parameter(torch.randn(1, 1, 6, 6) - 0.3)
+        self.bias = nn.Parameter(torch.randn(9, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        wider = torch.cat([x, (1.5 * self.channel).expand(x.size(0), -1, -1, -1)], 1)
+        return wider + self.bias.expand_as(wider)
+
+
+def test_constants_are_rounded_as_the_model_rounds_them() -> None:
+    torch.manual_seed(0)
+    model, x = between(Constants()), torch.randn(8, 3, 6, 6)
+    image = api.compile(model, target="8x8", calibration=x)  # compares every layer with PyTorch
+    found = torch.from_numpy(api.run(image, x.numpy()).values)
+    with torch.no_grad():
+        error = (found - model(x)).square().mean().sqrt()
+    assert error < 0.05 * found.abs().max()
+
+
 @pytest.mark.parametrize(
     "move",
     [

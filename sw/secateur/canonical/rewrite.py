@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
+from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_aggregate
 
@@ -143,12 +144,14 @@ def _rewrite(editor: Editor, node: Node) -> Node | None:
         return editor.call(CAT, *node.args, like=node)
     if target is aten.relu6.default:
         return editor.call(HARDTANH, graph_input, 0.0, 6.0, like=node)
-    if target in (aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default):
+    if target in _CLAMPS:
         return _clamp(editor, node)
     if target is aten.pow.Tensor_Scalar and node.args[1] == 2:
         return editor.call(aten.square.default, graph_input, like=node)
     if target in ARITHMETIC:
         return _broadcast(editor, node, arithmetic(editor, node))
+    if target in _LIKE:
+        return _shaped_like(editor, node)
     if target is aten.prelu.default:
         return prelu(editor, node)
     if target is aten.batch_norm.default:
@@ -168,6 +171,29 @@ def _rewrite(editor: Editor, node: Node) -> Node | None:
     if target in _VIEWS:
         return _view(editor, node)
     return None
+
+
+_CLAMPS = (
+    aten.clamp.default,
+    aten.clamp_min.default,
+    aten.clamp_max.default,
+    aten.clip.default,
+)
+#: Moves that take a shape from a second tensor.
+_LIKE = {
+    aten.expand_as.default: aten.expand.default,
+    aten.view_as.default: aten.reshape.default,
+    aten.reshape_as.default: aten.reshape.default,
+}
+
+
+def _shaped_like(editor: Editor, node: Node) -> Node:
+    """The move with sizes in the second tensor's place; a constant is left to broadcasting."""
+    x = cast(Node, node.args[0])
+    if x not in active_nodes(editor.gm) and is_call(node, aten.expand_as.default):
+        return x
+    like = cast(Op, _LIKE[cast(OpOverload, node.target)])
+    return editor.call(like, x, [-1, *shape_of(node)], like=node)
 
 
 def _broadcast(editor: Editor, node: Node, result: Node | None) -> Node | None:

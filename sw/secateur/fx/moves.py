@@ -19,7 +19,7 @@ from torch._ops import OpOverload
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from secateur.fx.graph import is_call, refuse
+from secateur.fx.graph import argument, refuse
 
 Numbers = npt.NDArray[np.int64]
 
@@ -68,15 +68,37 @@ def sources_of(node: Node) -> list[Node]:
 
 
 def adds_constants(node: Node) -> bool:
-    """Whether a move brings constants other than zero among the values, such as those of a pad.
+    """Whether a move brings constants among the values: parameters, or a padding that is not zero.
 
     Infinities do not count: what reads them, max pooling, never takes them.
     """
-    if not is_call(node, torch.ops.aten.pad.default, torch.ops.aten.constant_pad_nd.default):
+    if not is_move(node) or is_constant(node):
         return False
-    at = 3 if is_call(node, torch.ops.aten.pad.default) else 2
-    value = node.args[at] if len(node.args) > at else None
-    return isinstance(value, int | float) and value != 0 and math.isfinite(value)
+    if any(is_constant(source) and not _is_index(source) for source in sources_of(node)):
+        return True
+    value = padding_value(node)
+    return value is not None and value != 0 and math.isfinite(value)
+
+
+def padding_value(node: Node) -> float | None:
+    """The constant that a move pads with; None if it does not pad with one."""
+    at = {torch.ops.aten.pad.default: 3, torch.ops.aten.constant_pad_nd.default: 2}
+    index = at.get(node.target)  # type: ignore[call-overload]
+    if index is None or (index == 3 and argument(node, 2, "constant") != "constant"):
+        return None
+    return float(argument(node, index, 0.0))
+
+
+def is_constant(node: Node) -> bool:
+    """Whether a node is a tensor that does not depend on the input."""
+    if node.op == "call_function" and node.all_input_nodes:
+        return all(is_constant(n) for n in node.all_input_nodes if not is_size(n))
+    return node.op == "get_attr"
+
+
+def _is_index(node: Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and not value.is_floating_point()
 
 
 @dataclass(frozen=True)
@@ -121,6 +143,8 @@ def moved(
         def argument(source: Node) -> Any:
             if is_size(source):
                 return _size(source, count)
+            if source not in given and source.op == "call_function":
+                return call(source)
             if source not in given:
                 return constant(source)
             numbers, constants = given[source].numbers, given[source].constants

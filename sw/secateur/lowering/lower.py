@@ -34,7 +34,7 @@ from secateur.fx.graph import (
     refuse,
     shape_of,
 )
-from secateur.fx.moves import is_move, is_size
+from secateur.fx.moves import is_constant, is_move, is_size
 from secateur.ir import Layer, Network, Source, State
 from secateur.lowering.draft import PLAIN, DraftLayer, DraftSource, is_linear, output_shape
 from secateur.lowering.layer import draft_layer
@@ -126,7 +126,7 @@ class _Lowering:
             self.values.of[node] = value
         elif is_call(node, MAX_POOL):
             self._max_pool(node)
-        elif is_move(node) and not _has_parts(node):
+        elif is_move(node) and not _has_parts(node) and not is_constant(node):
             self.values.move(node)
 
     def _quantise(self, node: Node) -> None:
@@ -244,6 +244,7 @@ class _Lowering:
         """Every node must be part of a layer: nothing may be computed in floating point."""
         for node in self.gm.graph.nodes:
             known = node in self.values.of or node in self.used or is_size(node) or _has_parts(node)
+            known = known or is_constant(node)
             if node in active and node.op == "call_function" and not known:
                 raise unsupported(node)
 

@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Node
 
 from secateur.capture.export import input_node
 from secateur.fx.graph import active_nodes, constant, conv_window, refuse
-from secateur.fx.moves import Moved, Numbers, moved, sources_of
+from secateur.fx.moves import Moved, Numbers, is_constant, moved, sources_of
 from secateur.ir import Table
 from secateur.lowering.draft import PLAIN, DraftLayer, DraftSource, is_linear
 from secateur.lowering.moved import copy_layer
@@ -71,7 +71,7 @@ class Values:
         ------
         SecateurError : it mixes samples, or tensors of different scales
         """
-        parts = [part for part in sources_of(node) if part in self.active]
+        parts = [part for part in sources_of(node) if not is_constant(part)]
         given = {part: self.value(part, node) for part in parts}
         scales = [value.scale for value in given.values()]
         if len({(scale.exponent, scale.signed) for scale in scales}) > 1:

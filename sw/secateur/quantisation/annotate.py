@@ -35,7 +35,7 @@ from secateur.fx.graph import (
     is_call,
     leaves,
 )
-from secateur.fx.moves import adds_constants, is_move, sources_of
+from secateur.fx.moves import adds_constants, is_move, padding_value, sources_of
 from secateur.quantisation.fake_quantise import ActivationFakeQuantize, PerChannelWeightFakeQuantize
 
 _ANNOTATION = "quantization_annotation"
@@ -126,8 +126,10 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
         if is_call(node, *PRODUCTS):
             average = str(cast(Node, node.args[1]).target).startswith(AVERAGE_WEIGHT)
             return average and before[cast(Node, node.args[0])]
-        if is_move(node) and adds_constants(node) and float(cast(float, node.args[-1])) < 0:
-            return False
+        if is_move(node) and adds_constants(node):
+            value = padding_value(node)
+            positive = value is not None and value >= 0
+            return positive and before.get(node.all_input_nodes[0], True)
         return all(before.get(part, True) for part in node.all_input_nodes)
 
 
@@ -188,7 +190,7 @@ def _shared_groups(
     united += [[node, *_stored_sources(node)] for node in nodes if adds_constants(node)]
     united += [[before, *_stored(after)] for before, after in states]
     for stored in united:
-        roots = {root(node) for node in stored}
+        roots = {root(node) for node in stored if node in parent}  # others are constants
         first = min(roots, key=order.__getitem__)
         for other in roots:
             parent[other] = first

@@ -27,7 +27,7 @@ _weight_norm _weight_norm_interface abs acos adaptive_avg_pool1d adaptive_avg_po
 adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d add addmm addmv adjoint alias amax
 amin arange argmax argmin asin atan atleast_1d atleast_2d atleast_3d avg_pool1d avg_pool2d
 avg_pool3d baddbmm batch_norm bmm broadcast_to cat ceil celu channel_shuffle chunk clamp clamp_max
-clamp_min clone column_stack concat concatenate conj conj_physical constant_pad_nd contiguous
+clamp_min clip clone column_stack concat concatenate conj conj_physical constant_pad_nd contiguous
 conv1d conv2d conv3d conv_transpose1d conv_transpose2d convolution copy cos cosh cumsum detach
 diag diag_embed diagonal div dot dropout dsplit dstack einsum elu eq erf erfc exp expand expand_as
 expm1 eye feature_dropout flatten flip fliplr flipud floor fmod frobenius_norm full full_like ge
