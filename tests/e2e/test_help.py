@@ -34,7 +34,7 @@ LONG = {"demo", "prune", "example", "study", "build", "swap", "compare"} | {
 SHORT = sorted(set(ALL) - LONG)
 JSON = [name for name, given in ALL.items() if "as_json" in given.kinds]
 #: What a command says on stderr, without a terminal.
-SAID = {"simulate": "Verilator runs the engine; the first run compiles it, about a minute\n"}
+SAID = {"simulate": "Verilator: the first run compiles the engine, about a minute\n"}
 #: The array of test_cli.py, whose simulator is built once.
 SMALL = "n = 4\np = 3\nweight_words = 1024\nbank_words = 512\n"
 ENERGIES = """

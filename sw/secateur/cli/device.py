@@ -25,7 +25,7 @@ from secateur.cli.common import (
     stage_bar,
 )
 from secateur.cli.tables import show_run, table
-from secateur.cli.terminal import Data, console, emit, working
+from secateur.cli.terminal import Data, console, emit, progress_console
 from secateur.disk.limits import DEFAULT, Limits
 from secateur.errors import SecateurError
 
@@ -180,8 +180,8 @@ def serve(
     contents = None if image is None else images.load(image)
     geometry = Target.load(str(target)).geometry if contents is None else contents.geometry
     stream = contents.stream if rom and contents is not None else None
-    with working("Verilator runs the board; the first run compiles it, about a minute"):
-        pty.build(geometry, rom=stream)
+    progress_console.print("Verilator: the first run compiles the board, about a minute")
+    pty.build(geometry, rom=stream)
     with pty.serve(geometry, rom=stream) as board:
         print(board.path, flush=True)
         print("a simulated board; Ctrl-C ends it", file=sys.stderr)

@@ -22,7 +22,7 @@ from secateur.cli.common import (
     stage_bar,
 )
 from secateur.cli.tables import show_run, table
-from secateur.cli.terminal import Data, console, emit, working
+from secateur.cli.terminal import Data, console, emit, progress_console
 from secateur.disk.limits import DEFAULT, Limits
 from secateur.errors import SecateurError
 
@@ -87,8 +87,7 @@ def simulate(
 
     loaded = api.load(image, key)
     x = arrays(input, limit=limit, limits=Limits(megabytes=max_megabytes))
-    with working("Verilator runs the engine; the first run compiles it, about a minute"):
-        result = api.simulate(loaded, x, stalls=stalls, seed=seed, waves=waves, rom=rom)
+    result = api.simulate(loaded, x, stalls=stalls, seed=seed, waves=waves, rom=rom, progress=say)
     if output is not None and result.outputs is not None:
         save_outputs(output, result.outputs)
     data = {
@@ -106,6 +105,16 @@ def simulate(
             f"{image}: {len(result.mismatches)} differences between the Verilog and the golden "
             f"interpreter; please report a bug of Secateur"
         )
+
+
+def say(stage: str, done: int, total: int, note: str) -> None:
+    """Print a step of a simulation.
+
+    Parameters
+    ----------
+    stage, done, total, note : as for `secateur.progress.Progress`
+    """
+    progress_console.print(f"{stage}: {note}")
 
 
 def show_simulation(data: Data) -> None:

@@ -65,18 +65,6 @@ console = Terminal()
 #: For progress and notes.
 progress_console = Terminal(stderr=True)
 
-
-@contextlib.contextmanager
-def working(text: str) -> Iterator[None]:
-    """Say on stderr what takes long: on a terminal while it lasts, otherwise once."""
-    if not progress_console.is_terminal:
-        progress_console.print(text)
-        yield
-        return
-    with progress_console.status(plain(text)):
-        yield
-
-
 #: JSON texts of `emit` within `json_alone`; None outside it.
 _kept: list[str] | None = None
 
