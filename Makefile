@@ -9,11 +9,13 @@ STAMP := $(VENV)/installed
 CARRIERS := aeon facenet-pytorch scikit-image
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint docs boards
+.PHONY: help install demo test test-long lint docs boards
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; \
 	do printf '%-10s %s\n' "$$name" "$$text"; done
+
+install: $(STAMP) ## everything into .venv; then: source .venv/bin/activate
 
 demo: $(STAMP) ## train, prune, quantise, compile and verify a CNN on MNIST
 	$(BIN)/secateur demo

@@ -68,15 +68,15 @@ class Reg(enum.IntEnum):
     what changes together stands together.
     """
 
-    OFF_PC = 0  # window offsets of the output tensor: lane columns,
-    OFF_DC = 1  # words per lane column,
-    OFF_DR = 2  # and words per lane row
+    OFF_PC = 0  # lane columns, for the window offsets of the output tensor
+    OFF_DC = 1  # window offset in words per lane column
+    OFF_DR = 2  # window offset in words per lane row
     GX = 3  # groups along x (or input words of a LOAD)
-    D_PR = 4  # word address steps of the drain walk, modulo 2**16
+    D_PR = 4  # step of the drain walk per lane row, in words, modulo 2**16
     OUT_BASE = 5  # word address in the output map of the first pixel of row 0
     B_SX = 6  # source B: as A_SX
-    B_BASE = 7  # as A_BASE
-    B_SY = 8  # as A_SY
+    B_BASE = 7  # source B: as A_BASE
+    B_SY = 8  # source B: as A_SY
     A_SZ = 9  # bytes that source A moves from one pass to the next
     LANES = 10  # pixel lanes drained per group
     GZ = 11  # passes over the body that accumulate into one group
@@ -84,42 +84,42 @@ class Reg(enum.IntEnum):
     A_BASE = 13  # local byte address of source A for the first group
     OUT_W = 14  # first word of the output tensor's window in every bank
     OUT_S = 15  # words in that window; 0: no bank accepts
-    A_KR = 16  # bytes from one kernel row to the next
-    B_KR = 17  # as A_KR
-    D_PC = 18  # as D_PR
+    A_KR = 16  # source A: bytes from one kernel row to the next
+    B_KR = 17  # source B: as A_KR
+    D_PC = 18  # as D_PR, per lane column
     FLAGS2 = 19  # FLAG2_*
     PR = 20  # drain walk: steps of the outer level
     PC = 21  # drain walk: steps of the inner level
     CLIP = 22  # low byte: lower bound, high byte: upper bound (codes)
-    D_GX = 23  # as D_PR
+    D_GX = 23  # as D_PR, per group along x
     GY = 24  # group rows
-    D_GY = 25  # as D_PR
-    A_SX = 26  # bytes from one group to the next along x
-    A_SY = 27  # bytes from one group row to the next
-    CLAST = 28  # see walk validity
-    RLAST = 29  # see walk validity
+    D_GY = 25  # as D_PR, per group row
+    A_SX = 26  # source A: bytes from one group to the next along x
+    A_SY = 27  # source A: bytes from one group row to the next
+    CLAST = 28  # groups along x whose last lane column exists; linear: lane columns
+    RLAST = 29  # group rows whose last lane row exists
     TABLE = 30  # byte address of the next table entry: 256 * table + code
 
 
 REGISTERS = 32  # the file is padded so that any word may start at any register
 
 # FLAGS
-FLAG_A_MODE = 0  # bits 1:0, a Mode
-FLAG_B_MODE = 2  # bits 3:2
-FLAG_A_SIGNED = 4  # the source's bytes are signed
-FLAG_B_SIGNED = 5
+FLAG_A_MODE = 0  # bits 1:0, the Mode of source A
+FLAG_B_MODE = 2  # bits 3:2, the Mode of source B
+FLAG_A_SIGNED = 4  # source A's bytes are signed
+FLAG_B_SIGNED = 5  # source B: as FLAG_A_SIGNED
 FLAG_A_ROWSTEP = 6  # source A moves by N bytes from one row to the next
-FLAG_B_ROWSTEP = 7
-FLAG_A_WSHIFT = 8  # weights are multiplied by 2**WSHIFT
-FLAG_B_WSHIFT = 9
-FLAG_LINEAR = 10  # drain walk, see walk validity
+FLAG_B_ROWSTEP = 7  # source B: as FLAG_A_ROWSTEP
+FLAG_A_WSHIFT = 8  # source A's weights are multiplied by 2**WSHIFT
+FLAG_B_WSHIFT = 9  # source B: as FLAG_A_WSHIFT
+FLAG_LINEAR = 10  # the drain walk is linear, else in tiles
 FLAG_RESULT = 11  # drained pixels go to the result stream; the last layer
 FLAG_CLEAR = 12  # START first fills the output window with the fill byte
 FLAG_FILL = 13  # the fill byte is 0x80 (else 0x00)
 FLAG_OUT_SIGNED = 14  # CLIP's bounds and the output codes are signed
 
 # FLAGS2
-FLAG2_SHIFT_BASE = 0  # bits 4:0
+FLAG2_SHIFT_BASE = 0  # bits 4:0, the shift of a lane whose delta is 0
 FLAG2_TABLE = 5  # bits 7:5, the table that codes go through
 FLAG2_LOOKUP = 8  # codes go through a table
 
@@ -145,20 +145,20 @@ class Status(enum.IntEnum):
     LOADING = 0  # waits for image bytes
     CHECKING = 1  # reads the weight memory and verifies header and CRC
     WAITING = 2  # image accepted; waits for an input tensor
-    RUNNING = 3
+    RUNNING = 3  # an inference runs
     ERROR = 4  # see status.error; only a reset leaves this state
 
 
 class Error(enum.IntEnum):
     """``status.error`` of the engine and the reason for which the host refuses an image."""
 
-    NONE = 0
-    MAGIC = 1
-    VERSION = 2
+    NONE = 0  # no error
+    MAGIC = 1  # the magic differs
+    VERSION = 2  # the version differs
     GEOMETRY = 3  # N or P differ, or tables exceed the engine's
     LENGTH = 4  # words exceed the weight memory, or do not cover the header
     BANK = 5  # bank_words exceed the banks
-    CRC = 6
+    CRC = 6  # the CRC-32 differs
     ROW = 7  # a row body shorter than MIN_ROW_WORDS, or a zero count in GX, GY, GZ, LANES
     WATCHDOG = 8  # more cycles than the header allows
 

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from secateur.hw.spec import MAGIC, Error, Status
+from secateur.hw.spec import MAGIC, VERSION, Error, Status
 
 #: Version of this map; it changes when a register moves or means something else.
 MAP_VERSION = 1
@@ -77,8 +77,8 @@ REGISTERS = (
         "r",
         "versions",
         (
-            Field("IMAGE", 0, 8, "of images that the engine takes"),
-            Field("MAP", 8, 8, "of this map"),
+            Field("IMAGE", 0, 8, f"of images that the engine takes: {VERSION}"),
+            Field("MAP", 8, 8, f"of this map: {MAP_VERSION}"),
         ),
     ),
     Register(

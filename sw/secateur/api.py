@@ -21,6 +21,7 @@ from secateur.inference import (
     run,
     run_on,
 )
+from secateur.progress import Progress, silent
 from secateur.target import Target
 
 if TYPE_CHECKING:
@@ -170,6 +171,7 @@ def simulate(
     seed: int = 0,
     waves: Path | None = None,
     rom: bool = False,
+    progress: Progress = silent,
 ) -> Simulation:
     """Run inputs on the Verilog in Verilator and compare every layer with the golden interpreter.
 
@@ -181,6 +183,7 @@ def simulate(
     seed : random seed of the pauses
     waves : FST file to write waveforms to
     rom : put the image into ROM, instead of loading it through the stream
+    progress : called before Verilator compiles and runs the engine
 
     Raises
     ------
@@ -195,6 +198,7 @@ def simulate(
     restarts = steps if image.metadata.get("states") else 0
     program = program_of(image)
     expected = golden.run(program, packed, sequential=not restarts, steps=max(restarts, 1))
+    progress("Verilator", 0, 0, "the first run compiles the engine, about a minute")
     result = bench.simulate(
         image.stream, packed, image.geometry, stalls=stalls, seed=seed, waves=waves, rom=rom,
         steps=restarts,

@@ -120,10 +120,10 @@ def write_verilog(
     """
     if interface not in INTERFACES:
         raise SecateurError(f"interface {interface!r} is not one of {', '.join(INTERFACES)}")
-    if (divisor is not None) != (interface == "uart"):
-        raise SecateurError(
-            "the interface uart, and no other, takes a divisor: clock cycles per bit, clock / baud"
-        )
+    if interface == "uart" and divisor is None:
+        raise SecateurError("--interface uart needs --divisor: clock / baud, e.g. 25")
+    if interface != "uart" and divisor is not None:
+        raise SecateurError(f"--divisor is for --interface uart, not {interface}; omit it")
     if family is not None:
         check_family(family)
     target = Target.load(target_name)

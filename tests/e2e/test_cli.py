@@ -208,8 +208,8 @@ def test_verilog_behind_a_uart(secateur, folder: Path) -> None:  # type: ignore[
 
 
 BAD = [
-    ("verilog --target t.toml --interface uart -o u", "a divisor", "clock / baud"),
-    ("verilog --target t.toml --interface axi --divisor 9 -o u", "uart, and no other", "divisor"),
+    ("verilog --target t.toml --interface uart -o u", "needs --divisor", "clock / baud"),
+    ("verilog --target t.toml --interface axi --divisor 9 -o u", "uart, not axi", "omit it"),
     ("inspect none.sec", "none.sec", "No such file"),
     ("inspect text.sec", "text.sec", "not a Secateur image"),
     ("inspect cut.sec", "cut.sec", "cut short"),

@@ -30,7 +30,9 @@ def list_boards(as_json: Json = False) -> None:
     """List the boards and the engine that each carries."""
     from secateur.boards.catalogue.catalogue import BOARDS
     from secateur.boards.flow.flow import find_flow
+    from secateur.target import PRESETS
 
+    presets = {target.geometry: name for name, target in PRESETS.items()}
     listed = [
         {
             "name": board.name,
@@ -38,6 +40,7 @@ def list_boards(as_json: Json = False) -> None:
             "device": board.device,
             "n": board.geometry.n,
             "p": board.geometry.p,
+            "preset": presets.get(board.geometry),
             "weight_words": board.geometry.weight_words,
             "bank_words": board.geometry.bank_words,
             "clock_mhz": board.clock / 1e6,
@@ -49,7 +52,7 @@ def list_boards(as_json: Json = False) -> None:
     emit({"boards": listed}, as_json, show_boards)
 
 
-@boards.command(epilog="Example: secateur build --board ulx3s-25f --image model.sec -o build")
+@boards.command(epilog="Example: secateur build --board ulx3s-25f --image model.sec -o bitstream")
 def build(
     board: Annotated[str, typer.Option(help="Name of the board (see `secateur boards`).")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")],
@@ -96,7 +99,7 @@ def build(
     emit(data | {"folder": str(output)}, as_json, show)
 
 
-@boards.command(epilog="Example: secateur swap --image retrained.sec -o build")
+@boards.command(epilog="Example: secateur swap --image retrained.sec -o bitstream")
 def swap(
     image: ImageOption,
     output: Annotated[
@@ -164,14 +167,19 @@ def show_sources(data: Data) -> None:
 
 def show_boards(data: Data) -> None:
     """The table of boards."""
-    rows = table("Boards", "name", "part", "N x P", "weight words", "bank words", "MHz")
+    title = "Boards; memories in words"
+    rows = table(title, "name", "part", "preset", "N x P", "weights", "banks", "MHz")
     for board in data["boards"]:
         rows.add_row(
             board["name"],
-            board["device"] + ("" if board["built_here"] else " (vendor's tools)"),
+            board["device"],
+            board["preset"] or "-",
             f"{board['n']} x {board['p']}",
             f"{board['weight_words']:,}",
             f"{board['bank_words']:,}",
             f"{board['clock_mhz']:g}",
         )
     console.print(rows)
+    for board in data["boards"]:
+        if not board["built_here"]:
+            console.print(f"{board['name']}: needs the vendor's tools")

@@ -180,8 +180,8 @@ def serve(
     contents = None if image is None else images.load(image)
     geometry = Target.load(str(target)).geometry if contents is None else contents.geometry
     stream = contents.stream if rom and contents is not None else None
-    with progress_console.status("building the board in Verilator"):
-        pty.build(geometry, rom=stream)
+    progress_console.print("Verilator: the first run compiles the board, about a minute")
+    pty.build(geometry, rom=stream)
     with pty.serve(geometry, rom=stream) as board:
         print(board.path, flush=True)
         print("a simulated board; Ctrl-C ends it", file=sys.stderr)

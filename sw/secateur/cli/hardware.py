@@ -34,7 +34,7 @@ def targets(as_json: Json = False) -> None:
     emit({"targets": listed}, as_json, show_targets)
 
 
-@hardware.command(epilog="Example: secateur verilog --target 8x8 --image model.sec -o build")
+@hardware.command(epilog="Example: secateur verilog --target 8x8 --image model.sec -o rtl")
 def verilog(
     target: TargetName,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")],

@@ -81,7 +81,10 @@ def inspect(image: ImageFile, as_json: Json = False) -> None:
     from secateur.image import image as images
     from secateur.report.summary import summary
 
-    emit(summary(images.load(image)), as_json, show_inspection)
+    loaded = images.load(image)
+    figures = summary(loaded)
+    layouts = {key: loaded.metadata[key] for key in ("input", "output")}
+    emit(figures | {"layouts": layouts}, as_json, show_inspection)
 
 
 def show_summary(data: Data) -> None:
@@ -102,6 +105,8 @@ def show_summary(data: Data) -> None:
 def show_inspection(data: Data) -> None:
     """All tables of ``inspect``."""
     show_summary(data)
+    beats = len(data["layouts"]["output"]["m"])
+    console.print(f"input words {data['input_words']}, result beats {beats}")
     # Two tables: one of all columns would be wider than 80 characters.
     layers = table("Layers", "layer", "cycles", "dense", "of bound", "blocks", "of all")
     lanes = table("Pixel lanes", "layer", "kind", "lane mapping", "lanes busy")

@@ -87,8 +87,7 @@ def simulate(
 
     loaded = api.load(image, key)
     x = arrays(input, limit=limit, limits=Limits(megabytes=max_megabytes))
-    with progress_console.status("building and running the engine in Verilator"):
-        result = api.simulate(loaded, x, stalls=stalls, seed=seed, waves=waves, rom=rom)
+    result = api.simulate(loaded, x, stalls=stalls, seed=seed, waves=waves, rom=rom, progress=say)
     if output is not None and result.outputs is not None:
         save_outputs(output, result.outputs)
     data = {
@@ -106,6 +105,16 @@ def simulate(
             f"{image}: {len(result.mismatches)} differences between the Verilog and the golden "
             f"interpreter; please report a bug of Secateur"
         )
+
+
+def say(stage: str, done: int, total: int, note: str) -> None:
+    """Print a step of a simulation.
+
+    Parameters
+    ----------
+    stage, done, total, note : as for `secateur.progress.Progress`
+    """
+    progress_console.print(f"{stage}: {note}")
 
 
 def show_simulation(data: Data) -> None:

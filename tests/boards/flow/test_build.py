@@ -254,6 +254,10 @@ def test_boards_are_listed(secateur) -> None:  # type: ignore[no-untyped-def]
     listed = json.loads(out)["boards"]
     assert [board["name"] for board in listed] == list(BOARDS)
     assert [board["name"] for board in listed if not board["built_here"]] == ["arty-a7-100t"]
+    presets = {board["name"]: board["preset"] for board in listed}
+    assert presets["ulx3s-25f"] == "8x3"  # not 8x1, which is for the same part
+    assert presets["icebreaker"] == "up5k"
+    assert presets["arty-a7-100t"] is None  # 8 x 16, with fewer words than the preset
     status, out, _ = secateur("boards")
     assert status == 0
     assert all(name in out for name in BOARDS)
