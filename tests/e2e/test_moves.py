@@ -104,6 +104,27 @@ def test_constants_are_rounded_as_the_model_rounds_them() -> None:
     assert error < 0.05 * found.abs().max()
 
 
+class Reshaped(nn.Module):
+    """A map in another shape, which two layers read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.view(-1, 8, 4, 9)
+        return torch.sigmoid(self.gate(x).mean((2, 3), keepdim=True)) * x
+
+
+def test_a_shape_that_two_layers_read_is_copied_once() -> None:
+    x = torch.randn(4, 3, 6, 6)
+    image = api.compile(between(Reshaped()), target="8x8", calibration=x)
+    names = [tensor["name"] for tensor in image.metadata["tensors"]]
+    assert len(set(names)) == len(names)
+    written = [layer["output"] for layer in image.metadata["layers"] if layer["kind"] == "copy"]
+    assert len(set(written)) == 1
+
+
 @pytest.mark.parametrize(
     "move",
     [

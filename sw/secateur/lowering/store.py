@@ -113,17 +113,26 @@ class Value:
 
 
 class Stores:
-    """Makes ir.Tensor of stores, one for each root, once all concatenations are known."""
+    """Makes ir.Tensor of stores, one for each root, once all concatenations are known.
+
+    Names of tensors are unique: images know them by name.
+    """
 
     def __init__(self) -> None:
         self._tensors: dict[Store, Tensor] = {}
+        self._names: set[str] = set()
 
     def tensor(self, store: Store) -> Tensor:
         """The tensor of the store's root."""
         root = store.root()
         if root not in self._tensors:
+            name, count = root.name, 1
+            while name in self._names:
+                count += 1
+                name = f"{root.name}#{count}"
+            self._names.add(name)
             self._tensors[root] = Tensor(
-                root.name,
+                name,
                 root.channels,
                 root.height,
                 root.width,

@@ -41,6 +41,7 @@ class Values:
     def __init__(self, gm: GraphModule) -> None:
         self.gm = gm
         self.of: dict[Node, Value] = {}
+        self.sized: dict[tuple[Node, Size | None], Value] = {}
         self.layers: list[DraftLayer] = []
         self.numbering = Numbering()
         self.varying = varying_nodes(gm.graph)
@@ -105,6 +106,8 @@ class Values:
         value = self.of[node]
         if value.store is not None and size in (None, value.store.size):
             return value
+        if (node, size) in self.sized:
+            return self.sized[node, size]
         size = size or as_map(value.shape)
         numbers = value.moved.numbers.reshape(size)
         stores: list[Store] = []
@@ -121,6 +124,7 @@ class Values:
         value = Value(Moved(found_numbers, np.zeros(value.shape)), value.scale, store)
         if self.of[node].store is None:
             self.of[node] = value
+        self.sized[node, size] = value
         return value
 
     def _gathered(self, node: Node, value: Value, size: Size, part: slice) -> list[Store]:
