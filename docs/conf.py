@@ -24,7 +24,7 @@ project, author, copyright = "Secateur", "The Secateur developers", "The Secateu
 version = release = secateur.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "sphinx_copybutton"]
-exclude_patterns = ["pictures", "recipes", "tables"]
+exclude_patterns = ["pictures", "tables"]
 html_theme = "furo"
 html_title = f"Secateur {version}"
 html_show_copyright = False

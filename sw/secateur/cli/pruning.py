@@ -36,11 +36,11 @@ def demo(
     emit(data, as_json, show_demo)
 
 
-@recipes.command(
-    epilog="Example: secateur prune docs/recipes/mnist.toml --cycles 30000 --max-drop 1 -o out"
-)
+@recipes.command(epilog="Example: secateur prune mnist --cycles 30000 --max-drop 1 -o out")
 def prune(
-    recipe: Annotated[Path, typer.Argument(help="TOML file of a recipe.")],
+    recipe: Annotated[
+        Path, typer.Argument(help="TOML file, or name of one of Secateur's recipes.")
+    ],
     output: OutputFolder = Path("prune-out"),
     cycles: Annotated[int | None, typer.Option(min=1, help="Budget: cycles per inference.")] = None,
     latency: Annotated[float | None, typer.Option(help="Budget: milliseconds, at --clock.")] = None,
@@ -97,9 +97,9 @@ def example(
         raise SecateurError(data["gate"])
 
 
-@recipes.command(epilog="Example: secateur study docs/recipes/mnist-study.toml -o out")
+@recipes.command(epilog="Example: secateur study mnist-study -o out")
 def study(
-    file: Annotated[Path, typer.Argument(help="TOML file of a study.")],
+    file: Annotated[Path, typer.Argument(help="TOML file, or name of one of Secateur's studies.")],
     output: OutputFolder = Path("study-out"),
     as_json: Json = False,
 ) -> None:

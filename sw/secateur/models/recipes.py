@@ -1,4 +1,4 @@
-"""The networks that the recipes in docs/recipes name, with their reference weights.
+"""The networks that Secateur's own recipes name, with their reference weights.
 
 Every function takes a seed, which the caller has set already, and returns a module in float.
 """

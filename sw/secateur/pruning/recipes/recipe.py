@@ -13,6 +13,16 @@ from secateur.pruning.budget.budget import Normalize
 from secateur.pruning.criteria.criteria import CRITERIA
 from secateur.pruning.recipes.tables import PHASES, Recipe
 
+#: Recipes and studies that come with Secateur.
+OWN = Path(__file__).resolve().parents[2] / "recipes"
+
+
+def find_file(path: Path) -> Path:
+    """The file of a recipe or study: itself, or by the name of one that comes with Secateur."""
+    own = OWN / f"{path}.toml"
+    named = path.name == str(path) and not path.suffix and not path.exists()
+    return own if named and own.is_file() else path
+
 
 def load_recipe(
     path: Path, *, budget: Mapping[str, Any] | None = None, max_drop: float | None = None
@@ -21,7 +31,7 @@ def load_recipe(
 
     Parameters
     ----------
-    path : TOML file
+    path : TOML file, or the name of a recipe that comes with Secateur
     budget : keys of `Budget`; those that are not None override the recipe's
     max_drop : overrides ``verify.max_drop`` unless it is None
 
@@ -29,6 +39,7 @@ def load_recipe(
     ------
     SecateurError : no such file, not TOML, an unknown key, a missing one, or one of a wrong type
     """
+    path = find_file(path)
     table = read_toml(path)
     table.setdefault("budget", {})
     for name, options in (("budget", budget or {}), ("verify", {"max_drop": max_drop})):

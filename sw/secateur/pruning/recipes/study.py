@@ -21,7 +21,7 @@ from secateur.disk.toml import read_toml
 from secateur.errors import SecateurError
 from secateur.progress import Progress, silent
 from secateur.pruning.recipes import checkpoint
-from secateur.pruning.recipes.recipe import parse_recipe
+from secateur.pruning.recipes.recipe import find_file, parse_recipe
 from secateur.pruning.recipes.run import run_held
 from secateur.pruning.recipes.stages import STAGES, compile_dense
 from secateur.pruning.recipes.tables import Recipe
@@ -50,6 +50,7 @@ def load_study(path: Path) -> Study:
     ------
     SecateurError : an unknown or wrong key of the study, or of a recipe that it makes
     """
+    path = find_file(path)
     table = read_toml(path)
     unknown = table.keys() - {"recipe", "seeds", "variants"}
     if unknown:

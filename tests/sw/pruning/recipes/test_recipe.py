@@ -334,9 +334,7 @@ def test_a_lasso_leaves_blocks_of_zeros() -> None:
 
 
 def test_the_documented_recipe_is_one() -> None:
-    recipe = load_recipe(
-        TINY.parents[2] / "docs" / "recipes" / "mnist.toml", budget={"density": 0.5}
-    )
+    recipe = load_recipe(Path("mnist"), budget={"density": 0.5})
     assert (recipe.budget.cycles, recipe.budget.density) == (22_000, 0.5)
     for name in (recipe.model.build, recipe.data.load, recipe.data.augment, recipe.training.loss):
         assert name is not None
