@@ -105,8 +105,7 @@ def show_summary(data: Data) -> None:
 def show_inspection(data: Data) -> None:
     """All tables of ``inspect``."""
     show_summary(data)
-    beats = len(data["layouts"]["output"]["m"])
-    console.print(f"input words {data['input_words']}, result beats {beats}")
+    console.print(f"input words {data['input_words']}, result beats {data['result_beats']}")
     # Two tables: one of all columns would be wider than 80 characters.
     layers = table("Layers", "layer", "cycles", "dense", "of bound", "blocks", "of all")
     lanes = table("Pixel lanes", "layer", "kind", "lane mapping", "lanes busy")

@@ -38,6 +38,7 @@ def summary(image: Image) -> dict[str, Any]:
         "cycles_dense": metadata["cycles_dense"],
         "bound_cycles": metadata["bound_cycles"],
         "input_words": metadata["input"]["words"],
+        "result_beats": len(metadata["output"]["m"]),
         "stream_bits": bits,
         "dense_weights": weights,
         "bits_per_dense_weight": bits / weights if weights else None,

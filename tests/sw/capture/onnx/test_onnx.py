@@ -243,7 +243,7 @@ def test_the_command_takes_onnx_and_import_paths(
     assert json.loads(found.stdout)["dense_weights"] == 216  # type: ignore[attr-defined]
     for source, message in (
         ("mine_here:number", "must return a torch.nn.Module"),
-        ("mine_here:none", "has no attribute 'none'"),
+        ("mine_here:none", "mine_here has no 'none'"),
         ("mine_here:Net", "'mine_here:Net' is a class; give a function of the seed"),
         ("mine_here:made", "'mine_here:made' is a module; give a function of the seed"),
         ("none.onnx", "none.onnx: no such file"),
