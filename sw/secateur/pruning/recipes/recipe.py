@@ -19,9 +19,8 @@ OWN = Path(__file__).resolve().parents[2] / "recipes"
 
 def find_file(path: Path) -> Path:
     """The file of a recipe or study: itself, or by the name of one that comes with Secateur."""
-    own = OWN / f"{path}.toml"
-    named = path.name == str(path) and not path.suffix and not path.exists()
-    return own if named and own.is_file() else path
+    own = {file.stem: file for file in OWN.glob("*.toml")}
+    return own[str(path)] if str(path) in own and not path.exists() else path
 
 
 def load_recipe(
