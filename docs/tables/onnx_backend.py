@@ -33,7 +33,7 @@ def model_of(case: TestCase) -> onnx.ModelProto:
 
 
 def _data(case: TestCase, which: str) -> list[Any]:
-    """The first inputs or outputs of a test; what is no tensor counts as missing."""
+    """The first inputs or outputs of a test; what is not a tensor counts as missing."""
     if case.data_sets:
         return list(case.data_sets[0][which == "output"])
     found = []
@@ -51,7 +51,7 @@ def outcome(case: TestCase) -> str:
     held = {value.name for value in model.graph.initializer}
     names = [value.name for value in model.graph.input if value.name not in held]
     if not inputs or not isinstance(inputs[0], np.ndarray) or inputs[0].dtype != np.float32:
-        return "its input is no tensor of float32"
+        return "its input is not a tensor of float32"
     refusal = ""
     for count in (1, len(inputs)):
         constants = dict(zip(names[count:], inputs[count:], strict=True))

@@ -188,7 +188,7 @@ def bilinear(editor: Editor, node: Node) -> Node:
 
     Raises
     ------
-    SecateurError : corners are aligned, or a factor is no whole number
+    SecateurError : corners are aligned, or a factor is not a whole number
     """
     x = cast(Node, node.args[0])
     channels, height, width = shape_of(x)

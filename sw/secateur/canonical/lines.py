@@ -108,7 +108,7 @@ def _kept(editor: Editor, node: Node, lifted: dict[Node, Node]) -> None:
 
 
 def _map_call(editor: Editor, node: Node, lifted: dict[Node, Node]) -> Node | None:
-    """What ``node`` does, on maps; None if it is no operation of maps."""
+    """What ``node`` does, on maps; None if maps have no such operation."""
     active = active_nodes(editor.gm)
 
     def up(value: object) -> object:

@@ -128,7 +128,7 @@ class Values:
         return value
 
     def _gathered(self, node: Node, value: Value, size: Size, part: slice) -> list[Store]:
-        """Copies of channels of a map that are no store, as stores side by side."""
+        """Copies of channels of a map that are not a store, as stores side by side."""
         whole = Moved(value.moved.numbers.reshape(size), value.moved.constants.reshape(size))
         scale, stores = value.scale, []
         for channels in side_by_side(self.numbering, whole.numbers[part]):

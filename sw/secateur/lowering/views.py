@@ -39,7 +39,7 @@ class Numbering:
     count: int = 0
 
     def add(self, store: Store) -> None:
-        """Number the codes of a store that is no concatenation."""
+        """Number the codes of a store that is not a concatenation."""
         self.stores.append(store)
         self.firsts.append(self.count)
         self.count += store.channels * store.height * store.width
@@ -72,7 +72,7 @@ class Numbering:
 
     def runs(self, numbers: Numbers) -> list[tuple[Store | None, int]]:
         """A map (channels, height, width) as stores side by side, with the channels of each; None
-        stands for channels that are no whole store.
+        stands for channels that are not a whole store.
         """
         found: list[tuple[Store | None, int]] = []
         channel = 0
@@ -141,7 +141,7 @@ def places(numbering: Numbering, numbers: Numbers) -> Places:
 
 
 def even_grid(numbering: Numbering, numbers: Numbers) -> Grid | None:
-    """The grid of one store that a map (channels, height, width) is, None if it is none."""
+    """The grid of one store that a map (channels, height, width) is, None if it is not one."""
     found = places(numbering, numbers)
     if len(found.roots) != 1 or (found.root < 0).any():
         return None

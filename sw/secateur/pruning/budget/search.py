@@ -27,7 +27,7 @@ NAMED = 4
 
 @dataclass(frozen=True)
 class Budgets:
-    """Upper limits; None is no limit.
+    """Upper limits; None: unlimited.
 
     Attributes
     ----------
