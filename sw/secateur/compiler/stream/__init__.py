@@ -1,0 +1,1 @@
+"""Parts of the encoder: registers of layers, configuration words, tables."""
