@@ -24,7 +24,7 @@ from secateur.hw.spec import Error, Status
 #: ``state`` and ``error``; ``cycles`` of the last inference, without those in which the engine
 #: waited for the host; ``inferences`` that have ended, modulo 2**16; ``upset``: the weight memory
 #: has changed since the image was accepted; ``scrubs``: how often it has been read since then, from
-#: its first to its last word, modulo 2**16.
+#: its first to its last word, modulo 2**16; ``image_crc``: the CRC-32 of the image, once accepted.
 STATUS = wiring.Signature(
     {
         "state": Out(Status),
@@ -33,6 +33,7 @@ STATUS = wiring.Signature(
         "inferences": Out(16),
         "upset": Out(1),
         "scrubs": Out(16),
+        "image_crc": Out(32),
     }
 )
 #: ``reset``: forget everything, then load and check the image again. ``restart``: keep the image
@@ -232,6 +233,7 @@ class Engine(wiring.Component):
             status.inferences.eq(issue.inferences),
             status.upset.eq(loader.upset),
             status.scrubs.eq(loader.scrubs),
+            status.image_crc.eq(loader.image_crc),
         ]
         with m.If(status.error != Error.NONE):
             m.d.comb += status.state.eq(Status.ERROR)

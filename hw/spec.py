@@ -19,6 +19,12 @@ HEADER = struct.Struct("<4sBBBBIIII")
 #: Byte offset of the CRC-32 field. The CRC covers all ``words * (N + 1)`` bytes with this field 0.
 HEADER_CRC_OFFSET = HEADER.size - 4
 
+
+def crc_of(image: bytes) -> int:
+    """The CRC-32 in the header of an image."""
+    return int.from_bytes(image[HEADER_CRC_OFFSET : HEADER.size], "little")
+
+
 # --- arithmetic -----------------------------------------------------------------------------
 
 ACC_BITS = 24  # accumulators, two's complement

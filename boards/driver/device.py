@@ -186,6 +186,25 @@ class Device:
             if progress is not None:
                 progress(min(4 * (at + len(part)), len(image)))
         self._wait(lambda: self.state() not in (Status.LOADING, Status.CHECKING), "check the image")
+        self.check_holds(image)
+
+    def check_holds(self, image: bytes) -> None:
+        """Compare the CRC-32 of the image that the engine has accepted with that of a stream.
+
+        Raises
+        ------
+        DeviceError : the device holds another image, or none
+        """
+        state = self.state()
+        if state in (Status.LOADING, Status.CHECKING):
+            raise DeviceError("the device holds no image; load one first")
+        held, wanted = self.register("IMAGE_CRC"), spec.crc_of(image)
+        if held != wanted:
+            remedy = "build the board with this one" if self.identity.rom else "load this one"
+            raise DeviceError(
+                f"the device holds another image, with CRC-32 {held:08x}, not {wanted:08x}; "
+                f"{remedy}"
+            )
 
     def restart(self) -> None:
         """Keep the image and forget all tensors: a new sequence begins."""

@@ -50,6 +50,7 @@ class Header(wiring.Component):
     error : Out(Error)  why the header is refused, or NONE; a byte's verdict comes 2 cycles later
     words : Out  words of the image
     limit : Out(32)  the header's cycles
+    image_crc : Out(32)  the header's CRC
     crc_good : Out(1)  the CRC of all bytes until now is that of the header, some cycles late
     """
 
@@ -65,6 +66,7 @@ class Header(wiring.Component):
                 "error": Out(Error),
                 "words": Out(self.words_bits),
                 "limit": Out(32),
+                "image_crc": Out(32),
                 "crc_good": Out(1),
             }
         )
@@ -81,6 +83,7 @@ class Header(wiring.Component):
         captures = {_WORDS_AT: self.words, _CYCLES_AT: self.limit}
         if self.scrub:
             captures |= {_BANK_AT: bank_words, _CRC_AT: expected}
+        m.d.comb += self.image_crc.eq(expected)
         next_field = Cat(field[8:], self.byte)
         with m.If(self.valid):
             m.d.sync += at.eq(Cat(0, at[:-1]) | (at & (1 << size)))

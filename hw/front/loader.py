@@ -70,6 +70,7 @@ class Loader(wiring.Component):
     error : Out(Error)  why the image is refused, or NONE
     last : Out  address of the image's last word, once accepted
     limit : Out(32)  the header's cycles, once accepted
+    image_crc : Out(32)  the image's CRC, once accepted
     upset : Out(1)  the memory has changed since the image was accepted
     scrubs : Out(16)  walks since then that have ended, modulo 2**16
     """
@@ -97,6 +98,7 @@ class Loader(wiring.Component):
                 "error": Out(Error),
                 "last": Out(address),
                 "limit": Out(32),
+                "image_crc": Out(32),
                 "upset": Out(1),
                 "scrubs": Out(16),
             }
@@ -117,6 +119,7 @@ class Loader(wiring.Component):
             self.accepted.eq(phase == Phase.ACCEPTED),
             self.write_data.eq(part.word),
             self.limit.eq(header.limit),
+            self.image_crc.eq(header.image_crc),
             header.restart.eq(part.restart),
             header.byte.eq(part.byte),
             header.valid.eq(part.valid),

@@ -148,7 +148,13 @@ class RegisterFile(wiring.Component):
             self.irq.eq((values["IRQ_ENABLE"] & values["IRQ_PENDING"]).any()),
         ]
         full = request.strobe[: self.geometry.n].all()
-        return values, {"RESULT": result_valid, "INPUT": input_ready & full}, image_busy
+        state = self.status.state
+        possible = {
+            "RESULT": result_valid,
+            "INPUT": input_ready & full,
+            "IMAGE_CRC": (state == Status.WAITING) | (state == Status.RUNNING),
+        }
+        return values, possible, image_busy
 
     def _command(self, m: Module, execute, request) -> Signal:
         """CONTROL: a written command is executed, and not kept."""
@@ -185,6 +191,7 @@ class RegisterFile(wiring.Component):
             "CYCLES": self.status.cycles,
             "INFERENCES": self.status.inferences,
             "SCRUBS": self.status.scrubs,
+            "IMAGE_CRC": self.status.image_crc,
         }
 
     @staticmethod

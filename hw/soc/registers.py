@@ -14,7 +14,7 @@ from pathlib import Path
 from secateur.hw.spec import MAGIC, VERSION, Error, Status
 
 #: Version of this map; it changes when a register moves or means something else.
-MAP_VERSION = 1
+MAP_VERSION = 2
 ADDRESS_BITS = 8  # of byte addresses
 MARKDOWN, HEADER = Path("docs/registers.md"), Path("boards/driver/c/secateur_registers.h")
 
@@ -182,6 +182,12 @@ REGISTERS = (
         "r",
         "walks over the weight memory that have ended since the image was accepted",
         (Field("COUNT", 0, 16, "modulo 2^16"),),
+    ),
+    Register(
+        "IMAGE_CRC",
+        0x38,
+        "r",
+        "the CRC-32 of the accepted image, that of its header. Refused while no image is accepted",
     ),
     Register(
         "IMAGE",

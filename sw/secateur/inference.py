@@ -44,6 +44,9 @@ class Runner(Protocol):
     def restart(self) -> None:
         """Reset everything except the image."""
 
+    def check_holds(self, image: bytes) -> None:
+        """Raise a SecateurError unless it holds the image with this stream."""
+
     def run(self, inputs: bytes, beats: int) -> tuple[bytes, int]:
         """Run one inference.
 
@@ -229,11 +232,12 @@ def run_on(
 
     Raises
     ------
-    SecateurError : the inputs do not fit the model
+    SecateurError : the inputs do not fit the model, or the device holds another image
     """
     packed, steps = input_words(image, x)
     beats = len(image.metadata["output"]["m"])
     words, cycles = list[bytes](), list[int]()
+    device.check_holds(image.stream)
     for index, inputs in enumerate(packed):
         if index == 0 or (image.metadata.get("states") and index % steps == 0):
             device.restart()
@@ -241,6 +245,7 @@ def run_on(
         words.append(result)
         cycles.append(count)
         progress("device", (index + 1) // steps, len(x), "")
+    device.check_holds(image.stream)  # nobody has loaded another one meanwhile
     results = np.frombuffer(b"".join(words), np.uint8).reshape(len(packed), beats, image.n)
     return outputs_of(image, results, steps, max(cycles)), cycles
 

@@ -25,6 +25,7 @@ from secateur import api
 from secateur.boards.driver.device import Device, DeviceError, open_port
 from secateur.boards.driver.link import Decoder, Link, LinkError, encode
 from secateur.hw.spec import Geometry
+from secateur.image.image import Image
 from secateur.sim import pty, verilator
 from secateur.sim.golden import parse, run
 from tests.support.programs import random_program
@@ -56,6 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(where / "shape.npz", x=x.numpy()[:, :, 1:])
     for name in ("t", "other"):
         target = str(where / f"{name}.toml")
+        torch.manual_seed(2)
         api.compile(Tiny().eval(), target=target, calibration=x).save(where / f"{name}.sec")
     return where
 
@@ -81,6 +83,22 @@ def board(folder: Path) -> Iterator[str]:
             served.kill()
 
 
+def twin(folder: Path) -> Image:
+    """An image with the cycles and beats of t.sec, but other weights."""
+    x = torch.from_numpy(np.load(folder / "x.npz")["x"])
+    torch.manual_seed(2)
+    model = Tiny().eval()
+    with torch.no_grad():
+        model.linear.weight.neg_()
+    image, first = (
+        api.compile(model, target=str(folder / "t.toml"), calibration=x),
+        api.load(folder / "t.sec"),
+    )
+    assert image.cycles == first.cycles
+    assert image.stream != first.stream
+    return image
+
+
 def test_run_equals_the_golden_interpreter(board: str, secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
     status, out, err = secateur(f"device run t.sec --input x.npz --port {board} -o y.npz --json")
     assert status == 0, err
@@ -96,7 +114,7 @@ def test_run_equals_the_golden_interpreter(board: str, secateur, folder: Path) -
     assert f"cycles predicted: {golden['cycles']:,}" in out
 
 
-def test_info_and_load(board: str, secateur) -> None:  # type: ignore[no-untyped-def]
+def test_info_and_load(board: str, secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
     assert secateur(f"device load t.sec --port {board}")[0] == 0
     status, out, err = secateur(f"device info --port {board} --json")
     assert status == 0, err
@@ -104,9 +122,12 @@ def test_info_and_load(board: str, secateur) -> None:  # type: ignore[no-untyped
     assert (data["n"], data["p"]) == (2, 1)
     assert data["registers"]["GEOMETRY"] == {"N": 2, "P": 1, "TABLES": 0, "ROM": 0}
     assert data["registers"]["WEIGHT_WORDS"] == {"VALUE": 512}
+    crc = int.from_bytes(api.load(folder / "t.sec").stream[20:24], "little")
+    assert data["registers"]["IMAGE_CRC"] == {"VALUE": crc}
     assert data["names"] == {"STATUS.STATE": "2 waiting", "STATUS.ERROR": "0 none"}
     status, out, _ = secateur(f"device info --port {board}")
     assert "2 waiting" in out
+    assert f"0x{crc:08x}" in out
     assert "Secateur 2x1" in out
 
 
@@ -144,6 +165,11 @@ def test_an_image_in_rom(folder: Path) -> None:
         with open_port(served.path, BAUD) as link:
             device = Device(link)
             assert device.identity.rom
+            other = twin(folder)
+            with pytest.raises(DeviceError, match=r"another image, .*; build the board with this"):
+                device.load(other.stream)
+            with pytest.raises(DeviceError, match=r"another image, .*; build the board with this"):
+                api.run_on(other, x, device)
             for _ in range(2):
                 device.load(image.stream)
                 outputs, cycles = api.run_on(image, x, device)
@@ -326,11 +352,36 @@ def test_a_port_at_which_nobody_answers(secateur, monkeypatch: pytest.MonkeyPatc
         os.close(number)
 
 
-def test_an_image_other_than_the_loaded_one_is_noticed(board: str, secateur) -> None:  # type: ignore[no-untyped-def]
-    sample = random_program(511, GEOMETRY, layers=1)
-    with open_port(board, BAUD) as link:
-        Device(link).load(sample.image)
-    status, _, err = secateur(f"device run t.sec --input x.npz --loaded --port {board}")
-    assert status == 1
-    assert err.startswith(f"secateur: {board}: t.sec: the ")  # not of the inputs
-    assert "the device holds another image; load the image again" in err
+def test_an_image_of_equal_cycles_is_not_taken_for_the_loaded_one(
+    board: str,
+    secateur,  # type: ignore[no-untyped-def]
+    folder: Path,
+) -> None:
+    """Nothing is written, signed or not."""
+    twin(folder).save(folder / "twin.sec")
+    assert secateur("keygen -o sign.pem")[0] == 0
+    assert secateur("sign twin.sec --key sign.pem")[0] == 0
+    assert secateur(f"device load t.sec --port {board}")[0] == 0
+    for key in ("", "--key sign.pem.pub"):
+        line = f"device run twin.sec --input x.npz --loaded {key} -o twin.npz --port {board}"
+        status, out, err = secateur(line)
+        assert (status, out) == (1, "")
+        assert err.startswith(f"secateur: {board}: twin.sec: the device holds another image")
+        assert "; load this one" in err
+        assert not (folder / "twin.npz").exists()
+    assert secateur(f"device load twin.sec --port {board}")[0] == 0
+    assert secateur(line)[0] == 0
+
+
+def test_other_cycles_than_predicted_are_no_result(
+    board: str,
+    secateur,  # type: ignore[no-untyped-def]
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run_on = api.run_on
+    monkeypatch.setattr(api, "run_on", lambda *args: (run_on(*args)[0], [7]))
+    status, out, err = secateur(f"device run t.sec --input x.npz --port {board} -o seven.npz")
+    assert (status, out) == (1, "")
+    assert f"secateur: {board}: the device counts 7 cycles, expected" in err
+    assert not (folder / "seven.npz").exists()

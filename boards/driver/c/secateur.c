@@ -2,7 +2,7 @@
 #include "secateur.h"
 
 /* Header of an image: stream.md. */
-enum { HEADER_BYTES = 24, WORDS_AT = 8 };
+enum { HEADER_BYTES = 24, WORDS_AT = 8, CRC_AT = 20 };
 
 #define FIELD(value, name) (((value) & SECATEUR_##name) >> SECATEUR_##name##_SHIFT)
 
@@ -123,7 +123,22 @@ secateur_result secateur_load(secateur *device, const uint8_t *image, size_t len
         /* The engine ignores bytes after the end of its image. */
         result = put(device, SECATEUR_IMAGE, little_endian(image + at, left < 4 ? left : 4));
     }
-    return result == SECATEUR_OK ? await_accepted(device) : result;
+    if (result == SECATEUR_OK)
+        result = await_accepted(device);
+    if (result != SECATEUR_OK || image == NULL)
+        return result;
+    return secateur_check_holds(device, image, length);
+}
+
+secateur_result secateur_check_holds(secateur *device, const uint8_t *image, size_t length)
+{
+    uint32_t crc;
+    secateur_result result;
+    if (length < HEADER_BYTES)
+        return SECATEUR_BAD_IMAGE;
+    if ((result = get(device, SECATEUR_IMAGE_CRC, &crc)) != SECATEUR_OK)
+        return result;
+    return crc == little_endian(image + CRC_AT, 4) ? SECATEUR_OK : SECATEUR_OTHER_IMAGE;
 }
 
 secateur_result secateur_restart(secateur *device)

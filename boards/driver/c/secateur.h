@@ -19,7 +19,8 @@ typedef enum {
     SECATEUR_NO_ENGINE, /* no engine at this address, or one with another register map */
     SECATEUR_TIMEOUT,   /* the expected status did not appear in time */
     SECATEUR_BAD_IMAGE, /* not an image, truncated, or larger than the weight memory */
-    SECATEUR_STOPPED    /* the engine has stopped with an error: secateur_state() */
+    SECATEUR_STOPPED,   /* the engine has stopped with an error: secateur_state() */
+    SECATEUR_OTHER_IMAGE /* the engine has accepted another image than the given one */
 } secateur_result;
 
 /* Access to a register at a byte offset; returns 0 on success. */
@@ -46,9 +47,13 @@ secateur_result secateur_open(secateur *device, void *bus, secateur_read_fn read
                               secateur_write_fn write, uint32_t polls);
 
 /* Load a .sec file of `length` bytes from memory and wait until the engine has accepted it. The
- * metadata after the image may be omitted. With a ROM `image` is not used: the engine checks the
- * ROM again. */
+ * metadata after the image may be omitted. With a ROM nothing is loaded: the engine checks the ROM
+ * again, and the ROM must hold `image` unless that is NULL. */
 secateur_result secateur_load(secateur *device, const uint8_t *image, size_t length);
+
+/* Compare the CRC-32 of the image that the engine has accepted with that of a .sec file, of which
+ * its first 24 bytes suffice. SECATEUR_BUS also means that no image is accepted. */
+secateur_result secateur_check_holds(secateur *device, const uint8_t *image, size_t length);
 
 /* Keep the image and forget all tensors: a new sequence begins. */
 secateur_result secateur_restart(secateur *device);

@@ -4,7 +4,7 @@
 #define SECATEUR_REGISTERS_H
 
 #define SECATEUR_MAGIC 0x54434553u
-#define SECATEUR_MAP_VERSION 1u
+#define SECATEUR_MAP_VERSION 2u
 
 /* Byte offsets; masks and lowest bits of fields. */
 #define SECATEUR_ID 0x00u
@@ -69,6 +69,7 @@
 #define SECATEUR_SCRUBS 0x34u
 #define SECATEUR_SCRUBS_COUNT 0x0000ffffu
 #define SECATEUR_SCRUBS_COUNT_SHIFT 0
+#define SECATEUR_IMAGE_CRC 0x38u
 #define SECATEUR_IMAGE 0x40u
 #define SECATEUR_INPUT 0x44u
 #define SECATEUR_RESULT 0x48u

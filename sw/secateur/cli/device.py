@@ -139,6 +139,12 @@ def run(
         with bar() as progress:
             outputs, cycles = api.run_on(program, x, found, stage_bar(progress))
         repeated = found.link.repeated
+    if set(cycles) != {program.cycles}:
+        counted = ", ".join(map(str, sorted(set(cycles))))
+        raise SecateurError(
+            f"{port}: the device counts {counted} cycles, expected {program.cycles}: its results "
+            f"are not to be trusted, and are not written; build the board again with this release"
+        )
     if output is not None:
         save_outputs(output, outputs)
     data: dict[str, Any] = {
@@ -150,12 +156,6 @@ def run(
         "repeated": repeated,
     }
     emit(data, as_json, show_device_run)
-    if set(cycles) != {program.cycles}:
-        counted = ", ".join(map(str, sorted(set(cycles))))
-        raise SecateurError(
-            f"{port}: the device counts {counted} cycles, expected {program.cycles}; check that it "
-            f"holds {image}, or omit --loaded"
-        )
 
 
 @device.command(epilog="Example: secateur device serve --target 8x3")
@@ -194,6 +194,8 @@ def show_info(data: Data) -> None:
     for name, fields in data["registers"].items():
         for part, value in fields.items():
             shown = data["names"].get(f"{name}.{part}", f"{value:,}")
+            if name in ("ID", "IMAGE_CRC"):
+                shown = f"0x{value:08x}"
             rows.add_row(name, "" if part == "VALUE" else part, shown)
     console.print(rows)
 

@@ -19,11 +19,21 @@ LOADING, WAITING, RUNNING, ERROR = 0, 2, 3, 4
 
 
 def make_image(seed: int, words: int = 40, **fields: int) -> bytes:
-    """An image with a right CRC; ``fields`` override n, p, tables or bank_words of its header."""
+    """An image with a right CRC; ``fields`` override n, p, tables, bank_words or cycles of its
+    header."""
     body = random.Random(seed).randbytes(words * (N + 1) - HEADER.size)
     n, p = fields.get("n", N), fields.get("p", P)
     tables, bank = fields.get("tables", 1), fields.get("bank_words", 64)
-    head = [b"SECT", fields.get("version", 1), n, p, tables, words, bank, 1000 + seed]
+    head = [
+        b"SECT",
+        fields.get("version", 1),
+        n,
+        p,
+        tables,
+        words,
+        bank,
+        fields.get("cycles", 1000 + seed),
+    ]
     crc = zlib.crc32(HEADER.pack(*head, 0) + body)
     return HEADER.pack(*head, crc) + body
 
@@ -189,7 +199,7 @@ class Model:
         status = state | self.error << 4 | bool(self.results) << 9 | self.upset << 11
         constant = {
             0x00: int.from_bytes(b"SECT", "little"),
-            0x04: 1 | 1 << 8,
+            0x04: 1 | 2 << 8,
             0x08: N | P << 8 | TABLES << 16 | bool(self.rom) << 24,
             0x0C: WEIGHT_WORDS,
             0x10: BANK_WORDS,
@@ -201,6 +211,8 @@ class Model:
             0x2C: 0,
             0x30: 0,
         }
+        if offset == 0x38:
+            return bytes(self.image[20:24]) if state in (WAITING, RUNNING) else None
         if offset == 0x48:
             if not self.results or self.rng.random() < 0.05:
                 return None

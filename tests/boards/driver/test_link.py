@@ -240,7 +240,7 @@ def test_other_devices() -> None:
     with pytest.raises(DeviceError, match="the device answers, but is not a Secateur engine"):
         Device(Link(Other()))
     Other.wrong = {4: 1 | 99 << 8}
-    with pytest.raises(DeviceError, match="the device has register map 99, this Secateur drives 1"):
+    with pytest.raises(DeviceError, match="the device has register map 99, this Secateur drives 2"):
         Device(Link(Other()))
     with pytest.raises(ValueError, match="tries must be at least 1, not 0"):
         Link(Model(), tries=0)
@@ -265,6 +265,34 @@ def test_an_inference_of_someone_else_is_noticed() -> None:
     device.restart()
     with pytest.raises(DeviceError, match="2 inferences have ended instead of one, or results"):
         device.run(bytes(INPUT_WORDS * N), BEATS)
+
+
+@pytest.mark.parametrize("rom", [False, True])
+def test_an_image_of_equal_cycles_is_another_image(rom: bool) -> None:
+    """Twenty pairs: whatever the device holds, only the image that it accepted is said to be."""
+    images = [make_image(seed, cycles=1000) for seed in range(21)]
+    for held, other in itertools.pairwise(images):
+        model = Model(rom=held if rom else b"")
+        device = Device(Link(model))
+        device.load(held)
+        device.check_holds(held)
+        with pytest.raises(DeviceError, match="the device holds another image, with CRC-32"):
+            device.check_holds(other)
+        if rom:
+            with pytest.raises(DeviceError, match="build the board with this one"):
+                device.load(other)
+        device.restart()
+        assert device.run(bytes(160), BEATS) == expected(held, bytes(160))
+
+
+def test_a_device_without_an_image_holds_none() -> None:
+    device = Device(Link(Model()))
+    with pytest.raises(DeviceError, match="the device holds no image; load one first"):
+        device.check_holds(make_image(0))
+    assert "IMAGE_CRC" not in device.info()
+    device.load(make_image(0))
+    crc = int.from_bytes(make_image(0)[20:24], "little")
+    assert device.info()["IMAGE_CRC"] == {"VALUE": crc}
 
 
 def test_a_rom_needs_no_loading() -> None:

@@ -21,6 +21,7 @@ from cocotb.triggers import ClockCycles, RisingEdge
 
 from secateur.hw.soc.registers import BY_NAME, field
 from secateur.hw.spec import Error, Status
+from tests.support.c_driver import BAD_IMAGE, OK, OTHER_IMAGE, REFUSED, STOPPED, TIMEOUT, Device
 
 AT = {name: register.offset for name, register in BY_NAME.items()}
 POLLS = 5000
@@ -130,11 +131,11 @@ async def check_map(bus: Bus, case: Case) -> None:
     """Constants, refusals, and bytes that are written alone."""
     assert await bus.get("ID") == int.from_bytes(b"SECT", "little")
     assert await bus.get("GEOMETRY", "N") == case.n
-    assert await bus.get("VERSION", "MAP") == 1
+    assert await bus.get("VERSION", "MAP") == 2
     for offset in range(0, 256, 4):
         register = next((r for r in BY_NAME.values() if r.offset == offset), None)
         access = "" if register is None else register.access
-        may_read = "r" in access and offset != AT["RESULT"]
+        may_read = "r" in access and offset not in (AT["RESULT"], AT["IMAGE_CRC"])
         assert (await bus.read(offset))[0] != may_read, hex(offset)
         may_write = "w" in access and offset != AT["INPUT"]
         assert await bus.write(offset, 0, 15) != may_write, hex(offset)
@@ -197,26 +198,9 @@ async def check_damaged(bus: Bus, case: Case, irq: Any, clock: Any) -> None:
     assert await bus.get("IRQ_PENDING") == 2
     await bus.command("RESET")
     await bus.load(case.image, random.Random(3))
+    assert (await bus.read(AT["IMAGE_CRC"]))[0], "no image is accepted"
     assert await bus.settled() == Status.WAITING
-
-
-class Device(ctypes.Structure):
-    """``secateur`` of boards/driver/c/secateur.h."""
-
-    READ = ctypes.CFUNCTYPE(
-        ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32, ctypes.POINTER(ctypes.c_uint32)
-    )
-    WRITE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32)
-    _fields_ = [
-        ("bus", ctypes.c_void_p),
-        ("read", READ),
-        ("write", WRITE),
-        *((name, ctypes.c_uint32) for name in ("polls", "n", "p", "weight_words")),
-        ("rom", ctypes.c_int),
-    ]
-
-
-OK, REFUSED, TIMEOUT, BAD_IMAGE, STOPPED = 0, 1, 3, 4, 5
+    assert await bus.get("IMAGE_CRC") == int.from_bytes(case.image[20:24], "little")
 
 
 async def check_driver(bus: Bus, case: Case) -> None:
@@ -246,7 +230,12 @@ async def check_driver(bus: Bus, case: Case) -> None:
         state, error = number(), number()
         assert driver.secateur_state(this, ctypes.byref(state), ctypes.byref(error)) == OK
         assert (state.value, error.value) == (Status.ERROR, Error.CRC)
+        assert driver.secateur_check_holds(this, image, size(24)) == REFUSED
         assert driver.secateur_load(this, image, size(len(image))) == OK
+        assert driver.secateur_check_holds(this, image, size(24)) == OK
+        assert driver.secateur_check_holds(this, image, size(23)) == BAD_IMAGE
+        other = image[:20] + bytes([image[20] ^ 1]) + image[21:]
+        assert driver.secateur_check_holds(this, other, size(24)) == OTHER_IMAGE
         words = size(case.inputs.shape[1] // case.n)
         row = case.inputs[0].tobytes()
         assert driver.secateur_use_registers(this, 0) == OK

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +14,13 @@ from secateur.hw.spec import Geometry
 from secateur.hw.verilog import to_verilog
 from secateur.sim import verilator
 from secateur.sim.golden import parse, run
+from tests.support.c_driver import ROOT, compile_driver
 from tests.support.programs import random_program
 
-ROOT = Path(__file__).resolve().parents[3]
 GEOMETRIES = {
     "axi": Geometry(n=4, p=2, weight_words=1024, bank_words=64),
     "wishbone": Geometry(n=8, p=1, weight_words=512, bank_words=64),
 }
-FLAGS = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
 
 
 def build(geometry: Geometry, bus: str, family: str = "generic") -> Path:
@@ -38,11 +36,6 @@ def build(geometry: Geometry, bus: str, family: str = "generic") -> Path:
     public = [f'public_flat_rw -module "bench" -var "{name}"' for name in ports]
     control = "\n".join(["`verilator_config", *public, ""])
     return verilator.build(to_verilog(geometry, family=family, interface=bus) + bench, control)
-
-
-def compile_driver(file: Path) -> None:
-    source = ROOT / "boards" / "driver" / "c" / "secateur.c"
-    subprocess.run(["gcc", *FLAGS, "-shared", "-fPIC", str(source), "-o", str(file)], check=True)
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.5])
