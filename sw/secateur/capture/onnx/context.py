@@ -16,8 +16,11 @@ from secateur.capture.onnx.values import Array, Budget, values_of
 from secateur.errors import SecateurError
 from secateur.text import name as quoted
 
-Run = Callable[..., Tensor]
-Product = nn.Conv1d | nn.Conv2d | nn.Linear
+#: Takes the inputs of a node that are not constant, returns its output, or a tuple of several.
+Run = Callable[..., Any]
+#: Whole numbers, of these inputs.
+Row = Callable[[tuple[Any, ...]], list[int]]
+Product = nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.Linear
 #: Types of an input: FLOAT, FLOAT16, DOUBLE, BFLOAT16, and one that the file does not say.
 _FLOATS = (1, 10, 11, 16, 0)
 
@@ -29,30 +32,43 @@ class Context:
     Attributes
     ----------
     nodes : in order
-    sources, result : names of the inputs and of the output
+    sources, results : names of the inputs and of the outputs
     known : constants by tensor name
     budget : counts the constants
-    shapes : as inferred, 0 where unknown
+    shapes : by tensor name, 0 where a size is unknown
     readers : how often a tensor is read
     version : version of ONNX's own operators that the model imports
+    batch : samples that the file fixes, 0 for any number
     keep : whether scales of activations are kept
     products : modules by the tensor that they make
     notes : messages for the user
     scales : (exponent, signed) of tensors that hold codes
+    sizes : tensors that hold sizes, in numbers of Python
     """
 
     nodes: list[OnnxNode]
     sources: tuple[str, ...]
-    result: str
+    results: tuple[str, ...]
     known: dict[str, Array]
     budget: Budget
     shapes: dict[str, list[int]]
     readers: dict[str, int]
     version: int
+    batch: int = 0
     keep: bool = False
     products: dict[str, Product] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     scales: dict[str, tuple[int, bool]] = field(default_factory=dict)
+    sizes: set[str] = field(default_factory=set)
+
+    def note(self, text: str) -> None:
+        """Keep a message for the user, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def dynamic(self, node: OnnxNode) -> tuple[str, ...]:
+        """The inputs that are not constant."""
+        return tuple(name for name in node.input if name and name not in self.known)
 
     def constant(self, node: OnnxNode, index: int) -> Array | None:
         """Input ``index``, which must be constant; None if it is not given."""
@@ -85,6 +101,32 @@ class Context:
             raise refuse(node, what, "give a row of whole numbers")
         return None if found is None else [int(n) for n in found.flat]
 
+    def row(self, node: OnnxNode, index: int, name: str = "") -> Row | None:
+        """Whole numbers that are constant, or computed of sizes.
+
+        Parameters
+        ----------
+        node : the node
+        index : of the input
+        name : of an attribute that holds them if there is no input
+
+        Returns
+        -------
+        row : a function of the inputs that are not constant; None if there are no numbers
+
+        Raises
+        ------
+        SecateurError : they depend on values of the input
+        """
+        given = index < len(node.input) and node.input[index]
+        if given and node.input[index] in self.sizes:
+            place = self.dynamic(node).index(node.input[index])
+            return lambda inputs: list(inputs[place].flat)
+        found = self.integers(node, index)
+        if found is None and node.has(name):
+            found = node.integers(name)
+        return None if found is None else lambda inputs: list(found)
+
     def axes(self, node: OnnxNode, index: int, rank: int) -> list[int] | None:
         """The axes that an input or the attribute ``axes`` gives.
 
@@ -96,18 +138,21 @@ class Context:
 
         Returns
         -------
-        axes : sorted, counted from 0; None if neither is there
+        axes : as given, counted from 0; None if neither is there
 
         Raises
         ------
-        SecateurError : an axis is out of range
+        SecateurError : an axis is out of range, or given twice
         """
         found = self.integers(node, index)
         if found is None and node.has("axes"):
             found = node.integers("axes")
-        if found is not None and any(not -rank <= axis < rank for axis in found):
+        if found is None:
+            return None
+        places = [axis % rank if -rank <= axis < rank else -1 for axis in found]
+        if -1 in places or len(set(places)) != len(places):
             raise refuse(node, f"axes {found} of {rank} dimensions", "export the model again")
-        return None if found is None else sorted(axis % rank for axis in found)
+        return places
 
     def shape(self, node: OnnxNode, *ranks: int) -> list[int]:
         """Shape of the first input; refused if its rank is unknown or none of ``ranks``."""
@@ -118,6 +163,10 @@ class Context:
             raise refuse(node, f"input of rank {found}, expected {wanted}", "use layers of maps, "
                          "signals or vectors: (N, C, H, W), (N, C, L), (N, C)")  # fmt: skip
         return shape
+
+    def rank(self, node: OnnxNode) -> int:
+        """Dimensions of the first input."""
+        return len(self.shape(node))
 
     def only_reader(self, name: str) -> bool:
         """Whether the tensor is read once."""
@@ -139,7 +188,7 @@ def context_of(
 
     Raises
     ------
-    SecateurError : the model is not valid, or has another number of inputs, or several outputs
+    SecateurError : the model is not valid, or has another number of inputs
     """
     budget.limits.check_nodes(len(model.graph.node), "the model")
     nodes = nodes_of(model.graph, model.functions)
@@ -151,14 +200,14 @@ def context_of(
         if tensor.name not in constants:
             known[tensor.name] = values_of(tensor, f"tensor '{quoted(tensor.name)}'", budget)
     sources = [value for value in model.graph.input if value.name not in known]
-    results = list(model.graph.output)
-    if len(sources) != inputs or len(results) != 1:
+    results = tuple(value.name for value in model.graph.output)
+    if len(sources) != inputs or not results:
         raise SecateurError(
             f"the model has {len(sources)} inputs and {len(results)} outputs, the array takes one "
             f"tensor and returns one; export one network with one of each"
         )
     readers: dict[str, int] = {}
-    for name in (*(name for node in nodes for name in node.input), *(v.name for v in results)):
+    for name in (*(name for node in nodes for name in node.input), *results):
         readers[name] = readers.get(name, 0) + 1
     shapes = _shapes(model)
     for value in sources:
@@ -168,12 +217,13 @@ def context_of(
                 f"input '{quoted(value.name)}' is not a tensor of floats of a known rank; export "
                 f"the model with one"
             )
-    _check_order(nodes, {*known, *(value.name for value in sources)}, results[0].name)
+    _check_order(nodes, {*known, *(value.name for value in sources)}, results)
     own = [item.version for item in model.opset_import if item.domain in ("", "ai.onnx")]
+    names = tuple(value.name for value in sources)
+    batch = next((shapes[name][0] for name in names if shapes[name]), 0)
     return Context(
-        nodes, tuple(value.name for value in sources), results[0].name, known, budget, shapes,
-        readers, max(own, default=13), keep,
-    )  # fmt: skip
+        nodes, names, results, known, budget, shapes, readers, max(own, default=13), batch, keep
+    )
 
 
 def _shapes(model: Any) -> dict[str, list[int]]:
@@ -189,7 +239,7 @@ def _shapes(model: Any) -> dict[str, list[int]]:
     }
 
 
-def _check_order(nodes: list[OnnxNode], defined: set[str], result: str) -> None:
+def _check_order(nodes: list[OnnxNode], defined: set[str], results: tuple[str, ...]) -> None:
     """Refuse a tensor that is read before a node makes it, or made twice."""
     for node in nodes:
         for name in node.input:
@@ -203,44 +253,12 @@ def _check_order(nodes: list[OnnxNode], defined: set[str], result: str) -> None:
                 what = f"makes '{quoted(name)}', which is already defined"
                 raise refuse(node, what, "export the model again")
             defined.add(name)
-    if result not in defined:
-        raise SecateurError(f"output '{quoted(result)}' is not made; export the model again")
+    for name in results:
+        if name not in defined:
+            raise SecateurError(f"output '{quoted(name)}' is not made; export the model again")
 
 
 def tensor(values: Array) -> Tensor:
     """A copy in float32."""
     with np.errstate(over="ignore"):  # infinite values are refused at the end
         return torch.from_numpy(np.array(values, dtype=np.float32))
-
-
-def by_channel(node: OnnxNode, values: Array, rank: int, channels: int) -> Tensor:
-    """A constant that is added to a tensor, or multiplied by it, as one value per channel.
-
-    Parameters
-    ----------
-    node : for messages
-    values : the constant
-    rank : dimensions of the tensor, (N, channels, ...)
-    channels : of the tensor, 0 if unknown
-
-    Returns
-    -------
-    values : (channels,), or (1,): one for all
-
-    Raises
-    ------
-    SecateurError : the constant has another shape
-    """
-    shape = (1,) * (rank - values.ndim) + values.shape
-    others = [size for axis, size in enumerate(shape) if axis != 1]
-    if rank < 2 or len(shape) != rank or any(size != 1 for size in others):
-        raise refuse(
-            node,
-            f"a constant of shape {values.shape} with a tensor of {rank} dimensions",
-            "give one value, or one per channel (the second dimension)",
-        )
-    if channels and values.size not in (1, channels):
-        raise refuse(
-            node, f"{values.size} values for {channels} channels", "give one value per channel"
-        )
-    return tensor(values).flatten()

@@ -17,7 +17,11 @@ from secateur.text import name as quoted
 RECHOSEN = "activations of the file are quantised; their scales are chosen again, powers of two"
 _POWERS = "quantise symmetrically to 8 bits, with powers of two as scales"
 #: Operators that move codes.
-MOVES = ("Concat", "Dropout", "Flatten", "Identity", "MaxPool", "Reshape", "Squeeze", "Unsqueeze")
+MOVES = (
+    "Concat", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "GlobalMaxPool", "Identity",
+    "MaxPool", "Pad", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose",
+    "Unsqueeze",
+)  # fmt: skip
 
 
 class Stored(nn.Module):
@@ -42,8 +46,7 @@ def quantise(node: OnnxNode, context: Context) -> Run:
     """
     scale = context.weight(node, 1)
     if not context.keep:
-        if RECHOSEN not in context.notes:
-            context.notes.append(RECHOSEN)
+        context.note(RECHOSEN)
         return nn.Identity()
     found = _power_of_two(node, scale, context.constant(node, 2))
     context.scales[node.output[0]] = found
@@ -76,7 +79,8 @@ def moved(node: OnnxNode, context: Context) -> None:
         return
     if node.op_type not in MOVES or len(found) > 1:
         raise refuse(node, "computes with codes", "put DequantizeLinear before it")
-    context.scales[node.output[0]] = next(scale for scale in found if scale is not None)
+    scale = next(scale for scale in found if scale is not None)
+    context.scales |= dict.fromkeys(node.output, scale)
 
 
 def _power_of_two(node: OnnxNode, scale: Array, zero: Array | None) -> tuple[int, bool]:

@@ -1,0 +1,333 @@
+"""ONNX operators that move values, as the PyTorch operation of the same meaning."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from secateur.capture.onnx.context import Context, Run
+from secateur.capture.onnx.node import MOST, OnnxNode, refuse
+from secateur.capture.onnx.operators.call import Call, tensor
+
+_BATCH = "keep samples in the first dimension"
+
+
+def through(node: OnnxNode, context: Context) -> Run:
+    """Identity."""
+    return nn.Identity()
+
+
+def dropout(node: OnnxNode, context: Context) -> Run:
+    """Dropout, in inference."""
+    if context.scalar(node, 2):
+        raise refuse(node, "training_mode", "export the model in evaluation mode")
+    return nn.Identity()
+
+
+def flatten(node: OnnxNode, context: Context) -> Run:
+    """Flatten to a matrix."""
+    rank = context.rank(node)
+    axis = node.integer("axis", 1)
+    if not -rank <= axis <= rank:
+        raise refuse(node, f"axis {axis} of {rank} dimensions", "export the model again")
+    axis = axis + rank if axis < 0 else axis
+    if axis == 1:
+        return nn.Flatten()
+    if axis == 0:
+        return lambda x: x.reshape(1, -1)
+    return lambda x: x.reshape(-1, math.prod(x.shape[axis:]))
+
+
+def reshape(node: OnnxNode, context: Context) -> Run:
+    """Reshape; the size of a batch that the file fixes stands for any."""
+    target = context.row(node, 1, "shape")
+    if target is None:
+        raise refuse(node, "has no shape", "export the model again")
+    as_is, batch = bool(node.integer("allowzero", 0)), context.batch
+
+    def run(*inputs: Any) -> Tensor:
+        x, wanted = inputs[0], target(inputs)
+        if not as_is:
+            wanted = [x.shape[i] if _is(n, 0) else n for i, n in enumerate(wanted)]
+        rest = wanted[1:]
+        open_ = any(_is(n, -1) for n in rest)
+        whole = open_ or math.prod(rest) == math.prod(x.shape[1:])
+        if batch and rest and whole and _is(wanted[0], batch):
+            wanted[0] = x.shape[0]
+        if not open_ and not _is(wanted[0], -1) and rest and whole:
+            wanted[0] = x.shape[0]
+        return x.reshape(wanted)  # type: ignore[no-any-return]
+
+    if target is not None and node.input[0] in context.known:
+        return Call(lambda x, shape: x.reshape(shape.tolist()), node, context, whole=True)
+    return run
+
+
+def _is(size: Any, value: int) -> bool:
+    """Whether a size is a number of Python, and this one."""
+    return isinstance(size, int) and size == value
+
+
+def squeeze(node: OnnxNode, context: Context) -> Run:
+    """Squeeze; samples stay, even if there is one."""
+    shape = context.shape(node)
+    chosen = context.axes(node, 1, len(shape))
+    if chosen is None:
+        chosen = [axis for axis, size in enumerate(shape) if size == 1 and axis > 0]
+    if any(shape[axis] not in (0, 1) for axis in chosen) or 0 in chosen:
+        raise refuse(node, f"squeezes the axes {chosen} of {shape}", _BATCH)
+    return lambda x: x.squeeze(chosen)
+
+
+def unsqueeze(node: OnnxNode, context: Context) -> Run:
+    """Unsqueeze."""
+    rank = context.rank(node)
+    given = context.integers(node, 1)
+    given = node.integers("axes") if given is None else given
+    chosen = context.axes(node, 1, rank + len(given)) or []
+
+    def run(x: Tensor) -> Tensor:
+        for axis in sorted(chosen):
+            x = x.unsqueeze(axis)
+        return x
+
+    return run
+
+
+def transpose(node: OnnxNode, context: Context) -> Run:
+    """Transpose of any axes."""
+    rank = context.rank(node)
+    perm = node.integers("perm") if node.has("perm") else list(range(rank))[::-1]
+    if sorted(perm) != list(range(rank)):
+        raise refuse(node, f"permutes {rank} axes by {perm}", "export the model again")
+    return lambda x: x.permute(perm)
+
+
+def concat(node: OnnxNode, context: Context) -> Run:
+    """Concat along any axis; constants are those of every sample."""
+    axis = node.integer("axis", 1)
+
+    def run(*parts: Tensor) -> Tensor:
+        count = max((part.shape[0] for part in parts), key=lambda n: not _is(n, 1))
+        whole = [
+            part.expand(count, *part.shape[1:]) if _is(part.shape[0], 1) and axis else part
+            for part in parts
+        ]
+        return torch.cat(whole, axis)
+
+    if len(context.dynamic(node)) == len(node.input):
+        return lambda *parts: torch.cat(parts, axis)
+    return Call(run, node, context, whole=True)
+
+
+def split(node: OnnxNode, context: Context) -> Run:
+    """Split into parts of given sizes, or of the same."""
+    shape, axis = context.shape(node), node.integer("axis", 0)
+    sizes = context.integers(node, 1)
+    if sizes is None and node.has("split"):
+        sizes = node.integers("split")
+    count = node.integer("num_outputs", len(node.output))
+    if not -len(shape) <= axis < len(shape) or count != len(node.output):
+        raise refuse(node, f"{count} parts along axis {axis} of {shape}", "export the model again")
+    if sizes is not None and (len(sizes) != count or min(sizes) < 0):
+        raise refuse(node, f"splits by {sizes}", "give one size per output")
+
+    def run(x: Tensor) -> tuple[Tensor, ...]:
+        if sizes is not None:
+            return torch.split(x, sizes, axis)
+        return torch.split(x, -(-x.shape[axis] // count), axis)
+
+    return run
+
+
+def cut(node: OnnxNode, context: Context) -> Run:
+    """Slice: any axes, any steps."""
+    rank = context.rank(node)
+    starts, ends = context.row(node, 1, "starts"), context.row(node, 2, "ends")
+    axes, steps = context.row(node, 3, "axes"), context.integers(node, 4)
+    if starts is None or ends is None:
+        raise refuse(node, "has no starts or ends", "export the model again")
+
+    def run(*inputs: Any) -> Tensor:
+        x, first, last = inputs[0], starts(inputs), ends(inputs)
+        places = axes(inputs) if axes is not None else list(range(len(first)))
+        by = steps or [1] * len(first)
+        if not len(first) == len(last) == len(places) == len(by) or 0 in by:
+            raise ValueError(f"{len(first)} starts, {len(last)} ends, {len(places)} axes")
+        for start, end, axis, step in zip(first, last, places, by, strict=True):
+            if not -rank <= axis < rank:
+                raise ValueError(f"axis {axis} of {rank} dimensions")
+            x = _part(x, axis % rank, slice(start, end, step))
+        return x  # type: ignore[no-any-return]
+
+    return run
+
+
+def _part(x: Tensor, axis: int, part: slice) -> Tensor:
+    """A slice along an axis, with a step of either sign."""
+    before = (slice(None),) * axis
+    if part.step > 0:
+        if (
+            _is(part.start, 0)
+            and part.step == 1
+            and isinstance(part.stop, int)
+            and part.stop >= MOST
+        ):
+            return x
+        return x[(*before, part)]
+    found = range(*part.indices(x.shape[axis]))
+    if not found:
+        return x[(*before, slice(0, 0))]
+    return x[(*before, slice(found[-1], found[0] + 1, -part.step))].flip(axis)
+
+
+def expand(node: OnnxNode, context: Context) -> Run:
+    """Expand by broadcasting both ways."""
+    target, batch = context.row(node, 1), context.batch
+    if target is None:
+        raise refuse(node, "has no shape", "export the model again")
+
+    def wide(x: Tensor, shape: list[Any]) -> Tensor:
+        shape = [1] * (x.dim() - len(shape)) + list(shape)
+        x = x[(None,) * (len(shape) - x.dim())]
+        if batch and _is(shape[0], batch):
+            shape[0] = -1
+        return x.expand([-1 if _is(n, 1) else n for n in shape])
+
+    if node.input[0] in context.known:
+        return Call(lambda x, shape: wide(x, shape.tolist()), node, context, whole=True)
+    return lambda *inputs: wide(inputs[0], target(inputs))
+
+
+def tile(node: OnnxNode, context: Context) -> Run:
+    """Tile: copies along axes."""
+    repeats, rank = context.row(node, 1), context.rank(node)
+    if repeats is None or len(node.input) != 2:
+        raise refuse(node, "is not given one number for each axis", "export opset 6 or later")
+
+    def run(*inputs: Any) -> Tensor:
+        times = repeats(inputs)
+        if len(times) != rank:
+            raise ValueError(f"{len(times)} repeats of {rank} dimensions")
+        return inputs[0].repeat(times)  # type: ignore[no-any-return]
+
+    return run
+
+
+def gather(node: OnnxNode, context: Context) -> Run:
+    """Gather by constant indices."""
+    if node.input[0] in context.known:
+        raise refuse(node, "looks values up by its input", "compute embeddings on the host")
+    rank, axis = context.rank(node), node.integer("axis", 0)
+    if not -rank <= axis < rank:
+        raise refuse(node, f"axis {axis} of {rank} dimensions", "export the model again")
+    axis %= rank
+    if len(node.input) > 1 and node.input[1] in context.sizes:
+        place = context.row(node, 1)
+        return lambda *inputs: inputs[0].select(axis, place(inputs)[0])  # type: ignore[misc]
+    indices = context.weight(node, 1)
+    if indices.dtype.kind not in "iu":
+        raise refuse(node, f"indices of {indices.dtype}", "give whole numbers")
+    if indices.ndim == 0:
+        index = int(indices)
+        return lambda x: x.select(axis, index)
+    return _Taken(axis, indices)
+
+
+class _Taken(nn.Module):
+    """Values along an axis, by indices of any shape."""
+
+    def __init__(self, axis: int, indices: np.ndarray[Any, Any]) -> None:
+        super().__init__()
+        self.axis, self.shape, self.from_end = axis, indices.shape, bool((indices < 0).any())
+        self.register_buffer("indices", tensor(indices.reshape(-1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        indices: Any = self.indices
+        if self.from_end:
+            indices = torch.where(indices < 0, indices + x.shape[self.axis], indices)
+        found = x.index_select(self.axis, indices)
+        return found if len(self.shape) == 1 else found.unflatten(self.axis, self.shape)
+
+
+def depth_to_space(node: OnnxNode, context: Context) -> Run:
+    """DepthToSpace: PixelShuffle, or its order of channels by blocks."""
+    block = node.integer("blocksize")
+    mode = node.choice("mode", "DCR", "CRD")
+    context.shape(node, 4)
+    if not 1 <= block <= MOST:
+        raise refuse(node, f"blocks of {block}", "export the model again")
+    if mode == "CRD":
+        return nn.PixelShuffle(block)
+
+    def run(x: Tensor) -> Tensor:
+        _, c, h, w = x.shape
+        parts = x.reshape(-1, block, block, c // block**2, h, w).permute(0, 3, 4, 1, 5, 2)
+        return parts.reshape(-1, c // block**2, h * block, w * block)
+
+    return run
+
+
+def space_to_depth(node: OnnxNode, context: Context) -> Run:
+    """SpaceToDepth: PixelUnshuffle, or its order of channels by blocks."""
+    block = node.integer("blocksize")
+    mode = node.choice("mode", "DCR", "CRD")
+    context.shape(node, 4)
+    if not 1 <= block <= MOST:
+        raise refuse(node, f"blocks of {block}", "export the model again")
+    if mode == "CRD":
+        return nn.PixelUnshuffle(block)
+
+    def run(x: Tensor) -> Tensor:
+        _, c, h, w = x.shape
+        parts = x.reshape(-1, c, h // block, block, w // block, block).permute(0, 3, 5, 1, 2, 4)
+        return parts.reshape(-1, c * block**2, h // block, w // block)
+
+    return run
+
+
+def pad(node: OnnxNode, context: Context) -> Run:
+    """Pad with a constant, or with values of the tensor; amounts below 0 cut."""
+    rank = context.rank(node)
+    value, axes = context.scalar(node, 2), context.axes(node, 3, rank)
+    pads = context.row(node, 1, "pads" if node.has("pads") else "paddings")
+    number = node.real("value", 0.0) if value is None else value
+    mode = node.choice("mode", "constant", "reflect", "edge", "wrap")
+    if pads is None:
+        raise refuse(node, "has no pads", "export the model again")
+    places = list(range(rank)) if axes is None else axes
+
+    def run(*inputs: Any) -> Tensor:
+        x, given = inputs[0], pads(inputs)
+        if len(given) != 2 * len(places):
+            raise ValueError(f"{len(given)} pads for {len(places)} dimensions, two for each")
+        if not all(isinstance(n, int) and abs(n) <= MOST for n in given):
+            raise ValueError(f"pads by {given}")
+        before, after = [0] * rank, [0] * rank
+        for axis, first, last in zip(places, given, given[len(places) :], strict=False):
+            before[axis], after[axis] = first, last
+        if mode == "constant":
+            while before and not (before[0] or after[0]):
+                before, after = before[1:], after[1:]
+            amounts = [n for pair in zip(before[::-1], after[::-1], strict=True) for n in pair]
+            return F.pad(x, amounts, value=number) if amounts else x
+        for axis in range(rank):
+            if before[axis] or after[axis]:
+                x = _repeated(x, axis, (before[axis], after[axis]), mode)
+        return x  # type: ignore[no-any-return]
+
+    return run
+
+
+def _repeated(x: Tensor, axis: int, amounts: tuple[int, int], mode: Any) -> Tensor:
+    """Padding along an axis with values of the tensor."""
+    more = tuple(max(n, 0) for n in amounts)
+    taken = np.pad(np.arange(int(x.shape[axis])), more, mode)
+    first, last = (max(-n, 0) for n in amounts)
+    kept = taken[first : len(taken) - last]
+    return x.index_select(axis, torch.tensor(kept.tolist(), device=x.device))
