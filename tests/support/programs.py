@@ -141,7 +141,8 @@ def random_program(seed: int, geometry: Geometry | None = None, *, layers: int =
     attempt = 0
     while True:
         rng = random.Random(f"{seed}.{attempt}")
-        made = _Maker(geometry, rng).program(rng.randint(1, layers))
+        refills = random.Random(f"{seed}.{attempt}.refills")
+        made = _Maker(geometry, rng, refills).program(rng.randint(1, layers))
         if made is not None and len(made[0]) + geometry.header_words <= geometry.weight_words:
             break
         attempt += 1
@@ -151,8 +152,8 @@ def random_program(seed: int, geometry: Geometry | None = None, *, layers: int =
 
 
 class _Maker:
-    def __init__(self, geometry: Geometry, rng: random.Random) -> None:
-        self.geometry, self.rng = geometry, rng
+    def __init__(self, geometry: Geometry, rng: random.Random, refills: random.Random) -> None:
+        self.geometry, self.rng, self.refills = geometry, rng, refills
         self.assembler = Assembler(geometry, rng)
         self.recent = 0  # a local word of the tensor written last
         self.filled = 0  # tables that have entries
@@ -173,9 +174,19 @@ class _Maker:
             self.assembler.configure(registers, spec.COMMON_LOAD)
             taken, self.recent = taken + count, start
         for index in range(layers):
+            self.refill()
             if not self.layer(result=index == layers - 1):
                 return None
         return self.assembler.words, taken
+
+    def refill(self) -> None:
+        """Now and then, other entries in tables that are filled: some words, or a whole table."""
+        rng, n = self.refills, self.geometry.n
+        while self.filled and rng.random() < 0.4:
+            count = n * rng.choice([1, 1, rng.randint(2, 8), spec.TABLE_ENTRIES // n])
+            start = rng.randint(0, spec.TABLE_ENTRIES * self.filled - count)
+            self.assembler.configure({Reg.TABLE: start}, 0)
+            self.assembler.tables(count)
 
     def window(self, start: int, size: int) -> dict[Reg, int]:
         rng, p = self.rng, self.geometry.p

@@ -14,6 +14,7 @@ from secateur.compiler.choose import LayerPlan
 from secateur.compiler.cost import layer_cycles
 from secateur.compiler.schedule import Plan
 from secateur.compiler.stream.registers import layer_registers, output_registers
+from secateur.compiler.stream.tables import assign
 from secateur.compiler.stream.writer import Words, Writer
 from secateur.errors import SecateurError
 from secateur.hw import spec
@@ -45,25 +46,47 @@ class Encoded:
         return self.words.tobytes()
 
 
-def tables_of(plan: Plan) -> list[bytes]:
-    """The activation tables of a plan, each once, in the order of their use.
+class _Tables:
+    """The activation tables of a plan, equal ones once, and the slots that they take.
 
     Raises
     ------
-    SecateurError : there are more than the target has
+    SecateurError : the target has no slot
     """
-    found = dict.fromkeys(
-        layer.table.entries.astype(np.uint8).tobytes()
-        for layer in plan.network.layers
-        if layer.table is not None
-    )
-    if len(found) > plan.geometry.tables:
-        names = ", ".join(repr(layer.name) for layer in plan.network.layers if layer.table)
-        raise SecateurError(
-            f"layers {printable(names, 400)} need {len(found)} activation tables, the target has "
-            f"{plan.geometry.tables}; choose a target with more, or use fewer different functions"
-        )
-    return list(found)
+
+    def __init__(self, plan: Plan) -> None:
+        layers = {
+            layer: layer.table.entries.astype(np.uint8).tobytes()
+            for layer in plan.network.layers
+            if layer.table is not None
+        }
+        if layers and not plan.geometry.tables:
+            names = ", ".join(repr(layer.name) for layer in layers)
+            raise SecateurError(
+                f"layers {printable(names, 400)} look up activation tables, the target has none; "
+                f"choose a target with tables"
+            )
+        self.entries = list(dict.fromkeys(layers.values()))
+        uses = [self.entries.index(entries) for entries in layers.values()]
+        self.slots = assign(uses, plan.geometry.tables)
+        self._of = {
+            layer: (table, slot, fill)
+            for layer, table, slot, fill in zip(
+                layers, uses, self.slots.slot, self.slots.fills, strict=True
+            )
+        }
+
+    @property
+    def first(self) -> list[bytes]:
+        """Tables with which the first inference begins, from the first slot on."""
+        return [self.entries[table] for table in self.slots.start if table is not None]
+
+    def before(self, layer: Layer, writer: Writer) -> tuple[int | None, int]:
+        """The slot of a layer's table, and the cycles that it took to fill it for this layer."""
+        if layer not in self._of:
+            return None, 0
+        table, slot, fill = self._of[layer]
+        return slot, writer.fill(slot, self.entries[table]) if fill else 0
 
 
 def _header_words(layer: Layer, lanes: npt.NDArray[np.int64], count: int, last: bool) -> Words:
@@ -109,8 +132,8 @@ def encode(plan: Plan, check_depth: bool = True) -> Encoded:
     """
     geometry, network = plan.geometry, plan.network
     check_fields(plan)
-    writer, tables = Writer(geometry.n), tables_of(plan)
-    writer.tables(tables)
+    writer, tables = Writer(geometry.n), _Tables(plan)
+    writer.tables(tables.first)
     read = plan.layouts[network.input]
     load = output_registers(read) | {Reg.GX: read.words}
     writer.configure(network.input.name, load, spec.COMMON_LOAD)
@@ -122,14 +145,12 @@ def encode(plan: Plan, check_depth: bool = True) -> Encoded:
         layout = plan.result if result else plan.layouts[layer.output]
         clear = layout.clear and layer.output not in written
         written.add(layer.output)
-        table = None
-        if layer.table is not None:
-            table = tables.index(layer.table.entries.astype(np.uint8).tobytes())
+        table, filling = tables.before(layer, writer)
         registers = layer_registers(plan, layer_plan, clear=clear, table=table)
         configuration = writer.configure(layer.name, registers, spec.COMMON_START)
         for words in _row_words(layer_plan):
             writer.add(words)
-        took = layer_cycles(
+        took = filling + layer_cycles(
             configuration=configuration,
             rows=layer_plan.cycles,
             clear=layout.window if clear else 0,
@@ -145,18 +166,18 @@ def encode(plan: Plan, check_depth: bool = True) -> Encoded:
             f"the image takes {total} words, the target's weight memory has "
             f"{geometry.weight_words}: prune more, or choose a larger target"
         )
-    words = _with_header(plan, program, cycles)
+    words = _with_header(plan, program, cycles, len(tables.slots.start))
     return Encoded(words, cycles, by_layer, words_by_layer)
 
 
-def _with_header(plan: Plan, program: Words, cycles: int) -> Words:
+def _with_header(plan: Plan, program: Words, cycles: int, tables: int) -> Words:
     geometry = plan.geometry
     total = geometry.header_words + len(program)
     bank_words = max(layout.base + layout.window for layout in plan.layouts.values())
     header = np.zeros(geometry.header_words * geometry.word_bytes, dtype=np.uint8)
 
     def fill(crc: int) -> bytes:
-        fields = (spec.MAGIC, spec.VERSION, geometry.n, geometry.p, len(tables_of(plan)))
+        fields = (spec.MAGIC, spec.VERSION, geometry.n, geometry.p, tables)
         packed = spec.HEADER.pack(*fields, total, bank_words, cycles, crc)
         header[: spec.HEADER.size] = np.frombuffer(packed, dtype=np.uint8)
         return header.tobytes() + program.tobytes()

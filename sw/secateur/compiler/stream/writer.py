@@ -30,14 +30,28 @@ class Writer:
         self.count += len(words)
 
     def tables(self, tables: list[bytes]) -> None:
-        """Entries of all tables, and the mark at which all inferences but the first begin."""
+        """Tables from the first slot on, and the mark at which later inferences begin."""
         if not tables:
             return
-        entries = np.frombuffer(b"".join(tables), np.uint8).reshape(-1, self.n)
-        self.add(np.pad(entries, ((0, 0), (0, 1)), constant_values=spec.INDEX_TABLE))
+        self._entries(b"".join(tables))
         mark = np.zeros((1, self.n + 1), np.uint8)
         mark[0, -1] = spec.INDEX_LOOP
         self.add(mark)
+
+    def fill(self, slot: int, table: bytes) -> int:
+        """Another table into a slot, between layers; returns the cycles that it takes."""
+        begins, at = self.count, slot * spec.TABLE_ENTRIES
+        if self.held[Reg.TABLE] != at:
+            self.configure(f"table {slot}", {Reg.TABLE: at}, 0)
+        words = self._entries(table)
+        self.held[Reg.TABLE] = at + len(table)
+        return self.count - begins + words * spec.table_cycles(self.n)
+
+    def _entries(self, entries: bytes) -> int:
+        """Words of entries; returns how many."""
+        words = np.frombuffer(entries, np.uint8).reshape(-1, self.n)
+        self.add(np.pad(words, ((0, 0), (0, 1)), constant_values=spec.INDEX_TABLE))
+        return len(words)
 
     def configure(self, name: str, registers: dict[Reg, int], event: int) -> int:
         """Write the registers that change, then the event.
@@ -46,7 +60,7 @@ class Writer:
         ----------
         name : of the layer, for messages
         registers : values that the layer needs
-        event : LOAD or START, in the last word
+        event : LOAD, START or none, in the last word
 
         Returns
         -------
