@@ -57,9 +57,9 @@ def parse(image: bytes, geometry: Geometry) -> Program:
     table = np.frombuffer(data, np.uint8).reshape(words, size)
     decoder = _Decoder(table, geometry, limit)
     first, cycles = decoder.inference()
-    entry = decoder.next_entry
+    tables = decoder.tables
     later, later_cycles = decoder.inference()
-    if decoder.next_entry != entry:
+    if decoder.tables != tables:
         raise ImageError(
             Error.ROW, "entries of tables go elsewhere in every inference: write TABLE"
         )
@@ -90,9 +90,12 @@ class _Decoder:
         self._start = geometry.header_words
 
     @property
-    def next_entry(self) -> int:
-        """The register TABLE."""
-        return self._reg[Reg.TABLE]
+    def tables(self) -> tuple[int, bytes, bytes]:
+        """All that an inference leaves to the next one's tables: TABLE, entries, which are filled.
+
+        The other registers are either written in every inference or in none.
+        """
+        return self._reg[Reg.TABLE], self._entries.tobytes(), self._filled.tobytes()
 
     def inference(self) -> tuple[tuple[Step, ...], int]:
         geometry, steps, layers, now = self._geometry, list[Step](), 0, 0

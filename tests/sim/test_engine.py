@@ -14,7 +14,14 @@ from secateur.hw import spec
 from secateur.hw.spec import Error, Geometry, Reg, Status
 from secateur.sim.golden import ImageError, parse, run
 from secateur.sim.simulate import SimResult, compare, simulate
-from tests.support.programs import Assembler, Sample, assemble, random_program, with_crc
+from tests.support.programs import (
+    Assembler,
+    Sample,
+    assemble,
+    random_program,
+    refilled_at_once,
+    with_crc,
+)
 
 GEOMETRIES = [
     Geometry(n=4, p=3, weight_words=1024, bank_words=128),
@@ -56,6 +63,17 @@ def test_tables_without_a_mark_take_no_time_of_any_inference(seed: int) -> None:
     assert tables * spec.table_cycles(SMALL.n) > program.limit
     assert spec.INDEX_LOOP not in program.words[:, -1]
     check(sample, simulate(sample.image, inputs, SMALL), inputs, exact=True)
+
+
+@pytest.mark.parametrize("stalls", [0.0, 0.4])
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda g: f"{g.n}x{g.p}")
+def test_a_table_is_filled_anew_behind_its_last_pixel(geometry: Geometry, stalls: float) -> None:
+    sample = refilled_at_once(geometry)
+    inputs = sample.inputs(3)
+    result = simulate(sample.image, inputs, geometry, stalls=stalls)
+    check(sample, result, inputs, exact=not stalls)
+    tables = {layer.table.tobytes() for layer in parse(sample.image, geometry).layers}
+    assert len(tables) == 4
 
 
 @pytest.mark.parametrize("seed", SEEDS[:4])
@@ -113,7 +131,7 @@ def test_stalls_do_stall() -> None:
 
 
 def test_an_image_in_rom() -> None:
-    sample = random_program(109, SMALL)
+    sample = random_program(107, SMALL)  # fills tables between layers
     inputs = sample.inputs(3)
     result = simulate(sample.image, inputs, SMALL, rom=True)
     check(sample, result, inputs, exact=True)

@@ -195,7 +195,7 @@ LAYER = (Reg.GX, Reg.GY, Reg.GZ, Reg.PC, Reg.PR, Reg.LANES, Reg.CLAST, Reg.RLAST
 
 def code_of(order: str, **late: int) -> Error:
     """Of a program of these parts: L LOAD, M mark, l layer, R result layer, T entries of a table,
-    G the GX of a LOAD, which then does not write it.
+    G the GX of a LOAD, which then does not write it, S register TABLE.
 
     Registers ``late`` are written for the result layer only.
     """
@@ -210,8 +210,8 @@ def code_of(order: str, **late: int) -> Error:
             registers = dict.fromkeys(LAYER, 1) | {Reg.OUT_S: 100, Reg.CLIP: 0xFF00} | flags
         if part == "M":
             assembler.loop()
-        elif part == "G":
-            assembler.configure({Reg.GX: 4}, 0)
+        elif part in "GS":
+            assembler.configure({Reg.GX: 4} if part == "G" else {Reg.TABLE: 8}, 0)
         elif part == "T":
             assembler.tables(spec.TABLE_ENTRIES)
         else:
@@ -229,7 +229,7 @@ def code_of(order: str, **late: int) -> Error:
     return Error.NONE
 
 
-@pytest.mark.parametrize("order", ["LR", "LlR", "MLR", "MMLlR", "LLlR", "TMLR"])
+@pytest.mark.parametrize("order", ["LR", "LlR", "MLR", "MMLlR", "LLlR", "TMLR", "TMLlSTlSTR"])
 def test_programs_as_the_grammar_has_them(order: str) -> None:
     assert code_of(order) == Error.NONE
 
@@ -240,7 +240,8 @@ def test_programs_as_the_grammar_has_them(order: str) -> None:
         "R", "lR",  # no LOAD
         "lLR", "LlLR", "LlLlR",  # a LOAD behind a layer
         "LMR", "LlMR", "LMlR", "MLMR", "LlMLR",  # a mark behind a LOAD
-        "TLR",  # entries that go on and on
+        "TLR", "LlTR", "TMLTR",  # entries that go on and on
+        "TSTLR", "LTlSTR",  # entries that the first inference puts elsewhere
     ],
 )  # fmt: skip
 def test_programs_that_the_grammar_does_not_have(order: str) -> None:

@@ -151,6 +151,28 @@ def random_program(seed: int, geometry: Geometry | None = None, *, layers: int =
     return Sample(geometry, assemble(geometry, words, cycles=cycles), input_words, seed)
 
 
+def refilled_at_once(geometry: Geometry, layers: int = 4) -> Sample:
+    """All pixels look up entry 0, and the word behind a layer's last writes it anew."""
+    assembler = Assembler(geometry, random.Random(0))
+    registers = dict.fromkeys(Reg, 0) | {Reg.OFF_PC: 1, Reg.OUT_S: 4}
+    assembler.tables(spec.TABLE_ENTRIES)
+    assembler.loop()
+    assembler.configure(registers | {Reg.GX: 4}, spec.COMMON_LOAD)
+    registers |= dict.fromkeys((Reg.GY, Reg.GZ, Reg.PR), 1) | {Reg.GX: 3, Reg.CLAST: 3}
+    registers |= {Reg.PC: geometry.p, Reg.LANES: geometry.p, Reg.RLAST: 1, Reg.D_PC: 1}
+    registers |= {Reg.CLIP: 0xFF00, Reg.FLAGS2: 1 << spec.FLAG2_LOOKUP}
+    for index in range(layers):
+        last = index == layers - 1
+        changes = {Reg.OUT_W: 8 + index % 2, Reg.FLAGS: last << spec.FLAG_RESULT}
+        assembler.configure(registers | changes, spec.COMMON_START)
+        nothing = [0] * geometry.n
+        assembler.row(nothing, nothing, [(nothing, 0)] * spec.MIN_ROW_WORDS, True)
+        if not last:
+            assembler.tables(geometry.n)
+    image = assemble(geometry, assembler.words, cycles=10_000)
+    return Sample(geometry, image, 4, 0)
+
+
 class _Maker:
     def __init__(self, geometry: Geometry, rng: random.Random, refills: random.Random) -> None:
         self.geometry, self.rng, self.refills = geometry, rng, refills
@@ -187,6 +209,7 @@ class _Maker:
             start = rng.randint(0, spec.TABLE_ENTRIES * self.filled - count)
             self.assembler.configure({Reg.TABLE: start}, 0)
             self.assembler.tables(count)
+            self.assembler.configure({Reg.TABLE: 0}, 0)  # those at the start begin there
 
     def window(self, start: int, size: int) -> dict[Reg, int]:
         rng, p = self.rng, self.geometry.p
