@@ -164,13 +164,3 @@ def test_inputs_that_are_no_sequences() -> None:
     image = api.compile(graph, target="8x1")
     with pytest.raises(SecateurError, match=r"takes sequences \(batch, steps, 5\)"):
         api.run(image, torch.zeros(4, 5).numpy())
-
-
-def test_more_functions_than_tables() -> None:
-    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), nn.SiLU())
-    graph = quantize(model, torch.randn(8, 4))
-    to = target(4, 1)
-    few = type(to)(name="few", geometry=type(to.geometry)(**{**vars(to.geometry), "tables": 1}))
-    api.compile(graph, target=to)
-    with pytest.raises(SecateurError, match="need 2 activation tables, the target has 1"):
-        api.compile(graph, target=few)
