@@ -24,14 +24,15 @@ from torch import nn
 from secateur import api
 from secateur.boards.driver.device import Device, DeviceError, open_port
 from secateur.boards.driver.link import Decoder, Link, LinkError, encode
+from secateur.hw import spec
 from secateur.hw.spec import Geometry
 from secateur.image.image import Image
 from secateur.sim import pty, verilator
 from secateur.sim.golden import parse, run
 from tests.support.programs import random_program
 
-GEOMETRY = Geometry(n=2, p=1, weight_words=512, bank_words=128, tables=0)
-TOML = "n = 2\np = 1\nweight_words = 512\nbank_words = 128\ntables = 0\n"
+GEOMETRY = Geometry(n=2, p=1, weight_words=1024, bank_words=128, tables=1)
+TOML = "n = 2\np = 1\nweight_words = 1024\nbank_words = 128\ntables = 1\n"
 #: In the simulation all rates are alike.
 BAUD = 1_000_000
 
@@ -120,8 +121,8 @@ def test_info_and_load(board: str, secateur, folder: Path) -> None:  # type: ign
     assert status == 0, err
     data = json.loads(out)
     assert (data["n"], data["p"]) == (2, 1)
-    assert data["registers"]["GEOMETRY"] == {"N": 2, "P": 1, "TABLES": 0, "ROM": 0}
-    assert data["registers"]["WEIGHT_WORDS"] == {"VALUE": 512}
+    assert data["registers"]["GEOMETRY"] == {"N": 2, "P": 1, "TABLES": 1, "ROM": 0}
+    assert data["registers"]["WEIGHT_WORDS"] == {"VALUE": 1024}
     crc = int.from_bytes(api.load(folder / "t.sec").stream[20:24], "little")
     assert data["registers"]["IMAGE_CRC"] == {"VALUE": crc}
     assert data["names"] == {"STATUS.STATE": "2 waiting", "STATUS.ERROR": "0 none"}
@@ -132,13 +133,15 @@ def test_info_and_load(board: str, secateur, folder: Path) -> None:  # type: ign
 
 
 class Recurrent(nn.Module):
+    """Two functions, on a board with one table."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.rnn = nn.RNN(3, 4, nonlinearity="relu", batch_first=True)
+        self.rnn = nn.RNN(3, 4, batch_first=True)
         self.linear = nn.Linear(4, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear(self.rnn(x)[0][:, -1])  # type: ignore[no-any-return]
+        return torch.sigmoid(self.linear(self.rnn(x)[0][:, -1]))  # type: ignore[no-any-return]
 
 
 def test_sequences_of_a_recurrent_network(board: str, folder: Path) -> None:
@@ -146,6 +149,8 @@ def test_sequences_of_a_recurrent_network(board: str, folder: Path) -> None:
     x = torch.randn(5, 4, 3)
     image = api.compile(Recurrent().eval(), target=str(folder / "t.toml"), calibration=x)
     golden = api.run(image, x.numpy())
+    table_words = int((image.words[:, -1] == spec.INDEX_TABLE).sum())
+    assert table_words >= 2 * spec.TABLE_ENTRIES // image.n
     seen: list[tuple[str, int, int, str]] = []
     with open_port(board, BAUD) as link:
         device = Device(link)
