@@ -45,7 +45,7 @@ class Runner(Protocol):
         """Reset everything except the image."""
 
     def check_holds(self, image: bytes) -> None:
-        """Raise a SecateurError unless it holds the image with this stream."""
+        """Refuse another image than that with this stream."""
 
     def run(self, inputs: bytes, beats: int) -> tuple[bytes, int]:
         """Run one inference.
