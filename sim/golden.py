@@ -17,7 +17,7 @@ import numpy as np
 from secateur.hw import spec
 from secateur.hw.spec import Reg
 from secateur.sim.decode import parse
-from secateur.sim.program import Bytes, ImageError, Ints, Load, Program, Step, walk
+from secateur.sim.program import Bytes, ImageError, Ints, Layer, Load, Program, Step, walk
 from secateur.sim.row import reads, run_row
 
 __all__ = ["ImageError", "LayerTrace", "Program", "Run", "hazards", "parse", "result_words", "run"]
@@ -124,21 +124,50 @@ def result_words(program: Program) -> Ints:
 
 
 def hazards(program: Program) -> list[int]:
-    """Indices of layers that read a bank word of their own output window.
+    """Indices of layers that read a bank word which an earlier group of them has written.
 
     ``run`` lets such a layer read what stood there at its START. The engine does the same if the
     words are written by the group that reads them, or later (stream.md, "Rows and groups");
     else the layer depends on the engine's timing and the program is not correct.
     """
-    words, found = program.geometry.bank_words, []
+    found = []
     for layer in program.layers:
-        written = np.zeros(words, bool)
-        if not layer.result:
-            size = min(layer.reg[Reg.OUT_S], words)
-            written[(layer.reg[Reg.OUT_W] + np.arange(size)) % words] = True
-        if any(written[reads(program, layer, r)].any() for r in range(len(layer.rows))):
+        first = _first_writes(program, layer)
+        if first is not None and any(
+            _late(program, layer, r, first) for r in range(len(layer.rows))
+        ):
             found.append(layer.index)
     return found
+
+
+_NEVER = np.iinfo(np.int64).max
+
+
+def _first_writes(program: Program, layer: Layer) -> Ints | None:
+    """Number of the group that first writes a word (bank words, LANES); None if none does."""
+    if layer.result:
+        return None
+    reg, words, lanes = layer.reg, program.geometry.bank_words, layer.reg[Reg.LANES]
+    m, exists = walk(layer)
+    rows = np.arange(len(layer.rows))
+    pixels = ((m[exists] + rows[:, None]) & 0xFFFF).ravel()
+    groups = (np.nonzero(exists)[0] // lanes + rows[:, None] * (reg[Reg.GY] * reg[Reg.GX])).ravel()
+    first = np.full((words, lanes), _NEVER)
+    for p in range(lanes):
+        hit, local = _offered(reg, p, pixels, words)
+        np.minimum.at(first[:, p], local, groups[hit])
+    return first
+
+
+def _late(program: Program, layer: Layer, r: int, first: Ints) -> bool:
+    """Whether row ``r`` reads a word in a lane in which an earlier group has written it."""
+    total = layer.reg[Reg.GY] * layer.reg[Reg.GX]
+    groups = r * total + np.arange(total)
+    soonest = first.min(axis=1)
+    at = reads(program, layer, r)
+    late = soonest[at] < groups[:, None]
+    rows, words = np.nonzero(late)
+    return bool((first[at[rows, words]] < groups[rows, None]).any())
 
 
 def _banks(program: Program, images: int) -> Bytes:
@@ -170,12 +199,17 @@ def _inference(
         yield m, np.ascontiguousarray(codes.transpose(2, 0, 1))
 
 
+def _offered(reg: tuple[int, ...], p: int, m: Ints, bank_words: int) -> tuple[Ints, Ints]:
+    """Which of the map words ``m`` lie in bank ``p``'s window, and at which words of the bank."""
+    across, down = p % reg[Reg.OFF_PC], p // reg[Reg.OFF_PC]
+    at = m - (down * reg[Reg.OFF_DR] + across * reg[Reg.OFF_DC] & 0xFFFF)
+    (hit,) = np.nonzero((at >= 0) & (at < reg[Reg.OUT_S]))
+    return hit, (reg[Reg.OUT_W] + at[hit]) % bank_words
+
+
 def _write(reg: tuple[int, ...], banks: Bytes, m: Ints, pixels: Bytes) -> None:
     """Offer ``pixels`` (pixels, N, images), at map words ``m``, to all banks; the last one wins."""
     for p in range(banks.shape[2] if reg[Reg.OUT_S] else 0):
-        across, down = p % reg[Reg.OFF_PC], p // reg[Reg.OFF_PC]
-        at = m - (down * reg[Reg.OFF_DR] + across * reg[Reg.OFF_DC] & 0xFFFF)
-        (hit,) = np.nonzero((at >= 0) & (at < reg[Reg.OUT_S]))
-        local = (reg[Reg.OUT_W] + at[hit]) % len(banks)
+        hit, local = _offered(reg, p, m, len(banks))
         local, last = np.unique(local[::-1], return_index=True)
         banks[local, :, p, :] = pixels[hit[::-1][last]]

@@ -87,7 +87,7 @@ def origins(program: Program, layer: Layer, r: int) -> tuple[Ints, Ints]:
 
 
 def reads(program: Program, layer: Layer, r: int) -> Ints:
-    """Bank words that a row reads, with repetitions.
+    """Bank words that the groups of a row read (groups, words), with repetitions.
 
     Parameters
     ----------
@@ -96,10 +96,9 @@ def reads(program: Program, layer: Layer, r: int) -> Ints:
     """
     body, size = Body(program, layer, layer.rows[r]), program.geometry.bank_words
     a, b = (start[:, None] for start in origins(program, layer, r))
-    passes = np.arange(layer.reg[Reg.GZ])[:, None, None] * layer.reg[Reg.A_SZ]
-    of_a = a + body.move[~body.b] + passes
-    of_b = b + body.move[body.b]
-    return np.concatenate([of_a.ravel(), of_b.ravel()]) // program.geometry.n % size
+    passes = range(layer.reg[Reg.GZ])
+    of_a = [a + body.move[~body.b] + z * layer.reg[Reg.A_SZ] for z in passes]
+    return np.concatenate([*of_a, b + body.move[body.b]], axis=1) // program.geometry.n % size
 
 
 def run_row(program: Program, layer: Layer, r: int, row: Row, banks: Bytes) -> Bytes:

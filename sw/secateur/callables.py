@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from secateur.errors import SecateurError
+
+
+def find_in_current_folder() -> None:
+    """Let import paths name modules in the current folder, behind all that is installed."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
 
 
 def imported(where: str, name: str) -> Any:
@@ -27,7 +36,7 @@ def imported(where: str, name: str) -> Any:
         raise SecateurError(f"{where} = {name!r} names no callable; {remedy}")
     try:
         loaded = importlib.import_module(module)
-    except Exception as error:  # whatever the user's module raises
+    except (Exception, SystemExit) as error:  # whatever the user's module raises
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and f"{module}.".startswith(f"{missing}."):  # the module itself, or its package
             fault = f"{_line(error)}; {remedy}"
@@ -53,7 +62,7 @@ def function(where: str, name: str) -> Callable[..., Any]:
             return found(*arguments)
         except SecateurError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # the command has not ended if its callable exits
             raise SecateurError(
                 f"{where} = {name!r} fails when it is called: {_line(error)}"
             ) from error
@@ -61,7 +70,7 @@ def function(where: str, name: str) -> Callable[..., Any]:
     return call
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     """An exception's kind and the first line of its text."""
     lines = str(error).strip().splitlines()
     return ": ".join([type(error).__name__, *lines[:1]])

@@ -103,6 +103,12 @@ def program_of(image: Image) -> Any:
         program = golden.parse(image.stream, image.geometry)
     except golden.ImageError as error:
         raise SecateurError(f"{image.name}: the program is refused: {error}; {again}") from None
+    for index in golden.hazards(program):
+        layer = image.metadata["layers"][index]["name"] if image.metadata else index
+        raise SecateurError(
+            f"{image.name}: the program is refused: layer {layer!r} reads words that it has "
+            f"written itself, so its result depends on the engine's timing; {again}"
+        )
     if image.metadata:
         layers, output = image.metadata["layers"], image.metadata["output"]
         for key, says, has in (

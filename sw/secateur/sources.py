@@ -42,9 +42,14 @@ def load_model(
     path = Path(source)
     if path.suffix == ".onnx":
         return _load_onnx(path, calibrated, limits)
-    if not os.path.exists(path) and ":" in source:
+    if is_callable(source):
         return build("model", source, 0).eval(), []
     return load_archive(path, limits), []
+
+
+def is_callable(source: str) -> bool:
+    """Whether ``load_model`` takes it for ``package.module:callable``: it is no file."""
+    return Path(source).suffix != ".onnx" and ":" in source and not os.path.exists(source)
 
 
 def build(where: str, name: str, seed: int) -> torch.nn.Module:

@@ -98,23 +98,32 @@ def test_halves_round_to_even() -> None:
     assert result.tolist() == [[0, 2], [2, 4], [2, 8]]
 
 
-def test_hazards_are_found() -> None:
+@pytest.mark.parametrize(
+    ("groups", "window", "found"),
+    [
+        (1, 4, []),  # the group that writes word 4 has read it before
+        (2, 4, [0]),  # the second group reads words 1 to 5
+        (2, 0, []),  # groups write words 0 and 1 behind them
+        (2, 6, []),  # nobody reads the windows' words
+    ],
+)
+def test_hazards_are_found(groups: int, window: int, found: list[int]) -> None:
+    """The first group reads bytes 1 to 8, the words 0 to 4; the second one the next ones."""
     body = [([1, 1], 1)] * 8
     sample = small([body], 8)
     assert hazards(parse(sample.image, sample.geometry)) == []
     assembler = Assembler(sample.geometry, random.Random(1))
     base = dict.fromkeys(Reg, 0)
     ones = dict.fromkeys((Reg.GX, Reg.GY, Reg.GZ, Reg.PC, Reg.PR, Reg.LANES, Reg.OFF_PC), 1)
-    layer = base | ones | {Reg.CLAST: 1, Reg.RLAST: 1, Reg.CLIP: 0xFF00}
+    layer = base | ones | {Reg.CLAST: groups, Reg.RLAST: 1, Reg.CLIP: 0xFF00, Reg.GX: groups}
+    layer |= {Reg.A_SX: 2, Reg.D_GX: 1}
     assembler.configure(base | {Reg.GX: 1}, spec.COMMON_LOAD)
-    assembler.configure(layer | {Reg.OUT_W: 4, Reg.OUT_S: 2}, spec.COMMON_START)
-    assembler.row([0, 0], [0, 0], body, True)  # reads bytes 1 to 8, the words 0 to 4
-    assembler.configure(layer | {Reg.OUT_W: 5, Reg.OUT_S: 251}, spec.COMMON_START)
+    assembler.configure(layer | {Reg.OUT_W: window, Reg.OUT_S: 2}, spec.COMMON_START)
     assembler.row([0, 0], [0, 0], body, True)
     assembler.configure({Reg.FLAGS: 1 << spec.FLAG_RESULT, Reg.OUT_W: 0}, spec.COMMON_START)
     assembler.row([0, 0], [0, 0], body, True)
     image = assemble(sample.geometry, assembler.words, cycles=1 << 20)
-    assert hazards(parse(image, sample.geometry)) == [0]
+    assert hazards(parse(image, sample.geometry)) == found
 
 
 def test_inputs_of_a_wrong_shape_are_refused() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from secateur.callables import find_in_current_folder
 from secateur.cli.common import Commands, ImageFile, Json, TargetName, arrays
 from secateur.cli.tables import percent, table
 from secateur.cli.terminal import Data, console, emit
@@ -54,7 +54,7 @@ def compile(
 
     from secateur import api
     from secateur.report.summary import summary
-    from secateur.sources import load_model
+    from secateur.sources import is_callable, load_model
     from secateur.target import Target
 
     chosen = Target.load(target)
@@ -66,7 +66,8 @@ def compile(
                 f"{calibrate}: calibration inputs must be floats, not {values.dtype}"
             )
         data = torch.from_numpy(values)
-    sys.path.insert(0, str(Path.cwd()))  # for package.module:callable
+    if is_callable(model):
+        find_in_current_folder()
     found, notes = load_model(model, calibrated=data is not None, limits=limits)
     for note in notes:
         warnings.warn(f"{model}: {note}", SecateurWarning, stacklevel=1)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from secateur.callables import find_in_current_folder
 from secateur.cli.common import Commands, Json, bar, stage_bar
 from secateur.cli.tables import table
 from secateur.cli.terminal import Data, console, emit
@@ -68,7 +68,7 @@ def prune(
     budget = {"cycles": cycles, "latency_ms": latency, "clock_mhz": clock}
     budget |= {"rom_bytes": rom, "density": density}
     loaded = load_recipe(recipe, budget=budget, max_drop=max_drop)
-    sys.path.insert(0, str(Path.cwd()))  # for the modules that the recipe names
+    find_in_current_folder()  # modules that the recipe names
     with bar() as progress:
         data = run_recipe(loaded, output, resume=resume, progress=stage_bar(progress))
     emit(data, as_json, show_prune)
@@ -107,7 +107,7 @@ def study(
     from secateur.pruning.recipes.study import load_study, run_study
 
     loaded = load_study(file)
-    sys.path.insert(0, str(Path.cwd()))  # for the modules that the recipe names
+    find_in_current_folder()  # modules that the recipe names
     with bar() as progress:
         data = run_study(loaded, output, progress=stage_bar(progress))
     emit(data, as_json, show_study)
