@@ -160,7 +160,7 @@ def _map_call(editor: Editor, node: Node, lifted: dict[Node, Node]) -> Node | No
     if target in _FLAT and rank_of(node) == 2 and shape_of(node)[0] == _numel(x):
         return editor.call(FLATTEN, x, 1, like=node)
     if is_call(node, CAT):
-        parts = [up(part) for part in cast(list[Node], node.args[0])]
+        parts = [_deep(editor, part, up, node) for part in cast(list[Node], node.args[0])]
         dim = int(argument(node, 1, 0)) % 3
         return editor.call(CAT, parts, dim + (dim == 2), like=node)
     return _elementwise(editor, node, up)
@@ -183,18 +183,19 @@ def _elementwise(editor: Editor, node: Node, up: Callable[[object], object]) -> 
         aten.prelu.default,
     )
     quantises = str(node.target).startswith("quantized_decomposed.")
-    if not (elementwise(node.target) or quantises or node.target in same):
+    repeats = node.target is aten.pad.default and argument(node, 2, "constant") != "constant"
+    if repeats or not (elementwise(node.target) or quantises or node.target in same):
         return None
-
-    def deep(value: Node) -> Node:
-        """A constant with dimensions: one more, before the last."""
-        above = cast(Node, up(value))
-        if above is not value or value in active_nodes(editor.gm):
-            return above
-        flat = "val" not in value.meta or value.meta["val"].dim() < 2
-        return value if flat else editor.call(aten.unsqueeze.default, value, -2, like=node)
-
-    args = map_arg(node.args, deep)
+    args = map_arg(node.args, lambda value: _deep(editor, value, up, node))
     call = editor.call(cast(Callable[..., Any], node.target), *args, like=node)
     call.kwargs = node.kwargs
     return call
+
+
+def _deep(editor: Editor, value: Node, up: Callable[[object], object], like: Node) -> Node:
+    """A tensor on maps; a constant with dimensions has one more, before the last."""
+    above = cast(Node, up(value))
+    if above is not value or value in active_nodes(editor.gm):
+        return above
+    flat = "val" not in value.meta or value.meta["val"].dim() < 2
+    return value if flat else editor.call(aten.unsqueeze.default, value, -2, like=like)

@@ -17,6 +17,7 @@ from torch.fx import GraphModule
 from torchao.quantization.pt2e import allow_exported_model_train_eval  # registers the q/dq ops
 
 from secateur.capture.outputs import output_node, output_nodes, return_one
+from secateur.capture.script import from_script
 from secateur.errors import SecateurError, SecateurWarning
 from secateur.fx.graph import LABELS, active_nodes, aten, attribute, is_call, labels_of, refuse
 from secateur.text import first_line, printable
@@ -123,7 +124,9 @@ def capture(model: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> Grap
         batch = tuple({0: torch.export.Dim.AUTO} for _ in arguments)
         shapes = batch if len(arguments) == 1 else (batch[0], batch[1:])
         with quiet():
-            program = torch.export.export(model, arguments, dynamic_shapes=shapes)
+            program = torch.export.export(
+                from_script(model, arguments), arguments, dynamic_shapes=shapes
+            )
     except SecateurError:
         raise
     except Exception as error:

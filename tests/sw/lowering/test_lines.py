@@ -61,6 +61,9 @@ TAILS: dict[str, Tail] = {
     "cut behind, as causal layers do": lambda m, x: F.relu(x[:, :, :-2]),
     "both ends": lambda m, x: torch.cat([x, x.relu().flip(2)], 2),
     "cast to what it is": lambda m, x: x.float(),
+    "padded by itself": lambda m, x: F.pad(
+        F.pad(F.pad(x, (2, 1), "reflect"), (0, 3), "replicate"), (1, 1), "circular"
+    ),
 }
 
 

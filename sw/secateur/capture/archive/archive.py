@@ -19,6 +19,7 @@ from typing import Any
 from torch.export import ExportedProgram
 from torch.export.pt2_archive._package import load_pt2
 
+from secateur.capture.archive.foreign import foreign
 from secateur.capture.archive.infer import infer
 from secateur.capture.archive.program import program
 from secateur.capture.archive.schema import AGAIN, extent, parse, stored
@@ -73,7 +74,7 @@ def load_archive(path: Path | str, limits: Limits = DEFAULT) -> ExportedProgram:
         infer(loaded, limits)
         return loaded
     except SecateurError as error:
-        raise SecateurError(f"{shown}: {error}") from None
+        raise SecateurError(f"{shown}: {foreign(path) or error}") from None
 
 
 class _Members:

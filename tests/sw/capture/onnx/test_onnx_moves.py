@@ -42,6 +42,12 @@ MOVES: dict[str, tuple[Nodes, dict[str, Any]]] = {
         {},
     ),
     "concat of rows": ([node("Concat", "a a", "b", axis=2)], {}),
+    "concat of constants": ([node("Concat", "a held", "b", axis=1)], {"held": normal(1, 2, 6, 6)}),
+    "concat of rows of constants": (
+        [node("Flatten", "a", "f"), node("Unsqueeze", "f axes", "g"),
+         node("Concat", "g held", "h", axis=1), node("Reshape", "h map", "b")],
+        {"axes": [1], "held": normal(1, 1, 144), "map": [0, 2, 12, 12]},
+    ),
     "transpose": ([node("Transpose", "a", "b", perm=[0, 3, 1, 2])], {}),
     "gather": ([node("Gather", "a taken", "b", axis=1)], {"taken": [3, 0, -2]}),
     "gather a row": (
