@@ -59,7 +59,7 @@ def test_torchscript_that_cannot_be_converted() -> None:
                 x = x - 1
             return x
 
-    with pytest.raises(SecateurError, match="convert the TorchScript module: .*dynamo=False"):
+    with pytest.raises(SecateurError, match=r"convert the TorchScript module: .*dynamo=False"):
         secateur.quantize(torch.jit.script(Sorts()), X)
 
 
