@@ -12,7 +12,7 @@ from torch.fx.node import map_arg
 
 from secateur.capture.export import capture
 from secateur.capture.outputs import only_tensor, output_nodes
-from secateur.capture.recurrent import Stateful, decompose
+from secateur.capture.recurrent import Recurrent, Stateful, Steps, decompose
 from secateur.errors import SecateurError
 from secateur.fx.functional import functionalise
 from secateur.fx.functions import elementwise
@@ -23,8 +23,7 @@ from secateur.text import first_line
 TOLERANCE = 1e-3
 _SUPPORTED = (
     "supported are recurrent layers, each called once, Linear, activations, + and * of the same "
-    "step, and the last step or every step as result, e.g. output[:, -1]; no convolution, mean or "
-    "attention over time"
+    "step, and the last step or every step as result, e.g. output[:, -1]"
 )
 _RESHAPES = {
     aten.unsqueeze.default,
@@ -122,38 +121,80 @@ class Sequence(nn.Module):
         return Sequence(graph, self.shapes, self.every_step)
 
 
-def capture_step(model: nn.Module, example: Tensor) -> Sequence:
-    """The graph of one time step of ``model``, as a module that runs it over sequences.
+def capture_sequences(model: nn.Module, example: Tensor) -> Sequence | nn.Module:
+    """A recurrent model as the graph of one time step, in a module that runs it over sequences; or
+    the model itself, made of Linear layers, if a step does not give what a whole sequence gives.
 
     Parameters
     ----------
-    model : takes (N, T, F), returns (N, K) of the last step, or (N, T, K) of all steps
+    model : takes (N, T, F), returns (N, K) of the last step, or (N, T, K) of all steps; a model
+        that is not run step by step takes and returns anything
     example : a batch (N, T, F)
 
     Raises
     ------
-    SecateurError : the model does not take (N, T, F), a step needs later ones, or the model returns
-        anything but the output of the last step, or of each step
+    SecateurError : the model fails; or it is a ``Steps`` that cannot run step by step
     """
     model = decompose(model)
     was_training = model.training
     model.eval()
     try:
-        if example.dim() != 3:
-            raise SecateurError(
-                f"the model is recurrent: it takes (N, T, F), not {tuple(example.shape)}"
-            )
-        example = torch.cat([example, example])[:2].detach()
-        if example.shape[1] < 3:
-            example = example.repeat(1, 3, 1)
-        step = Step(model)
-        every_step = _check_steps(model, step, example)
-        arguments = (example[:, 0], *step.zeros(example[:, 0]))
-        graph = _without_time(capture(step, arguments))
-        shapes = [tuple(state.shape[1:]) for state in arguments[1:]]
-        return Sequence(graph, shapes, every_step)
+        two = torch.cat([example, example])[:2].detach()
+        settle_initial(model, two)
+        try:
+            return _capture_step(model, two)
+        except SecateurError:
+            if any(isinstance(module, Steps) for module in model.modules()):
+                raise
+            return model
     finally:
         model.train(was_training)
+
+
+def settle_initial(model: nn.Module, example: Tensor) -> None:
+    """Find the states that the model itself gives its layers to begin with, if they are constants.
+
+    Parameters
+    ----------
+    model : its recurrent layers are ``Recurrent``
+    example : two inputs
+    """
+    given: dict[Recurrent, list[Tensor]] = {}
+
+    def watch(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        hx = args[1] if len(args) > 1 else kwargs.get("hx")
+        parts = hx if isinstance(hx, tuple | list) else [hx]
+        found = [p[i] for i in range(len(parts[0])) for p in parts] if hx is not None else []
+        before = given.setdefault(cast(Recurrent, module), found)
+        before[:] = [torch.cat([a, b]) for a, b in zip(before, found, strict=True)]
+
+    layers = [module for module in model.modules() if isinstance(module, Recurrent)]
+    hooks = [layer.register_forward_pre_hook(watch, with_kwargs=True) for layer in layers]
+    try:
+        with torch.no_grad():
+            _ran("sequences", model, example)
+            _ran("sequences", model, example.flip(0) * 0.5)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for layer, states in given.items():
+        if states and all(torch.equal(state, state[:1].expand_as(state)) for state in states):
+            layer.initial = [state[:1].clone() for state in states]
+
+
+def _capture_step(model: nn.Module, example: Tensor) -> Sequence:
+    if example.dim() != 3:
+        raise SecateurError(
+            f"the model is recurrent: it takes (N, T, F), not {tuple(example.shape)}"
+        )
+    if example.shape[1] < 3:
+        example = example.repeat(1, 3, 1)
+    step = Step(model)
+    every_step = _check_steps(model, step, example)
+    arguments = (example[:, 0], *step.zeros(example[:, 0]))
+    graph = _without_time(capture(step, arguments))
+    shapes = [tuple(state.shape[1:]) for state in arguments[1:]]
+    return Sequence(graph, shapes, every_step)
 
 
 def _check_steps(model: nn.Module, step: Step, example: Tensor) -> bool:

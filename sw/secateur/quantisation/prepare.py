@@ -22,7 +22,7 @@ from secateur.capture.export import (
     leave_to_host,
 )
 from secateur.capture.recurrent import is_recurrent
-from secateur.capture.steps import Sequence, capture_step
+from secateur.capture.steps import Sequence, capture_sequences
 from secateur.errors import SecateurError
 from secateur.quantisation.annotate import SecateurQuantizer
 from secateur.quantisation.bias import write_biases
@@ -103,7 +103,9 @@ def prepare(
     check_tensors(model)
     sequence = None
     if is_recurrent(model):
-        sequence = capture_step(cast(torch.nn.Module, model), batches[0])
+        captured = capture_sequences(cast(torch.nn.Module, model), batches[0])
+        sequence = captured if isinstance(captured, Sequence) else None
+        model = captured
     graph = export(model, batches[0]) if sequence is None else sequence.graph
     leave_to_host(graph)
     # Before torchao's own folding of BatchNorm, which knows no masks.
