@@ -74,6 +74,17 @@ class Last(nn.Module):
         return self.layer(x)[0][:, -1]
 
 
+class OverTime(nn.Module):
+    """The mean of a recurrent layer that takes time first."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Any:
+        return torch.relu(self.layer(x.transpose(0, 1))[0]).mean(0)
+
+
 class Attention(nn.Module):
     """Attention of a tensor to itself."""
 
@@ -116,6 +127,14 @@ class Loop(nn.Module):
 
 def calls(function: Function, operand: Make | None = None) -> Make:
     return lambda: Here(function, None if operand is None else operand())
+
+
+def constants(x: Tensor) -> Tensor:
+    """A sum with constants as large as the batch, and zeros beside it."""
+    size = (x.shape[0], 4)
+    x = x + torch.ones(size) + x.new_ones(size) + x.new_zeros(size)
+    x = x + torch.full(size, 0.5) + x.new_full(size, 0.25)
+    return torch.cat([x, torch.zeros(x.shape[0], 2)], 1)
 
 
 def point() -> nn.Module:
@@ -256,6 +275,8 @@ POOLING = (
 )  # fmt: skip
 
 SHAPES = (
+    Row("`torch.zeros`, `ones`, `full`", "one value for all samples; `new_zeros` and the like",
+        calls(constants), "vectors"),
     Row("`torch.cat`", "channels (dim 1), of tensors in one concatenation each",
         lambda: before(Here(lambda x, y: torch.cat([x, y], 1), point()), nn.Conv2d(8, 2, 1))),
     Row("`torch.concat`, `torch.concatenate`", "a tensor that is there twice, or is the output",
@@ -277,15 +298,21 @@ SHAPES = (
         lambda: nn.LogSoftmax(1), "vectors", lambda values: values.log_softmax(1)),
 )  # fmt: skip
 
-#: One inference is one time step.
+#: One inference is one time step; or a whole sequence, where a step needs later ones.
 RECURRENT = (
-    Row("`nn.GRU`", "any number of layers, one direction",
+    Row("`nn.GRU`", "any number of layers",
         lambda: Last(nn.GRU(3, 4, batch_first=True)), "sequences"),
-    Row("`nn.LSTM`", "as GRU; no projections",
-        lambda: Last(nn.LSTM(3, 4, batch_first=True)), "sequences"),
+    Row("`nn.LSTM`", "as GRU", lambda: Last(nn.LSTM(3, 4, batch_first=True)), "sequences"),
+    Row("`nn.LSTM`, projections", "`proj_size`",
+        lambda: Last(nn.LSTM(3, 4, proj_size=2, batch_first=True)), "sequences"),
     Row("`nn.RNN`", "tanh", lambda: Last(nn.RNN(3, 4, batch_first=True)), "sequences"),
     Row("`nn.RNN`, relu", "`nonlinearity='relu'`",
         lambda: Last(nn.RNN(3, 4, nonlinearity="relu", batch_first=True)), "sequences"),
+    Row("`nn.GRU`, two directions", "whole sequences",
+        lambda: Last(nn.GRU(3, 4, bidirectional=True, batch_first=True)), "sequences"),
+    Row("`nn.GRU`, mean over time", "whole sequences; time first, too",
+        lambda: OverTime(nn.GRU(3, 4)), "sequences"),
+    Row("`nn.GRUCell`, in a loop", "whole sequences", Loop, "sequences"),
     Row("`nn.GRUCell`", "in `secateur.Steps`",
         lambda: Steps(Cell(nn.GRUCell(3, 4)), [(4,)]), "sequences"),
     Row("`nn.LSTMCell`", "in `secateur.Steps`",

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from docs.tables.operator_rows import Attention, Last, Loop, Row, calls, point
+from docs.tables.operator_rows import Attention, Last, Row, calls, point
 
 REFUSED = (
     Row("`nn.ConvTranspose2d`, with dilation", "",
@@ -48,11 +48,6 @@ REFUSED = (
         lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), "tokens"),
     Row("`F.scaled_dot_product_attention`", "",
         calls(lambda x: F.scaled_dot_product_attention(x, x, x)), "tokens"),
-    Row("`nn.GRU`, `nn.LSTM`, two directions", "",
-        lambda: Last(nn.GRU(3, 4, bidirectional=True, batch_first=True)), "sequences"),
-    Row("`nn.LSTM`, projections", "",
-        lambda: Last(nn.LSTM(3, 4, proj_size=2, batch_first=True)), "sequences"),
-    Row("`nn.GRUCell`, in a loop", "", Loop, "sequences"),
     Row("`nn.GRU`, in an archive of `torch.export`", "",
         lambda: Last(nn.GRU(3, 4, batch_first=True)), "sequences", program=lambda found: found),
     Row("`nn.Conv2d`, behind `run_decompositions()`", "", lambda: nn.Conv2d(3, 4, 3),

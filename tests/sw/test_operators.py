@@ -19,7 +19,7 @@ from secateur.canonical import supported
 from secateur.canonical.rewrite import canonicalise
 from secateur.capture.export import export
 from secateur.capture.recurrent import is_recurrent
-from secateur.capture.steps import capture_step
+from secateur.capture.steps import Sequence, capture_sequences
 from secateur.fx.functions import UNARY
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "operators.md"
@@ -69,7 +69,8 @@ def _targets() -> set[object]:
     found = set()
     for row in ROWS.values():
         model, x = model_of(row), inputs_of(row)
-        graph = capture_step(model, x).graph if is_recurrent(model) else export(model, x)
+        captured = capture_sequences(model, x) if is_recurrent(model) else model
+        graph = captured.graph if isinstance(captured, Sequence) else export(captured, x)
         found |= {node.target for node in graph.graph.nodes}
         if "oftmax" not in row.name:  # left to the host
             found |= {node.target for node in canonicalise(graph).graph.nodes}

@@ -24,6 +24,7 @@ from secateur.fx.graph import (
     rank_of,
     shape_of,
 )
+from secateur.fx.moves import samples_of
 
 _FLAT = {
     FLATTEN,
@@ -101,7 +102,7 @@ def _kept(editor: Editor, node: Node, lifted: dict[Node, Node]) -> None:
             back = editor.call(VIEW, lifted[source], [-1, *shape_of(source)], like=source)
         node.replace_input_with(source, back)
     value = node.meta.get("val")
-    if isinstance(value, torch.Tensor) and value.dim() == 3:
+    if isinstance(value, torch.Tensor) and value.dim() == 3 and not samples_of(node):
         channels, length = shape_of(node)
         with editor.gm.graph.inserting_after(node):
             lifted[node] = editor.call(VIEW, node, [-1, channels, 1, length], like=node)
@@ -116,7 +117,7 @@ def _map_call(editor: Editor, node: Node, lifted: dict[Node, Node]) -> Node | No
             return lifted.get(value, value) if isinstance(value, Node) else value
         if value not in active or not isinstance(value.meta.get("val"), torch.Tensor):
             return value
-        if rank_of(value) != 3:
+        if rank_of(value) != 3 or samples_of(value):
             return value
         channels, length = shape_of(value)
         return editor.call(VIEW, value, [-1, channels, 1, length], like=value)

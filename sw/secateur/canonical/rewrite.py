@@ -29,6 +29,7 @@ from secateur.canonical.lines import lift_lines
 from secateur.canonical.norm import fold_norm
 from secateur.canonical.pool import average, depthwise, max_pooling
 from secateur.canonical.reduce import SUMS, reduce_maxima, reduce_sums
+from secateur.canonical.samples import constants_of_samples, samples_first
 from secateur.canonical.supported import check_layers, check_supported
 from secateur.fx.functional import IDENTITIES, functionalise
 from secateur.fx.graph import (
@@ -56,6 +57,8 @@ from secateur.fx.graph import (
     shape_of,
 )
 
+from secateur.fx.moves import samples_of
+
 Op = Callable[..., Any]
 
 _VIEWS = {
@@ -81,6 +84,8 @@ def canonicalise(gm: GraphModule) -> GraphModule:
     functionalise(gm)
     editor = Editor(gm)
     _settle_sizes(editor)
+    constants_of_samples(editor)
+    samples_first(editor)
     max_pooling(editor)
     reduce_maxima(editor)
     lift_lines(editor)
@@ -95,11 +100,28 @@ def canonicalise(gm: GraphModule) -> GraphModule:
     gm.graph.eliminate_dead_code()
     _lift_activations(editor)
     _give_activations_a_layer(editor)
+    _part_weights(editor)
     gm.graph.eliminate_dead_code()
     gm.graph.lint()
     gm.recompile()
     check_supported(gm)
     return gm
+
+
+def _part_weights(editor: Editor) -> None:
+    """A weight that several products read gets another name for each, and so exponents of its own.
+
+    It stays one parameter: training changes it for all.
+    """
+    gm, seen = editor.gm, set[Node]()
+    for node in list(gm.graph.nodes):
+        weight = node.args[1] if is_call(node, *PRODUCTS) else None
+        if not isinstance(weight, Node) or weight.op != "get_attr":
+            continue
+        if weight in seen:
+            with gm.graph.inserting_before(node):
+                node.replace_input_with(weight, editor.alias(weight))
+        seen.add(weight)
 
 
 def _settle_sizes(editor: Editor) -> None:
@@ -256,6 +278,8 @@ def _clamp(editor: Editor, node: Node) -> Node | None:
 
 def _view(editor: Editor, node: Node) -> Node | None:
     """Views of views become one; (N, -1) becomes flatten, 1x1 maps a view."""
+    if samples_of(node):
+        return None
     root = node.args[0]
     while is_call(root, *_VIEWS):
         assert isinstance(root, Node)
@@ -264,6 +288,8 @@ def _view(editor: Editor, node: Node) -> Node | None:
     if is_call(root, VIEW, FLATTEN):
         root = root.args[0]
     assert isinstance(root, Node)
+    if samples_of(root):
+        return None
     new, old = shape_of(node), shape_of(root)
     if torch.Size(new).numel() != torch.Size(old).numel():
         return None  # it takes samples together; whatever follows may part them again

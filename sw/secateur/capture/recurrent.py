@@ -38,7 +38,7 @@ class Stateful(nn.Module):
     Attributes
     ----------
     tape : state of the present step
-    initial : what the states begin with, (1, ...) each; None for zeros
+    initial : what the states begin with, (1, ...) each, whatever is given; empty for zeros
     path : name of the module in the model that is decomposed
     """
 
@@ -59,7 +59,7 @@ class Stateful(nn.Module):
         On the array states begin with zeros, so what is kept is the difference from ``initial``.
         """
         before, initial = self.tape.before, self.initial
-        if initial is None:
+        if not initial:
             shapes = [(batch, *shape) for shape in self.state_shapes]
             zeros = [torch.zeros(shape, device=like.device) for shape in shapes]
             return zeros if before is None else list(before)
@@ -78,7 +78,7 @@ class Stateful(nn.Module):
             raise self.refuse("is called twice", "use a layer for each call")
         if self.tape.before is None:
             return
-        if self.initial is not None:
+        if self.initial:
             states = [s - first for s, first in zip(states, self.initial, strict=True)]
         self.tape.after = states
 

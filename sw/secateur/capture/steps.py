@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any, cast
 
 import torch
@@ -16,7 +17,7 @@ from secateur.capture.recurrent import Recurrent, Stateful, Steps, decompose
 from secateur.errors import SecateurError
 from secateur.fx.functional import functionalise
 from secateur.fx.functions import elementwise
-from secateur.fx.graph import CAT, LINEAR, Editor, active_nodes, aten, is_call, refuse
+from secateur.fx.graph import CAT, LINEAR, Editor, active_nodes, argument, aten, is_call, refuse
 from secateur.text import first_line
 
 #: A step may differ from the sequence by rounding only.
@@ -60,9 +61,6 @@ class Step(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        for path, module in model.named_modules():
-            if isinstance(module, Stateful):
-                module.path = path
 
     @property
     def stateful(self) -> list[Stateful]:
@@ -136,6 +134,13 @@ def capture_sequences(model: nn.Module, example: Tensor) -> Sequence | nn.Module
     SecateurError : the model fails; or it is a ``Steps`` that cannot run step by step
     """
     model = decompose(model)
+    for path, module in model.named_modules():
+        if isinstance(module, Stateful):
+            module.path = path
+    if example.dim() < 3 and any(isinstance(module, Stateful) for module in model.modules()):
+        raise SecateurError(
+            f"the model is recurrent: it takes (N, T, F), not {tuple(example.shape)}"
+        )
     was_training = model.training
     model.eval()
     try:
@@ -178,8 +183,10 @@ def settle_initial(model: nn.Module, example: Tensor) -> None:
         for hook in hooks:
             hook.remove()
     for layer, states in given.items():
-        if states and all(torch.equal(state, state[:1].expand_as(state)) for state in states):
-            layer.initial = [state[:1].clone() for state in states]
+        first = [state[:1].clone() for state in states]
+        same = all(torch.equal(s, one.expand_as(s)) for s, one in zip(states, first, strict=True))
+        if states and same:
+            layer.initial = first if any(bool(one.any()) for one in first) else []
 
 
 def _capture_step(model: nn.Module, example: Tensor) -> Sequence:
@@ -244,8 +251,9 @@ def _without_time(gm: GraphModule) -> GraphModule:
     def width(node: Node) -> int:
         value = node.meta["val"]
         value = value[0] if isinstance(value, list | tuple) else value
-        sizes = [size for size in value.shape if isinstance(size, int)]
-        return int(torch.Size(sizes).numel())
+        # The batch, which is of any size, does not count; if the model fixes it, it does.
+        sizes = (s if isinstance(s, int) else s.node.maybe_as_int() for s in value.shape)
+        return prod(size for size in sizes if size is not None)
 
     for node in list(gm.graph.nodes):
         node.meta["nn_module_stack"] = _unwrapped(node)
@@ -268,7 +276,10 @@ def _without_time(gm: GraphModule) -> GraphModule:
         if is_call(node, aten.select.int) and node.args[0] in stacks and node.args[1] == 0:
             flat[node] = stacks[node.args[0]][node.args[2]]
             continue
-        if node.target in _RESHAPES or (is_call(node, CAT) and len(listed) == 1):
+        of_features = is_call(node, aten.slice.Tensor) and _dim(node) == -1
+        if of_features or (is_call(node, CAT) and len(listed) > 1):
+            pass
+        elif node.target in _RESHAPES or is_call(node, CAT):
             if len(sources) != 1 or width(node) != width(node.all_input_nodes[0]):
                 raise refuse(node, "mixes time steps or features", "work on one time step")
             flat[node] = sources[0]
@@ -286,11 +297,10 @@ def _flat_call(editor: Editor, node: Node, flat: dict[Node, Node]) -> Node:
     """The node's operation on (N, F) tensors."""
     args = list(map_arg(node.args, lambda n: flat.get(n, n)))
     rank = node.meta["val"].dim()
-    if is_call(node, CAT):
-        dim = int(cast(int, args[1])) if len(args) > 1 else 0
-        if dim % rank != rank - 1:
+    if is_call(node, CAT, aten.slice.Tensor):
+        if _dim(node) != -1:
             raise refuse(node, "concatenates time steps", "concatenate features")
-        args[1:] = [1]
+        args[1:2] = [1]
     elif rank > 2 and not (elementwise(node.target) or is_call(node, *_PLAIN)):
         raise refuse(
             node, "in a recurrent model", "use Linear and recurrent layers, activations, + and *"
@@ -304,6 +314,12 @@ def _flat_call(editor: Editor, node: Node, flat: dict[Node, Node]) -> Node:
     if call.meta["val"].dim() != 2:
         raise refuse(node, "in a recurrent model", "give tensors of (N, T, features)")
     return call
+
+
+def _dim(node: Node) -> int:
+    """The dimension of a concatenation or slice, from the last one, which is -1."""
+    rank = node.meta["val"].dim()
+    return int(argument(node, 1, 0)) % rank - rank
 
 
 def _unwrapped(node: Node) -> dict[str, tuple[str, object]]:

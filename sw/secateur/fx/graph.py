@@ -200,6 +200,22 @@ class Editor:
         return node
 
 
+    def alias(self, tensor: Node) -> Node:
+        """A node that reads the same parameter or buffer by another name."""
+        target, index = str(tensor.target), 1
+        value, name = attribute(self.gm, target), target.replace(".", "_")
+        while hasattr(self.gm, f"{name}_{index}"):
+            index += 1
+        name = f"{name}_{index}"
+        if isinstance(value, torch.nn.Parameter):
+            self.gm.register_parameter(name, value)
+        else:
+            self.gm.register_buffer(name, value)
+        node = self.gm.graph.get_attr(name)
+        node.meta.update(tensor.meta)
+        return node
+
+
 @dataclass(frozen=True)
 class Window:
     """Arguments of a convolution or pooling.

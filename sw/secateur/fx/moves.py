@@ -67,6 +67,15 @@ def sources_of(node: Node) -> list[Node]:
     return [source for source in node.all_input_nodes if not is_size(source)]
 
 
+def samples_of(node: Node) -> int | None:
+    """The dimension of the samples; None if the batch is fixed, or has no dimension of its own."""
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor):
+        return None
+    dims = [i for i, size in enumerate(value.shape) if not isinstance(size, int)]
+    return dims[0] if len(dims) == 1 else None
+
+
 def varying_nodes(graph: Graph) -> set[Node]:
     """Nodes of which the values, and not only the sizes, depend on the input."""
     found: set[Node] = set()

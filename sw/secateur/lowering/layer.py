@@ -19,7 +19,7 @@ from secateur.hw.spec import (
 )
 from secateur.ir import Ints
 from secateur.lowering.draft import PLAIN, DraftLayer, DraftSource, is_linear, output_shape
-from secateur.lowering.moved import gridded
+from secateur.lowering.moved import gridded, trimmed
 from secateur.lowering.store import Store, Value
 from secateur.quantisation.match import Match, Operand, is_dequantise
 from secateur.quantisation.scales import REQUANTISE, Scale, exponent_of
@@ -49,9 +49,12 @@ def draft_layer(
     for operand in match.operands:
         value = values[operand.value]
         if operand.product is None:
-            shape = (value.whole.channels, 1, 1)
-            window = Window((1, 1), (1, 1), operand.padding, (1, 1))
-            source = DraftSource(value.whole, "lanewise", np.ones(shape, np.int64), window)
+            if value.grid is not None:
+                store, window = value.grid.store, trimmed(value.grid, value.shape)
+            else:
+                store, window = value.whole, Window((1, 1), (1, 1), operand.padding, (1, 1))
+            ones = np.ones((store.channels, 1, 1), np.int64)
+            source = DraftSource(store, "lanewise", ones, window)
         else:
             source, exponents = _product(gm, operand, value)
             accumulators.append(value.scale.exponent + exponents)

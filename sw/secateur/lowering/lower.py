@@ -34,7 +34,7 @@ from secateur.fx.graph import (
     refuse,
     shape_of,
 )
-from secateur.fx.moves import is_move, is_size
+from secateur.fx.moves import is_move, is_size, samples_of
 from secateur.ir import Layer, Network, Source, State
 from secateur.lowering.draft import PLAIN, DraftLayer, DraftSource, is_linear, output_shape
 from secateur.lowering.layer import draft_layer
@@ -185,7 +185,7 @@ class _Lowering:
         found = {}
         for operand in match.operands:
             node = operand.value
-            if operand.product is not None and self.values.of[node].store is None:
+            if not match.multiplies and self.values.of[node].store is None:
                 grid = self.values.grid(operand)
                 if grid is not None:
                     found[node] = replace(self.values.of[node], grid=grid)
@@ -243,7 +243,8 @@ class _Lowering:
     def _check_complete(self, active: set[Node]) -> None:
         """Every node must be part of a layer: nothing may be computed in floating point."""
         for node in self.gm.graph.nodes:
-            known = node in self.values.of or node in self.used or is_size(node) or _has_parts(node)
+            known = node in self.values.of or node in self.used or is_size(node)
+            known = known or (is_move(node) and (_has_parts(node) or bool(samples_of(node))))
             if node in active and node.op == "call_function" and not known:
                 raise unsupported(node)
 

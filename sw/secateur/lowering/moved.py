@@ -12,7 +12,7 @@ from secateur.hw.spec import BIAS_FRACTION
 from secateur.ir import Ints
 from secateur.lowering.draft import DraftLayer, DraftSource, is_linear
 from secateur.lowering.store import Grid, Store
-from secateur.lowering.views import Copy
+from secateur.lowering.views import Copy, as_map
 from secateur.quantisation.match import Operand
 
 
@@ -90,6 +90,25 @@ def gridded(operand: Operand, grid: Grid, codes: Ints, shape: tuple[int, ...]) -
     )
     window = Window(own.kernel, stride, (before[0], before[1], after[0], after[1]), dilation)
     return DraftSource(store, "broadcast", weight, window)
+
+
+def trimmed(grid: Grid, shape: tuple[int, ...]) -> Window:
+    """The window of one pixel at a time over a grid of all channels.
+
+    Parameters
+    ----------
+    grid : where the values are
+    shape : of the values, without samples
+    """
+    store, (_, *counts) = grid.store, as_map(shape)
+    top, left = int(grid.rows[0]), int(grid.columns[0])
+    bottom, right = (
+        first + (count - 1) * step + 1 - size
+        for first, count, step, size in zip(
+            (top, left), counts, grid.steps, (store.height, store.width), strict=True
+        )
+    )
+    return Window((1, 1), grid.steps, (-top, -left, bottom, right), (1, 1))
 
 
 def written_in_place(layers: list[DraftLayer], kept: set[Store]) -> list[DraftLayer]:

@@ -9,8 +9,8 @@ import numpy as np
 from torch.fx import GraphModule, Node
 
 from secateur.capture.export import input_node
-from secateur.fx.graph import constant, conv_window, refuse
-from secateur.fx.moves import Moved, Numbers, moved, sources_of, varying_nodes
+from secateur.fx.graph import constant, conv_window, leaves, refuse
+from secateur.fx.moves import Moved, Numbers, moved, samples_of, sources_of, varying_nodes
 from secateur.ir import Table
 from secateur.lowering.draft import PLAIN, DraftLayer, DraftSource, is_linear
 from secateur.lowering.moved import copy_layer
@@ -41,7 +41,7 @@ class Values:
     def __init__(self, gm: GraphModule) -> None:
         self.gm = gm
         self.of: dict[Node, Value] = {}
-        self.sized: dict[tuple[Node, Size | None], Value] = {}
+        self.sized: dict[tuple[bytes, bytes, Scale, Size], Value] = {}
         self.layers: list[DraftLayer] = []
         self.numbering = Numbering()
         self.varying = varying_nodes(gm.graph)
@@ -68,11 +68,15 @@ class Values:
     def move(self, node: Node) -> None:
         """The value of a move, which takes its place beside others at once where it can.
 
+        One that leaves the samples in a later dimension has none: moves behind it go through it.
+
         Raises
         ------
         SecateurError : it mixes samples, or tensors of different scales
         """
-        parts = [part for part in sources_of(node) if part in self.varying]
+        if samples_of(node):
+            return
+        parts = [part for part in self._stored_sources(node) if part in self.varying]
         given = {part: self.value(part, node) for part in parts}
         scales = [value.scale for value in given.values()]
         if len({(scale.exponent, scale.signed) for scale in scales}) > 1:
@@ -84,6 +88,10 @@ class Values:
         stores = self._beside(result.numbers)
         if stores is not None:
             self.of[node] = replace(self.of[node], store=concatenate(node.name, stores))
+
+    def _stored_sources(self, node: Node) -> list[Node]:
+        """What a move takes values of, behind moves that leave the samples elsewhere."""
+        return leaves(node, lambda n: sources_of(n) if n is node or samples_of(n) else [])
 
     def _beside(self, numbers: Numbers) -> list[Store] | None:
         """The stores that a map consists of, if they can come to lie side by side."""
@@ -106,25 +114,28 @@ class Values:
         value = self.of[node]
         if value.store is not None and size in (None, value.store.size):
             return value
-        if (node, size) in self.sized:
-            return self.sized[node, size]
         size = size or as_map(value.shape)
         numbers = value.moved.numbers.reshape(size)
+        same = (numbers.tobytes(), value.moved.constants.tobytes(), value.scale, size)
+        if same in self.sized:
+            found = self.sized[same]
+            numbers = found.moved.numbers.reshape(value.shape)
+            return replace(found, moved=Moved(numbers, np.zeros(value.shape)))
         stores: list[Store] = []
-        for found, channels in self.numbering.runs(numbers):
+        for part, channels in self.numbering.runs(numbers):
             first = sum(store.channels for store in stores)
-            if found is None:
+            if part is None:
                 stores += self._gathered(node, value, size, slice(first, first + channels))
-            elif found.fixed or found.parent is not None or found in stores:
-                stores.append(self.copied(found, node))
+            elif part.fixed or part.parent is not None or part in stores:
+                stores.append(self.copied(part, node))
             else:
-                stores.append(found)
+                stores.append(part)
         store = stores[0] if len(stores) == 1 else concatenate(node.name, stores)
         found_numbers = self.numbering.of(store).reshape(value.shape)
         value = Value(Moved(found_numbers, np.zeros(value.shape)), value.scale, store)
         if self.of[node].store is None:
             self.of[node] = value
-        self.sized[node, size] = value
+        self.sized[same] = value
         return value
 
     def _gathered(self, node: Node, value: Value, size: Size, part: slice) -> list[Store]:
@@ -181,8 +192,14 @@ class Values:
         )
 
     def grid(self, operand: Operand) -> Grid | None:
-        """Where a product can read what moves have made, without a copy."""
+        """Where an operand of a sum can be read without a copy, although moves have made it."""
         value = self.of[operand.value]
+        if operand.product is None:
+            grid = even_grid(self.numbering, value.moved.numbers.reshape(as_map(value.shape)))
+            whole = grid is not None and np.array_equal(
+                grid.channels, np.arange(grid.store.channels)
+            )
+            return grid if whole and not any(operand.padding) else None
         if is_linear(operand):
             return scattered(self.numbering, value.moved.numbers)
         grid = even_grid(self.numbering, value.moved.numbers.reshape(as_map(value.shape)))

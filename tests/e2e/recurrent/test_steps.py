@@ -128,17 +128,17 @@ class Average(nn.Module):
         return self.function(self, x)
 
 
+class Reversed(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flip(1)
+
+
 REFUSED = {
-    "mean over time": (Average(lambda m, x: m.inner(x)[0].mean(1)), "another result than over"),
-    "backwards": (Average(lambda m, x: m.inner(x.flip(1))[0]), "another result than over"),
-    "first step": (Average(lambda m, x: m.inner(x)[0][:, 0]), "another result than over"),
-    "given state": (
-        Average(lambda m, x: m.inner(x, x.new_ones(1, len(x), INPUTS))[0]),
-        "omit it",
+    "two outputs": (Average(lambda m, x: m.inner(x)), "2 outputs"),
+    "a later step": (
+        nn.Sequential(Reversed(), Steps(Difference(), [(INPUTS,)])),
+        "another result than over whole sequences",
     ),
-    "two outputs": (Average(lambda m, x: m.inner(x)), "must return one tensor"),
-    "both directions": (nn.GRU(INPUTS, 4, batch_first=True, bidirectional=True), "bidirectional"),
-    "projections": (nn.LSTM(INPUTS, 4, batch_first=True, proj_size=2), "proj_size=0"),
 }
 
 
