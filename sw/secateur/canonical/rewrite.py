@@ -56,7 +56,6 @@ from secateur.fx.graph import (
     refuse,
     shape_of,
 )
-
 from secateur.fx.moves import samples_of
 
 Op = Callable[..., Any]

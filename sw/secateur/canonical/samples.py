@@ -53,8 +53,7 @@ def constants_of_samples(editor: Editor) -> None:
     batch = first.meta["val"].shape[0]
     for node in list(editor.gm.graph.nodes):
         filled = _FILLED.get(node.target)
-        sizes = node.meta["val"].shape if filled is not None else ()
-        if len(sizes) < 2 or sizes[0] != batch:
+        if filled is None or rank_of(node) < 2 or node.meta["val"].shape[0] != batch:
             continue
         value = filled if isinstance(filled, float) else float(argument(node, filled, 0.0))
         with editor.gm.graph.inserting_before(node):

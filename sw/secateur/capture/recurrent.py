@@ -220,8 +220,7 @@ def is_recurrent(model: object) -> bool:
 
 
 def decompose(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` with the same function, its recurrent layers made of Linear ones.
-    """
+    """A copy of ``model`` with the same function, its recurrent layers made of Linear ones."""
     if not any(isinstance(m, tuple(CELLS)) for m in model.modules()):
         return model
     model = copied(model)

@@ -17,7 +17,17 @@ from secateur.capture.recurrent import Recurrent, Stateful, Steps, decompose
 from secateur.errors import SecateurError
 from secateur.fx.functional import functionalise
 from secateur.fx.functions import elementwise
-from secateur.fx.graph import CAT, LINEAR, Editor, active_nodes, argument, aten, is_call, refuse
+from secateur.fx.graph import (
+    CAT,
+    LINEAR,
+    Editor,
+    active_nodes,
+    argument,
+    aten,
+    is_call,
+    rank_of,
+    refuse,
+)
 from secateur.text import first_line
 
 #: A step may differ from the sequence by rounding only.
@@ -167,7 +177,7 @@ def settle_initial(model: nn.Module, example: Tensor) -> None:
     given: dict[Recurrent, list[Tensor]] = {}
 
     def watch(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-        hx = args[1] if len(args) > 1 else kwargs.get("hx")
+        hx: Any = args[1] if len(args) > 1 else kwargs.get("hx")
         parts = hx if isinstance(hx, tuple | list) else [hx]
         found = [p[i] for i in range(len(parts[0])) for p in parts] if hx is not None else []
         before = given.setdefault(cast(Recurrent, module), found)
@@ -318,7 +328,7 @@ def _flat_call(editor: Editor, node: Node, flat: dict[Node, Node]) -> Node:
 
 def _dim(node: Node) -> int:
     """The dimension of a concatenation or slice, from the last one, which is -1."""
-    rank = node.meta["val"].dim()
+    rank = rank_of(node)
     return int(argument(node, 1, 0)) % rank - rank
 
 

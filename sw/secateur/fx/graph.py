@@ -199,7 +199,6 @@ class Editor:
         node.meta["val"] = self.mode.from_tensor(value, static_shapes=True)
         return node
 
-
     def alias(self, tensor: Node) -> Node:
         """A node that reads the same parameter or buffer by another name."""
         target, index = str(tensor.target), 1

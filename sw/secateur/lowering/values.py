@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
 
 import numpy as np
 from torch.fx import GraphModule, Node
@@ -24,7 +23,7 @@ from secateur.lowering.views import (
     side_by_side,
 )
 from secateur.quantisation.match import Operand
-from secateur.quantisation.scales import REQUANTISE
+from secateur.quantisation.scales import REQUANTISE, Scale
 
 #: Copies for one move; more would take longer than a network.
 MOST_COPIES = 512
@@ -205,6 +204,6 @@ class Values:
         grid = even_grid(self.numbering, value.moved.numbers.reshape(as_map(value.shape)))
         _, inputs, *kernel = (int(n) for n in constant(self.gm, operand.weight).shape)
         dense = inputs == as_map(value.shape)[0]
-        window = conv_window(cast(Node, operand.product), (kernel[0], kernel[1]))
+        window = conv_window(operand.product, (kernel[0], kernel[1]))
         padding = [a + b for a, b in zip(window.padding, operand.padding, strict=True)]
         return grid if grid is not None and dense and grid.takes(padding, value.shape) else None

@@ -105,9 +105,9 @@ STEPPED: dict[str, Callable[[], Model]] = {
     "first states": lambda: Model(
         nn.LSTM(INPUTS, HIDDEN),
         lambda m, x: m.last(
-            m.inner(x.transpose(0, 1), (m.first.repeat(1, len(x), 1), m.first.repeat(1, len(x), 1)))[
-                1
-            ][0][-1]
+            m.inner(
+                x.transpose(0, 1), (m.first.repeat(1, len(x), 1), m.first.repeat(1, len(x), 1))
+            )[1][0][-1]
         ),
     ),
     "projections": lambda: Model(
@@ -224,7 +224,9 @@ def test_sequences_of_another_length() -> None:
     torch.manual_seed(0)
     graph = quantize(WHOLE["both directions"]().eval(), sequences(8))
     image = api.compile(graph, target="8x1")
-    with pytest.raises(SecateurError, match=r"shape \(2, 5, 1, 5\), the model takes \(batch, 4, 1, 5\)") as caught:
+    with pytest.raises(
+        SecateurError, match=r"shape \(2, 5, 1, 5\), the model takes \(batch, 4, 1, 5\)"
+    ) as caught:
         api.run(image, sequences(2, STEPS + 1).numpy())
     assert "\n" not in str(caught.value)
 
@@ -235,7 +237,9 @@ def test_packed_sequences_are_refused() -> None:
         outputs, _ = m.inner(nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True))
         return m.last(nn.utils.rnn.pad_packed_sequence(outputs, batch_first=True)[0])
 
-    with pytest.raises(SecateurError, match=r"^layer 'inner': is given PackedSequence; .*sequences not packed") as caught:
+    with pytest.raises(
+        SecateurError, match=r"^layer 'inner': is given PackedSequence; .*sequences not packed"
+    ) as caught:
         quantize(Model(gru(), packed), sequences(4))
     assert "\n" not in str(caught.value)
 
