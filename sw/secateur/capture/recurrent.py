@@ -24,6 +24,10 @@ _LAYERS = (nn.GRU, nn.LSTM, nn.RNN)
 _States = Tensor | tuple[Tensor, Tensor]
 
 
+class NoSequences(SecateurError):
+    """A recurrent layer is given something else than sequences of its own layout."""
+
+
 @dataclass
 class Tape:
     """The old and the new states of a step; ``before`` is None outside of steps."""
@@ -82,10 +86,19 @@ class Stateful(nn.Module):
             states = [s - first for s, first in zip(states, self.initial, strict=True)]
         self.tape.after = states
 
-    def refuse(self, reason: str, remedy: str) -> SecateurError:
-        """The one-line error for this layer."""
+    def refuse(
+        self, reason: str, remedy: str, kind: type[SecateurError] = SecateurError
+    ) -> SecateurError:
+        """The one-line error for this layer.
+
+        Parameters
+        ----------
+        reason : what is wrong
+        remedy : what to do instead
+        kind : of the error
+        """
         name = f"layer {self.path!r}" if self.path else type(self).__name__
-        return SecateurError(f"{name}: {reason}; {remedy}")
+        return kind(f"{name}: {reason}; {remedy}")
 
 
 class Recurrent(Stateful):
@@ -140,7 +153,8 @@ class Recurrent(Stateful):
         """The states to begin with."""
         if not isinstance(x, Tensor) or x.dim() != 3:
             kind = f"{tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-            raise self.refuse(f"is given {kind}", "give a tensor (N, T, F), sequences not packed")
+            remedy = "give a tensor (N, T, F), sequences not packed"
+            raise self.refuse(f"is given {kind}", remedy, NoSequences)
         stepping = self.tape.before is not None
         if stepping and self.directions == 2:
             raise self.refuse("runs in both directions", "run over whole sequences")
@@ -151,9 +165,8 @@ class Recurrent(Stateful):
             return [part[index] for index in range(len(self.cells)) for part in given]
         states, samples = self.begin(x), x.shape[0 if self.batch_first else 1]
         if stepping and states[0].shape[0] != samples:
-            raise self.refuse(
-                "takes (T, N, F), is given (N, T, F)", "make it with batch_first=True"
-            )
+            remedy = "make it with batch_first=True"
+            raise self.refuse("takes (T, N, F), is given (N, T, F)", remedy, NoSequences)
         return states
 
 

@@ -13,7 +13,7 @@ from torch.fx.node import map_arg
 
 from secateur.capture.export import capture
 from secateur.capture.outputs import only_tensor, output_nodes
-from secateur.capture.recurrent import Recurrent, Stateful, Steps, decompose
+from secateur.capture.recurrent import NoSequences, Recurrent, Stateful, Steps, decompose
 from secateur.errors import SecateurError
 from secateur.fx.functional import functionalise
 from secateur.fx.functions import elementwise
@@ -158,6 +158,8 @@ def capture_sequences(model: nn.Module, example: Tensor) -> Sequence | nn.Module
         settle_initial(model, two)
         try:
             return _capture_step(model, two)
+        except NoSequences:
+            raise
         except SecateurError:
             if any(isinstance(module, Steps) for module in model.modules()):
                 raise

@@ -89,6 +89,9 @@ WHOLE: dict[str, Callable[[], Model]] = {
     "convolution of a picture": lambda: Model(
         gru(2 * STEPS), of_columns, conv=nn.Conv2d(1, 2, 3, padding=1)
     ),
+    "one layer, called twice": lambda: Model(
+        gru(), lambda m, x: m.last(m.inner(m.inner(x)[0][..., :INPUTS])[0])
+    ),
     "cell in a loop": lambda: Model(nn.GRUCell(INPUTS, HIDDEN), in_a_loop),
     "state of another layer": lambda: Model(gru(), translated, other=gru()),
     "first state, mean": lambda: Model(
@@ -153,7 +156,7 @@ def test_decomposed_layers_compute_the_same(name: str) -> None:
 def test_verilator(name: str) -> None:
     torch.manual_seed(0)
     graph = quantize(WHOLE[name]().eval(), sequences(8))
-    image = api.compile(graph, target=simulated(4, 3))
+    image = api.compile(graph, target=simulated(8, 8))
     x = sequences(10)[8:]
     result = api.simulate(image, x.numpy())
     assert result.mismatches == []

@@ -68,17 +68,9 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     ),
     "packed": (Model(packed), "^layer 'gru': is given PackedSequence; .* not packed"),
     "unbatched": (Model(lambda m, x: m.gru(x[:, 0])[0]), r"^layer 'gru': is given \(\d, 5\); give"),
-    "twice": (
-        Model(lambda m, x: m.gru(m.gru(x)[0][..., :INPUTS])[0]),
-        "^layer 'gru': is called twice; use a layer for each call",
-    ),
-    "convolution": (
-        Model(lambda m, x: m.gru(m.conv(x.mT).mT)[0], conv=nn.Conv1d(INPUTS, INPUTS, 3)),
-        "fails on one time step.*supported are recurrent layers.*no convolution",
-    ),
     "norm": (
         Model(lambda m, x: m.norm(m.gru(x)[0]), norm=nn.LayerNorm(HIDDEN)),
-        "^layer 'norm' .*in a recurrent model; use Linear",
+        "^layer 'norm' .*layer_norm.*use BatchNorm2d",
     ),
 }
 

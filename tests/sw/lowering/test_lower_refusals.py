@@ -46,18 +46,6 @@ class Attends(nn.Module):
         return result
 
 
-class Loop(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.cell = nn.GRUCell(8, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = x.new_zeros(len(x), 4)
-        for t in range(x.shape[1]):
-            h = self.cell(x[:, t], h)
-        return h
-
-
 REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
     "softmax": (call(lambda x: F.softmax(x.flatten(1), 1) + 0), MAPS, "softmax", "very end"),
     "size": (
@@ -85,7 +73,6 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
         "attention is not supported",
         "use convolutions",
     ),
-    "cells in a loop": (Loop(), (7, 8), "layer 'cell' (node gru_cell", "in secateur.Steps"),
     "sort": (call(lambda x: x.sort(1)[0]), MAPS, "sort", "use Conv2d"),
     "no number": (
         nn.Sequential(POSITIVE, Call(torch.sqrt)),
