@@ -7,7 +7,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import combinations
 
-from secateur.ir import Tensor
+import numpy as np
+
+from secateur.ir import Ints, Tensor
 
 #: Orders that are tried, and how many pairs of windows may be compared for it, roughly.
 _TRIES, _STEPS = 100, 4_000_000
@@ -48,19 +50,6 @@ def _spoils(a: Request, base_a: int, b: Request, base_b: int) -> bool:
     return overlap and (base_a, a.words, a.shape) != (base_b, b.words, b.shape)
 
 
-def _spoilt(request: Request, base: int, others: list[Request], bases: Bases) -> list[Request]:
-    """Those that spoil a window at a base, or that it spoils."""
-    return [other for other in others if _spoils(request, base, other, bases[other.tensor])]
-
-
-def _added(
-    request: Request, base: int, placed: list[Request], clean: list[Request], bases: Bases
-) -> int:
-    """Cycles of clearing that a window adds at a base: its own, and those of clean others."""
-    own = request.clearing if request.clearing and _spoilt(request, base, placed, bases) else 0
-    return own + sum(other.clearing for other in _spoilt(request, base, clean, bases))
-
-
 def dirtied(requests: list[Request], bases: Bases) -> set[Tensor]:
     """Tensors in whose window another tensor writes other words than they do."""
     dirty = set()
@@ -70,34 +59,94 @@ def dirtied(requests: list[Request], bases: Bases) -> set[Tensor]:
     return dirty
 
 
+class _Placed:
+    """Windows with bases, as columns of numbers, so that one is compared with all others at once."""
+
+    def __init__(self, requests: list[Request]) -> None:
+        size = len(requests)
+        self.requests, self.count = requests, 0
+        self.low, self.high, self.clearing = (np.zeros(size, np.int64) for _ in range(3))
+        self.first, self.last, self.shape = (np.zeros(size, np.int64) for _ in range(3))
+        self.clean = np.zeros(size, bool)  # needs no clearing so far, but may
+        numbers: dict[Hashable, int] = {}
+        self.kinds = [numbers.setdefault((r.words, r.shape), len(numbers)) for r in requests]
+
+    def _rows(self, request: Request) -> tuple[Ints, Ints, Ints]:
+        """Begins and ends of all windows so far, and whether they are alive with the request."""
+        now = slice(self.count)
+        alive = (self.first[now] <= request.end) & (request.begin <= self.last[now])
+        return self.low[now], self.high[now], alive
+
+    def best(self, request: Request, kind: int, depth: int | None) -> tuple[int, int] | None:
+        """Cycles of clearing that a window adds at its best base, and that base."""
+        low, high, alive = self._rows(request)
+        bases = np.unique(np.concatenate([[0], low, high, low - request.words]))
+        limit = bases[-1] if depth is None else depth - request.words
+        bases = bases[(bases >= 0) & (bases <= limit)]
+        bases = bases[_overlaps(bases, request.words, low[alive], high[alive]) == 0]
+        if not len(bases):
+            return None
+        clearing = np.where(self.clean, self.clearing, 0)[: self.count]
+        same = (self.shape[: self.count] == kind) & (low < high)
+        costs = _overlaps(bases, request.words, low, high, clearing)
+        costs -= _at(bases, low[same], clearing[same])
+        if request.clearing:
+            spoilt = _overlaps(bases, request.words, low, high) - _at(bases, low[same])
+            costs += request.clearing * (spoilt > 0)
+        index = int(np.argmin(costs))
+        return int(costs[index]), int(bases[index])
+
+    def add(self, request: Request, kind: int, base: int) -> None:
+        """Place a window."""
+        low, high, _ = self._rows(request)
+        meets = (base < high) & (low < base + request.words)
+        spoilt = meets & ((low != base) | (self.shape[: self.count] != kind))
+        self.clean[: self.count] &= ~spoilt
+        row = self.count
+        self.low[row], self.high[row], self.shape[row] = base, base + request.words, kind
+        self.first[row], self.last[row] = request.begin, request.end
+        self.clearing[row], self.clean[row] = request.clearing, request.clearing and not spoilt.any()
+        self.count += 1
+
+
+def _overlaps(
+    bases: Ints, words: int, low: Ints, high: Ints, weights: Ints | None = None
+) -> Ints:
+    """How many windows, or how much of their weights, one of ``words`` would overlap at each base.
+
+    Parameters
+    ----------
+    bases : (candidates,) ascending
+    words : of the window
+    low, high : (windows,) begins and ends of the others
+    weights : (windows,) ones by default
+    """
+    begin = np.searchsorted(bases, low - words, side="right")
+    end = np.maximum(np.searchsorted(bases, high, side="left"), begin)
+    size = len(bases) + 1
+    steps = np.bincount(begin, weights, size) - np.bincount(end, weights, size)
+    return np.cumsum(steps)[:-1].astype(np.int64)
+
+
+def _at(bases: Ints, low: Ints, weights: Ints | None = None) -> Ints:
+    """How many windows begin at each base, or how much of their weights."""
+    index = np.searchsorted(bases, low)
+    found = index < len(bases)
+    found[found] = bases[index[found]] == low[found]
+    weights = None if weights is None else weights[found]
+    return np.bincount(index[found], weights, len(bases)).astype(np.int64)
+
+
 def _pack(ordered: list[Request], depth: int | None) -> tuple[Bases, int] | None:
     """Place windows one by one, with least clearing, then lowest; bases and cycles of clearing."""
-    bases: Bases = {}
-    placed: list[Request] = []
-    clean: list[Request] = []  # placed windows that need no clearing so far, but may
-    total = 0
-    for request in ordered:
-        spans = [(bases[other.tensor], bases[other.tensor] + other.words) for other in placed]
-        alive = [span for span, o in zip(spans, placed, strict=True) if request.meets(o)]
-        candidates = {0} | {base for base, _ in spans} | {end for _, end in spans}
-        candidates |= {base - request.words for base, _ in spans}
-        free = [
-            base
-            for base in sorted(candidates)
-            if base >= 0
-            and (depth is None or base + request.words <= depth)
-            and all(base + request.words <= begin or end <= base for begin, end in alive)
-        ]
-        if not free:
+    placed, bases, total = _Placed(ordered), Bases(), 0
+    for request, kind in zip(ordered, placed.kinds, strict=True):
+        found = placed.best(request, kind, depth)
+        if found is None:
             return None
-
-        costs = [(_added(request, base, placed, clean, bases), base) for base in free]
-        cost, base = min(costs)
-        clean = [other for other in clean if not _spoils(request, base, other, bases[other.tensor])]
-        if request.clearing and not _spoilt(request, base, placed, bases):
-            clean.append(request)
-        bases[request.tensor], total = base, total + cost
-        placed.append(request)
+        total += found[0]
+        bases[request.tensor] = found[1]
+        placed.add(request, kind, found[1])
     return bases, total
 
 

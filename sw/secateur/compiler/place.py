@@ -37,6 +37,10 @@ class Placement:
         return logical
 
 
+#: Channels that may be chosen one after the other for one layer, roughly; more than any count of
+#: blocks.
+_STEPS, _TAKEN = 4096, 1 << 40
+
 Slice = tuple[Tensor, int]  # a tensor and the first channel of a part of it
 
 
@@ -133,38 +137,66 @@ def count_blocks(pattern: np.ndarray, order: Ints, n: int) -> int:
     )
 
 
-def _grow(pattern: np.ndarray, sizes: list[int]) -> list[list[int]]:
+def _bits(pattern: np.ndarray) -> np.ndarray:
+    """(words, channels) uint64: the columns of each channel's pattern as bits."""
+    packed = np.packbits(pattern, axis=1)
+    packed = np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8)))
+    return np.ascontiguousarray(packed.view(np.uint64).T)
+
+
+def _grow(pattern: np.ndarray, sizes: list[int], short: int) -> tuple[list[list[int]], list[int]]:
     """Groups of the given sizes: each begins with the densest channel left and takes the one that
     adds the fewest nonzero blocks until it is full.
+
+    Returns
+    -------
+    groups, late : and the blocks of each that came with members behind the first ``short``
     """
-    left = list(np.argsort(-pattern.sum(axis=1), kind="stable"))
-    groups = []
+    order = np.argsort(-pattern.sum(axis=1), kind="stable")
+    bits = _bits(pattern[order])
+    taken = np.zeros(len(order), np.int64)
+    groups, late = [], []
     for size in sizes:
-        union = pattern[left[0]].copy()
-        group = [int(left.pop(0))]
-        for _ in range(size - 1):
-            added = (pattern[left] & ~union).sum(axis=1)
+        group: list[int] = []
+        union = np.zeros((len(bits), 1), np.uint64)
+        came = 0
+        added = taken  # the first is the densest, which stands first
+        while True:
             chosen = int(np.argmin(added))
-            union |= pattern[left[chosen]]
-            group.append(int(left.pop(chosen)))
+            came += int(added[chosen]) if len(group) >= short else 0
+            group.append(int(order[chosen]))
+            taken[chosen] = _TAKEN
+            if len(group) == size:
+                break
+            union |= bits[:, chosen : chosen + 1]
+            added = np.bitwise_count(bits & ~union).sum(axis=0, dtype=np.int64) + taken
         groups.append(group)
-    return groups
+        late.append(came)
+    return groups, late
 
 
 def group_channels(pattern: np.ndarray, n: int) -> Ints:
     """An order of the channels in which rows of N share their zeros, or the given order.
 
-    Greedy. If the channels do not fill the last row, the short group is tried in every place of
-    the sequence. The given order is kept unless another has fewer blocks.
+    Greedy. If the channels do not fill the last row, the short group is tried in several places of
+    the sequence: in all of a small layer, else where groups grow most behind so many members. The
+    given order is kept unless another has fewer blocks.
     """
+    given = np.arange(len(pattern))
+    # No order has fewer blocks than each column alone needs.
+    least = int((-(-pattern.sum(axis=0) // n)).sum())
+    if count_blocks(pattern, given, n) == least:
+        return given
     full, short = divmod(len(pattern), n)
-    tries = [[n] * full]
+    groups, late = _grow(pattern, [n] * full + [short] * (short > 0), short)
+    tries = [groups]
     if short:
-        tries = [[n] * k + [short] + [n] * (full - k) for k in range(full, -1, -1)]
-    orders = [np.arange(len(pattern))]
-    for sizes in tries:
-        groups = sorted(_grow(pattern, sizes), key=len, reverse=True)
-        orders.append(np.array([channel for group in groups for channel in group]))
+        places = sorted(range(full), key=lambda k: -late[k])[: _STEPS // len(pattern)]
+        for k in sorted(places, reverse=True):
+            tries.append(_grow(pattern, [n] * k + [short] + [n] * (full - k), short)[0])
+    orders = [given]
+    for groups in tries:
+        orders.append(np.array([c for group in sorted(groups, key=len, reverse=True) for c in group]))
     return min(orders, key=lambda order: count_blocks(pattern, order, n))
 
 
