@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+import numpy.typing as npt
 
 from secateur.ir import Ints, Tensor
 
@@ -59,8 +60,28 @@ def dirtied(requests: list[Request], bases: Bases) -> set[Tensor]:
     return dirty
 
 
+def alive(requests: list[Request]) -> Ints:
+    """(steps, requests) words that each window takes at each step."""
+    steps = np.arange(max((r.end for r in requests), default=0) + 1)[:, None]
+    begin, end = (np.array([getattr(r, at) for r in requests]) for at in ("begin", "end"))
+    words = np.array([r.words for r in requests], np.int64)
+    return np.where((begin <= steps) & (steps <= end), words, 0)
+
+
+def _unavoidable(requests: list[Request], depth: int) -> int:
+    """Cycles of clearing that every allocation has: a window that needs none shares no word with
+    others, at any time, but with those that write the same words.
+    """
+    taken, total = alive(requests), 0
+    for request in (r for r in requests if r.clearing):
+        others = [(r.words, r.shape) != (request.words, request.shape) for r in requests]
+        most = int(taken[:, others].sum(axis=1).max())
+        total += request.clearing if most + request.words > depth else 0
+    return total
+
+
 class _Placed:
-    """Windows with bases, as columns of numbers, so that one is compared with all others at once."""
+    """Windows with bases, as columns of numbers: one is compared with all others at once."""
 
     def __init__(self, requests: list[Request]) -> None:
         size = len(requests)
@@ -71,19 +92,19 @@ class _Placed:
         numbers: dict[Hashable, int] = {}
         self.kinds = [numbers.setdefault((r.words, r.shape), len(numbers)) for r in requests]
 
-    def _rows(self, request: Request) -> tuple[Ints, Ints, Ints]:
+    def _rows(self, request: Request) -> tuple[Ints, Ints, npt.NDArray[np.bool_]]:
         """Begins and ends of all windows so far, and whether they are alive with the request."""
         now = slice(self.count)
-        alive = (self.first[now] <= request.end) & (request.begin <= self.last[now])
-        return self.low[now], self.high[now], alive
+        meets = (self.first[now] <= request.end) & (request.begin <= self.last[now])
+        return self.low[now], self.high[now], meets
 
     def best(self, request: Request, kind: int, depth: int | None) -> tuple[int, int] | None:
         """Cycles of clearing that a window adds at its best base, and that base."""
-        low, high, alive = self._rows(request)
+        low, high, meets = self._rows(request)
         bases = np.unique(np.concatenate([[0], low, high, low - request.words]))
         limit = bases[-1] if depth is None else depth - request.words
         bases = bases[(bases >= 0) & (bases <= limit)]
-        bases = bases[_overlaps(bases, request.words, low[alive], high[alive]) == 0]
+        bases = bases[_overlaps(bases, request.words, low[meets], high[meets]) == 0]
         if not len(bases):
             return None
         clearing = np.where(self.clean, self.clearing, 0)[: self.count]
@@ -105,13 +126,12 @@ class _Placed:
         row = self.count
         self.low[row], self.high[row], self.shape[row] = base, base + request.words, kind
         self.first[row], self.last[row] = request.begin, request.end
-        self.clearing[row], self.clean[row] = request.clearing, request.clearing and not spoilt.any()
+        self.clearing[row] = request.clearing
+        self.clean[row] = request.clearing and not spoilt.any()
         self.count += 1
 
 
-def _overlaps(
-    bases: Ints, words: int, low: Ints, high: Ints, weights: Ints | None = None
-) -> Ints:
+def _overlaps(bases: Ints, words: int, low: Ints, high: Ints, weights: Ints | None = None) -> Ints:
     """How many windows, or how much of their weights, one of ``words`` would overlap at each base.
 
     Parameters
@@ -153,8 +173,8 @@ def _pack(ordered: list[Request], depth: int | None) -> tuple[Bases, int] | None
 def allocate(requests: list[Request], depth: int) -> tuple[Bases | None, int]:
     """Bases such that no two windows that are alive together overlap.
 
-    Tries the largest first, the earliest first, and then seeded random orders until nothing needs
-    clearing; keeps the allocation with the fewest cycles of clearing.
+    Tries the largest first, the earliest first, and then seeded random orders until nothing more
+    is cleared than must be; keeps the allocation with the fewest cycles of clearing.
 
     Returns
     -------
@@ -164,9 +184,9 @@ def allocate(requests: list[Request], depth: int) -> tuple[Bases | None, int]:
     by_size = sorted(requests, key=lambda request: (-request.words, request.begin))
     order = sorted(requests, key=lambda request: (request.begin, -request.words))
     shuffle = random.Random(0).shuffle
-    best = _pack(by_size, depth)
+    best, least = _pack(by_size, depth), _unavoidable(requests, depth)
     for _ in range(min(_TRIES, _STEPS // max(len(requests), 1) ** 2)):
-        if best is not None and best[1] == 0:
+        if best is not None and best[1] <= least:
             break
         found = _pack(order, depth)
         if found is not None and (best is None or found[1] < best[1]):

@@ -196,7 +196,9 @@ def group_channels(pattern: np.ndarray, n: int) -> Ints:
             tries.append(_grow(pattern, [n] * k + [short] + [n] * (full - k), short)[0])
     orders = [given]
     for groups in tries:
-        orders.append(np.array([c for group in sorted(groups, key=len, reverse=True) for c in group]))
+        orders.append(
+            np.array([c for group in sorted(groups, key=len, reverse=True) for c in group])
+        )
     return min(orders, key=lambda order: count_blocks(pattern, order, n))
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from secateur.compiler import place as module
 from secateur.compiler.place import group_channels
 
 
@@ -18,7 +19,7 @@ def _blocks(pattern: np.ndarray, order: np.ndarray, n: int) -> int:
     return total
 
 
-@pytest.mark.parametrize(("channels", "n"), [(32, 8), (10, 8), (23, 4), (16, 16)])
+@pytest.mark.parametrize(("channels", "n"), [(32, 8), (10, 8), (23, 4), (16, 16), (603, 8)])
 def test_hidden_groups_are_found(channels: int, n: int) -> None:
     rng = np.random.default_rng(channels)
     groups = -(-channels // n)
@@ -41,3 +42,22 @@ def test_never_worse_than_given(channels: int, n: int, seed: int) -> None:
 
 def test_the_given_order_is_kept_if_none_is_better() -> None:
     np.testing.assert_array_equal(group_channels(np.ones((12, 5), dtype=bool), 4), np.arange(12))
+
+
+def test_a_wide_layer_is_ordered_in_few_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A last row that is not full may stand in 251 places of the search."""
+    rng, grown, grow = np.random.default_rng(0), 0, module._grow
+
+    def counted(pattern: np.ndarray, sizes: list[int], short: int) -> object:
+        nonlocal grown
+        grown += len(pattern)
+        return grow(pattern, sizes, short)
+
+    monkeypatch.setattr(module, "_grow", counted)
+    pattern = rng.random((1003, 30)) < 0.95
+    order = group_channels(pattern, 4)
+    assert _blocks(pattern, order, 4) < _blocks(pattern, np.arange(1003), 4)
+    assert 2000 < grown < 6000
+    grown = 0
+    group_channels(np.ones((1003, 30), dtype=bool), 4)
+    assert grown == 0
