@@ -27,6 +27,7 @@ from secateur.canonical.convolve import (
 )
 from secateur.canonical.lines import lift_lines
 from secateur.canonical.norm import fold_norm
+from secateur.canonical.partial import share_maps
 from secateur.canonical.pool import average, depthwise, max_pooling
 from secateur.canonical.reduce import SUMS, reduce_maxima, reduce_sums
 from secateur.canonical.samples import constants_of_samples, samples_first
@@ -97,6 +98,7 @@ def canonicalise(gm: GraphModule) -> GraphModule:
                 node.replace_all_uses_with(replacement)
                 gm.graph.erase_node(node)
     gm.graph.eliminate_dead_code()
+    share_maps(editor)
     _lift_activations(editor)
     _give_activations_a_layer(editor)
     _part_weights(editor)
