@@ -4,8 +4,9 @@ The model is quantised and lowered once. Masks then remove blocks from the integ
 network is planned and encoded as ``compile`` does it: the cycles and bytes are those of an image.
 
 Two or three configuration registers hold values that training changes (shifts, clipping). A layer
-that needs the values of the layer before does not write them; the cost counts them as written. So
-an image costs this much, or up to a few words per layer less, whatever is trained in between.
+that needs the values of the layer before does not write them; the cost counts them as written.
+Nor does it count on two functions having equal tables. So an image costs this much, or up to a few
+words per layer and its equal tables less, whatever is trained in between.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from secateur.compiler.prepare import runnable
 from secateur.compiler.schedule import Plan, plan
 from secateur.errors import SecateurError
 from secateur.fx.graph import PRODUCTS, is_call, path_of
-from secateur.ir import Layer, Network, Source
+from secateur.ir import Layer, Network, Source, Table
 from secateur.lowering.lower import lower
 from secateur.pruning.units.blocks import nonzero_blocks, prunable_layers, to_mask, weight_of
 from secateur.quantisation.prepare import Graph, quantize
@@ -185,10 +186,17 @@ def _unlike_neighbours(network: Network) -> Network:
                 shift=np.full(layer.channels, odd, dtype=np.int64),
                 high=layer.high - odd,
                 low=layer.low + odd,
+                table=None if layer.table is None else _table_of_its_own(layer.table, index),
             )
         )
     net = network
     return Network(net.input, net.output, layers, net.features, net.source_hash)
+
+
+def _table_of_its_own(table: Table, index: int) -> Table:
+    entries = np.zeros_like(table.entries)
+    entries[:2] = divmod(index, 256)
+    return replace(table, entries=entries)
 
 
 def _with_weight(layer: Layer, number: int, weight: npt.NDArray[np.int64]) -> Layer:

@@ -189,6 +189,23 @@ def test_blocks_behind_the_drain_are_not_pruned_for_cycles() -> None:
     assert fewer.kept["first"] < 30
 
 
+def test_equal_functions_may_become_different_ones() -> None:
+    """On an array with one table, so that training makes an inference longer."""
+    conv = nn.Conv2d(1, 4, 1, bias=False), nn.Conv2d(4, 4, 1, bias=False)
+    for layer in conv:
+        nn.init.constant_(layer.weight, 3.9 / layer.in_channels)
+    model = nn.Sequential(conv[0], nn.Sigmoid(), conv[1], nn.Sigmoid()).eval()
+    x = torch.linspace(-1, 1, 4 * 36).reshape(4, 1, 6, 6)
+    geometry = Geometry(n=4, p=3, weight_words=1024, bank_words=256, tables=1)
+    target = Target(name="one", geometry=geometry)
+    costs = CostModel(model, x, target)
+    predicted, before = costs.cost(costs.alive), compile_network(lower(quantize(model, x)), target)
+    conv[1].weight.data *= 4
+    after = compile_network(lower(quantize(model, x)), target)
+    assert before.cycles < after.cycles <= predicted.cycles
+    assert after.words.size <= predicted.rom_bytes
+
+
 def test_rows_keep_their_best_blocks(costs: CostModel) -> None:
     model, _ = network("demo")
     saliency = block_saliency(model, 8, skip=demo_model.SKIP)
