@@ -14,7 +14,7 @@ from secateur.hw.verilog import to_verilog
 from secateur.sim.golden import parse, run
 from secateur.sim.simulate import compare, simulate
 from tests.support.ice40_models import yosys_models
-from tests.support.programs import random_program
+from tests.support.programs import Sample, random_program, refilled_at_once
 
 GEOMETRIES = [
     Geometry(n=4, p=2, weight_words=1024, bank_words=128, extended=False),
@@ -45,8 +45,16 @@ def engine(geometry: Geometry, family: str) -> str:
 )
 def test_random_programs(geometry: Geometry, family: str, seed: int, stalls: float) -> None:
     """Every byte of every layer, and the cycles of the contract."""
-    sample = random_program(seed, geometry)
-    inputs = sample.inputs(3)
+    check(random_program(seed, geometry), family, seed, stalls)
+
+
+@pytest.mark.parametrize("stalls", [0.0, 0.4])
+def test_a_table_is_filled_anew_behind_its_last_pixel(stalls: float) -> None:
+    check(refilled_at_once(GEOMETRIES[0]), "ice40", 0, stalls)
+
+
+def check(sample: Sample, family: str, seed: int, stalls: float) -> None:
+    geometry, inputs = sample.geometry, sample.inputs(3)
     verilog = engine(geometry, family)
     result = simulate(
         sample.image, inputs, geometry, verilog=verilog, stalls=stalls, seed=seed, power_up=seed
