@@ -283,6 +283,7 @@ def test_bad_input_is_one_line(  # type: ignore[no-untyped-def]
 WRONG: list[tuple[dict[str, object], str]] = [
     ({"layers": []}, "layers is empty"),
     ({"layers.0.blocks": None}, "layers[0].blocks is missing"),
+    ({"layers.0.fill": -1}, "layers[0].fill is -1, expected"),
     ({"layers.1.certificate.accumulator": 1.5}, "layers[1].certificate.accumulator is 1.5"),
     ({"layers.0.output": "no"}, "'no' is not in tensors"),
     ({"layers.0.label": 3}, "layers[0].label is 3, expected a text"),

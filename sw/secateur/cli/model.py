@@ -93,6 +93,9 @@ def show_summary(data: Data) -> None:
     title = f"{data.get('output', 'image')} for {data['target']}"
     totals = table(title, "", "pruned", "dense")
     totals.add_row("cycles per inference", f"{data['cycles']:,}", f"{data['cycles_dense']:,}")
+    if data["fill_cycles"]:
+        fills = f"{data['fill_cycles']:,}"
+        totals.add_row("of these: filling tables", fills, fills)
     totals.add_row("bound: nonzero MACs / multipliers", f"{data['bound_cycles']:,.0f}", "")
     totals.add_row("N:1 blocks", f"{data['blocks']:,}", f"{data['blocks_total']:,}")
     totals.add_row(

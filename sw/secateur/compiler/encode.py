@@ -33,12 +33,14 @@ class Encoded:
     cycles : of an inference
     layer_cycles : per layer
     layer_words : configuration, headers and bodies, per layer
+    layer_fills : those of the cycles in which a table is filled, per layer
     """
 
     words: Words
     cycles: int
     layer_cycles: list[int]
     layer_words: list[int]
+    layer_fills: list[int]
 
     @property
     def data(self) -> bytes:
@@ -138,7 +140,7 @@ def encode(plan: Plan, check_depth: bool = True) -> Encoded:
     load = output_registers(read) | {Reg.GX: read.words}
     writer.configure(network.input.name, load, spec.COMMON_LOAD)
     cycles, written = spec.load_tail(geometry.p), set()
-    by_layer, words_by_layer = [], []
+    by_layer, words_by_layer, fills_by_layer = [], [], []
     for layer_plan in plan.layers:
         layer, before = layer_plan.layer, writer.count
         result = layer.output is network.output
@@ -158,6 +160,7 @@ def encode(plan: Plan, check_depth: bool = True) -> Encoded:
         )
         by_layer.append(took)
         words_by_layer.append(writer.count - before)
+        fills_by_layer.append(filling)
         cycles += took
     program = np.concatenate(writer.words)
     total = geometry.header_words + len(program)
@@ -167,7 +170,7 @@ def encode(plan: Plan, check_depth: bool = True) -> Encoded:
             f"{geometry.weight_words}: prune more, or choose a larger target"
         )
     words = _with_header(plan, program, cycles, len(tables.slots.start))
-    return Encoded(words, cycles, by_layer, words_by_layer)
+    return Encoded(words, cycles, by_layer, words_by_layer, fills_by_layer)
 
 
 def _with_header(plan: Plan, program: Words, cycles: int, tables: int) -> Words:

@@ -140,8 +140,14 @@ def metadata(
     dense = _costs(dense_plan, encode(dense_plan, check_depth=False))
     layers = [
         _layer(planned, layer_plan, cost, whole, words, certificates[layer_plan.layer])
-        for layer_plan, cost, whole, words in zip(
-            planned.layers, _costs(planned, encoded), dense, encoded.layer_words, strict=True
+        | ({"fill": fill} if fill else {})
+        for layer_plan, cost, whole, words, fill in zip(
+            planned.layers,
+            _costs(planned, encoded),
+            dense,
+            encoded.layer_words,
+            encoded.layer_fills,
+            strict=True,
         )
     ]
     overhead = encoded.cycles - sum(encoded.layer_cycles)

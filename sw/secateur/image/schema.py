@@ -85,7 +85,8 @@ def problem(metadata: dict[str, Any], n: int, cycles: int) -> str | None:
     for index, layer in enumerate(metadata["layers"]):
         if not isinstance(layer.get("label", ""), str):  # version 0.1.0 wrote none
             return f"layers[{index}].label is {_shown(layer['label'])}, expected a text"
-        found = _bad_region(layer, metadata["tensors"])
+        found = _mismatch(layer.get("fill", 0), _COUNT, "fill")
+        found = found or _bad_region(layer, metadata["tensors"])
         if found is not None:
             return f"layers[{index}].{found}"
         for name in (layer["output"], *(source["tensor"] for source in layer["sources"])):

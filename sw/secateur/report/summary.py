@@ -16,9 +16,9 @@ def summary(image: Image) -> dict[str, Any]:
     Returns
     -------
     figures : among them ``cycles_dense``, of the same network on the same geometry with every block
-        kept; ``bound_cycles``, multiplications by nonzero weights per multiplier; ``stream_bits``,
-        all bits that the hardware loads; ``dense_weights``, the weights of convolutions, depthwise
-        and dense layers before pruning
+        kept; ``bound_cycles``, multiplications by nonzero weights per multiplier; ``fill_cycles``,
+        in which tables are filled; ``stream_bits``, all bits that the hardware loads;
+        ``dense_weights``, the weights of convolutions, depthwise and dense layers before pruning
 
     Raises
     ------
@@ -37,6 +37,7 @@ def summary(image: Image) -> dict[str, Any]:
         "cycles": metadata["cycles"],
         "cycles_dense": metadata["cycles_dense"],
         "bound_cycles": metadata["bound_cycles"],
+        "fill_cycles": sum(layer.get("fill", 0) for layer in layers),
         "input_words": metadata["input"]["words"],
         "result_beats": len(metadata["output"]["m"]),
         "stream_bits": bits,

@@ -17,6 +17,7 @@ from secateur.errors import SecateurError
 from secateur.hw import spec
 from secateur.hw.spec import Geometry
 from secateur.image import delta, signing
+from secateur.report.summary import summary
 from secateur.target import Target
 from tests.support.pipeline import Built, build, check_image, compile_for
 
@@ -119,6 +120,10 @@ def test_a_network(built: Built, tables: int, extended: bool) -> None:
     fill = 1 + spec.TABLE_ENTRIES // 2 * (1 + spec.table_cycles(2))
     most = compile_for(built, target(8)).cycles + (8 - tables) * fill
     assert most - len(FUNCTIONS) < image.cycles <= most
+    fills = [layer["fill"] for layer in image.metadata["layers"] if "fill" in layer]
+    assert len(fills) == len(FUNCTIONS) - tables + 1
+    assert set(fills) <= {fill - 1, fill}
+    assert summary(image)["fill_cycles"] == sum(fills)
 
 
 def test_in_verilator(built: Built) -> None:
