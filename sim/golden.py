@@ -160,14 +160,18 @@ def _first_writes(program: Program, layer: Layer) -> Ints | None:
 
 
 def _late(program: Program, layer: Layer, r: int, first: Ints) -> bool:
-    """Whether row ``r`` reads a word in a lane in which an earlier group has written it."""
+    """Whether row ``r`` reads a word in a lane in which an earlier group has written it.
+
+    What lanes without a pixel read goes nowhere.
+    """
     total = layer.reg[Reg.GY] * layer.reg[Reg.GX]
+    exists = walk(layer)[1].reshape(total, -1)
     groups = r * total + np.arange(total)
     soonest = first.min(axis=1)
     at = reads(program, layer, r)
     late = soonest[at] < groups[:, None]
     rows, words = np.nonzero(late)
-    return bool((first[at[rows, words]] < groups[rows, None]).any())
+    return bool((exists[rows] & (first[at[rows, words]] < groups[rows, None])).any())
 
 
 def _banks(program: Program, images: int) -> Bytes:

@@ -99,15 +99,16 @@ def test_halves_round_to_even() -> None:
 
 
 @pytest.mark.parametrize(
-    ("groups", "window", "found"),
+    ("groups", "window", "pixels", "found"),
     [
-        (1, 4, []),  # the group that writes word 4 has read it before
-        (2, 4, [0]),  # the second group reads words 1 to 5
-        (2, 0, []),  # groups write words 0 and 1 behind them
-        (2, 6, []),  # nobody reads the windows' words
+        (1, 4, 1, []),  # the group that writes word 4 has read it before
+        (2, 4, 2, [0]),  # the second group reads words 1 to 5
+        (2, 4, 1, []),  # as before, but for no pixel
+        (2, 0, 2, []),  # groups write words 0 and 1 behind them
+        (2, 6, 2, []),  # nobody reads the windows' words
     ],
 )
-def test_hazards_are_found(groups: int, window: int, found: list[int]) -> None:
+def test_hazards_are_found(groups: int, window: int, pixels: int, found: list[int]) -> None:
     """The first group reads bytes 1 to 8, the words 0 to 4; the second one the next ones."""
     body = [([1, 1], 1)] * 8
     sample = small([body], 8)
@@ -115,7 +116,7 @@ def test_hazards_are_found(groups: int, window: int, found: list[int]) -> None:
     assembler = Assembler(sample.geometry, random.Random(1))
     base = dict.fromkeys(Reg, 0)
     ones = dict.fromkeys((Reg.GX, Reg.GY, Reg.GZ, Reg.PC, Reg.PR, Reg.LANES, Reg.OFF_PC), 1)
-    layer = base | ones | {Reg.CLAST: groups, Reg.RLAST: 1, Reg.CLIP: 0xFF00, Reg.GX: groups}
+    layer = base | ones | {Reg.CLAST: pixels, Reg.RLAST: 1, Reg.CLIP: 0xFF00, Reg.GX: groups}
     layer |= {Reg.A_SX: 2, Reg.D_GX: 1}
     assembler.configure(base | {Reg.GX: 1}, spec.COMMON_LOAD)
     assembler.configure(layer | {Reg.OUT_W: window, Reg.OUT_S: 2}, spec.COMMON_START)
