@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch.fx import Node
 
-from secateur.canonical.pool import depthwise
+from secateur.canonical.pool import AVERAGE_WEIGHT, depthwise
 from secateur.fx.graph import (
     ADD,
+    FLATTEN,
     MUL,
+    PRODUCTS,
     RELU,
     VIEW,
     Editor,
@@ -18,10 +21,13 @@ from secateur.fx.graph import (
     argument,
     aten,
     constant,
+    is_call,
     rank_of,
     refuse,
     shape_of,
 )
+
+Op = Callable[..., Any]
 
 _SUB, _NEG = aten.sub.Tensor, aten.neg.default
 _RSUB = (aten.rsub.Scalar, aten.rsub.Tensor)
@@ -30,7 +36,7 @@ ARITHMETIC = (ADD, MUL, _SUB, _NEG, *_RSUB, _DIV, aten.mul.Scalar, aten.add.Scal
 
 
 def arithmetic(editor: Editor, node: Node) -> Node | None:
-    """``node`` as an add or a product of two tensors, or as a depthwise convolution.
+    """``node`` as an add or a product of two tensors, or folded into a convolution.
 
     Returns
     -------
@@ -44,11 +50,13 @@ def arithmetic(editor: Editor, node: Node) -> Node | None:
         return _scaled(editor, cast(Node, node.args[0]), -1.0, node)
     if float(node.kwargs.get("alpha", argument(node, 2, 1))) != 1:
         raise refuse(node, "a sum or difference with alpha", "scale a weight instead")
-    if node.target is _DIV:
-        product = _product_of_quotient(editor, node)
-        return arithmetic(editor, product) or product
     active = active_nodes(editor.gm)
     a, b = node.args[:2]
+    if node.target is _DIV:
+        if not (isinstance(b, Node) and b in active):
+            return _scaled(editor, cast(Node, a), _inverse(editor, b, node), node)
+        product = editor.call(MUL, _inverse(editor, b, node), a, like=node)
+        return arithmetic(editor, product) or product
     if node.target in _RSUB:
         a, b = b, a
     subtracts = node.target is _SUB or node.target in _RSUB
@@ -69,15 +77,12 @@ def arithmetic(editor: Editor, node: Node) -> Node | None:
     return _shifted(editor, x, -1.0, other, node)
 
 
-def _product_of_quotient(editor: Editor, node: Node) -> Node:
-    """a / b as (1 / b) * a."""
-    a, b = node.args[:2]
-    if isinstance(b, Node):
-        inverse = editor.call(aten.reciprocal.default, b, like=node)
-        return editor.call(MUL, inverse, a, like=node)
-    if float(cast(float, b)) == 0:
-        raise refuse(node, "divides by zero", "divide by something else")
-    return editor.call(MUL, a, 1.0 / float(cast(float, b)), like=node)
+def _inverse(editor: Editor, value: object, like: Node) -> object:
+    if isinstance(value, Node):
+        return editor.call(aten.reciprocal.default, value, like=like)
+    if float(cast(float, value)) == 0:
+        raise refuse(like, "divides by zero", "divide by something else")
+    return 1.0 / float(cast(float, value))
 
 
 def prelu(editor: Editor, node: Node) -> Node:
@@ -88,7 +93,8 @@ def prelu(editor: Editor, node: Node) -> Node:
     if shape_of_constant(weight)[0] == 1:
         slope = float(constant(editor.gm, weight))
         return editor.call(aten.leaky_relu.default, x, slope, like=node)
-    negative = editor.call(RELU, _scaled(editor, x, -1.0, node), like=node)
+    minus = depthwise(editor, x, _vector(editor, x, -1.0, node), None, like=node)
+    negative = editor.call(RELU, minus, like=node)
     rest = editor.call(aten.rsub.Scalar, weight, 1.0, like=node)
     return editor.call(ADD, x, depthwise(editor, negative, rest, None, like=node), like=node)
 
@@ -141,9 +147,44 @@ def _vector(editor: Editor, x: Node, value: object, like: Node) -> Node:
 
 
 def _scaled(editor: Editor, x: Node, factor: object, like: Node) -> Node:
-    return depthwise(editor, x, _vector(editor, x, factor, like), None, like=like)
+    if not isinstance(factor, Node) and float(cast(float, factor)) == 1:
+        return x
+    return _affine(editor, x, _vector(editor, x, factor, like), None, like)
 
 
 def _shifted(editor: Editor, x: Node, factor: float, term: object, like: Node) -> Node:
-    scale, bias = _vector(editor, x, factor, like), _vector(editor, x, term, like)
-    return depthwise(editor, x, scale, bias, like=like)
+    if not isinstance(term, Node) and float(cast(float, term)) == 0:
+        return _scaled(editor, x, factor, like)
+    scale = None if factor == 1 else _vector(editor, x, factor, like)
+    return _affine(editor, x, scale, _vector(editor, x, term, like), like)
+
+
+def _affine(editor: Editor, x: Node, scale: Node | None, term: Node | None, like: Node) -> Node:
+    """``scale[c] * x[c] + term[c]``: in the weights and bias of the convolution or linear that
+    makes ``x`` if nothing else reads it, otherwise as a depthwise convolution.
+    """
+    below = cast(Node, x.args[0]) if is_call(x, VIEW, FLATTEN) and len(x.users) == 1 else x
+    if below is not x and is_call(below, *PRODUCTS) and shape_of(below) == (*shape_of(x), 1, 1):
+        folded = _affine(editor, below, scale, term, like)
+        return editor.call(cast(Op, x.target), folded, *x.args[1:], like=x)
+    if not (is_call(x, *PRODUCTS) and len(x.users) == 1):
+        if scale is None:
+            scale = _vector(editor, x, 1.0, like)
+        return depthwise(editor, x, scale, term, like=like)
+    weight, bias = cast(Node, x.args[1]), argument(x, 2, None)
+    if scale is not None:
+        weight = _times(editor, weight, scale, like)
+        bias = bias if bias is None else editor.call(MUL, bias, scale, like=like)
+    if term is not None:
+        bias = term if bias is None else editor.call(ADD, bias, term, like=like)
+    return editor.call(cast(Op, x.target), x.args[0], weight, bias, *x.args[3:], like=x)
+
+
+def _times(editor: Editor, weight: Node, scale: Node, like: Node) -> Node:
+    """A weight, each output channel times its scale; an average stays one."""
+    columns = [-1, *[1] * (len(shape_of_constant(weight)) - 1)]
+    factors = constant(editor.gm, scale)
+    if str(weight.target).startswith(AVERAGE_WEIGHT) and bool((factors >= 0).all()):
+        scaled = constant(editor.gm, weight) * factors.reshape(columns)
+        return editor.attach(AVERAGE_WEIGHT, scaled, trained=False)
+    return editor.call(MUL, weight, editor.call(VIEW, scale, columns, like=like), like=like)

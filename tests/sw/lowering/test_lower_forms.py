@@ -106,7 +106,7 @@ FORMS: dict[str, tuple[Callable[[Tensor], Tensor], Forms]] = {
     "amax, kept": (lambda x: CONV(x).amax((2, 3), True), [("conv", [B]), ("maxpool", [M])]),
     "divided by constants": (
         lambda x: CONV((x - 0.5) / torch.full((1, 3, 1, 1), 0.25)),
-        [("depthwise", [L]), ("depthwise", [L]), ("conv", [B])],
+        [("depthwise", [L]), ("conv", [B])],
     ),
     "two activations": (lambda x: F.relu(F.relu6(CONV(x))), [("conv", [B]), ("depthwise", [L])]),
     "three terms": (
