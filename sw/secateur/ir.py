@@ -16,6 +16,20 @@ Mode = Literal["broadcast", "lanewise", "maximum", "gate"]
 Ints = npt.NDArray[np.int64]
 
 
+def reach(codes: npt.NDArray[np.int64 | np.float64], low: int, high: int) -> Ints:
+    """(2, O) how far below and above zero sums of weight * input can be, over any of their terms.
+
+    Parameters
+    ----------
+    codes : (O, ...) weights, integers
+    low, high : bounds of the input's codes, low <= 0 <= high
+    """
+    rows = codes.reshape(len(codes), -1)
+    positive = np.maximum(rows, 0).sum(1).astype(np.int64)
+    negative = positive - rows.sum(1).astype(np.int64)
+    return np.stack([negative * high - positive * low, positive * high - negative * low])
+
+
 @dataclass(eq=False)
 class Tensor:
     """An activation tensor (channels, height, width), 8-bit codes.

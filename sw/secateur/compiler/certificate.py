@@ -12,7 +12,7 @@ import numpy as np
 from secateur.compiler.schedule import Plan
 from secateur.errors import SecateurError
 from secateur.hw import spec
-from secateur.ir import Ints, Layer, Network
+from secateur.ir import Ints, Layer, Network, reach
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,19 @@ class Certificate:
 
 
 def accumulator_bounds(layer: Layer) -> Ints:
-    """(channels,) sum of |weight| times the largest |activation code|, over all sources.
+    """(channels,) largest magnitude of a sum of weight * code over any of its terms.
 
     Of a product of two tensors, the product of their largest codes.
     """
-    total = np.zeros(layer.channels, dtype=np.int64)
     if layer.sources[0].mode == "gate":
         gate, whole = (128 if source.tensor.signed else 255 for source in layer.sources)
-        return total + gate * whole
+        return np.full(layer.channels, gate * whole)
+    sums = np.zeros((2, layer.channels), dtype=np.int64)
     for source in layer.sources:
-        largest = 128 if source.tensor.signed else 255
-        weight = np.abs(source.weight).reshape(layer.channels, -1)
-        summed = weight.max(axis=1) if source.mode == "maximum" else weight.sum(axis=1)
-        total += summed * largest << (spec.WSHIFT if source.wshift else 0)
-    return total
+        low, high = (-128, 127) if source.tensor.signed else (0, 255)
+        weight = source.weight[:, :1, :1] if source.mode == "maximum" else source.weight
+        sums += reach(weight, low, high) << (spec.WSHIFT if source.wshift else 0)
+    return np.asarray(sums.max(0))
 
 
 def certify(network: Network) -> dict[Layer, Certificate]:

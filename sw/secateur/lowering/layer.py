@@ -17,7 +17,7 @@ from secateur.hw.spec import (
     UNIT_LIMIT,
     WSHIFT,
 )
-from secateur.ir import Ints
+from secateur.ir import Ints, reach
 from secateur.lowering.draft import PLAIN, DraftLayer, DraftSource, is_linear, output_shape
 from secateur.lowering.moved import gridded, trimmed
 from secateur.lowering.store import Store, Value
@@ -63,9 +63,6 @@ def draft_layer(
     channels, height, width = output_shape(sources[0])
 
     accumulator = _accumulator(node, sources, accumulators, scale.exponent)
-    for operand, source in zip(match.operands, sources, strict=True):
-        if operand.product is None:
-            _scale_tensor(node, source, accumulator)
     shift = scale.exponent - accumulator
     if shift.min() < 0 or shift.max() > SHIFT_LIMIT or np.ptp(shift) > SHIFT_SPAN:
         raise refuse(
@@ -162,19 +159,36 @@ def _same_shapes(node: Node, sources: list[DraftSource]) -> None:
         raise refuse(node, f"adds shapes {shapes[0]} and {shapes[1]}", "add tensors of one shape")
 
 
-def _accumulator(
-    node: Node, sources: list[DraftSource], accumulators: list[Ints], out: int
-) -> Ints:
-    """(channels,) exponent of the accumulator."""
-    if not accumulators:
+def _accumulator(node: Node, sources: list[DraftSource], units: list[Ints], out: int) -> Ints:
+    """(channels,) exponent of the accumulator; sets the wshift of all sources.
+
+    Parameters
+    ----------
+    node : for messages
+    sources : products first
+    units : (channels,) exponents of weight * code, of each product
+    out : exponent of the output
+    """
+    if not units:
         finest = min([s.store.scale.exponent for s in sources] + [out])
-        return np.full(sources[0].store.channels, finest, np.int64)
-    if any((a != accumulators[0]).any() for a in accumulators):
-        raise refuse(node, "adds convolutions of different scales", REQUANTISE)
-    return accumulators[0]
+        accumulator = np.full(sources[0].store.channels, finest, np.int64)
+        for source in sources:
+            _add_tensor(node, source, accumulator)
+        return accumulator
+    accumulator = np.asarray(np.minimum.reduce(units))
+    if len(units) < len(sources):
+        ahead = sources[-1].store.scale.exponent - accumulator
+        if ahead.min() < 0:  # the tensor is finer than the product, which counts more then
+            accumulator = accumulator - WSHIFT
+        _add_tensor(node, sources[-1], accumulator)
+    for source, unit in zip(sources, units, strict=False):
+        source.wshift = bool((unit != accumulator).any())
+        if (unit - accumulator != WSHIFT * source.wshift).any():
+            raise refuse(node, "adds convolutions of different scales", REQUANTISE)
+    return accumulator
 
 
-def _scale_tensor(node: Node, source: DraftSource, accumulator: Ints) -> None:
+def _add_tensor(node: Node, source: DraftSource, accumulator: Ints) -> None:
     """Weights 2**k for a tensor that is added without weights."""
     ratio = source.store.scale.exponent - accumulator
     source.wshift = bool(ratio.max() > UNIT_LIMIT)
@@ -206,11 +220,11 @@ def _bias(gm: GraphModule, match: Match, out: int, channels: int) -> Ints:
 
 def _prove(node: Node, sources: list[DraftSource], bias: Ints, shift: Ints) -> None:
     """No sum leaves the accumulator, and float32 holds all of them exactly."""
-    bound = np.zeros(len(bias), np.int64)
+    sums = np.zeros((2, len(bias)), np.int64)
     for source in sources:
         scale = source.store.scale
-        absolute = np.abs(source.weight).reshape(len(bias), -1).sum(1) << (WSHIFT * source.wshift)
-        bound += absolute * max(-scale.low, scale.high)
+        sums += reach(source.weight, scale.low, scale.high) << (WSHIFT * source.wshift)
+    bound = sums.max(0)
     if bound.max() >= 1 << (ACC_BITS - 1):
         raise refuse(
             node,
