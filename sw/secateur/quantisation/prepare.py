@@ -26,8 +26,10 @@ from secateur.capture.steps import Sequence, capture_sequences
 from secateur.errors import SecateurError
 from secateur.quantisation.annotate import SecateurQuantizer
 from secateur.quantisation.bias import write_biases
+from secateur.quantisation.divide import divide
 from secateur.quantisation.fake_quantise import ActivationFakeQuantize, PowerOfTwo
 from secateur.quantisation.harmonise import harmonise
+from secateur.quantisation.observed import ObservedLayer
 
 Calibration = torch.Tensor | Iterable[torch.Tensor]
 Model = torch.nn.Module | ExportedProgram
@@ -35,6 +37,8 @@ Model = torch.nn.Module | ExportedProgram
 Graph = GraphModule | Sequence
 #: Share of the largest output that rounding may change when a graph is rewritten.
 REWRITTEN = 1e-2
+#: Sums are divided this often at most, each time by what calibration has shown.
+_DIVISIONS = 3
 
 
 def quantize(
@@ -112,26 +116,45 @@ def prepare(
     graph = _canonical(graph, batches[0]) if sequence is None else canonicalise(graph)
     unsigned = all(float(b.min()) >= 0 for b in batches)
     quantizer = SecateurQuantizer(unsigned_input=unsigned, qat=qat)
-    prepared = (prepare_qat_pt2e if qat else prepare_pt2e)(graph, quantizer)
+
+    def run(prepared: GraphModule, batch: torch.Tensor) -> None:
+        if sequence is None:
+            _run(prepared, batch)
+        else:
+            sequence.with_graph(prepared)(batch)
+
+    for again in reversed(range(_DIVISIONS + 1)):
+        original = copy.deepcopy(graph) if again else graph
+        prepared = (prepare_qat_pt2e if qat else prepare_pt2e)(graph, quantizer)
+        layers = _calibrate(prepared, batches, run, qat)
+        graph = original
+        if not again or not divide(graph, layers):
+            break
+    if train_scales:
+        for module in [m for m in prepared.modules() if isinstance(m, PowerOfTwo)]:
+            module.train_scale()
+    prepared = cast(GraphModule, allow_exported_model_train_eval(prepared))
+    return prepared if sequence is None else sequence.with_graph(prepared)
+
+
+def _calibrate(
+    prepared: GraphModule,
+    batches: list[torch.Tensor],
+    run: Callable[[GraphModule, torch.Tensor], None],
+    qat: bool,
+) -> list[ObservedLayer]:
+    """Choose all scales from data; the layers as they are afterwards."""
     activations = [m for m in prepared.modules() if isinstance(m, ActivationFakeQuantize)]
     for module in activations:
         module.disable_fake_quant()
         module.decay = 1.0
     with torch.no_grad():
         for batch in batches:
-            if sequence is None:
-                _run(prepared, batch)
-            else:
-                sequence.with_graph(prepared)(batch)
+            run(prepared, batch)
     for module in activations:
         module.disable_observer()
         module.enable_fake_quant(qat)
-    harmonise(prepared)
-    if train_scales:
-        for module in [m for m in prepared.modules() if isinstance(m, PowerOfTwo)]:
-            module.train_scale()
-    prepared = cast(GraphModule, allow_exported_model_train_eval(prepared))
-    return prepared if sequence is None else sequence.with_graph(prepared)
+    return harmonise(prepared)
 
 
 def finalize(prepared: Graph) -> Graph:
