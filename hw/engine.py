@@ -170,7 +170,7 @@ class Engine(wiring.Component):
             datapath.accepted.eq(loader.accepted),
             datapath.reset.eq(way.end),
         ]
-        # The last layer's pixels leave as results.
+        # Pixels of layers with results leave.
         wiring.connect(m, datapath.output.results, wiring.flipped(self.result))
         trace = datapath.output.trace
         m.d.comb += [getattr(self.trace, name).eq(trace[name]) for name in trace.shape().members]

@@ -119,7 +119,7 @@ FLAG_B_ROWSTEP = 7  # source B: as FLAG_A_ROWSTEP
 FLAG_A_WSHIFT = 8  # source A's weights are multiplied by 2**WSHIFT
 FLAG_B_WSHIFT = 9  # source B: as FLAG_A_WSHIFT
 FLAG_LINEAR = 10  # the drain walk is linear, else in tiles
-FLAG_RESULT = 11  # drained pixels go to the result stream; the last layer
+FLAG_RESULT = 11  # drained pixels go to the result stream, not to the banks
 FLAG_CLEAR = 12  # START first fills the output window with the fill byte
 FLAG_FILL = 13  # the fill byte is 0x80 (else 0x00)
 FLAG_OUT_SIGNED = 14  # CLIP's bounds and the output codes are signed
@@ -128,6 +128,7 @@ FLAG_OUT_SIGNED = 14  # CLIP's bounds and the output codes are signed
 FLAG2_SHIFT_BASE = 0  # bits 4:0, the shift of a lane whose delta is 0
 FLAG2_TABLE = 5  # bits 7:5, the table that codes go through
 FLAG2_LOOKUP = 8  # codes go through a table
+FLAG2_MORE = 9  # with FLAG_RESULT: another layer with results follows, the inference goes on
 
 TABLE_ENTRIES = 256
 MAX_TABLES = 8

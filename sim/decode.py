@@ -31,7 +31,7 @@ def parse(image: bytes, geometry: Geometry) -> Program:
     ImageError : its code is the first that applies of MAGIC, VERSION, GEOMETRY, LENGTH, BANK, CRC;
         then, in program order, ROW (also for words that are not a program by ``stream.md``,
         and for registers that contradict each other), WATCHDOG, or LENGTH for a program that does
-        not end with its one result layer
+        not end with its last layer of results
     """
     size, head = geometry.word_bytes, image[: spec.HEADER.size]
     if head[: len(spec.MAGIC)] != spec.MAGIC:
@@ -102,7 +102,7 @@ class _Decoder:
         at, done = self._start, False
         while at < len(self._words):
             if done:
-                raise ImageError(Error.LENGTH, f"word {at} comes after the result layer")
+                raise ImageError(Error.LENGTH, f"word {at} comes after the last result layer")
             began = now
             at, now, command = self._configure(at, now, loaded=bool(steps))
             reg = tuple(self._reg)
@@ -124,10 +124,10 @@ class _Decoder:
                 layer = Layer(layers, reg, rows, now - began, self._table(reg, at))
                 self._check_pixels(layer, at)
                 steps.append(layer)
-                layers, done = layers + 1, layer.result
+                layers, done = layers + 1, layer.ends
             self._watch(now, at)
         if not done:
-            raise ImageError(Error.LENGTH, "the program does not end with a result layer")
+            raise ImageError(Error.LENGTH, "the program does not end with a layer of results")
         return tuple(steps), now
 
     def _configure(self, at: int, now: int, *, loaded: bool) -> tuple[int, int, int]:

@@ -17,7 +17,17 @@ import numpy as np
 from secateur.hw import spec
 from secateur.hw.spec import Reg
 from secateur.sim.decode import parse
-from secateur.sim.program import Bytes, ImageError, Ints, Layer, Load, Program, Step, walk
+from secateur.sim.program import (
+    Bytes,
+    ImageError,
+    Ints,
+    Layer,
+    Load,
+    Program,
+    Step,
+    drained,
+    walk,
+)
 from secateur.sim.row import reads, run_row
 
 __all__ = ["ImageError", "LayerTrace", "Program", "Run", "hazards", "parse", "result_words", "run"]
@@ -73,7 +83,7 @@ def run(
     ----------
     program : of ``parse``
     inputs : uint8 (batch, ``program.input_words`` * N)
-    trace : keep the codes of all layers, not only of the last
+    trace : keep the codes of all layers, not only of those with results
     sequential : all rows are one sequence
     steps : rows of a sequence
     """
@@ -93,10 +103,10 @@ def run(
         banks, times = _banks(program, len(part)), []
         for time in range(steps):
             work = program.later if time else program.first
-            drained = list(_inference(program, work, part[:, time], banks))
-            times.append(drained if trace else drained[-1:])
+            made = zip(program.layers, _inference(program, work, part[:, time], banks), strict=True)
+            times.append([found for layer, found in made if trace or layer.result])
         parts.append(times)
-    layers = program.layers if trace else program.layers[-1:]
+    layers = [layer for layer in program.layers if trace or layer.result]
     traces = [
         LayerTrace(
             layer.index,
@@ -107,7 +117,8 @@ def run(
         )
         for i, layer in enumerate(layers)
     ]
-    return Run(traces[-1].codes, traces if trace else [], program.cycles)
+    results = np.concatenate([layer.codes for layer in traces if layer.result], axis=1)
+    return Run(results, traces if trace else [], program.cycles)
 
 
 def _in_order(codes: list[Bytes]) -> Bytes:
@@ -118,9 +129,14 @@ def _in_order(codes: list[Bytes]) -> Bytes:
 
 def result_words(program: Program) -> Ints:
     """Map word of every beat of the result stream."""
-    layer = program.layers[-1]
-    m, exists = walk(layer)
-    return np.concatenate([m[exists] + r & 0xFFFF for r in range(len(layer.rows))])
+    return np.concatenate(
+        [
+            drained(layer) + r & 0xFFFF
+            for layer in program.layers
+            if layer.result
+            for r in range(len(layer.rows))
+        ]
+    )
 
 
 def hazards(program: Program) -> list[int]:

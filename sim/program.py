@@ -83,6 +83,11 @@ class Layer:
     def result(self) -> bool:
         return self.flag(spec.FLAG_RESULT)
 
+    @property
+    def ends(self) -> bool:
+        """Whether the inference ends with this layer."""
+        return self.result and not self.reg[Reg.FLAGS2] >> spec.FLAG2_MORE & 1
+
 
 Step = Load | Layer
 

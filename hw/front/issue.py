@@ -45,7 +45,7 @@ class _Flow:
         self.clears = Signal()
         self.fills = Signal()  # LANDING of entries of tables
         self.loading = Signal()  # SETUP of a LOAD
-        self.ending = Signal()  # the layer gives results: it is the last
+        self.ending = Signal()  # the layer gives the last results
         self.left = Signal(17)
         self.last = Signal()
 
@@ -217,7 +217,9 @@ class Issue(wiring.Component):
                         m.d.sync += [*flow.go(State.LANDING), flow.fills.eq(1)]
                 with m.If(issue & word.layer_last):
                     m.d.sync += flow.go(State.LANDING)
-                    m.d.sync += flow.ending.eq(registers[Reg.FLAGS][spec.FLAG_RESULT])
+                    gives = registers[Reg.FLAGS][spec.FLAG_RESULT]
+                    more = registers[Reg.FLAGS2][spec.FLAG2_MORE]
+                    m.d.sync += flow.ending.eq(gives & ~more)
             with m.Case(State.SETUP):
                 with m.If(flow.last):
                     with m.If(flow.loading):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
-from secateur.capture.export import input_node
+from secateur.capture.export import batch_of
+from secateur.capture.ports import Call, call_with, inputs_of, tensors_of
 from secateur.capture.steps import Sequence
 from secateur.errors import SecateurError
 from secateur.image.image import Image
@@ -20,7 +22,7 @@ from secateur.text import first_line
 SAMPLES, STEPS = 2, 12
 
 
-def some_inputs(graph: Graph, network: Network, calibration: Tensor | None = None) -> Tensor:
+def some_inputs(graph: Graph, network: Network, calibration: Tensor | Call | None = None) -> Call:
     """A few inputs of a converted graph: of the calibration data, or random codes.
 
     Parameters
@@ -31,28 +33,37 @@ def some_inputs(graph: Graph, network: Network, calibration: Tensor | None = Non
 
     Returns
     -------
-    x : (2, ...), or as many samples as the graph is fixed to; sequences of at most 12 steps
+    call : (2, ...) each, or as many samples as the graph is fixed to; sequences of at most 12 steps
     """
     recurrent = isinstance(graph, Sequence)
-    shape = input_node(graph.graph if isinstance(graph, Sequence) else graph).meta["val"].shape
-    count = shape[0] if isinstance(shape[0], int) else SAMPLES
+    gm = graph.graph if isinstance(graph, Sequence) else graph
+    count = batch_of(gm) or SAMPLES
     if calibration is not None:
-        part = calibration[:, :STEPS] if recurrent else calibration
-        return part[torch.arange(count) % len(part)]
-    low, high = (-128, 128) if network.input.signed else (0, 256)
-    sizes = (count, *[STEPS] * recurrent, *(int(size) for size in shape[1:]))
-    codes = torch.randint(low, high, sizes, generator=torch.Generator().manual_seed(0))
-    return codes.float() * 2.0**network.input.exponent
+        call = calibration if isinstance(calibration, Call) else Call((calibration,))
+        at = torch.arange(count) % len(call)
+        return call.map(lambda x: (x[:, :STEPS] if recurrent else x)[at])
+    generator, ports = torch.Generator().manual_seed(0), {p.name: p for p in network.inputs}
+    drawn = []
+    for name in network.form.arguments:
+        shape = inputs_of(gm)[name].meta["val"].shape
+        sizes = (count, *[STEPS] * recurrent, *(int(size) for size in shape[1:]))
+        tensor = ports[name].tensor if name in ports else None
+        low, high = (-128, 128) if tensor is None or tensor.signed else (0, 256)
+        codes = torch.randint(low, high, sizes, generator=generator).float()
+        drawn.append(codes * 2.0 ** (0 if tensor is None else tensor.exponent))
+    return Call(tuple(drawn)) if recurrent else call_with(gm, drawn)
 
 
-def check_image(image: Image, graph: Graph, x: Tensor, network: Network | None = None) -> int:
+def check_image(
+    image: Image, graph: Graph, x: Tensor | Call, network: Network | None = None
+) -> int:
     """Compare the golden interpreter's codes of every layer, and its outputs, with PyTorch's.
 
     Parameters
     ----------
     image : compiled from ``graph``
     graph : converted, from ``secateur.quantize``
-    x : inputs in the model's units, (N, ...), of a recurrent model (N, T, F)
+    x : inputs in the model's units, (N, ...), of a recurrent model (N, T, F); or a call
     network : the lowered graph; lowered here if None
 
     Returns
@@ -63,10 +74,10 @@ def check_image(image: Image, graph: Graph, x: Tensor, network: Network | None =
     ------
     SecateurError : a code differs, which is a fault of Secateur; or PyTorch cannot run the graph
     """
-    compared = 0
+    compared, call = 0, x if isinstance(x, Call) else Call((x,))
     with torch.no_grad(), torch.backends.nnpack.flags(enabled=False):
         try:
-            expected, values = reference(graph, x, network), graph(x).numpy()
+            expected, values = reference(graph, call, network), call.of(graph)
         except SecateurError:
             raise
         except Exception as error:  # torch raises all kinds on graphs made by other tools
@@ -74,12 +85,15 @@ def check_image(image: Image, graph: Graph, x: Tensor, network: Network | None =
                 f"PyTorch cannot run the quantised model: {first_line(error)}; quantise it "
                 f"again, or skip the comparison (check=False, --no-check)"
             ) from None
-    outputs, layers = traced(image, x.numpy())
+    tensors = call.tensors if isinstance(graph, Sequence) else tensors_of(graph, call)
+    outputs, layers = traced(image, [x.numpy() for x in tensors])
     for name, codes in layers:
         if name in expected:  # a copy stands for no layer of the model
             _compare(f"layer {name!r}", codes, expected[name])
             compared += len(codes)
-    _compare("the output", outputs.values, values)
+    returned = [leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor)]
+    for (name, found), value in zip(outputs.named.items(), returned, strict=True):
+        _compare(f"output {name!r}", found, value.numpy())
     return compared
 
 

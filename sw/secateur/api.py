@@ -10,7 +10,7 @@ from secateur.errors import SecateurError
 from secateur.hw.spec import Geometry, words_of
 from secateur.image.image import Image
 from secateur.inference import (
-    Array,
+    Inputs,
     Outputs,
     Runner,
     input_words,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
 
+    from secateur.quantisation.calibration import Calibration
     from secateur.quantisation.prepare import Graph
 
 __all__ = [
@@ -72,7 +73,7 @@ def compile(
     model: torch.nn.Module | ExportedProgram,
     *,
     target: Target | str,
-    calibration: torch.Tensor | None = None,
+    calibration: Calibration | None = None,
     check: bool = True,
 ) -> Image:
     """Compile a model to an image.
@@ -82,7 +83,7 @@ def compile(
     model : a module or ExportedProgram in float, or the result of ``quantize``, which may have
         been saved and loaded by torch.export; N:1 blocks of zero weights are not stored
     target : a Target, or the name of a preset or TOML file
-    calibration : inputs (samples, ...) in the model's units; needed for a float model only
+    calibration : inputs in the model's units, as of ``quantize``; needed for a float model only
     check : run the image on a few inputs (random ones for a quantised model) and compare every
         code of every layer with PyTorch
 
@@ -97,7 +98,8 @@ def compile(
     from secateur.capture.export import check_model, is_converted, module_of
     from secateur.compiler.compiler import compile_network
     from secateur.lowering.lower import lower
-    from secateur.quantisation.prepare import calibration_batches, quantize
+    from secateur.quantisation.calibration import calibration_calls, fitted
+    from secateur.quantisation.prepare import quantize
 
     check_model(model)
     target = Target.load(target) if isinstance(target, str) else target
@@ -108,7 +110,9 @@ def compile(
             raise SecateurError(
                 "the model is in float: give calibration inputs, or quantize it first"
             )
-        tried, model = calibration_batches(calibration)[0], quantize(model, calibration)
+        calls, given = calibration_calls(model, calibration), model
+        model = quantize(model, calls)
+        tried = fitted(given, model, calls[0])
     else:
         tried = None
     network = lower(model)
@@ -165,7 +169,7 @@ def build_simulator(geometry: Geometry) -> None:
 
 def simulate(
     image: Image,
-    x: Array,
+    x: Inputs,
     *,
     stalls: float = 0.0,
     seed: int = 0,
@@ -216,5 +220,10 @@ def simulate(
             f"{len(result.results)} result words instead of {expected.results[..., 0].size}"
         )
     return Simulation(
-        outputs, compared.cycles, expected.cycles, mismatches, compared.layers_compared, len(x)
+        outputs,
+        compared.cycles,
+        expected.cycles,
+        mismatches,
+        compared.layers_compared,
+        len(packed) // steps,
     )

@@ -13,10 +13,13 @@ import numpy.typing as npt
 from secateur.errors import SecateurError
 from secateur.image import host
 from secateur.image import image as images
+from secateur.image.form import given, named_leaves, rebuilt
 from secateur.image.image import Image
 from secateur.progress import Progress, silent
 
 Array = npt.NDArray[Any]
+#: An array, or those of several inputs in tuples, lists and dictionaries.
+Inputs = Any
 
 
 @dataclass(frozen=True)
@@ -24,18 +27,36 @@ class Outputs:
     """Results of a batch.
 
     Of sequences, an inference is one step. The results are those of the last step, or of all if
-    the model returns all.
+    the model returns all. ``outputs["logits"]`` are the values of the output of that name.
 
     Attributes
     ----------
-    codes : (batch, ...) or (batch, steps, ...), int8 or uint8
+    codes : (batch, ...) or (batch, steps, ...), int8 or uint8; of a model with several outputs
+        such arrays in the tuples, lists and dictionaries that the model returns
     values : the same in the model's units, float32
     cycles : per inference
+    named : values by name; the first of a tuple or list is "output0", one in a dictionary has its
+        key as name, deeper ones have all keys joined by dots
+    named_codes : codes by name
     """
 
-    codes: Array
-    values: npt.NDArray[np.float32]
+    codes: Any
+    values: Any
     cycles: int
+    named: dict[str, npt.NDArray[np.float32]]
+    named_codes: dict[str, Array]
+
+    def __getitem__(self, name: str) -> npt.NDArray[np.float32]:
+        """Values of an output.
+
+        Raises
+        ------
+        SecateurError : there is no output of this name
+        """
+        if name not in self.named:
+            has = ", ".join(map(repr, self.named))
+            raise SecateurError(f"no output {name!r}; the model has {has}")
+        return self.named[name]
 
 
 class Runner(Protocol):
@@ -110,10 +131,11 @@ def program_of(image: Image) -> Any:
             f"written itself, so its result depends on the engine's timing; {again}"
         )
     if image.metadata:
-        layers, output = image.metadata["layers"], image.metadata["output"]
+        layers, inputs = image.metadata["layers"], image.metadata["inputs"]
+        walk = [m for output in image.metadata["outputs"] for m in output["m"]]
         for key, says, has in (
-            ("input.words", image.metadata["input"]["words"], program.input_words),
-            ("output.m", output["m"], golden.result_words(program).tolist()),
+            ("inputs.words", sum(meta["words"] for meta in inputs), program.input_words),
+            ("outputs.m", walk, golden.result_words(program).tolist()),
             (
                 "layers.rows",
                 [meta["rows"] for meta in layers],
@@ -129,17 +151,37 @@ def program_of(image: Image) -> Any:
     return program
 
 
-def _check_inputs(x: object) -> None:
-    """Refuse what is not an array with samples first."""
-    if not isinstance(x, np.ndarray):
+def named_inputs(image: Image, x: Inputs) -> dict[str, Array]:
+    """Inputs by name, of equally many samples; the only input of a model is called "x".
+
+    Raises
+    ------
+    SecateurError : the image has no metadata, or the inputs are not those of the model
+    """
+    if "inputs" not in image.metadata:
         raise SecateurError(
-            f"input 'x' must be a NumPy array, not {type(x).__name__}; give np.asarray(x)"
+            f"{image.name}: no metadata, so the input layout is unknown; compile the model again"
         )
-    if x.ndim == 0 or len(x) == 0:
-        raise SecateurError(f"input 'x' has shape {x.shape}; give samples first, at least one")
+    names, needed = image.metadata["arguments"], [p["name"] for p in image.metadata["inputs"]]
+    found = given(x, names, needed) if len(names) > 1 else given(x, ["x"], ["x"])
+    for name, values in found.items():
+        if not isinstance(values, np.ndarray):
+            raise SecateurError(
+                f"input {name!r} must be a NumPy array, not {type(values).__name__}; give "
+                f"np.asarray({name})"
+            )
+        if values.ndim == 0 or len(values) == 0:
+            raise SecateurError(
+                f"input {name!r} has shape {values.shape}; give samples first, at least one"
+            )
+    counts = {name: len(values) for name, values in found.items()}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name!r} {count}" for name, count in counts.items())
+        raise SecateurError(f"inputs have different numbers of samples: {listed}; give as many")
+    return found
 
 
-def input_words(image: Image, x: Array) -> tuple[npt.NDArray[np.uint8], int]:
+def input_words(image: Image, x: Inputs) -> tuple[npt.NDArray[np.uint8], int]:
     """Pack inputs.
 
     Parameters
@@ -157,20 +199,20 @@ def input_words(image: Image, x: Array) -> tuple[npt.NDArray[np.uint8], int]:
     ------
     SecateurError : the inputs do not fit the model
     """
-    _check_inputs(x)
-    if "input" not in image.metadata:
-        raise SecateurError(
-            f"{image.name}: no metadata, so the input layout is unknown; compile the model again"
-        )
-    meta, steps = image.metadata["input"], 1
-    if image.metadata.get("states"):
-        if x.ndim != 3 or x.shape[1] == 0 or x.shape[2] != meta["channels"]:
-            raise SecateurError(
-                f"input 'x' has shape {tuple(x.shape)}, the model takes sequences "
-                f"(batch, steps, {meta['channels']})"
-            )
-        steps, x = x.shape[1], x.reshape(-1, x.shape[2])
-    return host.pack(host.to_codes(x, meta), meta, image.n), steps
+    found, steps, packed = named_inputs(image, x), 1, []
+    one = len(image.metadata["arguments"]) == 1
+    for meta in image.metadata["inputs"]:
+        name = "x" if one else meta["name"]
+        values = found[name]
+        if image.metadata.get("states"):
+            if values.ndim != 3 or values.shape[1] == 0 or values.shape[2] != meta["channels"]:
+                raise SecateurError(
+                    f"input {name!r} has shape {tuple(values.shape)}, the model takes sequences "
+                    f"(batch, steps, {meta['channels']})"
+                )
+            steps, values = values.shape[1], values.reshape(-1, values.shape[2])
+        packed.append(host.pack(host.to_codes(values, meta, name), meta, image.n))
+    return np.concatenate(packed, axis=1), steps
 
 
 def outputs_of(image: Image, words: npt.NDArray[np.uint8], steps: int, cycles: int) -> Outputs:
@@ -183,22 +225,33 @@ def outputs_of(image: Image, words: npt.NDArray[np.uint8], steps: int, cycles: i
     steps : inferences per sample
     cycles : per inference
     """
-    meta = image.metadata["output"]
-    codes = host.result_codes(words, meta)
-    if image.metadata.get("states"):
-        codes = codes.reshape(-1, steps, *codes.shape[1:])
-        codes = codes if image.metadata["every_step"] else codes[:, -1]
-    return Outputs(codes, host.to_floats(codes, meta), cycles)
+    codes, values = dict[str, Array](), dict[str, npt.NDArray[np.float32]]()
+    for meta, beats in host.by_output(words, image.metadata["outputs"]):
+        found = host.result_codes(beats, meta)
+        if image.metadata.get("states"):
+            found = found.reshape(-1, steps, *found.shape[1:])
+            found = found if image.metadata["every_step"] else found[:, -1]
+        codes[meta["name"]], values[meta["name"]] = found, host.to_floats(found, meta)
+    form = image.metadata["returns"]
+    names = named_leaves(form)
+    return Outputs(
+        rebuilt(form, codes.__getitem__),
+        rebuilt(form, values.__getitem__),
+        cycles,
+        {name: values[output] for name, output in names},
+        {name: codes[output] for name, output in names},
+    )
 
 
-def run(image: Image, x: Array, progress: Progress = silent, batch: int = 256) -> Outputs:
+def run(image: Image, x: Inputs, progress: Progress = silent, batch: int = 256) -> Outputs:
     """Run inputs through the golden interpreter.
 
     Parameters
     ----------
     image : the image
     x : inputs (batch, C, H, W), (batch, C, L) or (batch, C); for a recurrent model
-        (batch, steps, F): floats in the model's units, or int8 or uint8 codes
+        (batch, steps, F): floats in the model's units, or int8 or uint8 codes. Several inputs as
+        a tuple in the order of the model's arguments, or as a dictionary by their names
     progress : called after every batch, with the number of inputs done so far
     batch : inputs between two calls of ``progress``
 
@@ -208,19 +261,21 @@ def run(image: Image, x: Array, progress: Progress = silent, batch: int = 256) -
     """
     from secateur.sim import golden
 
-    _check_inputs(x)
     program, parts, cycles, done = program_of(image), [], 0, 0
-    for begin in range(0, len(x), batch):
-        packed, steps = input_words(image, x[begin : begin + batch])
+    found = named_inputs(image, x)
+    count = len(next(iter(found.values())))
+    for begin in range(0, count, batch):
+        some = {name: values[begin : begin + batch] for name, values in found.items()}
+        packed, steps = input_words(image, some)
         result = golden.run(program, packed, trace=False, steps=steps)
         parts.append(result.results)
         cycles, done = result.cycles, done + len(packed) // steps
-        progress("golden", done, len(x), "")
+        progress("golden", done, count, "")
     return outputs_of(image, np.concatenate(parts), steps, cycles)
 
 
 def run_on(
-    image: Image, x: Array, device: Runner, progress: Progress = silent
+    image: Image, x: Inputs, device: Runner, progress: Progress = silent
 ) -> tuple[Outputs, list[int]]:
     """Run inputs on hardware that holds the image.
 
@@ -241,7 +296,7 @@ def run_on(
     SecateurError : the inputs do not fit the model, or the device holds another image
     """
     packed, steps = input_words(image, x)
-    beats = len(image.metadata["output"]["m"])
+    beats = sum(len(output["m"]) for output in image.metadata["outputs"])
     words, cycles = list[bytes](), list[int]()
     device.check_holds(image.stream)
     for index, inputs in enumerate(packed):
@@ -250,13 +305,13 @@ def run_on(
         result, count = device.run(inputs.tobytes(), beats)
         words.append(result)
         cycles.append(count)
-        progress("device", (index + 1) // steps, len(x), "")
+        progress("device", (index + 1) // steps, len(packed) // steps, "")
     device.check_holds(image.stream)  # nobody has loaded another one meanwhile
     results = np.frombuffer(b"".join(words), np.uint8).reshape(len(packed), beats, image.n)
     return outputs_of(image, results, steps, max(cycles)), cycles
 
 
-def traced(image: Image, x: Array) -> tuple[Outputs, Iterator[tuple[str, npt.NDArray[np.int64]]]]:
+def traced(image: Image, x: Inputs) -> tuple[Outputs, Iterator[tuple[str, npt.NDArray[np.int64]]]]:
     """Run inputs through the golden interpreter and keep the results of every layer.
 
     Returns
@@ -281,6 +336,6 @@ def traced(image: Image, x: Array) -> tuple[Outputs, Iterator[tuple[str, npt.NDA
     return outputs_of(image, result.results, steps, result.cycles), layers()
 
 
-def layer_codes(image: Image, x: Array) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
+def layer_codes(image: Image, x: Inputs) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
     """Name and codes (batch, C, H, W) of every layer, from the golden interpreter."""
     return traced(image, x)[1]

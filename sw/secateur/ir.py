@@ -7,7 +7,7 @@ an image for a geometry. Everything is exact integers; a real value is ``code * 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -251,30 +251,71 @@ class State:
     after: Part
 
 
+@dataclass(frozen=True, eq=False)
+class Port:
+    """An input or an output of a network.
+
+    Attributes
+    ----------
+    name : unique among the inputs, or the outputs; the user's
+    tensor : all of it
+    shape : the user's, without the batch, e.g. (10,) or (8, 4, 4)
+    """
+
+    name: str
+    tensor: Tensor
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Form:
+    """The arguments and the result of a model, as its user sees them.
+
+    Attributes
+    ----------
+    arguments : names of the tensors that the model takes, in order; the array takes those that
+        are ``inputs``
+    returns : what the model returns, see ``secateur.image.form``
+    """
+
+    arguments: tuple[str, ...] = ()
+    returns: Any = 0
+
+
 @dataclass(eq=False)
 class Network:
     """A network of layers.
 
     Attributes
     ----------
-    input : written by the host
-    output : the result
+    inputs : written by the host, in the order of the model's arguments
+    outputs : the results, of different tensors
     layers : in execution order
-    features : shape of the user's output without the batch, e.g. (10,) or (8, 4, 4)
+    form : what the model takes and returns
     source_hash : SHA-256 of the quantised model's weights and graph
     states : are kept from one inference, a step of a sequence, to the next
     every_step : the model returns the outputs of all steps, not only of the last
     """
 
-    input: Tensor
-    output: Tensor
+    inputs: list[Port]
+    outputs: list[Port]
     layers: list[Layer]
-    features: tuple[int, ...]
+    form: Form = field(default_factory=Form)
     source_hash: str = ""
     states: list[State] = field(default_factory=list)
     every_step: bool = False
 
     @property
     def tensors(self) -> list[Tensor]:
-        """The input and the layers' outputs, each once, in order."""
-        return list(dict.fromkeys([self.input, *(layer.output for layer in self.layers)]))
+        """The inputs and the layers' outputs, each once, in order."""
+        return list(dict.fromkeys([*self.given, *(layer.output for layer in self.layers)]))
+
+    @property
+    def given(self) -> list[Tensor]:
+        """The tensors of the inputs."""
+        return [port.tensor for port in self.inputs]
+
+    @property
+    def results(self) -> list[Tensor]:
+        """The tensors of the outputs, which go to the result stream."""
+        return [port.tensor for port in self.outputs]

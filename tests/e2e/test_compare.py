@@ -77,7 +77,7 @@ def test_ratios_by_hand(image: Image, stand_in: Any) -> None:
     found = compare(image, stand_in(GOOD))
     ours = found["secateur"]
     assert (ours["multipliers"], ours["macs"], ours["label"]) == (64, MACS, "exact")
-    assert ours["input_words"] == image.metadata["input"]["words"]
+    assert ours["input_words"] == image.metadata["inputs"][0]["words"]
     assert ours["cycles"] == image.metadata["cycles"] < ours["cycles_dense"]
     rows = {row["accelerator"]: row for row in found["estimates"]}
     assert {name: row["cycles"] for name, row in rows.items()} == {

@@ -161,6 +161,41 @@ def test_sequences_of_a_recurrent_network(board: str, folder: Path) -> None:
     assert seen[-1] == ("device", 5, 5, "")
 
 
+class Compared(nn.Module):
+    """Two pictures; how they differ, and the second one's features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+
+    def forward(self, left: torch.Tensor, right: torch.Tensor) -> dict[str, torch.Tensor]:
+        a, b = self.conv(left), self.conv(right)
+        return {"apart": (a - b).mean((2, 3)), "features": b}
+
+
+def test_several_inputs_and_outputs(board: str, secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    torch.manual_seed(1)
+    x = {"left": torch.randn(4, 1, 5, 4), "right": torch.randn(4, 1, 5, 4)}
+    image = api.compile(Compared().eval(), target=str(folder / "t.toml"), calibration=x)
+    image.save(folder / "two.sec")
+    arrays = {name: values.numpy() for name, values in x.items()}
+    np.savez(folder / "two.npz", **arrays)
+    golden = api.run(image, arrays)
+    line = f"device run two.sec --input two.npz --port {board} -o two_y.npz --json"
+    status, out, err = secateur(line)
+    assert status == 0, err
+    found = json.loads(out)
+    assert found["images"] == 4
+    assert found["cycles"] == image.cycles
+    with np.load(folder / "two_y.npz") as saved:
+        assert set(saved) == {"apart", "features", "apart.codes", "features.codes"}
+        for name in ("apart", "features"):
+            assert np.array_equal(saved[name], golden[name])
+            assert np.array_equal(saved[f"{name}.codes"], golden.named_codes[name])
+            assert found["outputs"][name] == golden[name].tolist()
+            assert found["codes"][name] == golden.named_codes[name].tolist()
+
+
 @pytest.mark.long
 def test_an_image_in_rom(folder: Path) -> None:
     image = api.load(folder / "t.sec")
@@ -186,7 +221,7 @@ def test_random_programs_give_the_golden_results_and_cycles(board: str) -> None:
     with open_port(board, BAUD) as link:
         device = Device(link)
         for seed in range(4):
-            sample = random_program(500 + seed, GEOMETRY, layers=2)
+            sample = random_program(500 + seed, GEOMETRY, layers=3, several=True)
             inputs = sample.inputs(3)
             golden = run(parse(sample.image, GEOMETRY), inputs, sequential=True)
             device.load(sample.image)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, Phase, given, settings
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from secateur import api
 from secateur.errors import SecateurError
@@ -43,13 +44,15 @@ NO_SHRINK = [Phase.explicit, Phase.reuse, Phase.generate]
 
 def outcome(model: Moves) -> str:
     """Compile, which compares every layer with PyTorch, and run: "" or why it is refused."""
-    x = torch.randn(4, *model.shape)
+    x = model.inputs
     large = target(4, 2, bank_words=8192, weight_words=1 << 17)
     try:
         image = api.compile(model, target=large, calibration=x)
     except SecateurError as error:
         return str(error)
-    assert api.run(image, x.numpy()).cycles == image.metadata["cycles"]
+    outputs = api.run(image, tree_map(lambda tensor: tensor.numpy(), x))
+    assert outputs.cycles == image.metadata["cycles"]
+    assert len(tree_leaves(outputs.values)) == 1 + len(model.returned)
     return ""
 
 

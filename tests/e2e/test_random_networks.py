@@ -58,7 +58,7 @@ def test_verilator_equals_golden_on_every_layer(n: int, p: int) -> None:
         built = _random(seed)
         image = compile_for(built, to)
         check_image(built, image, to.geometry)
-        meta = image.metadata["input"]
+        meta = image.metadata["inputs"][0]
         packed = host.pack(host.to_codes(built.x[:2].numpy(), meta), meta, n)
         expected = golden.run(golden.parse(image.stream, to.geometry), packed, sequential=True)
         for stalls in (0.0, 0.3):

@@ -70,7 +70,7 @@ def test_compile_and_simulate_take_seconds(pruned: tuple[Built, Image]) -> None:
 
 def test_verilator(pruned: tuple[Built, Image]) -> None:
     built, image = pruned
-    meta = image.metadata["input"]
+    meta = image.metadata["inputs"][0]
     packed = host.pack(host.to_codes(built.x[:2].numpy(), meta), meta, image.n)
     expected = golden.run(golden.parse(image.stream, TARGET.geometry), packed, sequential=True)
     result = simulate(image.stream, packed, TARGET.geometry)

@@ -46,7 +46,7 @@ def compare(sample: Sample, outcome: Outcome, inputs: np.ndarray) -> None:
 @pytest.mark.parametrize("seed", [pytest.param(1, marks=pytest.mark.long), 2, 7])
 def test_random_programs(geometry: Geometry, seed: int) -> None:
     """Two inferences: the count is the predicted one, whenever the host sends its words."""
-    sample = random_program(seed, geometry, layers=3)
+    sample = random_program(seed, geometry, layers=3, several=seed == 7)
     inputs = sample.inputs(2)
     outcome = run_engine(geometry, sample.image, inputs, rom=seed == 2, seed=seed)
     compare(sample, outcome, inputs)

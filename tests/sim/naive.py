@@ -70,6 +70,8 @@ class Machine:
             pixels, now = self.layer(now)
             layers.append(pixels)
             counts.append(now - began)
+            if self.flag(spec.FLAG_RESULT) and self.reg[Reg.FLAGS2] // 512 % 2:
+                continue
             if self.flag(spec.FLAG_RESULT):
                 assert self.at == len(self.words)
                 assert taken * self.n == len(data)

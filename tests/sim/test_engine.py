@@ -53,6 +53,16 @@ def test_random_programs(geometry: Geometry, seed: int, stalls: float) -> None:
     check(sample, result, inputs, exact=not stalls)
 
 
+@pytest.mark.parametrize("stalls", [0.0, 0.4])
+@pytest.mark.parametrize("seed", SEEDS[:5])
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda g: f"{g.n}x{g.p}")
+def test_layers_with_results_before_the_last(geometry: Geometry, seed: int, stalls: float) -> None:
+    sample = random_program(seed, geometry, several=True)
+    inputs = sample.inputs(3)
+    result = simulate(sample.image, inputs, geometry, stalls=stalls, seed=seed)
+    check(sample, result, inputs, exact=not stalls)
+
+
 @pytest.mark.parametrize("seed", [191, 246])
 def test_tables_without_a_mark_take_no_time_of_any_inference(seed: int) -> None:
     """Tables longer than the watchdog's limit, filled again before every inference."""

@@ -67,10 +67,22 @@ LAYERS = ("conv", "grouped", "transposed", "add", "gate", "mean", "tanh", "pool"
 
 
 class Moves(nn.Module):
-    """Steps one after the other, behind a convolution."""
+    """Steps one after the other, behind a convolution.
 
-    def __init__(self, shape: tuple[int, ...], steps: list[Step]) -> None:
+    The results of the steps ``returned`` are outputs, too. With ``several``, a second input is
+    added to the first.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        steps: list[Step],
+        returned: frozenset[int] = frozenset(),
+        *,
+        several: bool = False,
+    ) -> None:
         super().__init__()
+        self.returned, self.several = returned, several
         self.shape, self.steps, self.names = shape, steps, [step.name for step in steps]
         self.first = nn.Conv2d(shape[0], shape[0], 3, padding=1)
         self.layers = nn.ModuleList()
@@ -91,11 +103,20 @@ class Moves(nn.Module):
             return torch.sigmoid(layer(x).mean((2, 3), keepdim=True)) * x
         return layer(x)  # type: ignore[no-any-return]
 
-    def forward(self, x: Tensor) -> Tensor:
-        x, layers = torch.relu(self.first(x)), iter(self.layers)
-        for step in self.steps:
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Any:
+        x = x if y is None else x + y
+        x, layers, outputs = torch.relu(self.first(x)), iter(self.layers), []
+        for index, step in enumerate(self.steps):
             x = self._step(step, x, next(layers) if step.move is None else None)
-        return x
+            if index in self.returned:
+                outputs.append(x)
+        return (x, outputs) if self.returned else x
+
+    @property
+    def inputs(self) -> Any:
+        """Four random samples."""
+        x = torch.randn(4, *self.shape)
+        return {"x": x, "y": torch.rand(4, *self.shape)} if self.several else x
 
 
 class Mean(nn.Module):
@@ -131,5 +152,7 @@ def models(draw: Any) -> Moves:
         if 0 < torch.Size(made.size).numel() <= MOST:
             steps.append(step)
             x = torch.zeros(2, *made.size)
+    returned = frozenset(i for i in range(len(steps)) if draw(st.booleans()))
+    several = draw(st.booleans())
     torch.manual_seed(draw(st.integers(0, 100)))
-    return Moves(shape, steps).eval()
+    return Moves(shape, steps, returned, several=several).eval()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_leaves, tree_map
 
+from secateur.capture.ports import Call
 from secateur.compiler.compiler import compile_network
 from secateur.hw.spec import Geometry
 from secateur.image import host
 from secateur.image.decode import decode
 from secateur.image.image import Image
+from secateur.inference import input_words, outputs_of
 from secateur.ir import Network
 from secateur.lowering.lower import lower
 from secateur.lowering.reference import reference
@@ -26,11 +30,18 @@ class Built:
 
     graph: Graph
     network: Network
-    x: torch.Tensor
+    x: Any
+
+    @property
+    def call(self) -> Call:
+        """The calibration inputs as a call of the graph."""
+        if isinstance(self.x, dict):
+            return Call((), self.x)
+        return Call(self.x if isinstance(self.x, tuple) else (self.x,))
 
 
-def build(model: torch.nn.Module, x: torch.Tensor) -> Built:
-    """Quantise after training and lower."""
+def build(model: torch.nn.Module, x: Any) -> Built:
+    """Quantise after training and lower; ``x`` is a tensor, a tuple or a dictionary."""
     graph = quantize(model.eval(), x)
     return Built(graph, lower(graph), x)
 
@@ -54,11 +65,13 @@ def check_image(built: Built, image: Image, geometry: Geometry) -> int:
     Inputs run one after another in one memory, sequences in one each. Returns the number of codes
     compared.
     """
-    meta, x = image.metadata, built.x
-    expected = reference(built.graph, x, built.network)
+    meta = image.metadata
+    expected = reference(built.graph, built.call, built.network)
     recurrent = bool(meta["states"])
-    steps, rows = (x.shape[1], x.flatten(0, 1)) if recurrent else (1, x)
-    packed = host.pack(host.to_codes(rows.numpy(), meta["input"]), meta["input"], image.n)
+    steps, arrays = 1, tree_map(lambda x: x.numpy(), built.x)
+    if recurrent:
+        steps = arrays.shape[1]
+    packed = input_words(image, arrays)[0]
     program = golden.parse(image.stream, geometry)
     run = golden.run(program, packed, sequential=not recurrent, steps=steps)
     assert run.cycles == meta["cycles"]
@@ -71,12 +84,15 @@ def check_image(built: Built, image: Image, geometry: Geometry) -> int:
         if layer["kind"] != "copy":  # a copy stands for no layer of the model
             np.testing.assert_array_equal(codes, expected[layer["name"]], err_msg=layer["name"])
             compared += codes.size
-    values = host.to_floats(host.result_codes(run.results, meta["output"]), meta["output"])
-    if recurrent:
-        values = values.reshape(-1, steps, values.shape[1])
-        values = values if built.graph.every_step else values[:, -1]
+    outputs = outputs_of(image, run.results, steps, run.cycles)
     with torch.no_grad(), torch.backends.nnpack.flags(enabled=False):
-        np.testing.assert_array_equal(values, built.graph(x).numpy())
+        wanted = built.call.of(built.graph)
+    found, leaves = tree_leaves(outputs.values), tree_leaves(wanted)
+    for value, leaf in zip(found, leaves, strict=True):
+        if isinstance(leaf, torch.Tensor):
+            np.testing.assert_array_equal(value, leaf.numpy())
+        else:
+            assert value == leaf
     decoded = decode(image)
     for layer in built.network.layers:
         sources = [source for source in layer.sources if source.mode not in ("maximum", "gate")]

@@ -1,8 +1,8 @@
 """Seeded random programs for the array, made by a small assembler of their own.
 
 Independent of the compiler (``sw/``) and of the engine. A program is valid: it begins with a LOAD,
-ends with one result layer, writes every register it uses, and no layer reads its own output window.
-Only the header's cycle count is taken from the golden interpreter.
+ends with a layer of results, writes every register it uses, and no layer reads its own output
+window. Only the header's cycle count is taken from the golden interpreter.
 """
 
 from __future__ import annotations
@@ -135,14 +135,20 @@ def random_geometry(seed: int) -> Geometry:
     return Geometry(n=n, p=p, weight_words=1024, bank_words=rng.choice([64, 128, 256]))
 
 
-def random_program(seed: int, geometry: Geometry | None = None, *, layers: int = 4) -> Sample:
-    """A valid program of up to ``layers`` layers; the header holds the exact cycle count."""
+def random_program(
+    seed: int, geometry: Geometry | None = None, *, layers: int = 4, several: bool = False
+) -> Sample:
+    """A valid program of up to ``layers`` layers; the header holds the exact cycle count.
+
+    With ``several``, layers before the last one may give results, too.
+    """
     geometry = random_geometry(seed) if geometry is None else geometry
     attempt = 0
     while True:
         rng = random.Random(f"{seed}.{attempt}")
         refills = random.Random(f"{seed}.{attempt}.refills")
-        made = _Maker(geometry, rng, refills).program(rng.randint(1, layers))
+        more = random.Random(f"{seed}.{attempt}.more") if several else None
+        made = _Maker(geometry, rng, refills, more).program(rng.randint(1, layers))
         if made is not None and len(made[0]) + geometry.header_words <= geometry.weight_words:
             break
         attempt += 1
@@ -174,8 +180,14 @@ def refilled_at_once(geometry: Geometry, layers: int = 4) -> Sample:
 
 
 class _Maker:
-    def __init__(self, geometry: Geometry, rng: random.Random, refills: random.Random) -> None:
-        self.geometry, self.rng, self.refills = geometry, rng, refills
+    def __init__(
+        self,
+        geometry: Geometry,
+        rng: random.Random,
+        refills: random.Random,
+        more: random.Random | None,
+    ) -> None:
+        self.geometry, self.rng, self.refills, self.more = geometry, rng, refills, more
         self.assembler = Assembler(geometry, rng)
         self.recent = 0  # a local word of the tensor written last
         self.filled = 0  # tables that have entries
@@ -197,7 +209,8 @@ class _Maker:
             taken, self.recent = taken + count, start
         for index in range(layers):
             self.refill()
-            if not self.layer(result=index == layers - 1):
+            more = index < layers - 1 and self.more is not None and self.more.random() < 0.5
+            if not self.layer(result=index == layers - 1 or more, more=more):
                 return None
         return self.assembler.words, taken
 
@@ -221,7 +234,7 @@ class _Maker:
             Reg.OFF_DR: rng.choice([0, 1, 3, -2, rng.randint(0, 16)]),
         }
 
-    def layer(self, *, result: bool) -> bool:
+    def layer(self, *, result: bool, more: bool) -> bool:
         rng, geometry = self.rng, self.geometry
         linear, a_mode = rng.random() < 0.3, rng.choice([0, 0, 1, 1, 2, 3])
         a_mode = a_mode if geometry.extended else a_mode & 1
@@ -233,6 +246,7 @@ class _Maker:
         registers = self.walk(linear, result) | self.sources(a_mode, b_mode)
         registers |= {Reg.FLAGS: flags, Reg.CLIP: self.clip(flags)}
         registers[Reg.FLAGS2] = rng.choice([0, 5, 7, 8, 9, 12, rng.randint(0, 31)])
+        registers[Reg.FLAGS2] |= more << spec.FLAG2_MORE
         if self.filled and rng.random() < 0.5:
             table = rng.randrange(self.filled)
             registers[Reg.FLAGS2] |= 1 << spec.FLAG2_LOOKUP | table << spec.FLAG2_TABLE

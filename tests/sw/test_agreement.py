@@ -89,10 +89,10 @@ def test_inputs_of_a_fixed_batch() -> None:
     program = torch.export.export(convolution(), (x[:1].expand(5, 1, 5, 5),))
     graph = quantize(program, x)
     network = lower(graph)
-    tried = some_inputs(graph, network, x)
+    tried = some_inputs(graph, network, x).one
     assert torch.equal(tried, x[[0, 1, 2, 0, 1]])
-    drawn = some_inputs(graph, network)
-    codes = drawn * 2.0**-network.input.exponent
+    drawn = some_inputs(graph, network).one
+    codes = drawn * 2.0 ** -network.given[0].exponent
     assert drawn.shape == (5, 1, 5, 5)
     assert codes.min() >= -128
     assert codes.max() <= 127

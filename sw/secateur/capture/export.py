@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import inspect
 import io
 import logging
 import warnings
@@ -14,9 +15,11 @@ from pathlib import Path
 import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
 from torchao.quantization.pt2e import allow_exported_model_train_eval  # registers the q/dq ops
 
-from secateur.capture.outputs import output_node, output_nodes, return_one
+from secateur.capture.outputs import output_nodes, unwrap
+from secateur.capture.ports import Call
 from secateur.capture.script import from_script
 from secateur.errors import SecateurError, SecateurWarning
 from secateur.fx.graph import LABELS, active_nodes, aten, attribute, is_call, labels_of, refuse
@@ -81,7 +84,7 @@ def check_tensors(model: torch.nn.Module | ExportedProgram) -> None:
                 raise SecateurError(f"{kind} {name!r} is {tensor.dtype}; convert by model.float()")
 
 
-def export(model: torch.nn.Module | ExportedProgram, example: torch.Tensor) -> GraphModule:
+def export(model: torch.nn.Module | ExportedProgram, example: torch.Tensor | Call) -> GraphModule:
     """The graph of ``model`` in evaluation mode, a copy: the caller's model is left alone.
 
     The batch becomes dynamic unless the model fixes it or an ExportedProgram was made without it.
@@ -89,31 +92,33 @@ def export(model: torch.nn.Module | ExportedProgram, example: torch.Tensor) -> G
     Parameters
     ----------
     model : the model
-    example : one input batch of floats, (N, C, H, W), (N, C, L) or (N, C)
+    example : one batch of floats, (N, C, H, W), (N, C, L) or (N, C), or of several inputs a call
 
     Raises
     ------
-    SecateurError : the model cannot be captured, or has several inputs or outputs
+    SecateurError : the model cannot be captured
     """
     if isinstance(model, ExportedProgram):
         return module_of(model)
     if isinstance(model, GraphModule) and _is_exported(model):
         gm = _unguarded(copy.deepcopy(model))
-        return_one(gm)
+        unwrap(gm)
         return gm
     was_training = model.training
     model.eval()
+    call = example if isinstance(example, Call) else Call((example,))
     # Two samples: torch.export would take a batch of one for a constant.
-    example = torch.cat([example, example])[:2] if example.shape[0] < 2 else example
+    # Copies: it would take the same tensor twice for one argument.
+    call = call.map(lambda x: torch.cat([x, x])[: max(len(x), 2)])
     try:
-        gm = capture(model, (example,))
+        gm = capture(model, call)
     finally:
         model.train(was_training)
-    return_one(gm)
+    unwrap(gm)
     return gm
 
 
-def capture(model: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> GraphModule:
+def capture(model: torch.nn.Module, call: Call) -> GraphModule:
     """The graph of a module in evaluation mode, its batch dynamic unless the model fixes it.
 
     Raises
@@ -121,19 +126,19 @@ def capture(model: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> Grap
     SecateurError : the module cannot be captured
     """
     try:
-        batch = tuple({0: torch.export.Dim.AUTO} for _ in arguments)
-        shapes = batch if len(arguments) == 1 else (batch[0], batch[1:])
+        model = from_script(model, call.args)
+        bound = inspect.signature(model.forward).bind(*call.args, **call.kwargs).arguments
+        shapes = pytree.tree_map(lambda _: {0: torch.export.Dim.AUTO}, dict(bound))
         with quiet():
-            program = torch.export.export(
-                from_script(model, arguments), arguments, dynamic_shapes=shapes
-            )
+            program = torch.export.export(model, call.args, call.kwargs, dynamic_shapes=shapes)
     except SecateurError:
         raise
     except Exception as error:
         raise SecateurError(
-            f"torch.export cannot capture {type(model).__name__} for {tuple(arguments[0].shape)}, "
-            f"samples first: {first_line(error)}; the model must take "
-            "one tensor and have no data-dependent control flow"
+            f"torch.export cannot capture {type(model).__name__} for "
+            f"{', '.join(str(tuple(x.shape)) for x in call.tensors)}, samples first: "
+            f"{first_line(error)}; the model must take tensors and have no data-dependent control "
+            f"flow"
         ) from error
     gm = _callable(program)
     gm.meta[LABELS] = labels_of(model)
@@ -157,16 +162,10 @@ def module_of(program: ExportedProgram) -> GraphModule:
 
     Raises
     ------
-    SecateurError : the program has several inputs or outputs
+    SecateurError : torch cannot make a module of the program
     """
     gm = _callable(program)
-    inputs = [n for n in gm.graph.nodes if n.op == "placeholder"]
-    if len(inputs) != 1:
-        raise SecateurError(
-            f"the model has {len(inputs)} inputs, the array takes one tensor; compile a model "
-            f"with states as a module: secateur.Steps"
-        )
-    return_one(gm)
+    unwrap(gm)
     return gm
 
 
@@ -239,25 +238,27 @@ _HOST = {
 def leave_to_host(gm: GraphModule) -> None:
     """Remove a softmax at the very end of a graph, with a SecateurWarning."""
     output = next(n for n in gm.graph.nodes if n.op == "output")
-    last = output_node(gm)
-    if last.target not in _HOST or len(last.users) != 1:
-        return
-    name = _HOST[last.target]
-    warnings.warn(
-        f"node {last.name} ({name}): the last {name} is left to the host; the array returns its "
-        f"input",
-        SecateurWarning,
-        stacklevel=2,
-    )
-    output.replace_input_with(last, last.all_input_nodes[0])
-    gm.graph.erase_node(last)
+    for last in dict.fromkeys(output_nodes(gm)):
+        if last.target not in _HOST or len(last.users) != 1:
+            continue
+        name = _HOST[last.target]
+        warnings.warn(
+            f"node {last.name} ({name}): the last {name} is left to the host; the array returns "
+            f"its input",
+            SecateurWarning,
+            stacklevel=2,
+        )
+        output.replace_input_with(last, last.all_input_nodes[0])
+        gm.graph.erase_node(last)
     gm.recompile()
 
 
-def input_node(gm: GraphModule) -> torch.fx.Node:
-    """The node of the input; in the graph of a step, of the step's."""
-    found: torch.fx.Node = next(node for node in gm.graph.nodes if node.op == "placeholder")
-    return found
+def batch_of(gm: GraphModule) -> int | None:
+    """The samples that a graph is fixed to, None if it takes any number."""
+    values = [
+        node.meta["val"] for node in gm.graph.nodes if node.op == "placeholder" and node.users
+    ]
+    return next((value.shape[0] for value in values if isinstance(value.shape[0], int)), None)
 
 
 def needed_nodes(gm: GraphModule) -> set[torch.fx.Node]:

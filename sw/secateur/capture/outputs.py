@@ -1,6 +1,8 @@
-"""The result of a model: one tensor, alone or in a tuple, list or dictionary."""
+"""The result of a model: tensors, alone or in tuples, lists and dictionaries."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,41 +30,43 @@ def only_tensor(found: object) -> Tensor:
     )
 
 
+def output_value(gm: GraphModule) -> Any:
+    """What a graph returns, with nodes in place of tensors."""
+    held = next(n for n in gm.graph.nodes if n.op == "output").args[0]
+    codegen = gm.graph._codegen
+    if isinstance(codegen, _PyTreeCodeGen) and codegen.pytree_info.out_spec is not None:
+        # It rebuilds the model's structure of a list of leaves.
+        return pytree.tree_unflatten(pytree.tree_leaves(held), codegen.pytree_info.out_spec)
+    return held
+
+
 def output_nodes(gm: GraphModule) -> list[Node]:
-    """The nodes of the output and, in the graph of a step, of the states that it leaves.
+    """The nodes of the outputs and, in the graph of a step, of the states that it leaves.
 
     Raises
     ------
-    SecateurError : one of them is not a tensor
+    SecateurError : there is none
     """
     held = next(n for n in gm.graph.nodes if n.op == "output").args[0]
-    found = [leaf for leaf in pytree.tree_leaves(held) if leaf is not None]
-    if not found or not all(isinstance(node, Node) for node in found):
+    found = [leaf for leaf in pytree.tree_leaves(held) if isinstance(leaf, Node)]
+    if not found:
         raise SecateurError("the model does not return a tensor")
     return found
 
 
-def output_node(gm: GraphModule) -> Node:
-    """The node of the output; in the graph of a step, of the first one."""
-    return output_nodes(gm)[0]
-
-
-def return_one(gm: GraphModule) -> None:
-    """Make a graph return its only tensor, without a tuple, list or dictionary around it.
+def unwrap(gm: GraphModule) -> None:
+    """Make a graph whose result has one tensor return it without a container around it.
 
     Raises
     ------
-    SecateurError : there are several, or none
+    SecateurError : there is none
     """
     nodes = output_nodes(gm)
     if len(nodes) != 1:
-        raise SecateurError(
-            f"the model has {len(nodes)} outputs, the array returns one tensor; "
-            "return one, or compile one model for each"
-        )
+        return
     output, codegen = next(n for n in gm.graph.nodes if n.op == "output"), gm.graph._codegen
     output.args = (nodes[0],)
-    if isinstance(codegen, _PyTreeCodeGen):  # it rebuilds the model's structure of a list of leaves
+    if isinstance(codegen, _PyTreeCodeGen):
         output.args = ((nodes[0],),)
         leaf = pytree.tree_structure(torch.empty(0))
         codegen.pytree_info = codegen.pytree_info._replace(out_spec=leaf)

@@ -13,6 +13,7 @@ from torch.fx.node import map_arg
 
 from secateur.capture.export import capture
 from secateur.capture.outputs import only_tensor, output_nodes
+from secateur.capture.ports import Call
 from secateur.capture.recurrent import NoSequences, Recurrent, Stateful, Steps, decompose
 from secateur.errors import SecateurError
 from secateur.fx.functional import functionalise
@@ -30,6 +31,8 @@ from secateur.fx.graph import (
 )
 from secateur.text import first_line
 
+#: Key of a graph's ``meta``: it is that of a step, and takes states behind its input.
+_STEP = "secateur_step"
 #: A step may differ from the sequence by rounding only.
 TOLERANCE = 1e-3
 _SUPPORTED = (
@@ -211,7 +214,8 @@ def _capture_step(model: nn.Module, example: Tensor) -> Sequence:
     step = Step(model)
     every_step = _check_steps(model, step, example)
     arguments = (example[:, 0], *step.zeros(example[:, 0]))
-    graph = _without_time(capture(step, arguments))
+    graph = _without_time(capture(step, Call(arguments)))
+    graph.meta[_STEP] = True
     shapes = [tuple(state.shape[1:]) for state in arguments[1:]]
     return Sequence(graph, shapes, every_step)
 
@@ -343,5 +347,7 @@ def _unwrapped(node: Node) -> dict[str, tuple[str, object]]:
 
 def state_pairs(gm: GraphModule) -> list[tuple[Node, Node]]:
     """In the graph of a step, each state's placeholder and the node that it becomes."""
+    if not gm.meta.get(_STEP):
+        return []
     inputs = [node for node in gm.graph.nodes if node.op == "placeholder"]
     return list(zip(inputs[1:], output_nodes(gm)[1:], strict=True))

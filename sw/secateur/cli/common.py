@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -18,6 +18,10 @@ from secateur.disk.storage import apart
 from secateur.errors import SecateurError
 from secateur.progress import Progress as Report
 
+if TYPE_CHECKING:
+    from secateur.image.image import Image
+    from secateur.inference import Outputs
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Key = Annotated[
     Path | None,
@@ -26,7 +30,11 @@ Key = Annotated[
 ImageFile = Annotated[Path, typer.Argument(help="Image made by `secateur compile`.")]
 InputFile = Annotated[
     Path,
-    typer.Option("--input", help=".npz file with inputs (key x): floats, or int8 or uint8 codes."),
+    typer.Option(
+        "--input",
+        help=".npz file with inputs (key x; of several inputs their names): floats, or int8 or "
+        "uint8 codes.",
+    ),
 ]
 ResultFile = Annotated[
     Path | None,
@@ -155,27 +163,78 @@ def arrays(path: Path, key: str = "x", limit: int | None = None, limits: Limits 
     ------
     SecateurError : the file cannot be read, is too large, or has no such array with samples first
     """
+    return named_arrays(path, [key], limit, limits)[key]
+
+
+def named_arrays(
+    path: Path, keys: list[str], limit: int | None = None, limits: Limits = DEFAULT
+) -> dict[str, Any]:
+    """Arrays of an .npz file by key; floats as float32.
+
+    Parameters
+    ----------
+    path : the file
+    keys : names of the arrays
+    limit : samples to take, the first ones; without it all
+    limits : bounds on the size of the whole file
+
+    Raises
+    ------
+    SecateurError : as of `arrays`
+    """
     import numpy as np
 
     from secateur.disk.npz import load_npz
 
-    values = load_npz(path, [key], limits)[key]
-    if values.ndim < 2 or len(values) == 0:
-        raise SecateurError(
-            f"{path}: {key!r} has shape {values.shape}; expected samples first, at least one"
-        )
-    values = values[:limit]
-    return values.astype(np.float32) if values.dtype.kind == "f" else values
+    found = load_npz(path, keys, limits)
+    for key, values in found.items():
+        if values.ndim < 2 or len(values) == 0:
+            raise SecateurError(
+                f"{path}: {key!r} has shape {values.shape}; expected samples first, at least one"
+            )
+        values = values[:limit]
+        found[key] = values.astype(np.float32) if values.dtype.kind == "f" else values
+    return found
 
 
-def save_outputs(path: Path, outputs: Any) -> None:
-    """Write codes and values as .npz, atomically."""
-    import io
+def inputs_of(path: Path, image: Image, limit: int | None, limits: Limits) -> dict[str, Any]:
+    """The inputs of an image by name, from an .npz file; the only one of a model is called x.
 
-    import numpy as np
+    Parameters
+    ----------
+    path : the file
+    image : the image
+    limit : samples to take, the first ones; None for all
+    limits : bounds on the size of the whole file
 
+    Raises
+    ------
+    SecateurError : as of `arrays`
+    """
+    several = len(image.metadata.get("arguments", [])) > 1
+    keys = [port["name"] for port in image.metadata["inputs"]] if several else ["x"]
+    return named_arrays(path, keys, limit, limits)
+
+
+def results_of(outputs: Outputs) -> dict[str, Any]:
+    """Values and codes as lists, for JSON; of several outputs by name."""
+    if len(outputs.named) == 1:
+        return {"outputs": outputs.values.tolist(), "codes": outputs.codes.tolist()}
+    return {
+        "outputs": {name: values.tolist() for name, values in outputs.named.items()},
+        "codes": {name: codes.tolist() for name, codes in outputs.named_codes.items()},
+    }
+
+
+def save_outputs(path: Path, outputs: Outputs) -> None:
+    """Write ``codes`` and ``values`` as .npz, atomically; of several outputs the values of each
+    under its name, and the codes under ``NAME.codes``.
+    """
+    from secateur.disk.npz import npz
     from secateur.disk.storage import write_atomically
 
-    buffer = io.BytesIO()
-    np.savez(buffer, codes=outputs.codes, values=outputs.values)
-    write_atomically(path, buffer.getvalue())
+    found = {"codes": outputs.codes, "values": outputs.values}
+    if len(outputs.named) > 1:
+        codes = {f"{name}.codes": codes for name, codes in outputs.named_codes.items()}
+        found = codes | outputs.named
+    write_atomically(path, npz(found))

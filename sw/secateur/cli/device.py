@@ -18,9 +18,10 @@ from secateur.cli.common import (
     Key,
     MaxMegabytes,
     ResultFile,
-    arrays,
     bar,
+    inputs_of,
     of_file,
+    results_of,
     save_outputs,
     stage_bar,
 )
@@ -130,7 +131,7 @@ def run(
     from secateur.inference import input_words
 
     program = api.load(image, key)
-    x = arrays(input, limit=limit, limits=Limits(megabytes=max_megabytes))
+    x = inputs_of(input, program, limit, Limits(megabytes=max_megabytes))
     with of_file(input):
         input_words(program, x)  # refused before the device is touched
     with opened(port, baud) as found, of_image(image):
@@ -150,9 +151,8 @@ def run(
     data: dict[str, Any] = {
         "cycles": outputs.cycles,
         "predicted_cycles": program.cycles,
-        "images": len(x),
-        "outputs": outputs.values.tolist(),
-        "codes": outputs.codes.tolist(),
+        "images": len(next(iter(x.values()))),
+        **results_of(outputs),
         "repeated": repeated,
     }
     emit(data, as_json, show_device_run)

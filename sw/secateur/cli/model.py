@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from secateur.callables import find_in_current_folder
-from secateur.cli.common import Commands, ImageFile, Json, TargetName, arrays
+from secateur.cli.common import Commands, ImageFile, Json, TargetName, named_arrays
 from secateur.cli.tables import percent, table
 from secateur.cli.terminal import Data, console, emit
 from secateur.disk.limits import DEFAULT, Limits
@@ -33,7 +33,10 @@ def compile(
     output: Annotated[Path, typer.Option("-o", "--output", help="Image to write.")],
     calibrate: Annotated[
         Path | None,
-        typer.Option(help=".npz file with float inputs (key x); a float model needs it."),
+        typer.Option(
+            help=".npz file with float inputs (key x; of several inputs their names); a float "
+            "model needs it."
+        ),
     ] = None,
     check: Annotated[
         bool, typer.Option(help="Compare every layer of the image with PyTorch on a few inputs.")
@@ -53,22 +56,27 @@ def compile(
     import torch
 
     from secateur import api
+    from secateur.capture.ports import input_keys, nested
+    from secateur.disk.npz import npz_names
     from secateur.report.summary import summary
     from secateur.sources import is_callable, load_model
     from secateur.target import Target
 
     chosen = Target.load(target)
-    data, limits = None, Limits(max_nodes, max_megabytes)
-    if calibrate is not None:
-        values = arrays(calibrate, limits=limits)
-        if values.dtype.kind != "f":
-            raise SecateurError(
-                f"{calibrate}: calibration inputs must be floats, not {values.dtype}"
-            )
-        data = torch.from_numpy(values)
+    limits = Limits(max_nodes, max_megabytes)
     if is_callable(model):
         find_in_current_folder()
-    found, notes = load_model(model, calibrated=data is not None, limits=limits)
+    found, notes = load_model(model, calibrated=calibrate is not None, limits=limits)
+    data = None
+    if calibrate is not None:
+        values = named_arrays(calibrate, input_keys(found, npz_names(calibrate)), limits=limits)
+        for array in values.values():
+            if array.dtype.kind != "f":
+                raise SecateurError(
+                    f"{calibrate}: calibration inputs must be floats, not {array.dtype}"
+                )
+        tensors = {key: torch.from_numpy(array) for key, array in values.items()}
+        data = tensors["x"] if list(tensors) == ["x"] else nested(tensors)
     for note in notes:
         warnings.warn(f"{model}: {note}", SecateurWarning, stacklevel=1)
     image = api.compile(found, target=chosen, calibration=data, check=check)
@@ -84,7 +92,7 @@ def inspect(image: ImageFile, as_json: Json = False) -> None:
 
     loaded = images.load(image)
     figures = summary(loaded)
-    layouts = {key: loaded.metadata[key] for key in ("input", "output")}
+    layouts = {key: loaded.metadata[key] for key in ("inputs", "outputs")}
     emit(figures | {"layouts": layouts}, as_json, show_inspection)
 
 

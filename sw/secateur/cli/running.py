@@ -15,9 +15,10 @@ from secateur.cli.common import (
     Key,
     MaxMegabytes,
     ResultFile,
-    arrays,
     bar,
+    inputs_of,
     of_file,
+    results_of,
     save_outputs,
     stage_bar,
 )
@@ -45,16 +46,15 @@ def run(
     from secateur import api
 
     loaded = api.load(image, key)
-    x = arrays(input, limit=limit, limits=Limits(megabytes=max_megabytes))
+    x = inputs_of(input, loaded, limit, Limits(megabytes=max_megabytes))
     with bar() as progress, of_file(input):
         outputs = api.run(loaded, x, stage_bar(progress))
     if output is not None:
         save_outputs(output, outputs)
     data = {
         "cycles": outputs.cycles,
-        "images": len(x),
-        "outputs": outputs.values.tolist(),
-        "codes": outputs.codes.tolist(),
+        "images": len(next(iter(x.values()))),
+        **results_of(outputs),
         "file": None if output is None else str(output),
     }
     emit(data, as_json, show_run)
@@ -86,7 +86,7 @@ def simulate(
     from secateur import api
 
     loaded = api.load(image, key)
-    x = arrays(input, limit=limit, limits=Limits(megabytes=max_megabytes))
+    x = inputs_of(input, loaded, limit, Limits(megabytes=max_megabytes))
     result = api.simulate(loaded, x, stalls=stalls, seed=seed, waves=waves, rom=rom, progress=say)
     if output is not None and result.outputs is not None:
         save_outputs(output, result.outputs)
@@ -97,7 +97,7 @@ def simulate(
         "differences": result.mismatches,
         "images": result.images,
         "layers_compared": result.layers_compared,
-        "outputs": None if result.outputs is None else result.outputs.values.tolist(),
+        "outputs": None if result.outputs is None else results_of(result.outputs)["outputs"],
     }
     emit(data, as_json, show_simulation)
     if result.mismatches:

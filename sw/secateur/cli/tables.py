@@ -32,15 +32,18 @@ def show_run(data: Data) -> None:
 
     inputs = "1 input" if data["images"] == 1 else f"{data['images']:,} inputs"
     console.print(f"{inputs}, {data['cycles']:,} cycles each")
-    short = True
-    for index, values in enumerate(data["outputs"][:10]):
-        array = np.asarray(values)
-        if array.ndim > 1:
-            short = False
-            values = f"{array.shape}, {array.min()} to {array.max()}"
-        console.print(f"  {index}: {values}")
-    if data["images"] > 10:
-        console.print("  ...")
+    short, outputs = True, data["outputs"]
+    for name, results in outputs.items() if isinstance(outputs, dict) else [("", outputs)]:
+        if name:
+            console.print(f"{printable(name, 100)}:")
+        for index, values in enumerate(results[:10]):
+            array = np.asarray(values)
+            if array.ndim > 1:
+                short = False
+                values = f"{array.shape}, {array.min()} to {array.max()}"
+            console.print(f"  {index}: {values}")
+        if data["images"] > 10:
+            console.print("  ...")
     if data.get("file"):
         console.print(data["file"])
     elif data["images"] > 10 or not short:

@@ -103,7 +103,7 @@ def _check_modes(plan: Plan) -> None:
 def _check_maps(plan: Plan) -> None:
     """Refuse maps whose words cannot be numbered; no layer writes more pixels than its map has."""
     limit = spec.MAP_WORDS
-    for layout in (*plan.layouts.values(), plan.result):
+    for layout in (*plan.layouts.values(), *plan.results.values()):
         if layout.words > limit:
             tensor = layout.tensor
             raise SecateurError(

@@ -64,7 +64,7 @@ def in_place(network: Network) -> dict[Tensor, Tensor]:
     states = {state.before.tensor for state in network.states}
     for layer in network.layers:
         output = layer.output
-        if not layer.whole or output is network.output or output in states:
+        if not layer.whole or output in network.results or output in states:
             continue
         for source in layer.sources:
             old = source.tensor
@@ -77,7 +77,7 @@ def in_place(network: Network) -> dict[Tensor, Tensor]:
             plain = source.stride == (1, 1) and source.padding == (0, 0, 0, 0)
             last = readers[old][-1][0] is layer
             once = sum(reader is layer for reader, _ in readers[old]) == 1
-            kept = old is network.input or old in states
+            kept = old in network.given or old in states
             if same and pixelwise and plain and last and once and not kept:
                 pairs[output] = old
                 break

@@ -85,14 +85,18 @@ def check(network: Network, plan: Plan) -> None:
 
     Raises
     ------
-    SecateurError : a layer, the output or a state would take another value than the model's
+    SecateurError : a layer, an output or a state would take another value than the model's
     """
     names, banks = _Names.of(network), _Banks(plan)
     wanted = {layer.name: layer for layer in network.layers}
     for placed, state in zip(plan.network.states, network.states, strict=True):
         banks.write(placed.before, names[state.before])
-    banks.write(plan.network.input.all, names[network.input.all])
-    output = np.full_like(names[network.output.all], _UNKNOWN)
+    for port, given in zip(plan.network.inputs, network.given, strict=True):
+        banks.write(port.tensor.all, names[given.all])
+    results = {
+        placed: np.full_like(names[output.all], _UNKNOWN)
+        for placed, output in zip(plan.network.results, network.results, strict=True)
+    }
     for layer in plan.network.layers:
         found = [banks.read(source.part) for source in layer.sources]
         made = found[0]
@@ -101,12 +105,13 @@ def check(network: Network, plan: Plan) -> None:
             _compare(layer, found, original, names)
             pixels = original.pixels
             made = names[original.part][:, *pixels.at]
-        if layer.output is plan.network.output:
-            output[:, *layer.pixels.at] = made
+        if layer.output in results:
+            results[layer.output][:, *layer.pixels.at] = made
         else:
             banks.write(layer.part, made, layer.pixels)
-    if not np.array_equal(output, names[network.output.all]):
-        raise _fault("the output", network.output)
+    for port, result in zip(network.outputs, results.values(), strict=True):
+        if not np.array_equal(result, names[port.tensor.all]):
+            raise _fault(f"output {port.name!r}", port.tensor)
     for placed, state in zip(plan.network.states, network.states, strict=True):
         if not np.array_equal(banks.read(placed.before), names[state.after]):
             raise _fault(f"state {state.before.tensor.name!r}", state.after.tensor)

@@ -132,19 +132,20 @@ def encode(plan: Plan, check_depth: bool = True) -> Encoded:
     ------
     SecateurError : a number does not fit its field, or the image does not fit the weight memory
     """
-    geometry, network = plan.geometry, plan.network
+    geometry = plan.geometry
     check_fields(plan)
     writer, tables = Writer(geometry.n), _Tables(plan)
     writer.tables(tables.first)
-    read = plan.layouts[network.input]
-    load = output_registers(read) | {Reg.GX: read.words}
-    writer.configure(network.input.name, load, spec.COMMON_LOAD)
+    for given in plan.network.given:
+        read = plan.layouts[given]
+        load = output_registers(read) | {Reg.GX: read.words}
+        writer.configure(given.name, load, spec.COMMON_LOAD)
     cycles, written = spec.load_tail(geometry.p), set()
     by_layer, words_by_layer, fills_by_layer = [], [], []
     for layer_plan in plan.layers:
         layer, before = layer_plan.layer, writer.count
-        result = layer.output is network.output
-        layout = plan.result if result else plan.layouts[layer.output]
+        result = layer.output in plan.results
+        layout = plan.results[layer.output] if result else plan.layouts[layer.output]
         clear = layout.clear and layer.output not in written
         written.add(layer.output)
         table, filling = tables.before(layer, writer)

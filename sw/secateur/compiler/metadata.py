@@ -13,7 +13,7 @@ from secateur.compiler.choose import LayerPlan
 from secateur.compiler.encode import Encoded, encode
 from secateur.compiler.layout import MapLayout
 from secateur.compiler.schedule import Plan, plan
-from secateur.ir import Ints, Layer, Source
+from secateur.ir import Ints, Layer, Port, Source
 from secateur.target import Target
 
 
@@ -63,6 +63,11 @@ def _tensor(layout: MapLayout) -> dict[str, Any]:
         "fill": layout.padding.fill,
         "position": layout.placement.position.tolist(),
     }
+
+
+def _port(port: Port, layout: MapLayout) -> dict[str, Any]:
+    named = {"name": port.name, "tensor": port.tensor.name, "shape": list(port.shape)}
+    return _tensor(layout) | named
 
 
 def _source(planned: Plan, source: Source) -> dict[str, Any]:
@@ -151,6 +156,7 @@ def metadata(
         )
     ]
     overhead = encoded.cycles - sum(encoded.layer_cycles)
+    layouts = [*planned.layouts.values(), *planned.results.values()]
     return {
         "secateur": __version__,
         "target": target.name,
@@ -158,12 +164,16 @@ def metadata(
         "cycles": encoded.cycles,
         "cycles_dense": sum(cycles for cycles, _ in dense) + overhead,
         "bound_cycles": sum(layer["bound_cycles"] for layer in layers),
-        "input": _tensor(planned.layouts[network.input]),
-        "output": _tensor(planned.result)
-        | {"features": list(network.features), "m": result_walk(planned).tolist()},
+        "inputs": [_port(port, planned.layouts[port.tensor]) for port in network.inputs],
+        "outputs": [
+            _port(port, planned.results[port.tensor]) | {"m": walk.tolist()}
+            for port, walk in _results(planned)
+        ],
+        "arguments": list(network.form.arguments),
+        "returns": network.form.returns,
         "states": [state.before.tensor.name for state in planned.network.states],
         "every_step": planned.network.every_step,
-        "tensors": [_tensor(layout) for layout in [*planned.layouts.values(), planned.result]],
+        "tensors": [_tensor(layout) for layout in layouts],
         "layers": layers,
         "memory": [
             {
@@ -180,9 +190,16 @@ def metadata(
     }
 
 
-def result_walk(planned: Plan) -> Ints:
-    """(beats,) map word of every beat of the result stream."""
-    layer_plan, layout = planned.layers[-1], planned.result
+def _results(planned: Plan) -> list[tuple[Port, Ints]]:
+    """The outputs in the order of the result stream, each with the map word of every beat."""
+    ports = {port.tensor: port for port in planned.network.outputs}
+    layers = [found for found in planned.layers if found.layer.output in ports]
+    return [(ports[found.layer.output], result_walk(planned, found)) for found in layers]
+
+
+def result_walk(planned: Plan, layer_plan: LayerPlan) -> Ints:
+    """(beats,) map word of every pixel of a layer with results."""
+    layout = planned.results[layer_plan.layer.output]
     lane_map, n = layer_plan.lane_map, layout.n
     if lane_map.kind == "blocks":
         blocks = _tile_order(lane_map.gx, 1, lane_map.pc, 1, lane_map.columns, 1)[:, 1]

@@ -206,8 +206,8 @@ def place(network: Network, n: int) -> dict[Tensor, Placement]:
     """Placement of every tensor of the network.
 
     Parts of layer outputs begin at multiples of N. Their channels are permuted where that saves
-    blocks; parts that lane-wise layers tie together share one order. The network's input keeps
-    its order, and is packed without gaps if it is only broadcast.
+    blocks; parts that lane-wise layers tie together share one order. The network's inputs keep
+    their order, and are packed without gaps if they are only broadcast.
     """
     parts = _Parts(network)
     seen: dict[Slice, list[np.ndarray]] = {}
@@ -216,8 +216,9 @@ def place(network: Network, n: int) -> dict[Tensor, Placement]:
         for (tensor, begin), size in parts.of(layer.output, layer.first, layer.channels):
             rows = pattern[begin - layer.first : begin - layer.first + size]
             seen.setdefault(parts.find((tensor, begin)), []).append(rows)
-    for (tensor, begin), _ in parts.of(network.input, 0, network.input.channels):
-        seen.pop(parts.find((tensor, begin)), None)
+    for given in network.given:
+        for (tensor, begin), _ in parts.of(given, 0, given.channels):
+            seen.pop(parts.find((tensor, begin)), None)
     orders = {key: group_channels(np.concatenate(rows, axis=1), n) for key, rows in seen.items()}
     lanewise = {
         source.tensor
@@ -227,7 +228,7 @@ def place(network: Network, n: int) -> dict[Tensor, Placement]:
     }
     result = {}
     for tensor in network.tensors:
-        packed = tensor is network.input and tensor not in lanewise
+        packed = tensor in network.given and tensor not in lanewise
         position, start, byte = np.zeros(tensor.channels, np.int64), {}, 0
         for (_, first), size in parts.of(tensor, 0, tensor.channels):
             order = orders.get(parts.find((tensor, first)), np.arange(size))

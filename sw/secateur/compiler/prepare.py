@@ -13,7 +13,7 @@ import numpy as np
 
 from secateur.compiler.layout import reads_outside
 from secateur.errors import SecateurError
-from secateur.ir import Layer, Network, Part, Source, State
+from secateur.ir import Layer, Network, Part, Source, State, Tensor
 
 
 def with_states_in_place(network: Network) -> Network:
@@ -60,12 +60,18 @@ def _readers(state: State, waiting: list[State]) -> list[State]:
 
 
 def _output_apart(network: Network) -> Network:
-    """The network with an old state that is its output copied first: results come last."""
-    output = network.output
-    if not any(state.before.meets(output.all) for state in network.states):
-        return network
-    copy = copy_layer(output.all, f"{output.name}.before")
-    return replace(network, output=copy.output, layers=[copy, *network.layers])
+    """The network with old states that are its outputs copied first: results come last."""
+    for output in network.results:
+        if any(state.before.meets(output.all) for state in network.states):
+            copy = copy_layer(output.all, f"{output.name}.before")
+            network = _returning(network, output, copy.output, [copy, *network.layers])
+    return network
+
+
+def _returning(network: Network, old: Tensor, new: Tensor, layers: list[Layer]) -> Network:
+    """The network with other layers, and one tensor as output in place of another."""
+    outputs = [replace(p, tensor=new) if p.tensor is old else p for p in network.outputs]
+    return replace(network, outputs=outputs, layers=layers)
 
 
 def _set_aside(network: Network, waiting: list[State]) -> tuple[Network, list[State]]:
@@ -93,15 +99,14 @@ def _moved(network: Network, state: State) -> Network:
     others = [other for other in network.states if other is not state]
     shared = any(part.meets(after) for other in others for part in (other.before, other.after))
     alone = after.whole and len(after.tensor.slices) == 1 and not shared
-    output = network.output
-    if made > last and alone and (output is not after.tensor or before.whole):
+    if made > last and alone and (after.tensor not in network.results or before.whole):
         layers = [_renamed(layer, after, before) for layer in layers]
-        output = before.tensor if output is after.tensor else output
+        network = _returning(network, after.tensor, before.tensor, layers)
     else:
         copy = copy_layer(after, f"{before.tensor.name}.next", before)
         layers.insert(max(made, last) + 1, copy)
     states = [State(before, before) if other is state else other for other in network.states]
-    return replace(network, layers=layers, output=output, states=states)
+    return replace(network, layers=layers, states=states)
 
 
 def _renamed(layer: Layer, old: Part, new: Part) -> Layer:
@@ -144,20 +149,23 @@ def copy_layer(part: Part, name: str, to: Part | None = None) -> Layer:
 
 
 def with_result_layer(network: Network) -> Network:
-    """The network with a copy of its output if no single layer can stream it to the host.
+    """The network with a copy of every output that no single layer can stream to the host.
 
-    The last layer's pixels go to the result stream and not to the banks, so it must write the
-    whole output and no layer may read it.
+    The pixels of a layer with results do not go to the banks, so it must write a whole output and
+    no layer may read it. The last layer has results.
     """
-    output = network.output
-    writers = [layer for layer in network.layers if layer.output is output]
-    read = any(s.tensor is output for layer in network.layers for s in layer.sources)
-    last = network.layers[-1:] == writers and writers[0].whole
-    if last and not read:
-        return network
-    copy = copy_layer(output.all, f"{output.name}.result")
-    layers = [*network.layers, copy]
-    return replace(network, output=copy.output, layers=layers)
+    read = {source.tensor for layer in network.layers for source in layer.sources}
+    streamed = []
+    for output in network.results:
+        writers = [layer for layer in network.layers if layer.output is output]
+        if len(writers) == 1 and writers[0].whole and output not in read:
+            streamed.append(output)
+    if network.layers[-1].output not in streamed and len(streamed) == len(network.outputs):
+        streamed.pop()
+    for output in [tensor for tensor in network.results if tensor not in streamed]:
+        copy = copy_layer(output.all, f"{output.name}.result")
+        network = _returning(network, output, copy.output, [*network.layers, copy])
+    return network
 
 
 def with_own_padding(network: Network) -> Network:

@@ -27,19 +27,19 @@ class Plan:
     network, geometry : both
     layers : in order
     layouts : of every tensor in the banks
-    result : layout of the output, which goes to the result stream
+    results : layouts of the outputs, which go to the result stream
     """
 
     network: Network
     geometry: Geometry
     layers: list[LayerPlan]
     layouts: dict[Tensor, MapLayout]
-    result: MapLayout
+    results: dict[Tensor, MapLayout]
 
 
 def _lives(network: Network) -> dict[Tensor, tuple[int, int]]:
-    """Steps at which a tensor is first written and last read; step 0 is the host's input."""
-    lives = {network.input: (0, 0)}
+    """Steps at which a tensor is first written and last read; step 0 are the host's inputs."""
+    lives = dict.fromkeys(network.given, (0, 0))
     for step, layer in enumerate(network.layers, start=1):
         begin, _ = lives.get(layer.output, (step, step))
         lives[layer.output] = (begin, step)
@@ -78,11 +78,11 @@ def plan(network: Network, geometry: Geometry, dense: bool = False) -> Plan:
             layout = chooser.layout(tensor, splits.get(tensor))
             assert layout is not None  # choose takes no split that cannot be laid out
             layouts[tensor] = replace(layout, window=chooser.window(layout, chosen))
-        result = layouts.pop(network.output)
+        results = {tensor: layouts.pop(tensor) for tensor in network.results}
         placed, needed = _place_windows(network, layouts, geometry.bank_words)
         if placed is not None:
             planned = [LayerPlan(layer, bodies[layer], chosen[layer]) for layer in network.layers]
-            return Plan(network, geometry, planned, placed, result)
+            return Plan(network, geometry, planned, placed, results)
     widest = max(layouts, key=lambda tensor: layouts[tensor].window)
     raise SecateurError(
         f"the activations do not fit the banks: side by side they take {needed} words, the target "
@@ -122,8 +122,8 @@ def _place_windows(
     for home in dict.fromkeys(first.values()):
         spans = [lives[tensor] for tensor in layouts if first[tensor] is home]
         life = (min(begin for begin, _ in spans), max(end for _, end in spans))
-        # The host writes the padding of the input itself.
-        padded = layouts[home].padding.any and home is not network.input
+        # The host writes the padding of the inputs itself.
+        padded = layouts[home].padding.any and home not in network.given
         clearing = clear_cycles(layouts[home].window) if padded else 0
         requests.append(Request(home, layouts[home].window, *life, clearing, _shape(layouts[home])))
     bases, needed = allocate(requests, depth)

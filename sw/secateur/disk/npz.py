@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Iterable
 from math import prod
@@ -53,6 +54,30 @@ def load_npz(
         raise SecateurError(
             f"{path}: not an .npz file of arrays, or damaged; write one by np.savez(file, x=x)"
         ) from None
+
+
+def npz_names(path: Path) -> list[str]:
+    """Names of the arrays in an .npz file.
+
+    Raises
+    ------
+    SecateurError : the file cannot be read, or is not an .npz file
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [info.filename.removesuffix(SUFFIX) for info in archive.infolist()]
+    except (OSError, zipfile.BadZipFile):
+        return list(load_npz(path))  # which says what is wrong
+
+
+def npz(arrays: dict[str, npt.NDArray[Any]]) -> bytes:
+    """An .npz file; its arrays may have any names."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for key, values in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{key}{SUFFIX}"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, values, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> npt.NDArray[Any]:

@@ -6,6 +6,7 @@ Works from an image's metadata alone, as a driver on a computer or microcontroll
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -30,13 +31,13 @@ def _code_range(meta: Meta) -> tuple[int, int]:
 
 
 def to_codes(values: npt.NDArray[Any], meta: Meta, name: str = "x") -> Codes:
-    """Codes of the input tensor.
+    """Codes of an input.
 
     Parameters
     ----------
     values : (batch, C, H, W), of signals (batch, C, L), of vectors (batch, C). Floats in the
         model's units are quantised: round half to even, then saturation; int8 or uint8 are codes
-    meta : the image's ``input``
+    meta : one of the image's ``inputs``
     name : of the input, for messages
 
     Returns
@@ -100,7 +101,7 @@ def pack(codes: Codes, meta: Meta, n: int) -> npt.NDArray[np.uint8]:
     Parameters
     ----------
     codes : (batch, C, H, W)
-    meta : the image's ``input``
+    meta : one of the image's ``inputs``
     n : bytes of an input word
     """
     batch, _, height, width = codes.shape
@@ -168,17 +169,33 @@ def _in_region(y: Codes, x: Codes, region: Meta, size: tuple[int, int]) -> tuple
 
 
 def result_codes(words: npt.NDArray[np.uint8], meta: Meta) -> npt.NDArray[Any]:
-    """(batch, *features) int8 or uint8 codes of the model's output, from the result stream.
+    """(batch, *shape) int8 or uint8 codes of an output.
 
     Parameters
     ----------
-    words : (batch, beats, N) bytes
-    meta : the image's ``output``
+    words : (batch, beats, N) bytes of it
+    meta : one of the image's ``outputs``
     """
     m = np.asarray(meta["m"], dtype=np.int64)
     codes = unpack(m, words, meta, 0, meta["channels"])
     kind = np.int8 if meta["signed"] else np.uint8
-    return codes.reshape(len(words), *meta["features"]).astype(kind)
+    return codes.reshape(len(words), *meta["shape"]).astype(kind)
+
+
+def by_output(
+    words: npt.NDArray[np.uint8], outputs: list[Meta]
+) -> Iterator[tuple[Meta, npt.NDArray[np.uint8]]]:
+    """The outputs, each with its beats (batch, beats, N): they follow each other in the stream.
+
+    Parameters
+    ----------
+    words : (batch, beats, N) bytes of the result stream
+    outputs : the image's ``outputs``
+    """
+    first = 0
+    for meta in outputs:
+        yield meta, words[:, first : first + len(meta["m"])]
+        first += len(meta["m"])
 
 
 def to_floats(codes: npt.NDArray[Any], meta: Meta) -> npt.NDArray[np.float32]:

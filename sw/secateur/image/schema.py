@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from secateur.image.form import bad_form
+
 #: ``range``: an integer in it; ``float``: a number from 0 to 2**63; ``tuple``: one of these;
 #: ``dict``: an object with these keys or more; ``[kind]``: a list of any length,
 #: ``[kind, range]``: a list whose length is in the range.
@@ -43,10 +45,12 @@ _REGION = {
     "top": range(1 << 16), "left": range(1 << 16), "height": _SIZE, "width": _SIZE,
     "down": [_STEP, range(2, 3)], "right": [_STEP, range(2, 3)],
 }  # fmt: skip
+_PORT = _TENSOR | {"name": str, "tensor": str, "shape": [_SIZE, _DIMENSIONS]}
+_PORTS = range(1, 1 << 16)
 _IMAGE = {
     "target": str, "source_hash": str, "cycles": _COUNT, "cycles_dense": _COUNT,
-    "bound_cycles": float, "input": _TENSOR,
-    "output": _TENSOR | {"features": [_SIZE, _DIMENSIONS], "m": [_MAP_WORD]},
+    "bound_cycles": float, "inputs": [_PORT, _PORTS],
+    "outputs": [_PORT | {"m": [_MAP_WORD]}, _PORTS], "arguments": [str],
     "states": [str], "every_step": bool, "tensors": [_TENSOR | {"name": str}], "layers": [_LAYER],
     "memory": [{"tensor": str, "base": _MAP_WORD, "words": _COUNT, "clear": bool}],
     "bank_words": _COUNT, "tables": _COUNT, "weight_words": _COUNT,
@@ -71,14 +75,17 @@ def problem(metadata: dict[str, Any], n: int, cycles: int) -> str | None:
     if metadata["cycles"] != cycles:
         return f"cycles is {metadata['cycles']}, the header has {cycles}"
     places = {f"tensors[{i}]": tensor for i, tensor in enumerate(metadata["tensors"])}
-    places |= {"input": metadata["input"], "output": metadata["output"]}
-    for where, tensor in places.items():
+    ports = {f"{key}[{i}]": p for key in ("inputs", "outputs") for i, p in enumerate(metadata[key])}
+    for where, tensor in (places | ports).items():
         found = _bad_layout(tensor, n)
         if found is not None:
             return f"{where}: {found}"
-    output = metadata["output"]
-    if prod(output["features"]) != output["channels"] * output["height"] * output["width"]:
-        return f"output.features are {_shown(output['features'])}, not of the tensor's size"
+    for where, port in ports.items():
+        if prod(port["shape"]) != port["channels"] * port["height"] * port["width"]:
+            return f"{where}.shape is {_shown(port['shape'])}, not of the tensor's size"
+    found = _bad_names(metadata)
+    if found is not None:
+        return found
     if not metadata["layers"]:
         return "layers is empty, expected one or more"
     names = {tensor["name"] for tensor in metadata["tensors"]}
@@ -93,6 +100,19 @@ def problem(metadata: dict[str, Any], n: int, cycles: int) -> str | None:
             if name not in names:
                 return f"layers[{index}]: tensor {_shown(name)} is not in tensors"
     return None
+
+
+def _bad_names(metadata: dict[str, Any]) -> str | None:
+    """Whether inputs and outputs have names of their own, and the model takes and returns these."""
+    for key in ("inputs", "outputs", "arguments"):
+        names = metadata[key] if key == "arguments" else [port["name"] for port in metadata[key]]
+        if len(set(names)) < len(names):
+            return f"{key} have the same name"
+        other = [name for name in names if name not in metadata["arguments"]]
+        if key == "inputs" and other:
+            return f"inputs has {_shown(other[0])}, which is not in arguments"
+    found = bad_form(metadata.get("returns"), {port["name"] for port in metadata["outputs"]})
+    return None if found is None else f"returns {found}"
 
 
 def _mismatch(value: Any, kind: Kind, where: str) -> str | None:

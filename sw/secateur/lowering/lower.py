@@ -17,7 +17,8 @@ from secateur.capture.export import (
     needed_nodes,
     source_hash,
 )
-from secateur.capture.outputs import output_node
+from secateur.capture.outputs import output_nodes
+from secateur.capture.ports import inputs_of, results_of
 from secateur.capture.steps import Sequence, state_pairs
 from secateur.errors import SecateurError
 from secateur.fx.functions import UNARY
@@ -35,7 +36,7 @@ from secateur.fx.graph import (
     shape_of,
 )
 from secateur.fx.moves import is_move, is_size, samples_of
-from secateur.ir import Layer, Network, Source, State
+from secateur.ir import Form, Layer, Network, Port, Source, State
 from secateur.lowering.draft import PLAIN, DraftLayer, DraftSource, is_linear, output_shape
 from secateur.lowering.layer import draft_layer
 from secateur.lowering.moved import written_in_place
@@ -78,7 +79,7 @@ class _Lowering:
         self.gm = gm
         self.values = Values(gm)
         self.used: set[Node] = set()
-        self.input: Store | None = None
+        self.inputs: dict[Node, Store] = {}
         self.states: dict[Node, Store] = {}
 
     def network(self) -> Network:
@@ -87,34 +88,53 @@ class _Lowering:
             if node in active and node.op == "call_function":
                 self._visit(node)
         self._check_complete(active)
-        result = output_node(self.gm)
-        if self.input is None:
-            raise refuse(result, "the output does not depend on the input", "give it to a layer")
-        if result not in self.values.of:
-            raise refuse(result, "the output is not quantised", REQUANTISE)
-        value = self.values.stored(result)
-        store = value.whole
-        if store.fixed or store.parent or store.parts:
-            store = self.values.copied(store, result)  # results come from one layer
+        arguments = inputs_of(self.gm)
+        form, results = results_of(self.gm)
+        states = state_pairs(self.gm)
+        if states:  # a step returns (y, *states)
+            form, results = "output", {"output": output_nodes(self.gm)[0]}
+            arguments = dict(list(arguments.items())[: -len(states)])
+        outputs = self._outputs(results)
         after = []
-        for before, later in state_pairs(self.gm):
+        for before, later in states:
             if before not in self.states:
                 raise SecateurError(f"state {before.name!r} is never read; remove it")
             if later not in self.values.of:
                 raise refuse(later, "a state that is not quantised", REQUANTISE)
             after.append((self.states[before], self.values.stored(later).whole))
-        self.values.layers = written_in_place(
-            self.values.layers, {store, *(kept for _, kept in after)}
-        )
+        kept = {store for store, _ in outputs.values()} | {store for _, store in after}
+        self.values.layers = written_in_place(self.values.layers, kept)
         names, stores = set[str](), Stores()
         return Network(
-            input=stores.tensor(self.input),
-            output=stores.tensor(store),
+            inputs=[
+                Port(name, stores.tensor(self.inputs[node]), shape_of(node))
+                for name, node in arguments.items()
+                if node in self.inputs
+            ],
+            outputs=[
+                Port(name, stores.tensor(store), shape) for name, (store, shape) in outputs.items()
+            ],
             layers=[_finish(draft, stores, names) for draft in self.values.layers],
-            features=value.shape,
+            form=Form(tuple(arguments), form),
             source_hash=source_hash(self.gm),
             states=[State(stores.part(before), stores.part(later)) for before, later in after],
         )
+
+    def _outputs(self, results: dict[str, Node]) -> dict[str, tuple[Store, tuple[int, ...]]]:
+        """Store and shape of every result, each in a store of its own that one layer writes."""
+        found: dict[str, tuple[Store, tuple[int, ...]]] = {}
+        for name, node in results.items():
+            if node not in self.values.varying:
+                raise refuse(node, "the output does not depend on the input", "give it to a layer")
+            if node not in self.values.of:
+                raise refuse(node, "the output is not quantised", REQUANTISE)
+            value = self.values.stored(node)
+            store = value.whole
+            if store.fixed or store.parent or store.parts:
+                store = self.values.copied(store, node)
+            store.fixed = True
+            found[name] = store, value.shape
+        return found
 
     def _visit(self, node: Node) -> None:
         if is_quantise(node):
@@ -141,10 +161,10 @@ class _Lowering:
             self.values.of[node] = self.values.of[source]
         elif source.op == "placeholder":
             shape = shape_of(source)
-            if self.input is None:
-                self.input = Store(source.name, *as_map(shape), scale, fixed=True)
-                self.values.of[source] = self.values.new(self.input, shape)
-            if self.input.scale != scale:
+            if source not in self.inputs:
+                self.inputs[source] = Store(source.name, *as_map(shape), scale, fixed=True)
+                self.values.of[source] = self.values.new(self.inputs[source], shape)
+            if self.inputs[source].scale != scale:
                 raise refuse(node, "the input has two scales", REQUANTISE)
             if scale.high - scale.low != 255:
                 raise refuse(node, f"input codes {scale.low}..{scale.high}", REQUANTISE)

@@ -9,7 +9,8 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Interpreter, Node
 
-from secateur.capture.export import input_node, module_of
+from secateur.capture.export import batch_of, module_of
+from secateur.capture.ports import Call, inputs_of, tensors_of
 from secateur.capture.steps import Sequence
 from secateur.errors import SecateurError
 from secateur.ir import Ints, Network
@@ -32,16 +33,16 @@ class _Recorder(Interpreter):
 
 
 def reference(
-    graph: Graph | ExportedProgram, x: torch.Tensor, network: Network | None = None
+    graph: Graph | ExportedProgram, x: torch.Tensor | Call, network: Network | None = None
 ) -> dict[str, Ints]:
-    """Output codes of every layer and of the input tensor, by name.
+    """Output codes of every layer and of the inputs, by name.
 
     NNPACK is off: its Winograd convolutions are not exact.
 
     Parameters
     ----------
     graph : a converted graph
-    x : its float input (N, ...), of a recurrent model (N, T, F)
+    x : its float input (N, ...), of a recurrent model (N, T, F); a call if there are several
     network : the lowered graph; lowered here if None
 
     Returns
@@ -55,32 +56,35 @@ def reference(
     gm = module_of(graph) if isinstance(graph, ExportedProgram) else graph
     network = network or lower(gm)
     if not isinstance(gm, Sequence):
-        return _codes(gm, (x,), network)[0]
+        call = x if isinstance(x, Call) else Call((x,))
+        return _codes(gm, tensors_of(gm, call), network)[0]
+    x = x.one if isinstance(x, Call) else x
     states, steps = [x.new_zeros(len(x), *shape) for shape in gm.shapes], []
     for step in x.unbind(1):
-        codes, (_, *states) = _codes(gm.graph, (step, *states), network)
+        codes, (_, *states) = _codes(gm.graph, [step, *states], network)
         steps.append(codes)
     stacked = {name: np.stack([codes[name] for codes in steps], 1) for name in steps[0]}
     return {name: codes.reshape(-1, *codes.shape[2:]) for name, codes in stacked.items()}
 
 
 def _codes(
-    gm: GraphModule, inputs: tuple[torch.Tensor, ...], network: Network
+    gm: GraphModule, inputs: list[torch.Tensor], network: Network
 ) -> tuple[dict[str, Ints], Any]:
-    """Codes by name, and what the graph returns."""
-    placeholder = input_node(gm)
-    first = next(u for q in placeholder.users for u in q.users if is_dequantise(u))
-    shape = (network.input.channels, network.input.height, network.input.width)
-    wanted = {network.input.name: (first.name, network.input, shape)}
+    """Codes by name, and what the graph returns, in a tuple."""
+    named, wanted = inputs_of(gm), {}
+    for port in network.inputs:
+        first = next(u for q in named[port.name].users for u in q.users if is_dequantise(u))
+        shape = (port.tensor.channels, port.tensor.height, port.tensor.width)
+        wanted[port.tensor.name] = (first.name, port.tensor, shape)
     for layer in (layer for layer in network.layers if layer.nodes):  # a copy stands for none
         shape = (layer.channels, layer.pixels.height, layer.pixels.width)
         wanted[layer.name] = (layer.nodes[-1], layer.output, shape)
     recorder = _Recorder(gm, {node for node, _, _ in wanted.values()})
-    batch, count = placeholder.meta["val"].shape[0], inputs[0].shape[0]
-    if isinstance(batch, int) and batch != count:
+    batch, count = batch_of(gm), inputs[0].shape[0]
+    if batch not in (None, count):
         raise SecateurError(f"the graph takes batches of {batch}, not {count}")
     with torch.no_grad(), torch.backends.nnpack.flags(enabled=False):
-        returned = recorder.run(*inputs)
+        returned = recorder.run(*inputs, enable_io_processing=False)
     codes = {}
     for name, (node, tensor, shape) in wanted.items():
         value = recorder.seen[node].detach().double().numpy()

@@ -22,7 +22,7 @@ class Store:
     scale : of its codes
     parent : the concatenation that holds it
     parts : of a concatenation
-    fixed : written by the host, so that it cannot be a part of another tensor
+    fixed : written or read by the host, so that it cannot be a part of another tensor
     """
 
     name: str

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from torch.fx import GraphModule, Node
 
-from secateur.capture.export import input_node
+from secateur.capture.export import batch_of
 from secateur.fx.graph import constant, conv_window, leaves, refuse
 from secateur.fx.moves import Moved, Numbers, moved, samples_of, sources_of, varying_nodes
 from secateur.ir import Table
@@ -44,13 +44,13 @@ class Values:
         self.layers: list[DraftLayer] = []
         self.numbering = Numbering()
         self.varying = varying_nodes(gm.graph)
-        size = input_node(gm).meta["val"].shape[0]
-        self.batch = size if isinstance(size, int) else None
+        self.batch = batch_of(gm)
 
     def new(self, store: Store, shape: tuple[int, ...] | None = None) -> Value:
         """The value of a new store, seen in this shape."""
         self.numbering.add(store)
-        numbers = self.numbering.of(store).reshape(shape or (-1, store.height, store.width))
+        numbers = self.numbering.of(store)
+        numbers = numbers.reshape(store.size if shape is None else shape)
         return Value(Moved(numbers, np.zeros(numbers.shape)), store.scale, store)
 
     def value(self, node: Node, user: Node) -> Value:

@@ -8,6 +8,7 @@ codes and need no quantisation of their own; the parts of a concatenation share 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import cast
 
 import torch
@@ -22,6 +23,7 @@ from torchao.quantization.pt2e.quantizer import (
 from secateur.canonical.pool import AVERAGE_WEIGHT
 from secateur.canonical.rewrite import canonicalise
 from secateur.canonical.supported import check_supported
+from secateur.capture.ports import inputs_of
 from secateur.capture.steps import state_pairs
 from secateur.fx.functions import UNARY, never_negative
 from secateur.fx.graph import (
@@ -48,15 +50,15 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
 
     Parameters
     ----------
-    unsigned_input : the network's input is never negative (codes 0..255 instead of -128..127)
+    unsigned : names of inputs that are never negative (codes 0..255 instead of -128..127)
     qat : fake-quantise from the start (training) instead of only observing
     """
 
-    def __init__(self, *, unsigned_input: bool = False, qat: bool = False) -> None:
+    def __init__(self, *, unsigned: Collection[str] = (), qat: bool = False) -> None:
         super().__init__()
-        self.unsigned_input = unsigned_input
+        self.unsigned = unsigned
         self.qat = qat
-        self._states: set[Node] = set()
+        self._unsigned: set[Node] = set()
 
     def transform_for_annotation(self, model: GraphModule) -> GraphModule:
         """Bring the graph to its canonical form.
@@ -76,7 +78,7 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
             node.meta[_CONSTANTS] = adds_constants(node, varying)
         outputs = [n for n in nodes if _ends_a_layer(n)]
         states = state_pairs(model)
-        self._states = {before for before, _ in states}
+        self._unsigned = {n for name, n in inputs_of(model).items() if name in self.unsigned}
         signs: dict[Node, bool] = {}  # whether a value is never negative
         for node in nodes:
             signs[node] = self._never_negative(node, signs)
@@ -123,7 +125,7 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
     def _never_negative(self, node: Node, before: dict[Node, bool]) -> bool:
         """Whether a value is never negative, as far as that of those before it is known."""
         if node.op == "placeholder":
-            return self.unsigned_input and node not in self._states
+            return node in self._unsigned
         if is_call(node, *ACTIVATIONS):
             return activation_bounds(node)[0] >= 0
         if is_call(node, *UNARY):
@@ -147,7 +149,7 @@ def _absorbed(product: Node) -> bool:
 def _ends_a_layer(node: Node) -> bool:
     """Whether the node's value is stored, as codes."""
     if node.op == "placeholder":
-        return True
+        return bool(node.users)
     if is_move(node):
         return bool(node.meta.get(_CONSTANTS))
     if not is_call(node, ADD, MUL, *PRODUCTS, *ACTIVATIONS, *UNARY):

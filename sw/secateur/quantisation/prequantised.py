@@ -19,7 +19,7 @@ from torch.fx.node import map_arg
 from secateur.canonical.pool import depthwise
 from secateur.canonical.rewrite import canonicalise
 from secateur.capture.export import export, leave_to_host
-from secateur.capture.outputs import output_node
+from secateur.capture.outputs import output_nodes
 from secateur.errors import SecateurError
 from secateur.fx.functions import UNARY
 from secateur.fx.graph import MAX_POOL, Editor, constant, is_call, refuse
@@ -65,9 +65,10 @@ def keep_scales(model: torch.nn.Module, shape: tuple[int, ...]) -> GraphModule:
     for node in list(gm.graph.nodes):
         if is_quantise(node) and _is_layer(cast(Node, node.args[0])):
             _quantise_weights(editor, match_layer(cast(Node, node.args[0])), scale_of(node))
-    for root in stored_roots(output_node(gm)):
-        if not is_dequantise(root):
-            raise refuse(root, "the output is not quantised", "quantise the output, too")
+    for output in output_nodes(gm):
+        for root in stored_roots(output):
+            if not is_dequantise(root):
+                raise refuse(root, "the output is not quantised", "quantise the output, too")
     gm.graph.eliminate_dead_code()
     gm.graph.lint()
     gm.recompile()

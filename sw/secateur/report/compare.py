@@ -129,7 +129,7 @@ def beside(image: Image, estimates: Sequence[Estimate]) -> dict[str, Any]:
             "label": "exact",
             "multipliers": multipliers,
             "macs": dense_macs(image.metadata),
-            "input_words": image.metadata["input"]["words"],
+            "input_words": sum(port["words"] for port in image.metadata["inputs"]),
             **ours,
         },
         "estimates": rows,

@@ -214,7 +214,7 @@ def test_inputs_of_all_gates_are_brought_in_order_once() -> None:
     torch.manual_seed(0)
     built = build(WHOLE["maximum over time"]().eval(), sequences(8))
     copies = [layer for layer in built.network.layers if layer.kind == "copy"]
-    of_input = [c for c in copies if c.sources[0].tensor is built.network.input]
+    of_input = [c for c in copies if c.sources[0].tensor is built.network.given[0]]
     assert len(of_input) == STEPS
     linear = [layer for layer in built.network.layers if layer.kind == "linear"]
     steps = [layer for layer in linear if layer.name.startswith("inner.cells.0.reset_h")]

@@ -15,7 +15,7 @@ from secateur.compiler.schedule import plan
 from secateur.errors import SecateurError
 from secateur.image.image import Image
 from secateur.inference import traced
-from secateur.ir import Ints, Layer, Network, Region, Source, Tensor
+from secateur.ir import Form, Ints, Layer, Network, Port, Region, Source, Tensor
 from tests.support.pipeline import simulated, target
 
 SIZES = [(2, 1), (4, 2), (8, 8)]
@@ -23,7 +23,7 @@ SIZES = [(2, 1), (4, 2), (8, 8)]
 
 def naive(network: Network, codes: Ints) -> dict[str, Ints]:
     """(batch, channels, H, W) of every layer's own pixels, by loops over the definition of ir."""
-    maps = {network.input: codes}
+    maps = {network.given[0]: codes}
     found = {}
     for layer in network.layers:
         pixels, output = layer.pixels, layer.output
@@ -107,7 +107,12 @@ def network_of(seed: int) -> Network:
     layers.append(copy_of(cropped, "turn", turned, ways[seed % 4]))
     out = Tensor("out", outputs, width, height, 0, True)
     layers.append(convolution("last", turned, None, out))
-    return Network(x, out, layers, (outputs, out.height, out.width))
+    return network_from(x, out, layers)
+
+
+def network_from(x: Tensor, out: Tensor, layers: list[Layer]) -> Network:
+    ports = [Port(t.name, t, (t.channels, t.height, t.width)) for t in (x, out)]
+    return Network(ports[:1], ports[1:], layers, Form((x.name,), out.name))
 
 
 def compiled(network: Network, n: int, p: int) -> Image:
@@ -120,7 +125,7 @@ def test_golden_computes_each_region(seed: int, n: int, p: int) -> None:
     network = network_of(seed)
     image = compiled(network, n, p)
     rng = np.random.default_rng(seed)
-    x = network.input
+    x = network.given[0]
     codes = rng.integers(-128, 128, (3, x.channels, x.height, x.width))
     expected = naive(network, codes)
     outputs, layers = traced(image, codes.astype(np.int8))
@@ -138,7 +143,7 @@ def test_golden_computes_each_region(seed: int, n: int, p: int) -> None:
 def test_verilog_computes_each_region(seed: int) -> None:
     network = network_of(seed)
     image = compile_network(network, simulated(4, 2))
-    x = network.input
+    x = network.given[0]
     codes = np.random.default_rng(seed).integers(-128, 128, (2, x.channels, x.height, x.width))
     assert api.simulate(image, codes.astype(np.int8), stalls=0.2).mismatches == []
 
@@ -156,9 +161,8 @@ def test_an_output_in_regions_comes_out_whole() -> None:
     network = network_of(5)
     phases = [layer for layer in network.layers if layer.output.name == "large"]
     large = phases[0].output
-    network = Network(network.input, large, phases, (large.channels, large.height, large.width))
-    image = compiled(network, 4, 2)
-    x = network.input
+    x = network.given[0]
+    image = compiled(network_from(x, large, phases), 4, 2)
     codes = np.random.default_rng(0).integers(-128, 128, (2, x.channels, x.height, x.width))
     sy, sx = large.height // x.height, large.width // x.width
     wanted = codes.repeat(sy, axis=2).repeat(sx, axis=3)

@@ -16,6 +16,7 @@ TENSOR = {
     "name": "x", "channels": 2, "height": 1, "width": 1, "exponent": 0, "signed": False,
     "words": 1, "pitch": 2, "pixel_bytes": 2, "origin": 0, "fill": 0, "position": [0, 1],
 }  # fmt: skip
+PORT = TENSOR | {"tensor": "x", "shape": [2]}
 TRAFFIC = {"body_reads": 8, "other_reads": 3, "pixels": 1}
 SOURCE = {
     "tensor": "x", "mode": "broadcast", "first": 0, "start": 0, "shape": [2, 2, 1, 1],
@@ -31,7 +32,8 @@ LAYER = {
 #: What ``image.md`` asks for, of a layer of 2 x 2 weights.
 METADATA: dict[str, Any] = {
     "target": "t", "source_hash": "0" * 64, "cycles": 1000, "cycles_dense": 1000,
-    "bound_cycles": 4.0, "input": TENSOR, "output": TENSOR | {"features": [2], "m": [0]},
+    "bound_cycles": 4.0, "inputs": [PORT], "outputs": [PORT | {"m": [0]}],
+    "arguments": ["x"], "returns": "x",
     "states": [], "every_step": False, "tensors": [TENSOR], "layers": [LAYER],
     "memory": [{"tensor": "x", "base": 0, "words": 1, "clear": False}],
     "bank_words": 16, "tables": 0, "weight_words": 4096,

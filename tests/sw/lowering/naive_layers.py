@@ -12,7 +12,7 @@ Ints = npt.NDArray[np.int64]
 
 def evaluate(network: Network, codes: Ints) -> dict[str, Ints]:
     """Codes (N, C, H, W) that each layer writes, by layer name, for input codes (N, C, H, W)."""
-    tensors: dict[Tensor, Ints] = {network.input: codes}
+    tensors: dict[Tensor, Ints] = {network.given[0]: codes}
     results = {}
     for layer in network.layers:
         out = layer.output

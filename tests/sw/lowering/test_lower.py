@@ -31,13 +31,14 @@ def check(graph: GraphModule, x: torch.Tensor) -> Network:
     """Every layer's codes, and the output's values, from integers alone."""
     network = lower(graph)
     expected = reference(graph, x, network)
-    found = evaluate(network, expected[network.input.name])
+    found = evaluate(network, expected[network.given[0].name])
     for layer in network.layers:
         if layer.kind != "copy":  # a copy stands for no layer of the model
             np.testing.assert_array_equal(found[layer.name], expected[layer.name], layer.name)
     last = network.layers[-1]
-    assert last.output is network.output
-    values = np.ldexp(found[last.name], network.output.exponent).reshape(-1, *network.features)
+    assert last.output is network.results[0]
+    (port,) = network.outputs
+    values = np.ldexp(found[last.name], port.tensor.exponent).reshape(-1, *port.shape)
     with torch.no_grad(), torch.backends.nnpack.flags(enabled=False):
         np.testing.assert_array_equal(values, graph(x).double().numpy())
     return network
@@ -47,7 +48,7 @@ def check(graph: GraphModule, x: torch.Tensor) -> Network:
 def test_random_network(seed: int) -> None:
     _, shape = random_network(seed)
     network = check(quantised(seed), random_input(seed + 1000, shape, 3))
-    assert network.input.signed == (seed % 2 == 1)
+    assert network.given[0].signed == (seed % 2 == 1)
 
 
 def test_random_networks_cover_everything() -> None:
@@ -127,7 +128,7 @@ def test_resnet8_layers() -> None:
     modes = [[s.mode for s in layer.sources] for layer in network.layers]
     assert modes[2] == ["broadcast", "lanewise"]
     assert modes[4] == modes[6] == ["broadcast", "broadcast"]
-    assert network.features == (10,)
+    assert network.outputs[0].shape == (10,)
     assert network.layers[3].sources[0].padding == (0, 0, 1, 1)
 
 

@@ -74,7 +74,7 @@ def test_scales_are_powers_of_two_with_zero_point_zero() -> None:
 def test_signedness_follows_values() -> None:
     def signs(model: nn.Module, x: Tensor) -> list[bool]:
         network = lower(quantize(model, x))
-        return [network.input.signed, *(layer.output.signed for layer in network.layers)]
+        return [network.given[0].signed, *(layer.output.signed for layer in network.layers)]
 
     x = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     conv = nn.Conv2d(3, 3, 1)
@@ -159,7 +159,7 @@ def test_torchaos_own_functions(qat: bool) -> None:
     """prepare_pt2e and prepare_qat_pt2e with the quantiser, calibrated by plain calls."""
     model, shape = random_network(4)
     x = random_input(4, shape, 8)
-    quantizer = SecateurQuantizer(unsigned_input=True, qat=qat)
+    quantizer = SecateurQuantizer(unsigned=["x"], qat=qat)
     graph = canonicalise(export(model, x))
     prepared: Any = (prepare_qat_pt2e if qat else prepare_pt2e)(graph, quantizer)
     for _ in range(3):

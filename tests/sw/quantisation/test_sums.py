@@ -98,7 +98,7 @@ def test_a_tensor_finer_than_the_products_beside_it() -> None:
     alone = build(nn.Sequential(Coarse().a, nn.ReLU()), x)
     layer = built.network.layers[-1]
     assert [source.wshift for source in layer.sources] == [True, False]
-    assert layer.sources[1].tensor.exponent == alone.network.output.exponent
+    assert layer.sources[1].tensor.exponent == alone.network.results[0].exponent
     check(built)
 
 

@@ -29,10 +29,10 @@ def layer_registers(
     table : that codes go through, or None
     """
     output = layer_plan.layer.output
-    result = output is plan.network.output
-    layout = plan.result if result else plan.layouts[output]
+    result = output in plan.results
+    layout = plan.results[output] if result else plan.layouts[output]
     registers = _source_registers(plan, layer_plan)
-    registers |= _flags(layer_plan, layout, clear, result, table)
+    registers |= _flags(plan, layer_plan, layout, clear, table)
     registers |= _walk_registers(plan, layer_plan, layout)
     return registers if result else registers | output_registers(layout)
 
@@ -119,9 +119,10 @@ def _source_registers(plan: Plan, layer_plan: LayerPlan) -> dict[Reg, int]:
 
 
 def _flags(
-    layer_plan: LayerPlan, layout: MapLayout, clear: bool, result: bool, table: int | None
+    plan: Plan, layer_plan: LayerPlan, layout: MapLayout, clear: bool, table: int | None
 ) -> dict[Reg, int]:
     layer = layer_plan.layer
+    result = layer.output in plan.results
     flags = layer.signed << spec.FLAG_OUT_SIGNED
     flags |= (layer_plan.lane_map.kind == "linear") << spec.FLAG_LINEAR
     flags |= result << spec.FLAG_RESULT | clear << spec.FLAG_CLEAR
@@ -135,6 +136,7 @@ def _flags(
         flags |= (source.mode != "broadcast") << rowstep | source.wshift << wshift
     clip = (layer.low & 0xFF) | (layer.high & 0xFF) << 8
     flags2 = int(layer.shift.min()) << spec.FLAG2_SHIFT_BASE
+    flags2 |= (result and layer_plan is not plan.layers[-1]) << spec.FLAG2_MORE
     if table is not None:
         flags2 |= 1 << spec.FLAG2_LOOKUP | table << spec.FLAG2_TABLE
     return {Reg.FLAGS: flags, Reg.FLAGS2: flags2, Reg.CLIP: clip}

@@ -140,8 +140,7 @@ class CostModel:
             codes = source_weight(source, self.shapes[name])
             weight = np.where(mask, np.where(codes == 0, 1, codes), 0).reshape(source.weight.shape)
             layers[at] = _with_weight(layers[at], number, weight)
-        net = self.network
-        return Network(net.input, net.output, layers, net.features, net.source_hash)
+        return replace(self.network, layers=layers)
 
     def cost(self, kept: Kept) -> Cost:
         """Plan and encode; exact."""
@@ -189,8 +188,7 @@ def _unlike_neighbours(network: Network) -> Network:
                 table=None if layer.table is None else _table_of_its_own(layer.table, index),
             )
         )
-    net = network
-    return Network(net.input, net.output, layers, net.features, net.source_hash)
+    return replace(network, layers=layers)
 
 
 def _table_of_its_own(table: Table, index: int) -> Table:

@@ -1,0 +1,154 @@
+"""Calibration data, in all forms that a user may give them, as calls of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import GraphModule
+
+from secateur.capture.export import batch_of, export, module_of
+from secateur.capture.ports import (
+    Call,
+    arguments_needed,
+    call_of,
+    idle,
+    inputs_of,
+    tensors_of,
+    without,
+)
+from secateur.errors import SecateurError
+
+#: A tensor; arguments of a model in a tuple, list or dictionary; or batches of these.
+Calibration = Any
+Model = torch.nn.Module | ExportedProgram
+
+
+def calibration_calls(model: Model, calibration: Calibration) -> list[Call]:
+    """The calibration data as calls of the model; tensors are cut into batches of 64.
+
+    Raises
+    ------
+    SecateurError : the data are empty, not float32, or not finite, or not what the model takes
+    """
+    module = module_of(model) if isinstance(model, ExportedProgram) else model
+    if _is_one(module, calibration):
+        whole = _called(module, calibration)
+        _check_counts(whole)
+        count = max(map(len, whole.tensors))
+        calls = [_cut(whole, start, start + 64) for start in range(0, count, 64)]
+    else:
+        try:
+            batches = list(calibration)
+        except TypeError:
+            batches = [calibration]
+        calls = [_called(module, batch) for batch in batches]
+    if not calls or any(x.numel() == 0 for call in calls for x in call.tensors):
+        raise SecateurError("calibration: no samples; give a few dozen typical inputs")
+    for call in calls:
+        _check(call)
+    return calls
+
+
+def _check_counts(call: Call) -> None:
+    counts = [len(x) for x in call.tensors]
+    if len(set(counts)) > 1:
+        listed = ", ".join(f"{n!r} {count}" for n, count in zip(call.names, counts, strict=True))
+        raise SecateurError(f"calibration: {listed} samples; give as many of each")
+
+
+def _check(call: Call) -> None:
+    _check_counts(call)
+    for index, x in enumerate(call.tensors):
+        what = f"input {call.names[index]!r} " if len(call.tensors) > 1 else ""
+        if x.dtype != torch.float32:
+            found = f"{what}is {x.dtype}" if what else f"{x.dtype} data"
+            raise SecateurError(f"calibration: {found}; give float32 in model units")
+        if not bool(torch.isfinite(x).all()):
+            has = f"{what}has " if what else ""
+            raise SecateurError(f"calibration: {has}infinite or NaN values; clean the data")
+
+
+def _is_one(model: torch.nn.Module, calibration: Calibration) -> bool:
+    """Whether data are one batch, and not batches: a list of tensors may be either."""
+    if isinstance(calibration, torch.Tensor | Mapping):
+        return True
+    listed = isinstance(calibration, tuple | list)
+    has_tensor = listed and any(isinstance(x, torch.Tensor) for x in calibration)
+    return has_tensor and arguments_needed(model) > 1
+
+
+def _called(model: torch.nn.Module, batch: Any) -> Call:
+    if isinstance(batch, Call):
+        return batch
+    if not isinstance(batch, torch.Tensor | Mapping | tuple | list):
+        raise SecateurError(
+            f"calibration: give a torch tensor (torch.from_numpy makes one) or batches of "
+            f"inputs alone, such as [x for x, y in loader], not {type(batch).__name__}"
+        )
+    try:
+        return call_of(model, batch)
+    except SecateurError as error:
+        raise SecateurError(f"calibration: {error}") from None
+
+
+def _cut(call: Call, start: int, stop: int) -> Call:
+    return call.map(lambda x: x[start:stop])
+
+
+def graph_of(model: Model, calls: list[Call]) -> tuple[GraphModule, list[Call]]:
+    """The graph of a model, and its calls without optional arguments that it does not read."""
+    graph = export(model, calls[0])
+    calls = [fitted(model, graph, call) for call in calls]
+    if len(inputs_of(graph)) > len(calls[0].tensors):
+        graph = export(model, calls[0])
+    return graph, calls
+
+
+def fitted(model: Model, graph: torch.nn.Module, call: Call) -> Call:
+    """A call of a model as one of its graph, which may lack optional arguments.
+
+    Parameters
+    ----------
+    model : the model
+    graph : of it
+    call : of the model
+    """
+    if isinstance(model, ExportedProgram) or not isinstance(graph, GraphModule):
+        return call
+    unread = idle(model, graph)
+    return without(model, call, unread) if unread else call
+
+
+def never_negative(graph: GraphModule, calls: list[Call]) -> list[str]:
+    """Names of the inputs of which no value is negative; in the graph of a step, of its first."""
+    names = list(inputs_of(graph))[: len(calls[0].tensors)]
+    least = dict.fromkeys(names, 0.0)
+    for call in calls:
+        tensors = call.tensors if len(names) == 1 else tensors_of(graph, call)
+        for name, x in zip(names, tensors, strict=True):
+            least[name] = min(least[name], float(x.min()))
+    return [name for name in names if least[name] >= 0]
+
+
+def parts(graph: GraphModule, call: Call) -> Iterator[Call]:
+    """A batch, cut or repeated to the size of a graph with a fixed batch."""
+    named = zip(inputs_of(graph).items(), tensors_of(graph, call), strict=True)
+    for (name, node), x in named:
+        wanted = tuple(int(n) for n in node.meta["val"].shape[1:])
+        if tuple(x.shape[1:]) != wanted:
+            raise SecateurError(
+                f"calibration: samples of shape {tuple(x.shape[1:])}, the model takes {wanted}"
+                + (f" for {name!r}" if len(call.tensors) > 1 else "")
+            )
+    size = batch_of(graph)
+    if size is None:
+        yield call
+        return
+    for start in range(0, len(call), size):
+        at = torch.arange(start, start + size)
+        at = torch.where(at < len(call), at, start)
+        yield call.map(partial(torch.Tensor.index_select, dim=0, index=at))
