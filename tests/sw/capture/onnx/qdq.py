@@ -98,3 +98,25 @@ def signals() -> tuple[onnx.ModelProto, tuple[int, ...]]:
     b = q.store(a, -5)
     b = q.call("Gemm", f"{b} {q.weight(3, 4, exponents=(-9, -7))}", transB=1)
     return q.finish(q.store(b, -5), (2, 16), 2), (2, 16)
+
+
+def moves() -> tuple[onnx.ModelProto, tuple[int, ...]]:
+    """Channels last at both ends; codes and values are split, cut, resized and padded."""
+    q = Qdq(3)
+    x = q.call("Transpose", q.store("x", -6), perm=[0, 3, 1, 2])
+    a = q.call("Conv", f"{x} {q.weight(8, 3, 3, 3, exponents=(-10, -7))}", pads=[1, 1, 1, 1])
+    step, zero = q.hold(np.float32(2.0**-5)), q.hold(np.int8(0))
+    codes = q.call("QuantizeLinear", f"{a} {step} {zero}")
+    first = q.call("Slice", f"{codes} {q.hold([0])} {q.hold([4])} {q.hold([1])}")
+    parts = [f"part{index}" for index in range(2)]
+    q.nodes.append(onnx.helper.make_node("Split", [codes], parts, name="split", axis=1))
+    wide = q.call("Resize", f"{parts[1]}  ", mode="nearest", nearest_mode="floor",
+                  coordinate_transformation_mode="asymmetric")  # fmt: skip
+    q.nodes[-1].input[:] = [parts[1], "", q.hold(np.array([1, 1, 2, 1], np.float32))]
+    wide = q.call("Slice", f"{wide} {q.hold([1])} {q.hold([99])} {q.hold([2])} {q.hold([2])}")
+    joined = q.call("Concat", f"{first} {wide} {parts[0]}", axis=1)
+    b = q.call("DequantizeLinear", f"{joined} {step} {zero}")
+    b = q.call("Pad", f"{b} {q.hold([0, 0, 0, 1, 0, 0, 0, 1])}", mode="reflect")
+    b = q.call("Conv", f"{b} {q.weight(4, 12, 1, 3, exponents=(-10, -7))}")
+    b = q.call("Transpose", q.store(b, -4), perm=[0, 2, 3, 1])
+    return q.finish(b, (6, 6, 3), 4), (6, 6, 3)

@@ -24,7 +24,7 @@ from secateur.lowering.lower import lower
 from secateur.quantisation.prequantised import keep_scales
 from secateur.sources import load_model
 from tests.support.pipeline import Built, check_image, compile_for, target
-from tests.sw.capture.onnx.qdq import RNG, Qdq, maps, signals
+from tests.sw.capture.onnx.qdq import RNG, Qdq, maps, moves, signals
 
 
 def same_codes(proto: onnx.ModelProto, shape: tuple[int, ...]) -> None:
@@ -43,7 +43,7 @@ def same_codes(proto: onnx.ModelProto, shape: tuple[int, ...]) -> None:
     np.testing.assert_array_equal(api.run(image, x).values, expected)
 
 
-@pytest.mark.parametrize("made", [maps(), signals()])
+@pytest.mark.parametrize("made", [maps(), signals(), moves()])
 def test_codes_are_those_of_onnx(made: tuple[onnx.ModelProto, tuple[int, ...]]) -> None:
     same_codes(*made)
 

@@ -74,13 +74,19 @@ def moved(node: OnnxNode, context: Context) -> None:
     ------
     SecateurError : the node computes with codes
     """
-    found = {context.scales.get(name) for name in node.input if name not in context.known}
+    found = {context.scales.get(name) for name in context.dynamic(node)}
     if found <= {None} or node.op_type == "DequantizeLinear":
         return
-    if node.op_type not in MOVES or len(found) > 1:
+    if len(found) > 1 or not (node.op_type in MOVES or _copies(node)):
         raise refuse(node, "computes with codes", "put DequantizeLinear before it")
     scale = next(scale for scale in found if scale is not None)
     context.scales |= dict.fromkeys(node.output, scale)
+
+
+def _copies(node: OnnxNode) -> bool:
+    """Whether a node resizes by copies of its values."""
+    resizes = node.op_type in ("Resize", "Upsample")
+    return resizes and node.choice("mode", "nearest", "linear", "cubic") == "nearest"
 
 
 def _power_of_two(node: OnnxNode, scale: Array, zero: Array | None) -> tuple[int, bool]:
