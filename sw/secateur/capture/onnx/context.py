@@ -44,6 +44,9 @@ class Context:
     notes : messages for the user
     scales : (exponent, signed) of tensors that hold codes
     sizes : tensors that hold sizes, in numbers of Python
+    zeros : tensors of a shape that is computed, which are zero: states to begin with
+    measured : tensors of which ``shapes`` holds the shape for two samples or more
+    written : shapes as the file has them, before any number of samples is allowed
     """
 
     nodes: list[OnnxNode]
@@ -60,6 +63,9 @@ class Context:
     notes: list[str] = field(default_factory=list)
     scales: dict[str, tuple[int, bool]] = field(default_factory=dict)
     sizes: set[str] = field(default_factory=set)
+    zeros: set[str] = field(default_factory=set)
+    measured: set[str] = field(default_factory=set)
+    written: dict[str, list[int]] = field(default_factory=dict)
 
     def note(self, text: str) -> None:
         """Keep a message for the user, once."""
@@ -222,8 +228,9 @@ def context_of(
     names = tuple(value.name for value in sources)
     batch = next((shapes[name][0] for name in names if shapes[name]), 0)
     return Context(
-        nodes, names, results, known, budget, shapes, readers, max(own, default=13), batch, keep
-    )
+        nodes, names, results, known, budget, shapes, readers, max(own, default=13), batch, keep,
+        written=dict(shapes),
+    )  # fmt: skip
 
 
 def _shapes(model: Any) -> dict[str, list[int]]:

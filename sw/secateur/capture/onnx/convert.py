@@ -11,18 +11,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from secateur.capture.onnx import sizes
 from secateur.capture.onnx.context import Context, context_of
 from secateur.capture.onnx.file import read_onnx
 from secateur.capture.onnx.fold import fold
 from secateur.capture.onnx.model import OnnxModel
 from secateur.capture.onnx.node import OnnxNode, guarded, refuse, shown
-from secateur.capture.onnx.operators.quantised import moved
-from secateur.capture.onnx.operators.table import LAYERS, RECURRENT_LAYERS, REFUSED
-from secateur.capture.onnx.values import Array, Budget
+from secateur.capture.onnx.operators.quantised import MOVES, moved
+from secateur.capture.onnx.operators.recurrent import LAYERS as RECURRENT
+from secateur.capture.onnx.operators.table import LAYERS, REFUSED
+from secateur.capture.onnx.values import Array, Budget, values_of
 from secateur.disk.limits import DEFAULT, Limits
 from secateur.errors import SecateurError
 from secateur.text import name as quoted
+
+#: Operators of which several outputs may be read.
+_SEVERAL = ("Split", *RECURRENT)
 
 __all__ = ["OnnxModel", "convert_onnx", "load_onnx", "read_onnx"]
 
@@ -71,8 +77,7 @@ def convert_onnx(
     """
     context = context_of(model, constants or {}, Budget(limits), inputs, keep)
     result = OnnxModel(context)
-    # Recurrent layers first: exporters write other operators for their states before them.
-    for node in sorted(context.nodes, key=lambda node: node.op_type not in RECURRENT_LAYERS):
+    for node in context.nodes:
         with guarded(shown(node)):
             _convert(node, context, result)
     result.finish(context)
@@ -86,6 +91,9 @@ def _convert(node: OnnxNode, context: Context, result: OnnxModel) -> None:
         made = fold(node, inputs, context.version, context.budget)
         context.known |= zip(node.output, made, strict=True)
         return
+    if not node.domain and _is_zero(node, dynamic, context):
+        context.zeros.add(node.output[0])
+        return
     if not node.domain and _is_of_sizes(node, dynamic, context):
         result.add(node, _sizes(node, context), dynamic, context)
         context.sizes.add(node.output[0])
@@ -97,12 +105,28 @@ def _convert(node: OnnxNode, context: Context, result: OnnxModel) -> None:
     if convert is None:
         raise refuse(node, "is not supported", f"supported are {', '.join(sorted(LAYERS))}")
     for name in node.output[1:]:
-        if node.op_type in LAYERS and node.op_type != "Split" and name in context.readers:
+        if node.op_type in LAYERS and node.op_type not in _SEVERAL and name in context.readers:
             what = f"has a second output, '{quoted(name)}', that is read"
             raise refuse(node, what, "export without it")
     run = convert(node, context)
     moved(node, context)
-    result.add(node, run, dynamic, context)
+    result.add(node, run, dynamic[:1] if node.op_type in RECURRENT else dynamic, context)
+
+
+def _is_zero(node: OnnxNode, dynamic: tuple[str, ...], context: Context) -> bool:
+    """Whether a node makes zeros of a shape that is computed, or moves such zeros."""
+    if dynamic[0] in context.zeros:
+        return node.op_type in MOVES
+    if not context.sizes.issuperset(dynamic):
+        return False
+    if node.op_type == "ConstantOfShape":
+        item = node.attributes["value"].t if node.has("value") else None
+        value = np.zeros(1, np.float32) if item is None else values_of(item, "", context.budget)
+    elif node.op_type == "Expand" and node.input[0] in context.known:
+        value = context.known[node.input[0]]
+    else:
+        return False
+    return value.dtype.kind == "f" and not value.any()
 
 
 def _is_of_sizes(node: OnnxNode, dynamic: tuple[str, ...], context: Context) -> bool:

@@ -114,6 +114,7 @@ class OnnxModel(nn.Module):
             for name, number, tensor in zip(node.output, made, found, strict=False):
                 self._tried[number] = tensor
                 context.shapes[name] = [int(size) for size in tensor.shape]
+                context.measured.add(name)
                 if 0 in context.shapes[name]:
                     raise refuse(node, "makes a tensor without values", "export the model again")
 
@@ -128,6 +129,7 @@ class OnnxModel(nn.Module):
             if name not in self._numbers or name in context.sizes:
                 raise SecateurError(f"output '{quoted(name)}' is constant; export a network")
         self._results = tuple(self._numbers[name] for name in context.results)
+        self._drop_unread()
         for index, step in enumerate(self._steps):
             self._last |= dict.fromkeys((*step.inputs, *step.outputs), index)
         self._last |= dict.fromkeys(self._results, len(self._steps))
@@ -145,6 +147,19 @@ class OnnxModel(nn.Module):
         if self._sources == 1 and 0 not in self.shape:
             state = {name: value.to("meta") for name, value in self.state_dict().items()}
             torch.func.functional_call(self, state, (_empty(context.batch, self.shape),))
+        if any(isinstance(module, nn.RNNBase) for module in self.modules()):
+            self.shape = (0, *self.shape[1:])  # sequences of any length
+
+    def _drop_unread(self) -> None:
+        """Drop steps that no output needs."""
+        needed, kept = set(self._results), []
+        for step in reversed(self._steps):
+            if needed.intersection(step.outputs):
+                needed.update(step.inputs)
+                kept.append(step)
+            else:
+                del self.layers[step.key]
+        self._steps = kept[::-1]
 
     def forward(self, x: Tensor) -> Any:
         """The outputs for samples of ``shape``: a tensor, or a tuple of several.

@@ -165,7 +165,7 @@ def nodes_of(graph: Any, functions: Any) -> list[OnnxNode]:
         names = (node.name, node.op_type, node.domain, *node.input, *node.output)
         if any(isinstance(name, bytes) for name in names):
             raise SecateurError(f"node {index}: a name that is not UTF-8; {_EXPORT_AGAIN}")
-        label = node.name or next(iter(node.output), "")
+        label = node.name or next(filter(None, node.output), "")
         made = OnnxNode(
             index, label, node.op_type, _domain(node), tuple(node.input), tuple(node.output),
             {item.name: item for item in node.attribute},
@@ -178,7 +178,7 @@ def nodes_of(graph: Any, functions: Any) -> list[OnnxNode]:
             raise refuse(made, "has a graph in it", "export without loops and branches")
         if len(made.attributes) != len(node.attribute):
             raise refuse(made, "has an attribute twice", _EXPORT_AGAIN)
-        if not made.output or not made.output[0]:
+        if not any(made.output):
             raise refuse(made, "has no output", _EXPORT_AGAIN)
         found.append(made)
     return found

@@ -179,13 +179,6 @@ def test_a_network_runs_on_the_array() -> None:
     [
         ([node("Det", "x", "y")], r"node 'n_y' \(Det\): is not supported; supported are Abs"),
         ([node("LRN", "x", "y", size=3)], r"\(LRN\): normalises .*use BatchNormalization"),
-        ([node("GRU", "x w r", "y", hidden_size=4)], r"\(GRU\): .*compile the PyTorch module"),
-        (
-            [node("Shape", "x", "s"), node("GRU", "x w r", "y", hidden_size=4)],
-            r"\(GRU\): .*compile the PyTorch module",
-        ),
-        ([node("LSTM", "x w r", "y", hidden_size=4)], r"\(LSTM\): .*torch.nn.LSTM"),
-        ([node("RNN", "x w r", "y", hidden_size=4)], r"\(RNN\): a recurrent layer"),
         ([node("Shape", "x", "y")], "output 'y' is constant"),
         (
             [node("Mul", "x row", "a"), node("Add", "a two", "y")],
@@ -213,7 +206,6 @@ def test_refused_by_name(nodes: list[onnx.NodeProto], message: str) -> None:
                 nodes, (3, 8, 8), 4, one=np.float32(1), none=np.float32(0),
                 row=np.ones(8, np.float32), two=np.ones((2, 1, 1), np.float32),
                 first=np.array([0]), size=np.array([5, 2]),
-                w=np.ones((1, 12, 8), np.float32), r=np.ones((1, 12, 4), np.float32),
             )
         )  # fmt: skip
 

@@ -48,24 +48,47 @@ def reshape(node: OnnxNode, context: Context) -> Run:
     target = context.row(node, 1, "shape")
     if target is None:
         raise refuse(node, "has no shape", "export the model again")
-    as_is, batch = bool(node.integer("allowzero", 0)), context.batch
+    as_is, written = bool(node.integer("allowzero", 0)), context.written.get(node.input[0], [])
 
     def run(*inputs: Any) -> Tensor:
         x, wanted = inputs[0], target(inputs)
         if not as_is:
             wanted = [x.shape[i] if _is(n, 0) else n for i, n in enumerate(wanted)]
-        rest = wanted[1:]
-        open_ = any(_is(n, -1) for n in rest)
-        whole = open_ or math.prod(rest) == math.prod(x.shape[1:])
-        if batch and rest and whole and _is(wanted[0], batch):
-            wanted[0] = x.shape[0]
-        if not open_ and not _is(wanted[0], -1) and rest and whole:
-            wanted[0] = x.shape[0]
-        return x.reshape(wanted)  # type: ignore[no-any-return]
+        rest, fixed = wanted[1:], not any(_is(n, -1) for n in wanted)
+        if rest and fixed and math.prod(rest) == math.prod(x.shape[1:]):
+            wanted = [x.shape[0], *rest]
+        return x.reshape(_resized(wanted, x, written))  # type: ignore[no-any-return]
 
     if target is not None and node.input[0] in context.known:
         return Call(lambda x, shape: x.reshape(shape.tolist()), node, context, whole=True)
     return run
+
+
+def _resized(wanted: list[Any], x: Tensor, written: list[int]) -> list[Any]:
+    """The shape that a file asks for, of a tensor whose shape is not the one in the file.
+
+    The number of samples differs, or that of steps: sizes of the file stand for those of the
+    tensor, in the same place.
+
+    Parameters
+    ----------
+    wanted : the shape
+    x : the tensor
+    written : its shape in the file, 0 where it is not fixed
+    """
+    found = list(wanted)
+    for axis, (has, size) in enumerate(zip(x.shape, written, strict=False)):
+        if size == 0 or has == size:
+            continue
+        before, count = math.prod(written[:axis]), 1
+        for place, n in enumerate(wanted):
+            if count == before and _is(n, size):
+                found[place] = has
+                break
+            if not isinstance(n, int) or n < 1:
+                break
+            count *= n
+    return found
 
 
 def _is(size: Any, value: int) -> bool:
@@ -79,7 +102,8 @@ def squeeze(node: OnnxNode, context: Context) -> Run:
     chosen = context.axes(node, 1, len(shape))
     if chosen is None:
         chosen = [axis for axis, size in enumerate(shape) if size == 1 and axis > 0]
-    if any(shape[axis] not in (0, 1) for axis in chosen) or 0 in chosen:
+    fixed = node.input[0] in context.measured  # one, for more samples than one
+    if any(shape[axis] not in (0, 1) for axis in chosen) or (0 in chosen and not fixed):
         raise refuse(node, f"squeezes the axes {chosen} of {shape}", _BATCH)
     return lambda x: x.squeeze(chosen)
 
@@ -121,8 +145,15 @@ def concat(node: OnnxNode, context: Context) -> Run:
         return torch.cat(whole, axis)
 
     if len(context.dynamic(node)) == len(node.input):
+        if axis == 0 and all(_is_one(context.shapes.get(name)) for name in node.input):
+            return lambda *parts: torch.stack([part.squeeze(0) for part in parts])
         return lambda *parts: torch.cat(parts, axis)
     return Call(run, node, context, whole=True)
+
+
+def _is_one(shape: list[int] | None) -> bool:
+    """Whether a tensor's first dimension has one entry: it is no batch."""
+    return shape is not None and shape[:1] == [1]
 
 
 def split(node: OnnxNode, context: Context) -> Run:

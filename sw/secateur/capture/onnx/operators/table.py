@@ -14,6 +14,7 @@ from secateur.capture.onnx.operators import (
     functions,
     moves,
     products,
+    recurrent,
     reduce,
     resize,
     windows,
@@ -21,7 +22,6 @@ from secateur.capture.onnx.operators import (
 from secateur.capture.onnx.operators.call import tensor
 from secateur.capture.onnx.operators.quantised import dequantise, quantise
 
-RECURRENT_LAYERS = ("GRU", "LSTM", "RNN")
 #: Types of Cast: floats of any length are float32 here.
 _FLOATS, _BOOL = {1, 10, 11, 16}, 9
 _NORM = "use BatchNormalization, which folds into the convolution"
@@ -65,12 +65,6 @@ def _cast(node: OnnxNode, context: Context) -> Run:
     return whole
 
 
-def _recurrent(node: OnnxNode, context: Context) -> Run:
-    raise refuse(
-        node, "a recurrent layer", f"compile the PyTorch module, with torch.nn.{node.op_type} in it"
-    )
-
-
 def _refused(reason: str, remedy: str) -> Callable[[OnnxNode, Context], Run]:
     def convert(node: OnnxNode, context: Context) -> Run:
         raise refuse(node, reason, remedy)
@@ -83,6 +77,7 @@ LAYERS: dict[str, Callable[[OnnxNode, Context], Run]] = {
     **dict.fromkeys(functions.FUNCTIONS, functions.function),
     **dict.fromkeys(arithmetic.FUNCTIONS, arithmetic.function),
     **dict.fromkeys(reduce.REDUCTIONS, reduce.reduction),
+    **dict.fromkeys(recurrent.LAYERS, recurrent.recurrent),
     "Add": arithmetic.arithmetic,
     "ArgMax": reduce.largest,
     "ArgMin": reduce.largest,
@@ -138,7 +133,6 @@ LAYERS: dict[str, Callable[[OnnxNode, Context], Run]] = {
 }
 #: Operators that are refused, with what to do instead.
 REFUSED: dict[str, Callable[[OnnxNode, Context], Run]] = {
-    **dict.fromkeys(RECURRENT_LAYERS, _recurrent),
     **dict.fromkeys(
         ("GroupNormalization", "InstanceNormalization", "LayerNormalization", "LRN",
          "LpNormalization", "MeanVarianceNormalization", "RMSNormalization"),
