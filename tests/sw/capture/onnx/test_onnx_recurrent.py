@@ -25,12 +25,12 @@ class Net(nn.Module):
     def __init__(self, kind: Any, layers: int, **more: Any) -> None:
         super().__init__()
         self.cells = kind(5, 8, num_layers=layers, batch_first=True, **more)
-        self.head = nn.Linear(8, 3)
+        self.head, self.last = nn.Linear(8, 3), layers > 1
 
     def forward(self, x: Tensor) -> Tensor:
         y, states = self.cells(x)
         last = states[0] if isinstance(states, tuple) else states
-        return self.head(last[-1] if self.cells.num_layers > 1 else y)
+        return self.head(last[-1] if self.last else y)
 
 
 @pytest.mark.filterwarnings("ignore")

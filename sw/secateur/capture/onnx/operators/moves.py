@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,7 @@ from torch import Tensor, nn
 from secateur.capture.onnx.context import Context, Run
 from secateur.capture.onnx.node import MOST, OnnxNode, refuse
 from secateur.capture.onnx.operators.call import Call, tensor
-
-_BATCH = "keep samples in the first dimension"
+from secateur.capture.onnx.operators.views import is_size
 
 
 def through(node: OnnxNode, context: Context) -> Run:
@@ -27,100 +25,6 @@ def dropout(node: OnnxNode, context: Context) -> Run:
     if context.scalar(node, 2):
         raise refuse(node, "training_mode", "export the model in evaluation mode")
     return nn.Identity()
-
-
-def flatten(node: OnnxNode, context: Context) -> Run:
-    """Flatten to a matrix."""
-    rank = context.rank(node)
-    axis = node.integer("axis", 1)
-    if not -rank <= axis <= rank:
-        raise refuse(node, f"axis {axis} of {rank} dimensions", "export the model again")
-    axis = axis + rank if axis < 0 else axis
-    if axis == 1:
-        return nn.Flatten()
-    if axis == 0:
-        return lambda x: x.reshape(1, -1)
-    return lambda x: x.reshape(-1, math.prod(x.shape[axis:]))
-
-
-def reshape(node: OnnxNode, context: Context) -> Run:
-    """Reshape; the size of a batch that the file fixes stands for any."""
-    target = context.row(node, 1, "shape")
-    if target is None:
-        raise refuse(node, "has no shape", "export the model again")
-    as_is, written = bool(node.integer("allowzero", 0)), context.written.get(node.input[0], [])
-
-    def run(*inputs: Any) -> Tensor:
-        x, wanted = inputs[0], target(inputs)
-        if not as_is:
-            wanted = [x.shape[i] if _is(n, 0) else n for i, n in enumerate(wanted)]
-        rest, fixed = wanted[1:], not any(_is(n, -1) for n in wanted)
-        if rest and fixed and math.prod(rest) == math.prod(x.shape[1:]):
-            wanted = [x.shape[0], *rest]
-        return x.reshape(_resized(wanted, x, written))  # type: ignore[no-any-return]
-
-    if target is not None and node.input[0] in context.known:
-        return Call(lambda x, shape: x.reshape(shape.tolist()), node, context, whole=True)
-    return run
-
-
-def _resized(wanted: list[Any], x: Tensor, written: list[int]) -> list[Any]:
-    """The shape that a file asks for, of a tensor whose shape is not the one in the file.
-
-    The number of samples differs, or that of steps: sizes of the file stand for those of the
-    tensor, in the same place.
-
-    Parameters
-    ----------
-    wanted : the shape
-    x : the tensor
-    written : its shape in the file, 0 where it is not fixed
-    """
-    found = list(wanted)
-    for axis, (has, size) in enumerate(zip(x.shape, written, strict=False)):
-        if size == 0 or has == size:
-            continue
-        before, count = math.prod(written[:axis]), 1
-        for place, n in enumerate(wanted):
-            if count == before and _is(n, size):
-                found[place] = has
-                break
-            if not isinstance(n, int) or n < 1:
-                break
-            count *= n
-    return found
-
-
-def _is(size: Any, value: int) -> bool:
-    """Whether a size is a number of Python, and this one."""
-    return isinstance(size, int) and size == value
-
-
-def squeeze(node: OnnxNode, context: Context) -> Run:
-    """Squeeze; samples stay, even if there is one."""
-    shape = context.shape(node)
-    chosen = context.axes(node, 1, len(shape))
-    if chosen is None:
-        chosen = [axis for axis, size in enumerate(shape) if size == 1 and axis > 0]
-    fixed = node.input[0] in context.measured  # one, for more samples than one
-    if any(shape[axis] not in (0, 1) for axis in chosen) or (0 in chosen and not fixed):
-        raise refuse(node, f"squeezes the axes {chosen} of {shape}", _BATCH)
-    return lambda x: x.squeeze(chosen)
-
-
-def unsqueeze(node: OnnxNode, context: Context) -> Run:
-    """Unsqueeze."""
-    rank = context.rank(node)
-    given = context.integers(node, 1)
-    given = node.integers("axes") if given is None else given
-    chosen = context.axes(node, 1, rank + len(given)) or []
-
-    def run(x: Tensor) -> Tensor:
-        for axis in sorted(chosen):
-            x = x.unsqueeze(axis)
-        return x
-
-    return run
 
 
 def transpose(node: OnnxNode, context: Context) -> Run:
@@ -137,9 +41,9 @@ def concat(node: OnnxNode, context: Context) -> Run:
     axis = node.integer("axis", 1)
 
     def run(*parts: Tensor) -> Tensor:
-        count = max((part.shape[0] for part in parts), key=lambda n: not _is(n, 1))
+        count = max((part.shape[0] for part in parts), key=lambda n: not is_size(n, 1))
         whole = [
-            part.expand(count, *part.shape[1:]) if _is(part.shape[0], 1) and axis else part
+            part.expand(count, *part.shape[1:]) if is_size(part.shape[0], 1) and axis else part
             for part in parts
         ]
         return torch.cat(whole, axis)
@@ -204,7 +108,7 @@ def _part(x: Tensor, axis: int, part: slice) -> Tensor:
     before = (slice(None),) * axis
     if part.step > 0:
         if (
-            _is(part.start, 0)
+            is_size(part.start, 0)
             and part.step == 1
             and isinstance(part.stop, int)
             and part.stop >= MOST
@@ -215,24 +119,6 @@ def _part(x: Tensor, axis: int, part: slice) -> Tensor:
     if not found:
         return x[(*before, slice(0, 0))]
     return x[(*before, slice(found[-1], found[0] + 1, -part.step))].flip(axis)
-
-
-def expand(node: OnnxNode, context: Context) -> Run:
-    """Expand by broadcasting both ways."""
-    target, batch = context.row(node, 1), context.batch
-    if target is None:
-        raise refuse(node, "has no shape", "export the model again")
-
-    def wide(x: Tensor, shape: list[Any]) -> Tensor:
-        shape = [1] * (x.dim() - len(shape)) + list(shape)
-        x = x[(None,) * (len(shape) - x.dim())]
-        if batch and _is(shape[0], batch):
-            shape[0] = -1
-        return x.expand([-1 if _is(n, 1) else n for n in shape])
-
-    if node.input[0] in context.known:
-        return Call(lambda x, shape: wide(x, shape.tolist()), node, context, whole=True)
-    return lambda *inputs: wide(inputs[0], target(inputs))
 
 
 def tile(node: OnnxNode, context: Context) -> Run:
