@@ -22,6 +22,8 @@ from secateur.errors import SecateurError
 
 LOCK = "lock"
 PREFIX = "build-"
+#: Beside a product that is one file: its SHA-256.
+DIGEST = "sha256"
 
 
 class CacheError(SecateurError):
@@ -88,6 +90,32 @@ def workplace(place: Path) -> Iterator[Path]:
         os.close(mine)
 
 
+@contextlib.contextmanager
+def alone(place: Path, name: str) -> Iterator[None]:
+    """Nobody else makes the product ``name`` meanwhile; whoever comes second finds it."""
+    lock = place / f"{name}.lock"
+    handle = take(lock, wait=True)
+    assert handle is not None
+    try:
+        yield
+    finally:
+        release(lock, handle)
+
+
+def intact(file: Path) -> bool:
+    """Whether a file that ``keep`` has moved is as it was; its folder is removed otherwise."""
+    with contextlib.suppress(OSError):
+        if _digest(file) == (file.parent / DIGEST).read_text():
+            return True
+    shutil.rmtree(file.parent, ignore_errors=True)
+    return False
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
+
+
 def _remove_dead(work: Path) -> None:
     with contextlib.suppress(OSError):  # its build has just ended
         handle = take(work / LOCK)
@@ -107,6 +135,8 @@ def keep(work: Path, files: list[Path], to: Path) -> None:
     """
     done = work / to.name
     done.mkdir()
+    if len(files) == 1:
+        (done / DIGEST).write_text(_digest(files[0]))
     for file in files:
         shutil.move(file, done / file.name)
     try:

@@ -15,6 +15,7 @@ import cocotb_tools.config
 import find_libpython
 from cocotb_tools.check_results import get_results
 
+from secateur.children import bound
 from secateur.errors import SecateurError
 from secateur.sim import cache
 
@@ -107,9 +108,16 @@ def build(verilog: str, control: str, *, waves: bool = False) -> Path:
     options = _OPTIONS.split() + (["--trace-fst"] if waves else [])
     base = cache.key(*options, *_toolchain())
     place = cache.folder()
-    executable = place / cache.key(base, verilog, control) / "bench"
-    if executable.exists():
-        return executable
+    name = cache.key(base, verilog, control)
+    executable = place / name / "bench"
+    with cache.alone(place, name):
+        if not cache.intact(executable):
+            _build(executable, base, verilog, control, options)
+    return executable
+
+
+def _build(executable: Path, base: str, verilog: str, control: str, options: list[str]) -> None:
+    place = executable.parents[1]
     with cache.workplace(place) as work:
         (work / "bench.sv").write_text(verilog)
         (work / "public.vlt").write_text(control)
@@ -122,13 +130,12 @@ def build(verilog: str, control: str, *, waves: bool = False) -> Path:
         library = place / f"library-{base}"
         for compiled in library.glob("*.o"):
             shutil.copy(compiled, work)
-        if waves:
+        if "--trace-fst" in options:
             (work / "lz4.h").write_text(_LZ4)
             _command(["ar", "rcs", "liblz4.a"], work)
         _command(["make", "-f", "Vtop.mk"], work)
         cache.keep(work, sorted(work.glob("verilated*.o")), library)
         cache.keep(work, [work / "bench"], executable.parent)
-    return executable
 
 
 def _toolchain() -> list[str]:
@@ -160,7 +167,7 @@ def _command(command: list[str], folder: Path) -> None:
     try:
         done = subprocess.run(
             command, cwd=folder, env=environment(), capture_output=True, text=True,
-            errors="replace", check=False,
+            errors="replace", check=False, preexec_fn=bound(),
         )  # fmt: skip
     except OSError as error:
         raise SimulationError(f"{command[0]} cannot be run: {error.strerror}") from None
@@ -226,6 +233,7 @@ def execute(
         errors="replace",
         check=False,
         pass_fds=files,
+        preexec_fn=bound(),
         start_new_session=bool(files),
     )
     log = done.stdout + done.stderr

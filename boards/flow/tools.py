@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -12,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from secateur.children import bound
 from secateur.errors import SecateurError
 
 #: A shell adds this to the signal that ended its command.
@@ -115,7 +114,7 @@ def _execute(
         with subprocess.Popen(
             command, cwd=log.parent, text=True, errors="replace",
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            preexec_fn=None if timeout is None else lambda: _limit_processor_time(timeout),
+            preexec_fn=bound(timeout),
         ) as process:  # fmt: skip
             try:
                 for text in process.stdout:
@@ -128,12 +127,6 @@ def _execute(
                 return process.wait(), error
             finally:
                 process.kill()
-
-
-def _limit_processor_time(seconds: float) -> None:
-    """Limit this process, counted from its start; SIGXCPU ends it then."""
-    most = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(seconds), most))
 
 
 def _version(program: str) -> str:

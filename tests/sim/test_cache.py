@@ -7,7 +7,9 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
@@ -45,6 +47,16 @@ def test_a_build_is_made_once_and_kept(commands: list[str], tmp_path: Path) -> N
     kept = {path.name for path in place.iterdir()}
     assert program.parent.name in kept
     assert len(kept) == 2  # and the library
+
+
+def test_a_damaged_simulator_is_built_again(commands: list[str]) -> None:
+    program = verilator.build("verilog", "control")
+    for damage in (lambda: program.write_text("pro"), program.unlink):
+        commands.clear()
+        damage()
+        assert verilator.build("verilog", "control") == program
+        assert commands == ["verilator", "make"]
+        assert program.read_text() == "program"
 
 
 class Wheel:
@@ -133,21 +145,39 @@ def test_a_place_that_is_no_folder(commands: list[str], tmp_path: Path) -> None:
 
 
 def test_a_build_within_a_build(commands: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two of the same at once the first to end stays, and neither disturbs the other."""
+    """Neither disturbs the other."""
     inner: list[Path] = []
 
     def command(line: list[str], folder: Path) -> None:
         if not inner:
             inner.append(folder)
-            inner[:] = [verilator.build("verilog", "control")]
+            inner[:] = [verilator.build("another", "control")]
         assert folder.is_dir()
         fake(line, folder)
 
     monkeypatch.setattr(verilator, "_command", command)
     program = verilator.build("verilog", "control")
-    assert inner == [program]
-    assert program.read_text() == "program"
+    assert inner != [program]
+    assert program.read_text() == inner[0].read_text() == "program"
     assert not list(program.parents[1].glob("build-*"))
+
+
+def test_of_many_at_once_one_builds(commands: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others wait for it. It goes on when all have come."""
+    arrived = threading.Barrier(5, timeout=None)
+    take = cache.take
+
+    def taken(file: Path, *, wait: bool = False) -> int | None:
+        if file.suffix == ".lock" and not commands:
+            arrived.wait()
+        return take(file, wait=wait)
+
+    monkeypatch.setattr(cache, "take", taken)
+    with ThreadPoolExecutor(5) as pool:
+        made = list(pool.map(lambda _: verilator.build("verilog", "control"), range(5)))
+    assert len(set(made)) == 1
+    assert commands == ["verilator", "make"]
+    assert not list(made[0].parents[1].glob("*.lock"))
 
 
 KILLED = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import signal
 import sys
 import warnings
 from typing import Annotated
@@ -61,6 +62,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # As stderr does: a name may hold characters that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app(prog_name="secateur", standalone_mode=True)
     except SecateurError as error:
@@ -71,6 +73,11 @@ def main() -> None:
             raise
         say("interrupted")
         sys.exit(INTERRUPTED)
+
+
+def _terminate(number: int, _: object) -> None:
+    """End as by Ctrl-C: temporary folders go, children end; the status is the shell's for it."""
+    raise SystemExit(128 + number)
 
 
 def say(message: object) -> None:

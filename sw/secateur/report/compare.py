@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import importlib.metadata
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from secateur.children import bound
 from secateur.disk.storage import read
 from secateur.errors import SecateurError, SecateurWarning
 from secateur.image.image import Image
@@ -227,7 +227,7 @@ def _run(tflite: Path, accelerator: str, folder: Path, version: str) -> str:
         text=True,
         errors="replace",
         cwd=folder,
-        preexec_fn=_limit_processor_time,
+        preexec_fn=bound(MOST_SECONDS),
     )
     if run.returncode == -signal.SIGXCPU:
         raise SecateurError(f"{failed}: no result after {MOST_SECONDS} seconds of processor time")
@@ -237,12 +237,6 @@ def _run(tflite: Path, accelerator: str, folder: Path, version: str) -> str:
         lines = (run.stderr.strip() or run.stdout.strip() or "no reason given").splitlines()
         raise SecateurError(f"{failed}: {_reason(lines)}")
     return run.stdout
-
-
-def _limit_processor_time() -> None:
-    """Let SIGXCPU end this process after MOST_SECONDS."""
-    most = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    resource.setrlimit(resource.RLIMIT_CPU, (MOST_SECONDS, most))
 
 
 def _reason(lines: list[str]) -> str:
