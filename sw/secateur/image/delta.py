@@ -47,6 +47,8 @@ _REACH = 64
 #: ... and this many words ahead are compared, byte by byte: near if they differ by _NEAR at most.
 _AHEAD = 16
 _NEAR = 2
+#: Bytes of a new file that are made at once.
+_BLOCK = 1 << 20
 #: Least bytes of metadata that are worth a copy.
 _TEXT = 12
 
@@ -283,13 +285,37 @@ def _rebuild(old: bytes, body: bytes, word: int, size: int) -> bytes | None:
         return None
     planes = rest[: words * word].reshape(word, words).T
     differences = np.concatenate([planes.ravel(), rest[words * word : copied]])
-    literals, source, new = rest[copied:], np.frombuffer(old, np.uint8), np.zeros(size, np.uint8)
-    at, taken, used = 0, 0, 0
-    for begin, copy, insert in zip(begins.tolist(), copies.tolist(), inserts.tolist(), strict=True):
-        new[at : at + copy] = source[begin : begin + copy] + differences[taken : taken + copy]
-        at, taken = at + copy, taken + copy
-        new[at : at + insert] = literals[used : used + insert]
-        at, used = at + insert, used + insert
+    pool = np.concatenate([np.frombuffer(old, np.uint8), rest[copied:]])
+    literals = len(old) + np.cumsum(inserts) - inserts
+    return _gather(
+        pool,
+        differences,
+        np.stack([begins, literals], axis=1).ravel(),
+        np.stack([copies, inserts], axis=1).ravel(),
+    )
+
+
+def _gather(pool: Bytes, differences: Bytes, origins: Ints, lengths: Ints) -> bytes:
+    """Pieces of ``pool``, one behind the other; every other one, from the first on, is a copy, to
+    which its differences are added.
+
+    A block at a time: a patch of few bytes may have millions of pieces.
+    """
+    ends = np.cumsum(lengths)
+    size, taken = int(ends[-1]) if len(ends) else 0, 0
+    copied = np.arange(len(lengths)) % 2 == 0
+    new = np.zeros(size, np.uint8)
+    for at in range(0, size, _BLOCK):
+        stop = min(at + _BLOCK, size)
+        first, last = np.searchsorted(ends, at, "right"), np.searchsorted(ends, stop, "left")
+        part = slice(first, last + 1)
+        begins = ends[part] - lengths[part]
+        counts = np.minimum(ends[part], stop) - np.maximum(begins, at)
+        data = pool[np.repeat(origins[part] - begins, counts) + np.arange(at, stop)]
+        copies = np.repeat(copied[part], counts)
+        many = int(copies.sum())
+        data[copies] += differences[taken : taken + many]
+        new[at:stop], taken = data, taken + many
     return new.tobytes()
 
 

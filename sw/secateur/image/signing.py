@@ -170,7 +170,28 @@ def _public_key(path: Path) -> ed25519.Ed25519PublicKey:
     if not isinstance(key, kinds.Ed25519PublicKey):
         raise SecateurError(f"{path}: not an Ed25519 key ({type(key).__name__.strip('_')})")
     found: ed25519.Ed25519PublicKey = key
+    raw = found.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    if _has_small_order(raw):
+        raise SecateurError(
+            f"{path}: a key of small order, for which anybody can sign; make one with "
+            f"secateur keygen"
+        )
     return found
+
+
+def _has_small_order(key: bytes) -> bool:
+    """Whether eight times a public key is the neutral point (RFC 8032, sections 5.1 and 8.9).
+
+    Of the curve -x^2 + y^2 = 1 + d x^2 y^2 only y is needed: x^2 follows from it.
+    """
+    p = 2**255 - 19
+    d = -121665 * pow(121666, -1, p)
+    y = (int.from_bytes(key, "little") & (1 << 255) - 1) % p
+    for _ in range(3):  # doublings
+        yy = y * y % p
+        xx = (yy - 1) * pow(d * yy + 1, -1, p) % p
+        y = (yy + xx) * pow(1 - d * xx * yy, -1, p) % p
+    return y == 1
 
 
 def _private_key(path: Path) -> ed25519.Ed25519PrivateKey:

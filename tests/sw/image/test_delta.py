@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import lzma
 import struct
+import sys
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -206,6 +207,44 @@ def test_a_patch_by_hand() -> None:
     assert delta.apply(OLD, sealed(OLD, OLD, body)) == OLD
     body = operations((0, 0, 7), (7, len(OLD) - 7, 0), rest=bytes(len(OLD) - 7) + OLD[:7])
     assert delta.apply(OLD, sealed(OLD, OLD, body)) == OLD
+
+
+@pytest.mark.parametrize("block", [1, 3, 64, 1 << 20])
+def test_pieces_are_put_together_block_by_block(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against a loop over the pieces; some of them are empty, some cross a block's end."""
+    monkeypatch.setattr(delta, "_BLOCK", block)
+    rng = np.random.default_rng(block)
+    rows, want, at, differences, literals = [], b"", 0, b"", b""
+    for _ in range(200):
+        begin, copied, inserted = rng.integers(0, 30), *rng.choice([0, 0, 1, 2, 9], 2)
+        change, new = rng.bytes(int(copied)), rng.bytes(int(inserted))
+        rows.append((int(begin) - at, int(copied), int(inserted)))
+        at = int(begin + copied)
+        old = OLD[int(begin) : at]
+        want += bytes((a + b) % 256 for a, b in zip(old, change, strict=True)) + new
+        differences, literals = differences + change, literals + new
+    body = operations(*rows, rest=differences + literals)
+    assert delta._rebuild(OLD, body, 1, len(want)) == want
+
+
+def test_millions_of_empty_pieces_take_no_more_than_their_bytes() -> None:
+    """By count of the interpreter's lines, not by time."""
+    body = operations(*[(0, 0, 0)] * 50_000, (0, len(OLD), 0), rest=bytes(len(OLD)))
+    lines = 0
+
+    def trace(*_: object) -> object:
+        nonlocal lines
+        lines += 1
+        return trace
+
+    sys.settrace(trace)
+    try:
+        assert delta._rebuild(OLD, body, 1, len(OLD)) == OLD
+    finally:
+        sys.settrace(None)
+    assert lines < 1000
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,39 @@ def test_vectors_of_the_rfc(
         signing.check(data + b"\0", "m", files[1], files[2])
 
 
+#: y of the points of small order, lowest byte first: orders 1, 2, 4, 8, 8; then 0 and 1, plus p.
+SMALL = [
+    "01" + "00" * 31,
+    "ec" + "ff" * 30 + "7f",
+    "00" * 32,
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "ed" + "ff" * 30 + "7f",
+    "ee" + "ff" * 30 + "7f",
+]
+
+
+@pytest.mark.parametrize("sign", [0, 0x80])
+@pytest.mark.parametrize("encoded", SMALL)
+def test_keys_for_which_anybody_can_sign_are_refused(
+    encoded: str, sign: int, tmp_path: Path
+) -> None:
+    raw = bytearray.fromhex(encoded)
+    raw[31] |= sign
+    public = ed25519.Ed25519PublicKey.from_public_bytes(bytes(raw))
+    write_public(tmp_path / "small.pem", public)
+    forged = bytes.fromhex(SMALL[0]) + bytes(32)  # R is the neutral point, S is 0
+    (tmp_path / "m.sig").write_bytes(forged)
+    with pytest.raises(SecateurError, match=r"small\.pem: a key of small order, .*keygen"):
+        signing.check(b"anything", "m", tmp_path / "small.pem", tmp_path / "m.sig")
+
+
+def test_the_forged_signature_is_one() -> None:
+    public = ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(SMALL[0]))
+    for message in (b"anything", b"something else"):
+        public.verify(bytes.fromhex(SMALL[0]) + bytes(32), message)
+
+
 def test_a_signed_image_loads(folder: Path) -> None:
     loaded = signing.load(folder / "m.sec", folder / "public.pem")
     assert loaded.stream == IMAGE[: len(loaded.stream)]
