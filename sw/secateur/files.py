@@ -12,6 +12,7 @@ from secateur.disk.storage import write_atomically
 from secateur.errors import SecateurError
 from secateur.fit import misfit
 from secateur.image import image as images
+from secateur.image import signing
 from secateur.image.image import Image
 from secateur.target import Target, check_family, check_primitives
 
@@ -98,6 +99,7 @@ def write_verilog(
     family: str | None = None,
     interface: str = "stream",
     divisor: int | None = None,
+    key: Path | None = None,
 ) -> dict[str, Any]:
     """Write ``secateur.v`` and ``secateur.core``; for a bus also the C driver.
 
@@ -109,6 +111,7 @@ def write_verilog(
     family : of the primitives; None: the target's
     interface : one of INTERFACES
     divisor : for the interface uart, clock cycles per bit
+    key : public key; an image without its signature is then refused
 
     Returns
     -------
@@ -116,7 +119,7 @@ def write_verilog(
 
     Raises
     ------
-    SecateurError : unknown target, family or interface, or the image does not fit
+    SecateurError : unknown target, family or interface, or the image does not fit or is unsigned
     """
     if interface not in INTERFACES:
         raise SecateurError(f"interface {interface!r} is not one of {', '.join(INTERFACES)}")
@@ -129,7 +132,7 @@ def write_verilog(
     target = Target.load(target_name)
     family = family or target.family
     check_primitives(target.geometry, family, f"target {target_name!r}")
-    image = None if image_path is None else _load(image_path, target, family)
+    image = None if image_path is None else _load(image_path, target, family, key)
     text = verilog(target.geometry, image, family, interface, divisor)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -148,13 +151,13 @@ def write_verilog(
     return {"target": target.name, "files": [str(folder / name) for name in contents]}
 
 
-def _load(path: Path, target: Target, family: str) -> Image:
+def _load(path: Path, target: Target, family: str, key: Path | None) -> Image:
     """The image for a ROM, if the family has one and it fits."""
     if family in NO_ROM:
         raise SecateurError(
             f"{path}: {NO_ROM[family]} holds nothing at power-up; omit --image and load the image "
             f"through the interface"
         )
-    image = images.load(path)
+    image = signing.load(path, key)
     check_fit(image, target, str(path))
     return image

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from secateur.errors import SecateurError
 from secateur.image import host
-from secateur.image import image as images
 from secateur.image.form import given, named_leaves, rebuilt
 from secateur.image.image import Image
 from secateur.progress import Progress, silent
@@ -98,7 +97,7 @@ def load(path: Path | str, key: Path | str | None = None) -> Image:
     """
     from secateur.image import signing
 
-    image = images.load(path) if key is None else signing.load(path, key)
+    image = signing.load(path, key)
     program_of(image)
     return image
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secateur.cli.common import Commands, Json
+from secateur.cli.common import Commands, Json, Key, positive
 from secateur.cli.tables import show_files, table
 from secateur.cli.terminal import Data, console, emit, plain, progress_console
 from secateur.disk.lock import held
@@ -64,15 +64,18 @@ def build(
         str | None, typer.Option(help="Preset or TOML file of an engine other than the board's.")
     ] = None,
     clock: Annotated[
-        float | None, typer.Option(help="Clock of the engine in MHz, if not the board's.")
+        float | None,
+        typer.Option(help="Clock of the engine in MHz, if not the board's.", callback=positive),
     ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
             min=0,
+            max=(1 << 31) - 1,
             help=f"Seed of place and route; without it, 1 to {TRIES} until one meets the clock.",
         ),
     ] = None,
+    key: Key = None,
     as_json: Json = False,
 ) -> None:
     """Build a bitstream of the engine with an image in ROM; fails if it misses the clock.
@@ -82,9 +85,10 @@ def build(
     from secateur.boards.catalogue.catalogue import find
     from secateur.boards.flow.build import build as make
     from secateur.boards.flow.design import Design
+    from secateur.image import signing
     from secateur.target import Target
 
-    stream = None if image is None else load(image)
+    stream = None if image is None else signing.load(image, key).stream
     geometry = None if target is None else Target.load(target).geometry
     with held(output), messages(), shown() as progress:
         design = Design(
@@ -105,22 +109,17 @@ def swap(
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder that `secateur build` has written.")
     ],
+    key: Key = None,
     as_json: Json = False,
 ) -> None:
     """Replace the image in a bitstream that was built, without a new place and route."""
     from secateur.boards.flow.build import swap as make
+    from secateur.image import signing
 
-    stream = load(image)
+    stream = signing.load(image, key).stream
     with held(output), messages(), shown() as progress:
         data = make(output, stream, str(image), progress=progress)
     emit(data | {"folder": str(output)}, as_json, show_build)
-
-
-def load(path: Path) -> bytes:
-    """The stream of an image file, as the hardware loads it."""
-    from secateur.image import image
-
-    return image.load(path).stream
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -110,6 +111,13 @@ class Commands(typer.Typer):
     def command(self, name: str | None = None, **options: Any) -> Callable[..., Any]:
         """Register a command."""
         return super().command(name, **{"cls": Command, "rich_help_panel": self.panel, **options})
+
+
+def positive(option: typer.CallbackParam, value: float | None) -> float | None:
+    """A callback of options: a finite number above 0."""
+    if value is not None and not 0 < value < math.inf:
+        raise SecateurError(f"{option.opts[0]} must be a number above 0, not {value}")
+    return value
 
 
 def bar() -> Progress:

@@ -167,9 +167,10 @@ def serve(
     rom: Annotated[
         bool, typer.Option("--rom", help="Put the image into ROM; needs --image.")
     ] = False,
+    key: Key = None,
 ) -> None:
     """Simulate a board until Ctrl-C; print the serial port at which it answers."""
-    from secateur.image import image as images
+    from secateur import api
     from secateur.sim import pty
     from secateur.target import Target
 
@@ -177,7 +178,7 @@ def serve(
         raise SecateurError("give either --target or --image, for the array to simulate")
     if rom and image is None:
         raise SecateurError("--rom needs --image: the content of the ROM")
-    contents = None if image is None else images.load(image)
+    contents = None if image is None else api.load(image, key)
     geometry = Target.load(str(target)).geometry if contents is None else contents.geometry
     stream = contents.stream if rom and contents is not None else None
     progress_console.print("Verilator: the first run compiles the board, about a minute")

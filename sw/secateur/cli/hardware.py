@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.common import Commands, Json, TargetName
+from secateur.cli.common import Commands, Json, Key, TargetName
 from secateur.cli.tables import show_files, table
 from secateur.cli.terminal import Data, console, emit
 
@@ -50,12 +50,13 @@ def verilog(
     divisor: Annotated[
         int | None, typer.Option(min=4, help="Clock cycles per bit of the UART.")
     ] = None,
+    key: Key = None,
     as_json: Json = False,
 ) -> None:
     """Write the engine as Verilog and the image as memory files for other tools."""
     from secateur.files import write_verilog
 
-    data = write_verilog(target, output, image, family, interface, divisor)
+    data = write_verilog(target, output, image, family, interface, divisor, key)
     emit(data, as_json, show_files)
 
 

@@ -25,7 +25,7 @@ OutputFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder to wr
 @recipes.command(epilog="Example: secateur demo -o demo-out")
 def demo(
     output: OutputFolder = Path("demo-out"),
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=(1 << 32) - 1, help="Random seed.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Train, prune, quantise, compile and verify a small CNN on MNIST-5k."""

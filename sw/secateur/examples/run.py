@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def run_example(
     """
     if name not in EXAMPLES:
         raise SecateurError(f"no example {name!r}; there are {', '.join(EXAMPLES)}")
-    if clock_mhz <= 0:
+    if not 0 < clock_mhz < math.inf:
         raise SecateurError(f"--clock must be above 0, not {clock_mhz:g}")
     with held(folder):
         return _run_held(name, folder, clock_mhz, progress)

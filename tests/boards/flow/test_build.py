@@ -192,6 +192,10 @@ BAD = [
     (f"{BUILD} long.sec", "long.sec: needs 2408 words of weight memory, the engine has 2304"),
     (f"{BUILD} t.toml", "t.toml: not a Secateur image"),
     (f"{BUILD} a.sec --clock 151", "ulx3s-25f: a PLL cannot make 151 MHz"),
+    (f"{BUILD} a.sec --clock nan", "--clock must be a number above 0, not nan"),
+    (f"{BUILD} a.sec --clock -1", "--clock must be a number above 0, not -1"),
+    (f"{BUILD} a.sec --key k.pem.pub", "a.sec: unsigned (no a.sec.sig)"),
+    ("swap --image a.sec -o old --key k.pem.pub", "a.sec: unsigned (no a.sec.sig)"),
     (f"{BUILD} a.sec --target none", "target 'none' is neither a preset"),
     ("build --board arty-a7-100t --image a.sec -o new", "a.sec: compiled for 2x1, the engine is"),
     ("swap --image wide.sec -o old", "wide.sec: compiled for 4x1, the engine is 2x1"),
@@ -214,6 +218,7 @@ def test_bad_input_is_one_line(line: str, says: str, secateur, folder: Path) -> 
     if "cut" in line:
         text = (folder / "cut" / "design.json").read_text()
         (folder / "cut" / "design.json").write_text(text[:-20])
+    secateur("keygen -o k.pem")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     status, out, err = secateur(line)
     assert (status, out) == (1, "")

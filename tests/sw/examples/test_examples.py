@@ -85,8 +85,9 @@ def test_a_short_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(SecateurError, match="no example 'x'; there are security, home, traffic"):
         example.run_example("x", tmp_path, clock_mhz=1.0)
-    with pytest.raises(SecateurError, match="--clock must be above 0, not 0"):
-        example.run_example("home", tmp_path, clock_mhz=0.0)
+    for clock in (0.0, float("nan"), float("inf")):
+        with pytest.raises(SecateurError, match=f"--clock must be above 0, not {clock:g}"):
+            example.run_example("home", tmp_path, clock_mhz=clock)
     with pytest.raises(SecateurError, match="pip install --no-deps nothing-at-all"):
         carried("nothing_at_all", "x", "nothing-at-all")
 

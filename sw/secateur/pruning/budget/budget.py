@@ -26,6 +26,8 @@ from secateur.target import Target
 
 Normalize = Literal["share", "lamp", "none"]
 
+_MOST = 1 << 53  # larger numbers are not exact in float64
+
 
 @dataclass(frozen=True)
 class Allocation:
@@ -224,8 +226,8 @@ def make_budgets(
     given = {"cycles": cycles, "latency_ms": latency_ms, "clock_mhz": clock_mhz}
     given |= {"rom_bytes": rom_bytes, "density": density}
     for name, value in given.items():
-        if value is not None and not (value > 0 and np.isfinite(value)):
-            raise SecateurError(f"budget: {name} must be above 0, not {value!r}")
+        if value is not None and not 0 < value < _MOST:
+            raise SecateurError(f"budget: {name} must be above 0 and below 2**53, not {value!r}")
     if (latency_ms is None) != (clock_mhz is None):
         raise SecateurError(
             "budget: a latency needs a clock; give both: latency_ms and clock_mhz, or --latency "

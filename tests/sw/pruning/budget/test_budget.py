@@ -296,7 +296,9 @@ def test_the_check_finds_weights_that_came_back() -> None:
     ("budget", "message"),
     [
         ({}, "give cycles, a latency at a clock, rom_bytes or density"),
-        ({"cycles": 0}, "cycles must be above 0, not 0"),
+        ({"cycles": 0}, "cycles must be above 0 and below 2.{2}53, not 0"),
+        ({"cycles": 10**400}, "cycles must be above 0 and below 2.{2}53, not 1000"),
+        ({"rom_bytes": float("inf")}, "rom_bytes must be above 0 and below 2.{2}53, not inf"),
         ({"latency_ms": 1.0}, "a latency needs a clock; .*or --latency and --clock"),
         ({"density": 1.5}, "density must be at most 1, not 1.5"),
         ({"density": 0.5, "normalize": "max"}, "normalize must be one of 'share', 'lamp', 'none'"),
