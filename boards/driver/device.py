@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import termios
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -87,8 +88,8 @@ def open_port(path: str, baud: int) -> Iterator[Link]:
     try:
         with port:
             yield Link(port)
-    except serial.SerialException as error:
-        raise DeviceError(f"{path}: the port has failed: {error}") from None
+    except (OSError, termios.error) as error:  # SerialException is the former
+        raise DeviceError(f"{path}: the port has failed: {error}; is it still connected?") from None
     except (LinkError, DeviceError) as error:
         raise DeviceError(f"{path}: {error}") from None
 

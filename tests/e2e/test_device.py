@@ -12,7 +12,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -390,6 +390,21 @@ def test_a_port_at_which_nobody_answers(secateur, monkeypatch: pytest.MonkeyPatc
     refused(secateur, f"info --port {port}", f"{port}: no answer from the device; check the cable")
     for number in (master, slave):
         os.close(number)
+
+
+@pytest.mark.parametrize(
+    "use", [lambda link: link.read(0), lambda link: link.port.reset_input_buffer()]
+)
+def test_a_port_that_vanishes(use: Callable[[Link], object]) -> None:
+    def lose() -> None:
+        master, slave = os.openpty()
+        with open_port(os.ttyname(slave), BAUD) as link:
+            os.close(slave)
+            os.close(master)
+            use(link)
+
+    with pytest.raises(DeviceError, match=r"the port has failed: .*; is it still connected"):
+        lose()
 
 
 def test_an_image_of_equal_cycles_is_not_taken_for_the_loaded_one(

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur._version import __version__
 from secateur.disk.lock import held
 from secateur.disk.storage import write_atomically
 from secateur.errors import SecateurError, SecateurWarning
@@ -119,7 +120,8 @@ def _record(run: RunState) -> dict[str, Any]:
             "python": platform.python_version(),
             "machine": platform.machine(),
             "threads": torch.get_num_threads(),
-            **{name: version(name) for name in ("secateur", "torch", "torchao", "numpy")},
+            "secateur": __version__,
+            **{name: version(name) for name in ("torch", "torchao", "numpy")},
         },
         "data_sha256": {name: run.inputs[name] for name in run.split.__dataclass_fields__},
         "results": results,
