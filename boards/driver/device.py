@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from secateur.boards.driver.link import QUIET_READS, SILENCE, Link, LinkError
 from secateur.errors import SecateurError
-from secateur.fit import misfit
 from secateur.hw import spec
 from secateur.hw.link.protocol import MAX_ACCESSES
 from secateur.hw.soc import registers
 from secateur.hw.soc.registers import BY_NAME, field
 from secateur.hw.spec import Error, Status
+from secateur.image.fit import misfit
 
 #: Answers in a row without progress after which an engine is given up. They are counted, not
 #: timed: each takes at least 880 cycles, however slowly an engine is simulated.

@@ -16,8 +16,8 @@ from secateur.boards.flow.flow import OpenFlow, find_flow
 from secateur.boards.flow.report import to_text
 from secateur.boards.flow.route import ROUTED, Progress, silent
 from secateur.disk.storage import write_atomically
-from secateur.fit import misfit
 from secateur.hw.spec import HEADER, Geometry, words_of
+from secateur.image.fit import misfit
 
 BITSTREAM = "secateur.bit"
 #: For swaps: where the image is in ROUTED, which holds the placeholder.

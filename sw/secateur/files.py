@@ -10,9 +10,9 @@ from secateur._version import __version__
 from secateur.api import verilog
 from secateur.disk.storage import write_atomically
 from secateur.errors import SecateurError
-from secateur.fit import misfit
 from secateur.image import image as images
 from secateur.image import signing
+from secateur.image.fit import misfit
 from secateur.image.image import Image
 from secateur.target import Target, check_family, check_primitives
 

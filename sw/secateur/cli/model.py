@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -53,11 +53,7 @@ def compile(
 
     Blocks of zero weights are pruned: the image does not store them.
     """
-    import torch
-
     from secateur import api
-    from secateur.capture.ports import input_keys, nested
-    from secateur.disk.npz import npz_names
     from secateur.report.summary import summary
     from secateur.sources import is_callable, load_model
     from secateur.target import Target
@@ -67,21 +63,27 @@ def compile(
     if is_callable(model):
         find_in_current_folder()
     found, notes = load_model(model, calibrated=calibrate is not None, limits=limits)
-    data = None
-    if calibrate is not None:
-        values = named_arrays(calibrate, input_keys(found, npz_names(calibrate)), limits=limits)
-        for array in values.values():
-            if array.dtype.kind != "f":
-                raise SecateurError(
-                    f"{calibrate}: calibration inputs must be floats, not {array.dtype}"
-                )
-        tensors = {key: torch.from_numpy(array) for key, array in values.items()}
-        data = tensors["x"] if list(tensors) == ["x"] else nested(tensors)
+    data = None if calibrate is None else _calibration(calibrate, found, limits)
     for note in notes:
         warnings.warn(f"{model}: {note}", SecateurWarning, stacklevel=1)
     image = api.compile(found, target=chosen, calibration=data, check=check)
     image.save(output)
     emit(summary(image) | {"output": str(output)}, as_json, show_summary)
+
+
+def _calibration(file: Path, model: Any, limits: Limits) -> Any:
+    """Calibration inputs of a model: a tensor, or a structure of them as its inputs are."""
+    import torch
+
+    from secateur.capture.ports import input_keys, nested
+    from secateur.disk.npz import npz_names
+
+    values = named_arrays(file, input_keys(model, npz_names(file)), limits=limits)
+    for array in values.values():
+        if array.dtype.kind != "f":
+            raise SecateurError(f"{file}: calibration inputs must be floats, not {array.dtype}")
+    tensors = {key: torch.from_numpy(array) for key, array in values.items()}
+    return tensors["x"] if list(tensors) == ["x"] else nested(tensors)
 
 
 @models.command(epilog="Example: secateur inspect model.sec")

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from secateur.disk.storage import read, write_atomically
 from secateur.errors import SecateurError
 from secateur.image import image as images
 from secateur.image import signing
 from secateur.image.image import LIMIT, Image
+from secateur.image.pieces import BODY, Bytes, rebuild
 from secateur.ir import Ints
 
 MAGIC = b"SECD"
@@ -35,8 +35,6 @@ VERSION = 1
 #: magic, version, bytes of a stream word, 0, sizes of the old file, the new file and the body,
 #: SHA-256 of the old and of the new file; little-endian. LZMA2 data and a CRC-32 follow.
 HEADER = struct.Struct("<4sBBHIII32s32s")
-#: operations, words among the differences; three arrays of int32 follow: skip, copied, inserted.
-BODY = struct.Struct("<II")
 CRC = struct.Struct("<I")
 _FILTERS: list[dict[str, Any]] = [
     {"id": lzma.FILTER_LZMA2, "dict_size": 1 << 20, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0}
@@ -47,12 +45,8 @@ _REACH = 64
 #: ... and this many words ahead are compared, byte by byte: near if they differ by _NEAR at most.
 _AHEAD = 16
 _NEAR = 2
-#: Bytes of a new file that are made at once.
-_BLOCK = 1 << 20
 #: Least bytes of metadata that are worth a copy.
 _TEXT = 12
-
-Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -240,7 +234,7 @@ def apply(old: bytes, patch: bytes, names: tuple[str, str] = ("old", "patch")) -
             f"{base}: not the file that {name} was made for (SHA-256 {digests[0].hex()[:16]}...)"
         )
     body = _unpack(packed[HEADER.size :], body_size, f"{name}: damaged data; {again}")
-    new = _rebuild(old, body, word, new_size)
+    new = rebuild(old, body, word, new_size)
     if new is None or hashlib.sha256(new).digest() != digests[1]:
         raise SecateurError(f"{name}: does not give the file that it promises; {again}")
     images.parse(new, name)
@@ -264,59 +258,6 @@ def _unpack(packed: bytes, size: int, message: str) -> bytes:
     if len(body) != size or not unpacker.eof or unpacker.unused_data:
         raise SecateurError(message)
     return body
-
-
-def _rebuild(old: bytes, body: bytes, word: int, size: int) -> bytes | None:
-    """The new file, or None if the operations do not add up to ``size`` bytes."""
-    count, words = BODY.unpack_from(body)
-    if BODY.size + 12 * count > len(body):
-        return None
-    skips, copies, inserts = (
-        np.frombuffer(body, "<i4", 3 * count, BODY.size).astype(np.int64).reshape(3, count)
-    )
-    rest = np.frombuffer(body, np.uint8, offset=BODY.size + 12 * count)
-    copied, inserted = int(copies.sum()), int(inserts.sum())
-    begins = np.cumsum(skips + copies) - copies
-    ends = begins + copies
-    sound = (copies >= 0).all() and (inserts >= 0).all() and (begins >= 0).all()
-    if not sound or (ends > len(old)).any() or words * word > copied:
-        return None
-    if copied + inserted != size or len(rest) != size:
-        return None
-    planes = rest[: words * word].reshape(word, words).T
-    differences = np.concatenate([planes.ravel(), rest[words * word : copied]])
-    pool = np.concatenate([np.frombuffer(old, np.uint8), rest[copied:]])
-    literals = len(old) + np.cumsum(inserts) - inserts
-    return _gather(
-        pool,
-        differences,
-        np.stack([begins, literals], axis=1).ravel(),
-        np.stack([copies, inserts], axis=1).ravel(),
-    )
-
-
-def _gather(pool: Bytes, differences: Bytes, origins: Ints, lengths: Ints) -> bytes:
-    """Pieces of ``pool``, one behind the other; every other one, from the first on, is a copy, to
-    which its differences are added.
-
-    A block at a time: a patch of few bytes may have millions of pieces.
-    """
-    ends = np.cumsum(lengths)
-    size, taken = int(ends[-1]) if len(ends) else 0, 0
-    copied = np.arange(len(lengths)) % 2 == 0
-    new = np.zeros(size, np.uint8)
-    for at in range(0, size, _BLOCK):
-        stop = min(at + _BLOCK, size)
-        first, last = np.searchsorted(ends, at, "right"), np.searchsorted(ends, stop, "left")
-        part = slice(first, last + 1)
-        begins = ends[part] - lengths[part]
-        counts = np.minimum(ends[part], stop) - np.maximum(begins, at)
-        data = pool[np.repeat(origins[part] - begins, counts) + np.arange(at, stop)]
-        copies = np.repeat(copied[part], counts)
-        many = int(copies.sum())
-        data[copies] += differences[taken : taken + many]
-        new[at:stop], taken = data, taken + many
-    return new.tobytes()
 
 
 def make_file(old: Path, new: Path, patch: Path) -> dict[str, Any]:

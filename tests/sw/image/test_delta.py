@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secateur.errors import SecateurError
-from secateur.image import delta
+from secateur.image import delta, pieces
 from tests.sw.image.image_files import LAYER, METADATA, image_file, random_words
 
 N = 4
@@ -214,7 +214,7 @@ def test_pieces_are_put_together_block_by_block(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against a loop over the pieces; some of them are empty, some cross a block's end."""
-    monkeypatch.setattr(delta, "_BLOCK", block)
+    monkeypatch.setattr(pieces, "_BLOCK", block)
     rng = np.random.default_rng(block)
     rows, want, at, differences, literals = [], b"", 0, b"", b""
     for _ in range(200):
@@ -226,7 +226,7 @@ def test_pieces_are_put_together_block_by_block(
         want += bytes((a + b) % 256 for a, b in zip(old, change, strict=True)) + new
         differences, literals = differences + change, literals + new
     body = operations(*rows, rest=differences + literals)
-    assert delta._rebuild(OLD, body, 1, len(want)) == want
+    assert pieces.rebuild(OLD, body, 1, len(want)) == want
 
 
 def test_millions_of_empty_pieces_take_no_more_than_their_bytes() -> None:
@@ -241,7 +241,7 @@ def test_millions_of_empty_pieces_take_no_more_than_their_bytes() -> None:
 
     sys.settrace(trace)
     try:
-        assert delta._rebuild(OLD, body, 1, len(OLD)) == OLD
+        assert pieces.rebuild(OLD, body, 1, len(OLD)) == OLD
     finally:
         sys.settrace(None)
     assert lines < 1000
