@@ -15,5 +15,19 @@ class SecateurError(ValueError):
         super().__init__(printable(message))
 
 
+class TargetTooSmall(SecateurError):
+    """The network needs more of something than the target has; a larger one may have it.
+
+    Parameters
+    ----------
+    message : what is too small
+    pruning : how far to prune the network so that it is not; empty if that does not help
+    """
+
+    def __init__(self, message: object, pruning: str = "") -> None:
+        super().__init__(message)
+        self.pruning = pruning
+
+
 class SecateurWarning(UserWarning):
     """Something that works, but perhaps not as intended; the command line prints it as a line."""

@@ -170,17 +170,14 @@ def _pack(ordered: list[Request], depth: int | None) -> tuple[Bases, int] | None
     return bases, total
 
 
-def allocate(requests: list[Request], depth: int) -> tuple[Bases | None, int]:
-    """Bases such that no two windows that are alive together overlap.
+def allocate(requests: list[Request], depth: int) -> Bases | None:
+    """Bases such that no two windows that are alive together overlap; None: ``depth`` is too small.
 
     Tries the largest first, the earliest first, and then seeded random orders until nothing more
     is cleared than must be; keeps the allocation with the fewest cycles of clearing.
-
-    Returns
-    -------
-    bases, words : the base of each tensor, or None if ``depth`` words are too few; and the words
-        that the allocation takes, or would take
     """
+    if alive(requests).sum(axis=1).max(initial=0) > depth:
+        return None
     by_size = sorted(requests, key=lambda request: (-request.words, request.begin))
     order = sorted(requests, key=lambda request: (request.begin, -request.words))
     shuffle = random.Random(0).shuffle
@@ -192,7 +189,4 @@ def allocate(requests: list[Request], depth: int) -> tuple[Bases | None, int]:
         if found is not None and (best is None or found[1] < best[1]):
             best = found
         shuffle(order)
-    needed = best if best is not None else _pack(by_size, None)
-    assert needed is not None  # without a limit everything fits
-    top = max((needed[0][r.tensor] + r.words for r in requests), default=0)
-    return None if best is None else best[0], top
+    return None if best is None else best[0]

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from secateur.compiler.place import Placement, lane_channels, source_positions
+from secateur.compiler.place import Placement, lane_channels, place, source_positions
 from secateur.errors import SecateurError
 from secateur.hw import spec
-from secateur.ir import Ints, Layer, Source, Tensor
+from secateur.ir import Ints, Layer, Network, Source, Tensor
 
 
 @dataclass(frozen=True)
@@ -239,3 +239,37 @@ def make_body(
         for source, height in zip(layer.sources, heights, strict=True)
     )
     return Body(lanes, rows, passes, pass_rows, uniform, total * len(rows))
+
+
+@dataclass(frozen=True)
+class Bodies:
+    """What a network is on every array of N lanes.
+
+    Attributes
+    ----------
+    n : lanes of a block
+    placements : of all tensors
+    layers : rows of every layer
+    """
+
+    n: int
+    placements: dict[Tensor, Placement]
+    layers: dict[Layer, Body]
+
+
+def make_bodies(network: Network, n: int, dense: bool = False) -> Bodies:
+    """The rows of a network.
+
+    Parameters
+    ----------
+    network : with the copies that the array needs
+    n : lanes of a block
+    dense : keep every block, as if the network were not pruned
+
+    Raises
+    ------
+    SecateurError : the columns of a max pooling window are too far apart
+    """
+    placements = place(network, n)
+    layers = {layer: make_body(layer, placements, n, dense) for layer in network.layers}
+    return Bodies(n, placements, layers)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from secateur.compiler.schedule import Plan
-from secateur.errors import SecateurError
+from secateur.errors import SecateurError, TargetTooSmall
 from secateur.hw import spec
 from secateur.ir import Ints, Layer, Network, reach
 
@@ -94,9 +94,9 @@ def _check_modes(plan: Plan) -> None:
         modes = {source.mode for source in layer.sources} & {"maximum", "gate"}
         if modes:
             what = "max pooling" if "maximum" in modes else "a product of two tensors"
-            raise SecateurError(
-                f"layer {layer.name!r} is {what}, which the target's lanes do not support; choose "
-                f"a target whose lanes do (extended = true), or another layer"
+            raise TargetTooSmall(
+                f"layer {layer.name!r} is {what}, which the target's lanes do not support "
+                f"(extended = false)"
             )
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from secateur.compiler import dataflow
+from secateur.compiler.body import make_bodies
 from secateur.compiler.certificate import certify
 from secateur.compiler.encode import encode
 from secateur.compiler.metadata import metadata
 from secateur.compiler.prepare import runnable
+from secateur.compiler.room.advice import advising
+from secateur.compiler.room.weights import check_weights
 from secateur.compiler.schedule import plan
 from secateur.image.image import Image
 from secateur.ir import Network
@@ -23,7 +26,10 @@ def compile_network(network: Network, target: Target) -> Image:
     """
     placed = runnable(network)
     certificates = certify(placed)
-    planned = plan(placed, target.geometry)
+    with advising(placed, target):
+        bodies = make_bodies(placed, target.geometry.n)
+        check_weights(bodies.layers, target.geometry)
+        planned = plan(placed, target.geometry, bodies=bodies)
+        encoded = encode(planned)
     dataflow.check(network, planned)
-    encoded = encode(planned)
     return Image(encoded.words, metadata(planned, encoded, certificates, target))

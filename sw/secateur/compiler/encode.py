@@ -12,11 +12,12 @@ import numpy.typing as npt
 from secateur.compiler.certificate import check_fields
 from secateur.compiler.choose import LayerPlan
 from secateur.compiler.cost import layer_cycles
+from secateur.compiler.room.weights import crowded
 from secateur.compiler.schedule import Plan
 from secateur.compiler.stream.registers import layer_registers, output_registers
 from secateur.compiler.stream.tables import assign
 from secateur.compiler.stream.writer import Words, Writer
-from secateur.errors import SecateurError
+from secateur.errors import SecateurError, TargetTooSmall
 from secateur.hw import spec
 from secateur.hw.spec import Reg
 from secateur.ir import Layer
@@ -53,7 +54,7 @@ class _Tables:
 
     Raises
     ------
-    SecateurError : the target has no slot
+    TargetTooSmall : the target has no slot
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -64,9 +65,8 @@ class _Tables:
         }
         if layers and not plan.geometry.tables:
             names = ", ".join(repr(layer.name) for layer in layers)
-            raise SecateurError(
-                f"layers {printable(names, 400)} look up activation tables, the target has none; "
-                f"choose a target with tables"
+            raise TargetTooSmall(
+                f"layers {printable(names, 400)} look up activation tables, the target has none"
             )
         self.entries = list(dict.fromkeys(layers.values()))
         uses = [self.entries.index(entries) for entries in layers.values()]
@@ -130,7 +130,8 @@ def encode(plan: Plan, check_depth: bool = True) -> Encoded:
 
     Raises
     ------
-    SecateurError : a number does not fit its field, or the image does not fit the weight memory
+    SecateurError : a number does not fit its field
+    TargetTooSmall : the image does not fit the weight memory, or needs tables that are not there
     """
     geometry = plan.geometry
     check_fields(plan)
@@ -166,10 +167,7 @@ def encode(plan: Plan, check_depth: bool = True) -> Encoded:
     program = np.concatenate(writer.words)
     total = geometry.header_words + len(program)
     if check_depth and total > geometry.weight_words:
-        raise SecateurError(
-            f"the image takes {total} words, the target's weight memory has "
-            f"{geometry.weight_words}: prune more, or choose a larger target"
-        )
+        raise crowded({each.layer: each.body for each in plan.layers}, geometry, total)
     words = _with_header(plan, program, cycles, len(tables.slots.start))
     return Encoded(words, cycles, by_layer, words_by_layer, fills_by_layer)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from secateur.compiler.allocate import Request, allocate, dirtied
-from secateur.compiler.body import make_body
+import numpy as np
+
+from secateur.compiler.allocate import Bases, Request, alive, allocate, dirtied
+from secateur.compiler.body import Bodies, make_bodies
 from secateur.compiler.choose import Chooser, LayerPlan, components, in_place
 from secateur.compiler.lanes import LaneMap, Split
 from secateur.compiler.layout import MapLayout
-from secateur.compiler.place import place
-from secateur.errors import SecateurError
+from secateur.errors import TargetTooSmall
 from secateur.hw.spec import Geometry, clear_cycles
 from secateur.ir import Layer, Network, Tensor
+from secateur.text import printable
 
 #: Cycles that a word of bank memory may cost; the next is tried if the tensors do not fit.
 PRICES = (0.0, 0.1, 1.0, 10.0, 1e3, 1e6)
@@ -49,7 +51,9 @@ def _lives(network: Network) -> dict[Tensor, tuple[int, int]]:
     return lives | {state.before.tensor: always for state in network.states}
 
 
-def plan(network: Network, geometry: Geometry, dense: bool = False) -> Plan:
+def plan(
+    network: Network, geometry: Geometry, dense: bool = False, bodies: Bodies | None = None
+) -> Plan:
     """Choose the lane mappings, lay out the tensors, allocate the banks.
 
     Parameters
@@ -57,15 +61,15 @@ def plan(network: Network, geometry: Geometry, dense: bool = False) -> Plan:
     network : with the copies that the array needs
     geometry : of the array
     dense : count every block as kept: the same network on the same geometry, unpruned
+    bodies : rows of the network, if there are any yet
 
     Raises
     ------
-    SecateurError : the tensors do not fit the banks with any lane mapping that was tried
+    TargetTooSmall : the tensors do not fit the banks with any lane mapping that was tried
     """
-    placements = place(network, geometry.n)
-    bodies = {layer: make_body(layer, placements, geometry.n, dense) for layer in network.layers}
-    chooser = Chooser(network, geometry, bodies, placements)
-    needed = 0
+    bodies = bodies or make_bodies(network, geometry.n, dense)
+    chooser = Chooser(network, geometry, bodies.layers, bodies.placements)
+    requests: list[Request] = []
     for price in PRICES:
         chosen: dict[Layer, LaneMap] = {}
         splits: dict[Tensor, Split] = {}
@@ -79,16 +83,33 @@ def plan(network: Network, geometry: Geometry, dense: bool = False) -> Plan:
             assert layout is not None  # choose takes no split that cannot be laid out
             layouts[tensor] = replace(layout, window=chooser.window(layout, chosen))
         results = {tensor: layouts.pop(tensor) for tensor in network.results}
-        placed, needed = _place_windows(network, layouts, geometry.bank_words)
-        if placed is not None:
-            planned = [LayerPlan(layer, bodies[layer], chosen[layer]) for layer in network.layers]
+        layouts, first = _shared(network, layouts)
+        requests = _requests(network, layouts, first)
+        bases = allocate(requests, geometry.bank_words)
+        if bases is not None:
+            planned = [
+                LayerPlan(layer, bodies.layers[layer], chosen[layer]) for layer in network.layers
+            ]
+            placed = _placed(layouts, first, requests, bases)
             return Plan(network, geometry, planned, placed, results)
-    widest = max(layouts, key=lambda tensor: layouts[tensor].window)
-    raise SecateurError(
-        f"the activations do not fit the banks: side by side they take {needed} words, the target "
-        f"has {geometry.bank_words}; the largest tensor is {widest.name!r} "
-        f"({widest.channels} x {widest.height} x {widest.width}): choose a target with more pixel "
-        f"lanes or deeper banks, or a smaller input"
+    raise _crowded(network, requests, geometry.bank_words)
+
+
+def _crowded(network: Network, requests: list[Request], depth: int) -> TargetTooSmall:
+    """The refusal: where most words are alive, and what they are."""
+    taken = alive(requests)
+    step = int(taken.sum(axis=1).argmax())
+    there = sorted(np.flatnonzero(taken[step]), key=lambda at: -taken[step, at])
+    maps = [
+        f"{taken[step, at]} for {t.name!r} ({t.channels} x {t.height} x {t.width})"
+        for at, t in ((at, requests[at].tensor) for at in there[:3])
+    ]
+    more = f", and {len(there) - 3} more" if len(there) > 3 else ""
+    where = f"layer {network.layers[step - 1].name!r}" if step else "the input"
+    gaps = "" if taken[step].sum() > depth else ", and no order of them was found that fits"
+    return TargetTooSmall(
+        f"the activations do not fit the banks: {where} needs {taken[step].sum()} words of each "
+        f"at once ({printable(', '.join(maps), 300)}{more}), the target has {depth}{gaps}"
     )
 
 
@@ -113,10 +134,10 @@ def _shared(
     return widened, first
 
 
-def _place_windows(
-    network: Network, layouts: dict[Tensor, MapLayout], depth: int
-) -> tuple[dict[Tensor, MapLayout] | None, int]:
-    layouts, first = _shared(network, layouts)
+def _requests(
+    network: Network, layouts: dict[Tensor, MapLayout], first: dict[Tensor, Tensor]
+) -> list[Request]:
+    """The windows that are needed, one for all tensors that share it."""
     lives = _lives(network)
     requests = []
     for home in dict.fromkeys(first.values()):
@@ -126,20 +147,26 @@ def _place_windows(
         padded = layouts[home].padding.any and home not in network.given
         clearing = clear_cycles(layouts[home].window) if padded else 0
         requests.append(Request(home, layouts[home].window, *life, clearing, _shape(layouts[home])))
-    bases, needed = allocate(requests, depth)
-    if bases is None:
-        return None, needed
+    return requests
+
+
+def _placed(
+    layouts: dict[Tensor, MapLayout],
+    first: dict[Tensor, Tensor],
+    requests: list[Request],
+    bases: Bases,
+) -> dict[Tensor, MapLayout]:
+    """Layouts with bases, and which of them are cleared."""
     dirty = {
         request.tensor
         for request in requests
         if request.clearing and layouts[request.tensor].padding.fill
     }
     dirty |= {r.tensor for r in requests if r.clearing} & dirtied(requests, bases)
-    placed = {
+    return {
         tensor: replace(layout, base=bases[first[tensor]], clear=tensor in dirty)
         for tensor, layout in layouts.items()
     }
-    return placed, needed
 
 
 def _shape(layout: MapLayout) -> tuple[object, ...]:

@@ -23,6 +23,7 @@ from torch import nn
 from secateur.capture.steps import Sequence
 from secateur.compiler.encode import encode
 from secateur.compiler.prepare import runnable
+from secateur.compiler.room.advice import advising
 from secateur.compiler.schedule import Plan, plan
 from secateur.errors import SecateurError
 from secateur.fx.graph import PRODUCTS, is_call, path_of
@@ -144,8 +145,10 @@ class CostModel:
 
     def cost(self, kept: Kept) -> Cost:
         """Plan and encode; exact."""
-        planned = plan(self.masked(kept), self.target.geometry)
-        encoded = encode(planned, check_depth=False)
+        masked = self.masked(kept)
+        with advising(masked, self.target):
+            planned = plan(masked, self.target.geometry)
+            encoded = encode(planned, check_depth=False)
         names = [layer_plan.layer.name for layer_plan in planned.layers]
         cycles = dict(zip(names, encoded.layer_cycles, strict=True))
         width = self.target.geometry.word_bytes
