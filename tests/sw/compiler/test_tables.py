@@ -200,5 +200,5 @@ def test_sequences() -> None:
 
 
 def test_an_array_without_tables(built: Built) -> None:
-    with pytest.raises(SecateurError, match=r"layers 'convs.0', .* the target has none; choose"):
+    with pytest.raises(SecateurError, match=r"layers 'convs.0', .* the target has none: choose"):
         compile_for(built, target(0))
