@@ -30,6 +30,8 @@ from secateur.fx.graph import (
 #: The geometry that is kept in mind, a usual one (results are right on all), and half of the words
 #: of its banks: more is too much for one map.
 _N, _P, _WORDS = 8, 8, 1024
+#: How many times the cycles that is worth.
+_WORTH = 4
 #: Cycles that a layer takes besides its words, and the least words of a row.
 _LAYER, _ROW = 60, 8
 #: Least windows of a large map: their errors average out.
@@ -82,8 +84,8 @@ def window_of(channels: int, size: Size, *, shared: bool) -> Size | None:
     shared : other layers read the map, so that lanes cannot divide up its channels
     """
     blocks, pixels = -(-channels // _N), size[0] * size[1]
-    best = (pixels * (blocks if shared else -(-blocks // _P)), size)
-    deep = blocks * pixels > _WORDS
+    at_once = pixels * (blocks if shared else -(-blocks // _P))
+    best = (at_once * (_WORTH if blocks * pixels > _WORDS else 1), size)
     for window in product(_sides(size[0]), _sides(size[1])):
         area = window[0] * window[1]
         parts = [-(-whole // side) for whole, side in zip(size, window, strict=True)]
@@ -93,8 +95,8 @@ def window_of(channels: int, size: Size, *, shared: bool) -> Size | None:
         cycles += parts[0] * parts[1] * -(-blocks // _P)
         if any(whole % side for whole, side in zip(size, window, strict=True)):
             cycles += blocks * pixels // _P  # padding is cleared
-        if deep or cycles < best[0]:
-            best, deep = (cycles, window), False
+        if cycles < best[0]:
+            best = (cycles, window)
     return None if best[1] == size else best[1]
 
 

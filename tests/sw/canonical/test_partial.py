@@ -114,9 +114,10 @@ def test_verilog_takes_two_steps_as_well(kind: str) -> None:
 
 def test_small_maps_are_taken_at_once() -> None:
     """A second layer takes 60 cycles: those of the MLPerf Tiny networks are not worth them."""
-    for channels, size in ((64, (8, 8)), (64, (25, 5)), (256, (3, 3)), (8, (2, 2))):
+    for channels, size in ((64, (8, 8)), (64, (25, 5)), (256, (3, 3)), (1280, (3, 3)), (8, (2, 2))):
         assert window_of(channels, size, shared=False) is None
     assert window_of(64, (8, 8), shared=True) is not None
+    assert window_of(1280, (7, 7), shared=False) is not None  # 7,840 words in every bank
     for channels in (8, 64, 256):
         for height, width in SIZES:
             window = window_of(channels, (height, width), shared=False)
