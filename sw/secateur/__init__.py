@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from secateur.capture.archive.archive import load_archive
     from secateur.capture.onnx.convert import load_onnx
     from secateur.capture.recurrent import Steps, decompose
+    from secateur.capture.streaming import streaming
     from secateur.disk.limits import Limits
     from secateur.errors import SecateurError
     from secateur.image.image import Image
@@ -49,6 +50,7 @@ __all__ = [
     "quantize",
     "run",
     "simulate",
+    "streaming",
 ]
 
 _HOMES = {
@@ -68,6 +70,7 @@ _HOMES = {
     "quantize": "quantisation.prepare",
     "run": "api",
     "simulate": "api",
+    "streaming": "capture.streaming",
 }
 
 

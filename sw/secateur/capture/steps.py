@@ -116,6 +116,7 @@ class Sequence(nn.Module):
 
     def __init__(self, graph: GraphModule, shapes: list[tuple[int, ...]], every_step: bool) -> None:
         super().__init__()
+        graph.meta[_STEP] = True
         self.graph, self.shapes, self.every_step = graph, shapes, every_step
 
     def forward(self, x: Tensor) -> Tensor:
@@ -214,10 +215,8 @@ def _capture_step(model: nn.Module, example: Tensor) -> Sequence:
     step = Step(model)
     every_step = _check_steps(model, step, example)
     arguments = (example[:, 0], *step.zeros(example[:, 0]))
-    graph = _without_time(capture(step, Call(arguments)))
-    graph.meta[_STEP] = True
     shapes = [tuple(state.shape[1:]) for state in arguments[1:]]
-    return Sequence(graph, shapes, every_step)
+    return Sequence(_without_time(capture(step, Call(arguments))), shapes, every_step)
 
 
 def _check_steps(model: nn.Module, step: Step, example: Tensor) -> bool:

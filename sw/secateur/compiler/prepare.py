@@ -16,13 +16,18 @@ from secateur.errors import SecateurError
 from secateur.ir import Layer, Network, Part, Source, State, Tensor
 
 
-def with_states_in_place(network: Network) -> Network:
+def with_states_in_place(network: Network, lanes: int) -> Network:
     """The network with every state written where the next step reads it.
 
     The layer that computes the new state overwrites the old one if neither it nor a later layer
     reads the old one; otherwise a copy overwrites it, behind the last reader. A state whose old
     value becomes another state waits until that one has it; where states wait for each other, one
-    is copied first.
+    is copied first. A history moves in place, if the array reads it before it writes it.
+
+    Parameters
+    ----------
+    network : its states change at the end of a step
+    lanes : of the array
 
     Raises
     ------
@@ -35,7 +40,7 @@ def with_states_in_place(network: Network) -> Network:
         free = [s for s in waiting if not _readers(s, waiting)]
         if free:
             waiting.remove(free[0])
-            network = _moved(network, free[0])
+            network = _moved(network, free[0], lanes)
         else:
             network, waiting = _set_aside(network, waiting)
     return network
@@ -91,7 +96,21 @@ def _made(layers: list[Layer], part: Part) -> int:
     return max((i for i, layer in enumerate(layers) if layer.part.meets(part)), default=-1)
 
 
-def _moved(network: Network, state: State) -> Network:
+def _overtakes(layer: Layer, state: State, lanes: int) -> bool:
+    """Whether a layer that moves an old state would read, if it wrote in place, what it has
+    written. One group of pixels is read before it is written; and one lane reads in order."""
+    reads = any(source.part.meets(state.before) for source in layer.sources)
+    if not (reads and layer.part.meets(state.after)):
+        return False
+    pixels = layer.pixels
+    ahead = all(
+        -source.padding[0] >= pixels.top and -source.padding[1] >= pixels.left
+        for source in layer.sources
+    )
+    return pixels.height * pixels.width > lanes if lanes > 1 else not ahead
+
+
+def _moved(network: Network, state: State, lanes: int) -> Network:
     layers, before, after = list(network.layers), state.before, state.after
     made = _made(layers, after)
     reads = ((i, source.part) for i, layer in enumerate(layers) for source in layer.sources)
@@ -99,7 +118,9 @@ def _moved(network: Network, state: State) -> Network:
     others = [other for other in network.states if other is not state]
     shared = any(part.meets(after) for other in others for part in (other.before, other.after))
     alone = after.whole and len(after.tensor.slices) == 1 and not shared
-    if made > last and alone and (after.tensor not in network.results or before.whole):
+    whole = after.tensor not in network.results or before.whole
+    overtakes = any(_overtakes(layer, state, lanes) for layer in layers)
+    if made > last and alone and not overtakes and whole:
         layers = [_renamed(layer, after, before) for layer in layers]
         network = _returning(network, after.tensor, before.tensor, layers)
     else:
@@ -189,6 +210,6 @@ def with_own_padding(network: Network) -> Network:
     return replace(network, layers=layers)
 
 
-def runnable(network: Network) -> Network:
-    """The network with the copies that the array needs."""
-    return with_own_padding(with_result_layer(with_states_in_place(network)))
+def runnable(network: Network, lanes: int) -> Network:
+    """The network with the copies that an array of so many lanes needs."""
+    return with_own_padding(with_result_layer(with_states_in_place(network, lanes)))

@@ -154,7 +154,7 @@ class _Lowering:
         if source.op == "placeholder" and source in {before for before, _ in state_pairs(self.gm)}:
             state = self.states.get(source)
             if state is None:
-                state = self.states[source] = Store(source.name, shape_of(source)[0], 1, 1, scale)
+                state = self.states[source] = Store(source.name, *as_map(shape_of(source)), scale)
                 self.values.of[source] = self.values.new(state, shape_of(source))
             if state.scale != scale:
                 raise refuse(node, "a state has two scales", REQUANTISE)

@@ -111,6 +111,17 @@ def trimmed(grid: Grid, shape: tuple[int, ...]) -> Window:
     return Window((1, 1), grid.steps, (-top, -left, bottom, right), (1, 1))
 
 
+def _read_states_first(layers: list[DraftLayer], maker: DraftLayer) -> None:
+    """Bring copies of states into the map that a layer writes before it: a history moves, and then
+    gets its newest column."""
+    made = {layer.output for layer in layers}
+    for layer in layers[layers.index(maker) + 1 :]:
+        of_state = layer.kind == "copy" and layer.output is maker.output
+        if of_state and not any(s.store in made or s.store.fixed for s in layer.sources):
+            layers.remove(layer)
+            layers.insert(layers.index(maker), layer)
+
+
 def written_in_place(layers: list[DraftLayer], kept: set[Store]) -> list[DraftLayer]:
     """The layers without copies of what one layer makes and nobody else reads: it writes there.
 
@@ -121,7 +132,7 @@ def written_in_place(layers: list[DraftLayer], kept: set[Store]) -> list[DraftLa
         source, region = copy.sources[0], copy.region
         store = source.store
         size = None if region is None else (region.height, region.width)
-        whole = source.mode == "lanewise" and source.window.stride == (1, 1)
+        whole = source.mode == "lanewise" and (source.window.stride == (1, 1) or size == (1, 1))
         whole = whole and size in (None, (store.height, store.width))
         makers = [layer for layer in layers if layer.output is store]
         readers = [s for layer in layers for s in layer.sources if s.store in (store, *store.parts)]
@@ -129,4 +140,5 @@ def written_in_place(layers: list[DraftLayer], kept: set[Store]) -> list[DraftLa
         if whole and alone and store not in kept and makers[0].region is None:
             makers[0].output, makers[0].region = copy.output, region
             layers.remove(copy)
+            _read_states_first(layers, makers[0])
     return layers

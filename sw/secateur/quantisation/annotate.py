@@ -79,9 +79,7 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
         outputs = [n for n in nodes if _ends_a_layer(n)]
         states = state_pairs(model)
         self._unsigned = {n for name, n in inputs_of(model).items() if name in self.unsigned}
-        signs: dict[Node, bool] = {}  # whether a value is never negative
-        for node in nodes:
-            signs[node] = self._never_negative(node, signs)
+        signs = self._signs(nodes, states)
         for leader, members in _shared_groups(nodes, outputs, states).items():
             unsigned = all(signs[m] for m in members)
             leader.meta[_ANNOTATION] = QuantizationAnnotation(
@@ -121,6 +119,20 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
             qscheme=torch.per_channel_symmetric,
             ch_axis=0,
         )
+
+    def _signs(self, nodes: list[Node], states: list[tuple[Node, Node]]) -> dict[Node, bool]:
+        """Whether values are never negative. States begin with zeros: one is never negative if
+        that follows for its next value."""
+        positive = {before for before, _ in states}
+        while True:
+            signs = {before: before in positive for before, _ in states}
+            for node in nodes:
+                if node not in signs:
+                    signs[node] = self._never_negative(node, signs)
+            kept = {before for before, after in states if signs[after]} & positive
+            if kept == positive:
+                return signs
+            positive = kept
 
     def _never_negative(self, node: Node, before: dict[Node, bool]) -> bool:
         """Whether a value is never negative, as far as that of those before it is known."""

@@ -113,7 +113,9 @@ def prepare(
         raise SecateurError("the model is quantised already; give the float model")
     check_tensors(model)
     sequence = None
-    if is_recurrent(model):
+    if isinstance(model, Sequence):
+        sequence = model.with_graph(copy.deepcopy(model.graph))
+    elif is_recurrent(model):
         captured = capture_sequences(cast(torch.nn.Module, model), calls[0].one)
         sequence = captured if isinstance(captured, Sequence) else None
         model = captured

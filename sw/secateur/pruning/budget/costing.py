@@ -105,7 +105,7 @@ class CostModel:
     def __init__(self, model: nn.Module, example: torch.Tensor, target: Target) -> None:
         self.target, self.n = target, target.geometry.n
         graph = quantize(model, example)
-        network = runnable(lower(graph))
+        network = runnable(lower(graph), target.geometry.p)
         self.sources = module_sources(graph, network)
         self.network = _unlike_neighbours(network)
         self.shapes: dict[str, torch.Size] = {}
