@@ -80,7 +80,14 @@ def reach(node: Node, column: Column) -> Reach | None:
 
 
 def is_cropped(node: Node, axis: int, count: int) -> bool:
-    """Whether the last columns are cut off again before anything but single values are computed."""
+    """Whether the last columns are cut off again before anything but single values are computed.
+
+    Parameters
+    ----------
+    node : the whole value
+    axis : of time
+    count : of columns
+    """
     users = list(node.users)
     length = int(node.meta["val"].shape[axis])
     for user in users:
@@ -114,7 +121,14 @@ def counts(numbers: Tensor, axis: int) -> bool:
 
 
 def size_from_end(constant: Node, like: Node, axis: int) -> int:
-    """Size of a constant where a value that it is combined with has its time axis."""
+    """Size of a constant where a value that it is combined with has its time axis.
+
+    Parameters
+    ----------
+    constant : of as many dimensions as the value, or fewer
+    like : the value
+    axis : of time in it
+    """
     shape, rank = constant.meta["val"].shape, like.meta["val"].dim()
     at = axis - rank + len(shape)
     return int(shape[at]) if at >= 0 else 1
