@@ -25,8 +25,7 @@ from secateur.capture.columns import (
     size_from_end,
     sizes_of,
 )
-from secateur.capture.export import input_node
-from secateur.capture.outputs import output_node
+from secateur.capture.outputs import output_nodes
 from secateur.errors import SecateurWarning
 from secateur.fx.functions import elementwise
 from secateur.fx.graph import (
@@ -60,7 +59,7 @@ class Incremental:
     def __init__(self, editor: Editor, time: int) -> None:
         self.editor, self.time = editor, time
         self.graph = editor.gm.graph
-        self.window = input_node(editor.gm)
+        (self.window,) = (n for n in self.graph.nodes if n.op == "placeholder")
         self.frames = int(self.window.meta["val"].shape[time])
         self.active = active_nodes(editor.gm)
         self.columns: dict[Node, Column] = {}
@@ -89,7 +88,7 @@ class Incremental:
             for node in nodes:
                 if not is_size(node):
                     self._visit(node)
-            result = self._flat_result(output_node(self.editor.gm))
+            result = self._flat_result(*output_nodes(self.editor.gm))
         self.graph.set_codegen(CodeGen())
         end.args = ((result, *self.after),)
         self.graph.eliminate_dead_code()

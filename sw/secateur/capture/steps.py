@@ -207,9 +207,7 @@ def settle_initial(model: nn.Module, example: Tensor) -> None:
 
 def _capture_step(model: nn.Module, example: Tensor) -> Sequence:
     if example.dim() != 3:
-        raise SecateurError(
-            f"the model is recurrent: it takes (N, T, F), not {tuple(example.shape)}"
-        )
+        raise SecateurError(f"a step takes (N, T, F), not {tuple(example.shape)}")
     if example.shape[1] < 3:
         example = example.repeat(1, 3, 1)
     step = Step(model)
@@ -266,9 +264,8 @@ def _without_time(gm: GraphModule) -> GraphModule:
     def width(node: Node) -> int:
         value = node.meta["val"]
         value = value[0] if isinstance(value, list | tuple) else value
-        # The batch, which is of any size, does not count; if the model fixes it, it does.
         sizes = (s if isinstance(s, int) else s.node.maybe_as_int() for s in value.shape)
-        return prod(size for size in sizes if size is not None)
+        return prod(size for size in sizes if size is not None)  # without a batch of any size
 
     for node in list(gm.graph.nodes):
         node.meta["nn_module_stack"] = _unwrapped(node)

@@ -16,6 +16,8 @@ from secateur.capture.columns import (
 )
 from secateur.capture.export import check_model, check_tensors, export
 from secateur.capture.incremental import Incremental
+from secateur.capture.outputs import output_nodes
+from secateur.capture.ports import inputs_of
 from secateur.capture.steps import TOLERANCE, Sequence
 from secateur.errors import SecateurError
 from secateur.fx.graph import (
@@ -53,6 +55,11 @@ def streaming(model: nn.Module, window: Tensor, time: int = -1) -> Sequence:
             f"a window of shape {tuple(window.shape)}, time in dimension {time}; give (N, C, T)"
         )
     gm = canonicalise(export(model, window))
+    for what, count in (("inputs", len(inputs_of(gm))), ("outputs", len(output_nodes(gm)))):
+        if count != 1:
+            raise SecateurError(
+                f"the model has {count} {what}; stream one with a window and a result"
+            )
     found = Incremental(Editor(gm), time).run()
     steps = Sequence(gm, found.shapes, every_step=True)
     _check(model, steps, window, time, found.result)

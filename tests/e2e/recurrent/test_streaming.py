@@ -219,3 +219,9 @@ def test_columns_that_are_computed_again_are_pointed_out(name: str) -> None:
 def test_no_window() -> None:
     with pytest.raises(SecateurError, match=r"a window of shape \(2, 5\), .* give \(N, C, T\)"):
         streaming(nn.Linear(5, 3), torch.zeros(2, 5))
+
+
+def test_several_results() -> None:
+    model = Of(lambda m, x: (m(x), x), nn.Conv1d(5, 4, 3))
+    with pytest.raises(SecateurError, match="the model has 2 outputs; stream one with"):
+        streaming(model, signals(2))
