@@ -64,7 +64,7 @@ def outcome(case: TestCase) -> str:
         except SecateurError as error:
             refusal = refusal or str(error)
             continue
-        found = found if isinstance(found, tuple) else (found,)
+        found = list(found.values()) if isinstance(found, dict) else [found]
         assert len(found) == len(expected)
         for made, wanted in zip(found, expected, strict=True):
             assert made.shape == wanted.shape

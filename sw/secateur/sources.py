@@ -89,6 +89,8 @@ def _load_onnx(path: Path, calibrated: bool, limits: Limits) -> tuple[Any, list[
         return model, model.notes
     try:
         kept = convert_onnx(read_onnx(path, limits=limits), keep=True, limits=limits)
+        if len(kept.shapes) > 1:
+            raise SecateurError("it has several inputs")
         graph = keep_scales(kept, kept.shape)
         lower(graph)
     except SecateurError as error:

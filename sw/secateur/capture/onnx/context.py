@@ -180,7 +180,7 @@ class Context:
 
 
 def context_of(
-    model: Any, constants: dict[str, Array], budget: Budget, inputs: int, keep: bool
+    model: Any, constants: dict[str, Array], budget: Budget, inputs: int | None, keep: bool
 ) -> Context:
     """What an ``onnx.ModelProto`` contains.
 
@@ -189,7 +189,7 @@ def context_of(
     model : the message
     constants : binds inputs of the graph
     budget : counts the constants
-    inputs : how many other inputs the graph must have
+    inputs : how many other inputs the graph must have; any number if None
     keep : whether scales of activations are kept
 
     Raises
@@ -207,10 +207,10 @@ def context_of(
             known[tensor.name] = values_of(tensor, f"tensor '{quoted(tensor.name)}'", budget)
     sources = [value for value in model.graph.input if value.name not in known]
     results = tuple(value.name for value in model.graph.output)
-    if len(sources) != inputs or not results:
+    if len(sources) != (inputs or max(len(sources), 1)) or not results:
         raise SecateurError(
-            f"the model has {len(sources)} inputs and {len(results)} outputs, the array takes one "
-            f"tensor and returns one; export one network with one of each"
+            f"the model has {len(sources)} inputs and {len(results)} outputs; export a network "
+            f"with one or more of each"
         )
     readers: dict[str, int] = {}
     for name in (*(name for node in nodes for name in node.input), *results):

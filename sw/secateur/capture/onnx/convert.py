@@ -17,7 +17,7 @@ from secateur.capture.onnx import sizes
 from secateur.capture.onnx.context import Context, context_of
 from secateur.capture.onnx.file import read_onnx
 from secateur.capture.onnx.fold import fold
-from secateur.capture.onnx.model import OnnxModel
+from secateur.capture.onnx.model import OnnxModel, model_for
 from secateur.capture.onnx.node import OnnxNode, guarded, refuse, shown
 from secateur.capture.onnx.operators.quantised import MOVES, moved
 from secateur.capture.onnx.operators.recurrent import LAYERS as RECURRENT
@@ -58,7 +58,7 @@ def convert_onnx(
     constants: dict[str, Array] | None = None,
     *,
     keep: bool = False,
-    inputs: int = 1,
+    inputs: int | None = None,
     limits: Limits = DEFAULT,
 ) -> OnnxModel:
     """An ``onnx.ModelProto`` as a module.
@@ -68,7 +68,7 @@ def convert_onnx(
     model : the model
     constants : binds further inputs of the graph
     keep : quantise activations where the model does; by default it is left to calibration
-    inputs : how many the module takes; the array takes one
+    inputs : how many the module takes; as many as the graph has if None
     limits : of nodes, of constants and of tensors
 
     Raises
@@ -76,7 +76,7 @@ def convert_onnx(
     SecateurError : as `load_onnx`; with ``keep``, a scale is not a power of two
     """
     context = context_of(model, constants or {}, Budget(limits), inputs, keep)
-    result = OnnxModel(context)
+    result = model_for(context)
     for node in context.nodes:
         with guarded(shown(node)):
             _convert(node, context, result)

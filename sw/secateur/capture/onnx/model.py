@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import keyword
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -64,22 +67,23 @@ class OnnxModel(nn.Module):
         super().__init__()
         self.layers = nn.ModuleDict()
         self.notes = context.notes
-        self.shape = tuple(context.shapes[context.sources[0]][1:])
+        self.shapes = tuple(tuple(context.shapes[name][1:]) for name in context.sources)
         self._limits = context.budget.limits
         self._numbers = {name: number for number, name in enumerate(context.sources)}
         self._count = self._sources = len(context.sources)
         self._steps: list[_Step] = []
-        self._results: tuple[int, ...] = ()
+        self._results: dict[str, int] = {}
         self._last: dict[int, int] = {}
-        given = [context.shapes[name] for name in context.sources]
         #: Tensors without values, to learn the shapes of all others.
-        self._tried: dict[int, Any] = {}
-        if self._sources == 1 and 0 not in self.shape:
-            size = math.prod(self.shape) * _FLOAT * _BATCH
-            self._limits.check_bytes(size, f"the input: {_BATCH} samples of {self.shape}")
-            self._tried[0] = _empty(context.batch, self.shape)
-        elif self._sources > 1 and all(0 not in shape for shape in given):
-            self._tried = {n: torch.empty(shape, device="meta") for n, shape in enumerate(given)}
+        self._tried: dict[int, Any] = dict(enumerate(_tried(context, self.shapes)))
+        for shape in self.shapes if self._tried else ():
+            size = math.prod(shape) * _FLOAT * _BATCH
+            self._limits.check_bytes(size, f"the input: {_BATCH} samples of {shape}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a sample of the first input."""
+        return self.shapes[0]
 
     @property
     def quantised(self) -> bool:
@@ -128,11 +132,15 @@ class OnnxModel(nn.Module):
         for name in context.results:
             if name not in self._numbers or name in context.sizes:
                 raise SecateurError(f"output '{quoted(name)}' is constant; export a network")
-        self._results = tuple(self._numbers[name] for name in context.results)
+        for name in context.results:
+            key, count = quoted(name), 1
+            while key in self._results:  # cut names may be the same
+                key, count = f"{quoted(name)}#{count}", count + 1
+            self._results[key] = self._numbers[name]
         self._drop_unread()
         for index, step in enumerate(self._steps):
             self._last |= dict.fromkeys((*step.inputs, *step.outputs), index)
-        self._last |= dict.fromkeys(self._results, len(self._steps))
+        self._last |= dict.fromkeys(self._results.values(), len(self._steps))
         # A sum of many tensors is as many operations.
         count = sum(max(len(step.inputs) - 1, 1) for step in self._steps)
         self._limits.check_steps(count, "the model")
@@ -144,15 +152,17 @@ class OnnxModel(nn.Module):
                         f"infinite or NaN; train the model again"
                     )
         self._tried.clear()
-        if self._sources == 1 and 0 not in self.shape:
+        samples = _tried(context, self.shapes)
+        if samples:
             state = {name: value.to("meta") for name, value in self.state_dict().items()}
-            torch.func.functional_call(self, state, (_empty(context.batch, self.shape),))
+            with torch.no_grad():
+                torch.func.functional_call(self, state, samples)
         if any(isinstance(module, nn.RNNBase) for module in self.modules()):
-            self.shape = (0, *self.shape[1:])  # sequences of any length
+            self.shapes = tuple((0, *shape[1:]) for shape in self.shapes)  # of any length
 
     def _drop_unread(self) -> None:
         """Drop steps that no output needs."""
-        needed, kept = set(self._results), []
+        needed, kept = set(self._results.values()), []
         for step in reversed(self._steps):
             if needed.intersection(step.outputs):
                 needed.update(step.inputs)
@@ -162,20 +172,30 @@ class OnnxModel(nn.Module):
         self._steps = kept[::-1]
 
     def forward(self, x: Tensor) -> Any:
-        """The outputs for samples of ``shape``: a tensor, or a tuple of several.
+        """The outputs for samples of ``shape``: a tensor, or several by their names in the file.
 
         Raises
         ------
         SecateurError : the samples have another shape
         """
-        given = tuple(x.shape[1:])
-        if len(given) != len(self.shape) or any(
-            n not in (0, has) for n, has in zip(self.shape, given, strict=True)
-        ):
-            raise SecateurError(
-                f"samples of shape {given}, the ONNX file has {self.shape} (0: any size)"
-            )
-        return self.evaluate(x)
+        return self.checked(x)
+
+    def checked(self, *inputs: Tensor) -> Any:
+        """The outputs for samples of ``shapes``.
+
+        Raises
+        ------
+        SecateurError : the samples have another shape
+        """
+        for x, shape in zip(inputs, self.shapes, strict=True):
+            given = tuple(x.shape[1:])
+            if len(given) != len(shape) or any(
+                n not in (0, has) for n, has in zip(shape, given, strict=True)
+            ):
+                raise SecateurError(
+                    f"samples of shape {given}, the ONNX file has {shape} (0: any size)"
+                )
+        return self.evaluate(*inputs)
 
     def evaluate(self, *inputs: Tensor) -> Any:
         """The outputs for one tensor or several."""
@@ -192,17 +212,30 @@ class OnnxModel(nn.Module):
             for number in {*step.inputs, *step.outputs}:
                 if self._last[number] == index and number in tensors:
                     alive -= _room(tensors.pop(number))
-        results = tuple(tensors[number] for number in self._results)
-        return results[0] if len(results) == 1 else results
+        results = {name: tensors[number] for name, number in self._results.items()}
+        return results if len(results) > 1 else next(iter(results.values()))
 
 
 def _tuple(made: Any) -> tuple[Any, ...]:
     return made if isinstance(made, tuple) else (made,)
 
 
-def _empty(batch: int, shape: tuple[int, ...]) -> Tensor:
-    """Samples without values: as many as the file fixes, two if it is written for one or any."""
-    return torch.empty(max(batch, 2), *shape, device="meta")
+def _tried(context: Context, shapes: tuple[tuple[int, ...], ...]) -> tuple[Tensor, ...]:
+    """Inputs without values: as many samples as the file fixes, two if it has one or any number.
+
+    Inputs that differ in their number of samples are of the shapes in the file. There are none if
+    a size is not fixed.
+    """
+    counts = [context.written[name][:1] for name in context.sources]
+    if any(0 in shape for shape in shapes) or [] in counts:
+        return ()
+    same = all(count == counts[0] for count in counts)
+    if not same and [0] in counts:
+        return ()
+    samples = [max(count[0], 2) if same else count[0] for count in counts]
+    return tuple(
+        torch.empty(n, *shape, device="meta") for n, shape in zip(samples, shapes, strict=True)
+    )
 
 
 def _fixed(tensor: Any) -> int:
@@ -216,3 +249,26 @@ def _room(tensor: Any) -> int:
     if isinstance(tensor, np.ndarray):
         return 0
     return _fixed(tensor) * int(tensor.element_size()) * _BATCH
+
+
+def model_for(context: Context) -> OnnxModel:
+    """An empty model whose ``forward`` takes the inputs of a file.
+
+    One is called x. Several have the names of the file, if these can be names of arguments.
+    """
+    if len(context.sources) == 1:
+        return OnnxModel(context)
+    names: list[str] = []
+    for index, name in enumerate(context.sources):
+        plain = re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,39}", name) and not keyword.iskeyword(name)
+        names.append(name if plain and name != "self" else f"input{index}")
+    if len(set(names)) < len(names):
+        names = [f"input{index}" for index in range(len(names))]
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    signature = inspect.Signature([inspect.Parameter(name, kind) for name in ("self", *names)])
+
+    def forward(self: OnnxModel, *args: Tensor, **kwargs: Tensor) -> Any:
+        return self.checked(*signature.bind(self, *args, **kwargs).args[1:])
+
+    forward.__signature__ = signature  # type: ignore[attr-defined]
+    return type("OnnxModel", (OnnxModel,), {"forward": forward})(context)  # type: ignore[no-any-return]

@@ -13,8 +13,9 @@ from secateur.capture.onnx.context import Context
 from secateur.capture.onnx.node import OnnxNode
 from secateur.capture.onnx.values import Array
 
-#: Place of an input that is not constant.
-_GIVEN = object()
+
+class _Given:
+    """In the place of an input that is not constant; a copy of a model has the same class."""
 
 
 def tensor(values: Array) -> Tensor:
@@ -61,7 +62,7 @@ class Call(nn.Module):
             if not name:
                 self.arguments.append(None)
             elif name not in context.known:
-                self.arguments.append(_GIVEN)
+                self.arguments.append(_Given)
             else:
                 value = context.known[name]
                 one = None if whole else number(value, max(ranks, default=0))
@@ -77,7 +78,7 @@ class Call(nn.Module):
     def _argument(self, part: Any, left: Any) -> Any:
         if isinstance(part, str):
             return getattr(self, part)
-        value = next(left) if part is _GIVEN else part
+        value = next(left) if part is _Given else part
         if isinstance(value, np.ndarray):  # a size of a shape
             return value.item() if value.size == 1 else torch.tensor(value.tolist())
         return value
