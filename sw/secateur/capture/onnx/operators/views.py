@@ -33,7 +33,10 @@ def reshape(node: OnnxNode, context: Context) -> Run:
     target = context.row(node, 1, "shape")
     if target is None:
         raise refuse(node, "has no shape", "export the model again")
-    as_is, written = bool(node.integer("allowzero", 0)), context.written.get(node.input[0], [])
+    as_is, batch = bool(node.integer("allowzero", 0)), context.batch
+    written = context.written.get(node.input[0], [])
+    # Where onnx cannot tell a size, the number of samples comes first.
+    written = [written[0] if any(written[:1]) else batch, *written[1:]]
 
     def run(*inputs: Any) -> Tensor:
         x, wanted = inputs[0], target(inputs)
