@@ -70,6 +70,15 @@ def _port(port: Port, layout: MapLayout) -> dict[str, Any]:
     return _tensor(layout) | named
 
 
+def _window(layout: MapLayout) -> dict[str, Any]:
+    return {
+        "tensor": layout.tensor.name,
+        "base": layout.base,
+        "words": layout.window,
+        "clear": layout.clear,
+    }
+
+
 def _source(planned: Plan, source: Source) -> dict[str, Any]:
     layout = planned.layouts[source.tensor]
     return {
@@ -175,15 +184,7 @@ def metadata(
         "every_step": planned.network.every_step,
         "tensors": [_tensor(layout) for layout in layouts],
         "layers": layers,
-        "memory": [
-            {
-                "tensor": tensor.name,
-                "base": layout.base,
-                "words": layout.window,
-                "clear": layout.clear,
-            }
-            for tensor, layout in planned.layouts.items()
-        ],
+        "memory": [_window(layout) for layout in planned.layouts.values()],
         "bank_words": geometry.bank_words,
         "tables": geometry.tables,
         "weight_words": geometry.weight_words,
