@@ -18,7 +18,15 @@ Bytes = npt.NDArray[np.uint8]
 
 
 def rebuild(old: bytes, body: bytes, word: int, size: int) -> bytes | None:
-    """The new file, or None if the operations do not add up to ``size`` bytes."""
+    """The new file, or None if the operations do not add up to ``size`` bytes.
+
+    Parameters
+    ----------
+    old : the old file
+    body : of the patch, unpacked
+    word : bytes of a stream word
+    size : bytes of the new file
+    """
     count, words = BODY.unpack_from(body)
     if BODY.size + 12 * count > len(body):
         return None
