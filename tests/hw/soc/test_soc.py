@@ -58,8 +58,8 @@ def check(
     family: str = "generic",
     power_up: int | None = None,
 ) -> None:
-    """All of the bench's tests, for a random program."""
-    sample = random_program(3, geometry, layers=3, several=True)
+    """All of the bench's tests, for a random program with two layers that give results."""
+    sample = random_program(10, geometry, layers=3, several=True)
     inputs = sample.inputs(3)
     expected = run(parse(sample.image, geometry), inputs, sequential=True)
     image = np.frombuffer(sample.image, np.uint8)
