@@ -141,6 +141,16 @@ def point() -> nn.Module:
     return nn.Conv2d(4, 4, 1)
 
 
+def written(x: Tensor) -> Tensor:
+    """Changed through views, and by a mask."""
+    x = x.clone()
+    x[:, 0] = 0.25
+    x[:, :, 1:3] += x[:, :, 2:4].relu()
+    x[:, :, :, 1].mul_(-2)
+    x[x > 0.5] = 0.5
+    return x
+
+
 def gate() -> nn.Module:
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 4, 1), nn.Sigmoid())
 
@@ -192,8 +202,13 @@ CLIPPING = (
     Row("`torch.clip`", "as clamp", calls(lambda x: x.clip(max=0.4))),
     Row("`torch.clamp_min`", "", calls(lambda x: torch.clamp_min(x, 0.0))),
     Row("`torch.clamp_max`", "", calls(lambda x: torch.clamp_max(x, 0.3))),
-    Row("`nn.ReLU`, alone", "behind anything else",
+    Row("`nn.ReLU` behind another", "clips of a clip are one",
         lambda: nn.Sequential(nn.Hardtanh(), nn.ReLU())),
+    Row("`nn.ReLU`, alone", "where others read its argument",
+        calls(lambda x: F.relu(x) + x.flip(2))),
+    Row("`torch.clamp`, one-element tensors", "`maximum`, `minimum` with a number, too",
+        calls(lambda x: torch.maximum(x.clamp(torch.tensor(-1.0), torch.tensor(0.5)),
+                                      torch.tensor(-0.5)))),
 )  # fmt: skip
 
 #: One value to one value, 256 codes at a time.
@@ -231,6 +246,22 @@ LOOKED_UP = (
     Row("`torch.cos`", "", calls(torch.cos)),
     Row("`torch.atan`", "", calls(torch.atan)),
     Row("`torch.erf`", "", calls(torch.erf)),
+    Row("functions written out", "any mix of functions of one tensor with numbers: one table",
+        calls(lambda x: x * F.relu6(x + 3) / 6 + torch.maximum(x, 0.1 * x).tanh())),
+    Row("`torch.log1p`, `expm1`, `exp2`, `sinc`, ...", "every function of one number of PyTorch",
+        calls(lambda x: torch.log1p(F.relu(x)).expm1().exp2() * torch.sinc(x))),
+    Row("`torch.round`, `floor`, `ceil`, `trunc`, `sign`", "`div` with rounding, too",
+        calls(lambda x: torch.round(4 * x) / 4 + torch.div(x, 0.5, rounding_mode="floor")
+              + torch.floor_divide(x, 0.25) + torch.sign(x))),
+    Row("`>`, `<`, `>=`, `<=`, `==` of a number", "gates of 0 and 1, for `*` and `&`",
+        calls(lambda x: x * ((x > 0) & (x < 9)).type_as(x) + (x - 0.1) * (x >= 0.1))),
+    Row("`torch.where`, `masked_fill`", "with functions of one tensor",
+        calls(lambda x: torch.where(x > 0.1, x, torch.zeros_like(x)).masked_fill(x < -0.2, -0.1)
+              + torch.ones_like(x) * torch.full_like(x, 0.5))),
+    Row("`Tensor.double`, `half`", "and back, between functions",
+        calls(lambda x: (x.double().sigmoid() * 2).float())),
+    Row("`nn.Softmax` of two values", "the sigmoid of their difference",
+        calls(lambda x: torch.stack([x, x.flip(2)], 1).softmax(1)[:, 0])),
 )  # fmt: skip
 
 ARITHMETIC = (
@@ -249,6 +280,31 @@ ARITHMETIC = (
     Row("`*`, a mask", "one value of any type per channel",
         calls(lambda x: x * torch.tensor([True, False, True, True]).view(1, 4, 1, 1))),
     Row("`-x`, `torch.neg`", "", calls(torch.neg)),
+    Row("`torch.maximum`, `minimum`, `fmax`, `fmin`", "two tensors of shapes that broadcast",
+        calls(lambda x, y: torch.fmin(torch.maximum(x, y), torch.fmax(x / 2, torch.minimum(x, y))),
+              point)),
+    Row("`torch.clamp`, `clip`, bounds that are tensors", "",
+        calls(lambda x, y: torch.clamp(x, y - 0.5, y).clip(max=-y).clamp_min(y - 1).clamp_max(x),
+              point)),
+    Row("`>`, `<`, `>=`, `<=` of two tensors", "gates",
+        calls(lambda x, y: (x > y) * x + (x <= -0.5 * y) * y + (x >= 2 * y) * x + (x < -y) * y,
+              point)),
+    Row("`torch.where` of two tensors", "the condition may be a constant; `masked_fill`, too",
+        calls(lambda x, y: torch.where(y > 0, x * y, 0.0) + torch.where(y < 0, 0.25, x * y + 0.25)
+              + torch.where(torch.arange(6) > 2, x, y), point)),
+    Row("`torch.add`, `sub`, `rsub` with `alpha`", "",
+        calls(lambda x, y: torch.sub(torch.add(x, y, alpha=2), y.tanh(), alpha=0.5), point)),
+    Row("`torch.addcmul`, `lerp`, `nn.GLU`, ...", "what PyTorch defines by others of these",
+        calls(lambda x, y: torch.addcmul(x, y, y, value=0.5)
+              .lerp(F.glu(torch.cat([x, y], 1), 1), 0.25), point)),
+    Row("`+`, `*`, a constant per pixel", "stored once per inference; equal pixels at once",
+        calls(lambda x: x * (torch.arange(6) > 2) + torch.linspace(0, 1, 6).view(6, 1))),
+    Row("`*`, a constant per channel, channels last", "",
+        calls(lambda x: (x.movedim(1, 3) * torch.tensor([1.0, 2, 3, 4])).movedim(3, 1))),
+    Row("`F.normalize`, `torch.linalg.vector_norm`", "any order",
+        calls(lambda x: F.normalize(x) * torch.linalg.vector_norm(x, torch.inf, (2, 3), True))),
+    Row("operations in place, of a part", "`x[:, 0] = 0`, `x[x > 1] = 1`, `x[..., 1:] *= 2`",
+        lambda: Here(written)),
     Row("operations in place", "`relu_`, `add_`, `clamp_`, ...",
         calls(lambda x, y: y.add_(x).clamp_(0, 4), point)),
 )  # fmt: skip
@@ -259,19 +315,25 @@ POOLING = (
     Row("`nn.MaxPool1d`", "as MaxPool2d", lambda: nn.MaxPool1d(3, 2, 1), "signals"),
     Row("`nn.AdaptiveMaxPool2d`", "an output size that divides the map's",
         lambda: nn.AdaptiveMaxPool2d((2, 3))),
-    Row("`nn.AdaptiveMaxPool1d`", "an output size that divides the length",
-        lambda: nn.AdaptiveMaxPool1d(2), "signals"),
+    Row("`nn.AdaptiveMaxPool2d`, uneven", "one layer for each kind of window",
+        lambda: nn.AdaptiveMaxPool2d((4, 3))),
+    Row("`nn.AdaptiveMaxPool1d`", "any output size", lambda: nn.AdaptiveMaxPool1d(3), "signals"),
     Row("`torch.amax`", "over height and width", calls(lambda x: x.amax((2, 3)))),
     Row("`torch.amax`, of signals", "over the length", calls(lambda x: x.amax(-1)), "signals"),
     Row("`nn.AvgPool2d`", "stride, counted padding, `divisor_override`",
         lambda: nn.AvgPool2d(2, 2, 1, divisor_override=3)),
+    Row("`nn.AvgPool2d`, other divisors", "`count_include_pad=False`; `ceil_mode` that reaches out",
+        lambda: nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False)),
     Row("`nn.AvgPool1d`", "as AvgPool2d", lambda: nn.AvgPool1d(2), "signals"),
     Row("`nn.AdaptiveAvgPool2d`", "an output size that divides the map's",
         lambda: nn.AdaptiveAvgPool2d(1)),
-    Row("`nn.AdaptiveAvgPool1d`", "an output size that divides the length",
-        lambda: nn.AdaptiveAvgPool1d(2), "signals"),
+    Row("`nn.AdaptiveAvgPool2d`, uneven", "one layer for each kind of window",
+        lambda: nn.AdaptiveAvgPool2d((4, 3))),
+    Row("`nn.AdaptiveAvgPool1d`", "any output size", lambda: nn.AdaptiveAvgPool1d(3), "signals"),
     Row("`torch.mean`", "over height and width", calls(lambda x: x.mean((2, 3), keepdim=True))),
     Row("`torch.mean`, of signals", "over the length", calls(lambda x: x.mean(-1)), "signals"),
+    Row("GeM pooling", "`clamp(min).pow(p)`, mean, `pow(1 / p)`",
+        calls(lambda x: x.clamp(min=1e-6).pow(3).mean((2, 3)).pow(1 / 3))),
 )  # fmt: skip
 
 SHAPES = (

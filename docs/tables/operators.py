@@ -52,10 +52,10 @@ Forms and limits: [supported models](reference/models.md).
 stay in their places, or weights take the operator in.
 """
 SUPPORTED = {
-    "Layers": (*LAYERS, *CONVOLUTIONS[:4]),
+    "Layers": (*LAYERS, *CONVOLUTIONS[:-2]),
     "Activations that clip": CLIPPING,
     "Functions by table": LOOKED_UP,
-    "Arithmetic": (*ARITHMETIC, *CONVOLUTIONS[4:]),
+    "Arithmetic": (*ARITHMETIC, *CONVOLUTIONS[-2:]),
     "Pooling and reductions": (*POOLING, *REDUCTIONS),
     "Shapes": (*SHAPES, *MOVES),
     "Recurrent layers": RECURRENT,

@@ -1,4 +1,4 @@
-"""Arithmetic with constants, differences, products and PReLU, in operations of the array."""
+"""Sums, differences and products with constants, and of tensors, in operations of the array."""
 
 from __future__ import annotations
 
@@ -8,35 +8,37 @@ from typing import Any, cast
 import torch
 from torch.fx import Node
 
-from secateur.canonical.pool import AVERAGE_WEIGHT, depthwise
+from secateur.canonical.norm import fold
+from secateur.canonical.pool import depthwise
+from secateur.canonical.sizes import placed
 from secateur.fx.graph import (
     ADD,
-    FLATTEN,
     MUL,
     PRODUCTS,
     RELU,
     VIEW,
     Editor,
-    active_nodes,
     argument,
     aten,
     constant,
     is_call,
+    is_trained,
     rank_of,
     refuse,
     shape_of,
 )
-
-Op = Callable[..., Any]
+from secateur.fx.moves import is_move, is_size, varying_nodes
 
 _SUB, _NEG = aten.sub.Tensor, aten.neg.default
 _RSUB = (aten.rsub.Scalar, aten.rsub.Tensor)
 _DIV = aten.div.Tensor
+_PERMUTES = (aten.permute.default, aten.transpose.int, aten.movedim.int)
 ARITHMETIC = (ADD, MUL, _SUB, _NEG, *_RSUB, _DIV, aten.mul.Scalar, aten.add.Scalar)
+Value = Node | float
 
 
 def arithmetic(editor: Editor, node: Node) -> Node | None:
-    """``node`` as an add or a product of two tensors, or folded into a convolution.
+    """``node`` as an add or a product of two tensors, or as a line, a * x + b.
 
     Returns
     -------
@@ -46,62 +48,171 @@ def arithmetic(editor: Editor, node: Node) -> Node | None:
     ------
     SecateurError : it is not one of these
     """
-    if node.target is _NEG:
-        return _scaled(editor, cast(Node, node.args[0]), -1.0, node)
-    if float(node.kwargs.get("alpha", argument(node, 2, 1))) != 1:
-        raise refuse(node, "a sum or difference with alpha", "scale a weight instead")
-    active = active_nodes(editor.gm)
-    a, b = node.args[:2]
+    a, b = cast(tuple[Value, Value], node.args[:2])
+    factor = 1.0
+    if is_size(a) or is_size(b):
+        raise refuse(node, "depends on the number of samples", "compute with numbers")
     if node.target is _DIV:
-        if not (isinstance(b, Node) and b in active):
-            return _scaled(editor, cast(Node, a), _inverse(editor, b, node), node)
-        product = editor.call(MUL, _inverse(editor, b, node), a, like=node)
-        return arithmetic(editor, product) or product
+        b = _inverse(editor, b, node)
+    elif not is_call(node, MUL):
+        factor = float(cast(float, node.kwargs.get("alpha", argument(node, 2, 1))))
+        factor = -factor if node.target in (_SUB, *_RSUB) else factor
     if node.target in _RSUB:
         a, b = b, a
-    subtracts = node.target is _SUB or node.target in _RSUB
-    if isinstance(a, Node) and a in active and isinstance(b, Node) and b in active:
-        if subtracts:
-            return editor.call(ADD, a, _scaled(editor, b, -1.0, node), like=node)
-        return _gate_first(editor, node, a, b) if node.target is MUL else None
-    if isinstance(a, Node) and a in active:
-        x, other = a, b
-    else:
-        x, other = cast(Node, b), a
-    if node.target in (MUL, aten.mul.Scalar):
-        return _scaled(editor, x, other, node)
-    if not subtracts:
-        return _shifted(editor, x, 1.0, other, node)
+    varying = varying_nodes(editor.gm.graph)
+    product = is_call(node, MUL, _DIV)
+    if a in varying and b in varying:
+        first, second = a, b
+        if product:
+            return _gate_first(editor, node, first, second)
+        return _sum(editor, first, second, factor, node)
+    x, other = (a, b) if a in varying else (cast(Node, b), a)
+    other = _narrowed(editor, other, node) if isinstance(other, Node) else other
+    axis = _axis(x, other) if isinstance(other, Node) else None
+    if axis is not None:
+        return _along(editor, node, x, cast(Node, other), axis)
+    if product:
+        vector = _vector(editor, x, other, node)
+        if vector is None:
+            whole = placed(editor, cast(Node, other), shape_of(node), node)
+            return editor.call(MUL, x, whole, like=node)
+        return line(editor, x, vector, None, like=node)
+    vector = _vector(editor, x, other, node)
+    if vector is None:
+        whole = placed(editor, cast(Node, other), shape_of(node), node)
+        return _sum(editor, *((x, whole) if x is a else (whole, x)), factor, node)
     if x is a:
-        return _shifted(editor, x, 1.0, _negative(editor, other, node), node)
-    return _shifted(editor, x, -1.0, other, node)
+        return line(editor, x, 1.0, _times(editor, vector, factor, node), like=node)
+    return line(editor, x, factor, vector, like=node)
 
 
-def _inverse(editor: Editor, value: object, like: Node) -> object:
+def _narrowed(editor: Editor, value: Node, like: Node) -> Node:
+    """A constant without the dimensions along which it is the same everywhere; parameters stay."""
+    while is_call(value, aten.expand.default):
+        value = cast(Node, value.args[0])
+    if not is_trained(editor.gm, value):
+        found = constant(editor.gm, value)
+        for axis, size in enumerate(found.shape):
+            first = found.narrow(axis, 0, min(1, size))
+            if size > 1 and bool((found == first).all()):
+                found, value = first, editor.call(aten.narrow.default, value, axis, 0, 1, like=like)
+    return value
+
+
+def _axis(x: Node, value: Node) -> int | None:
+    """The dimension along which alone a constant varies, if moves have put channels there."""
+    shape, rank = tuple(int(n) for n in value.meta["val"].shape), rank_of(x)
+    axes = [rank - len(shape) + i for i, n in enumerate(shape) if n != 1]
+    if len(axes) != 1 or axes[0] <= 1 or shape_of(x)[axes[0] - 1] != max(shape):
+        return None
+    before = x
+    while is_move(before) and isinstance(before.args[0], Node):
+        if is_call(before, *_PERMUTES):
+            return axes[0]
+        before = before.args[0]
+    return None
+
+
+def _along(editor: Editor, node: Node, x: Node, value: Node, axis: int) -> Node:
+    """Arithmetic with one value for each place along an axis, which becomes that of the channels.
+
+    Parameters
+    ----------
+    editor : of the graph
+    node : of ``x`` and ``value``
+    x, value : the tensor, and the constant
+    axis : of ``x``
+    """
+    first = editor.call(aten.movedim.int, x, axis, 1, like=node)
+    size = [-1, *[1] * (rank_of(x) - 2)]
+    column = editor.call(cast(Callable[..., Any], aten.reshape.default), value, size, like=node)
+    args = [first if part is x else column for part in node.args[:2]]
+    call = editor.call(cast(Callable[..., Any], node.target), *args, like=node)
+    call.kwargs = node.kwargs
+    return editor.call(aten.movedim.int, arithmetic(editor, call) or call, 1, axis, like=node)
+
+
+def _sum(editor: Editor, a: Node, b: Node, factor: float, node: Node) -> Node | None:
+    """``a + factor * b``; None if ``node`` is that."""
+    right = line(editor, b, factor, None, like=node)
+    same = is_call(node, ADD) and [a, right] == list(node.args[:2]) and not node.kwargs
+    return None if same else editor.call(ADD, a, right, like=node)
+
+
+def line(
+    editor: Editor,
+    x: Node,
+    scale: Value,
+    shift: Value | None,
+    *,
+    like: Node,
+    readers: frozenset[Node] = frozenset(),
+) -> Node:
+    """``scale * x + shift``: by the weights of a layer that nothing else reads, else as a depthwise
+    convolution.
+
+    Parameters
+    ----------
+    editor : of the graph
+    x : (N, C, ...)
+    scale, shift : a number or (C,) each; no shift if None
+    like : the node that is replaced
+    readers : nodes that are replaced with it
+    """
+    if scale == 1 and shift in (None, 0.0):
+        return x
+    if is_call(x, *PRODUCTS) and x.users.keys() <= {like, *readers}:
+        weight = cast(Node, x.args[1])
+        if not str(weight.target).startswith("quantized_decomposed."):
+            numbers = [None if v is None else _doubles(editor, x, v) for v in (scale, shift)]
+            return fold(editor, x, cast(torch.Tensor, numbers[0]), numbers[1], like=like)
+    factor, term = (
+        value if value is None or isinstance(value, Node) else _same(editor, x, value)
+        for value in (scale, shift)
+    )
+    return depthwise(editor, x, cast(Node, factor), term, like=like)
+
+
+def _doubles(editor: Editor, x: Node, value: Value) -> torch.Tensor:
     if isinstance(value, Node):
-        return editor.call(aten.reciprocal.default, value, like=like)
-    if float(cast(float, value)) == 0:
-        raise refuse(like, "divides by zero", "divide by something else")
-    return 1.0 / float(cast(float, value))
+        return constant(editor.gm, value).double()
+    return torch.full((shape_of(x)[0],), value, dtype=torch.float64)
+
+
+def _same(editor: Editor, x: Node, value: float) -> Node:
+    """A number for every channel of ``x``."""
+    return editor.attach("_constant", torch.full((shape_of(x)[0],), value), trained=False)
+
+
+def _times(editor: Editor, value: Value, factor: float, like: Node) -> Value:
+    if factor == 1 or not isinstance(value, Node):
+        return value if factor == 1 else cast(float, value) * factor
+    return editor.call(MUL, value, factor, like=like)
+
+
+def _inverse(editor: Editor, value: Value, node: Node) -> Value:
+    """1 / value.
+
+    Raises
+    ------
+    SecateurError : it is zero
+    """
+    if isinstance(value, Node):
+        return editor.call(aten.reciprocal.default, value, like=node)
+    if value == 0:
+        raise refuse(node, "divides by zero", "divide by something else")
+    return 1.0 / value
 
 
 def prelu(editor: Editor, node: Node) -> Node:
-    """One slope for all channels: a function to look up. One each: x + (1 - slope) * relu(-x)."""
+    """PReLU with one slope per channel: x + (1 - slope) * relu(-x)."""
     x, weight = cast(Node, node.args[0]), cast(Node, node.args[1])
-    if weight.op != "get_attr":
+    if weight in varying_nodes(editor.gm.graph):
         raise refuse(node, "slopes that are computed", "make them a parameter")
-    if shape_of_constant(weight)[0] == 1:
-        slope = float(constant(editor.gm, weight))
-        return editor.call(aten.leaky_relu.default, x, slope, like=node)
-    minus = depthwise(editor, x, _vector(editor, x, -1.0, node), None, like=node)
-    negative = editor.call(RELU, minus, like=node)
+    minus = depthwise(editor, x, _same(editor, x, -1.0), None, like=node)
     rest = editor.call(aten.rsub.Scalar, weight, 1.0, like=node)
+    negative = editor.call(RELU, minus, like=node)
     return editor.call(ADD, x, depthwise(editor, negative, rest, None, like=node), like=node)
-
-
-def shape_of_constant(node: Node) -> tuple[int, ...]:
-    """Shape of a parameter or buffer."""
-    return tuple(int(n) for n in node.meta["val"].shape)
 
 
 def _gate_first(editor: Editor, node: Node, a: Node, b: Node) -> Node | None:
@@ -112,31 +223,17 @@ def _gate_first(editor: Editor, node: Node, a: Node, b: Node) -> Node | None:
     return None
 
 
-def _negative(editor: Editor, value: object, like: Node) -> object:
-    if isinstance(value, Node):
-        return editor.call(_NEG, value, like=like)
-    return -float(cast(float, value))
-
-
-def _vector(editor: Editor, x: Node, value: object, like: Node) -> Node:
-    """A constant as one value per channel of ``x``, (channels,).
-
-    Raises
-    ------
-    SecateurError : the constant has another shape
-    """
-    channels = shape_of(x)[0]
+def _vector(editor: Editor, x: Node, value: Value, like: Node) -> Value | None:
+    """A constant that is a number, or one per channel of ``x``, (channels,); None for others."""
     if not isinstance(value, Node):
-        same = torch.full((channels,), float(cast(float, value)))
-        return editor.attach("_constant", same, trained=False)
-    shape, rank = shape_of_constant(value), rank_of(x)
+        return float(value)
+    channels, rank = shape_of(x)[0], rank_of(x)
+    shape = tuple(int(n) for n in value.meta["val"].shape)
     padded = (1,) * (rank - len(shape)) + shape
     if len(padded) != rank or any(n != 1 for i, n in enumerate(padded) if i != 1):
-        raise refuse(
-            like,
-            f"a constant of shape {shape} with a tensor of {rank} dimensions",
-            "give one value, or one per channel",
-        )
+        return None
+    if padded[1] not in (1, channels):
+        return None
     flat = editor.call(VIEW, value, [padded[1]], like=like)
     if flat.meta["val"].dtype != torch.float32:  # a mask of bool, numbers of int64
         flat = editor.call(aten.to.dtype, flat, torch.float32, like=like)
@@ -144,47 +241,3 @@ def _vector(editor: Editor, x: Node, value: object, like: Node) -> Node:
         return flat
     ones = editor.attach("_constant", torch.ones(channels), trained=False)
     return editor.call(MUL, ones, flat, like=like)
-
-
-def _scaled(editor: Editor, x: Node, factor: object, like: Node) -> Node:
-    if not isinstance(factor, Node) and float(cast(float, factor)) == 1:
-        return x
-    return _affine(editor, x, _vector(editor, x, factor, like), None, like)
-
-
-def _shifted(editor: Editor, x: Node, factor: float, term: object, like: Node) -> Node:
-    if not isinstance(term, Node) and float(cast(float, term)) == 0:
-        return _scaled(editor, x, factor, like)
-    scale = None if factor == 1 else _vector(editor, x, factor, like)
-    return _affine(editor, x, scale, _vector(editor, x, term, like), like)
-
-
-def _affine(editor: Editor, x: Node, scale: Node | None, term: Node | None, like: Node) -> Node:
-    """``scale[c] * x[c] + term[c]``: in the weights and bias of the convolution or linear that
-    makes ``x`` if nothing else reads it, otherwise as a depthwise convolution.
-    """
-    below = cast(Node, x.args[0]) if is_call(x, VIEW, FLATTEN) and len(x.users) == 1 else x
-    if below is not x and is_call(below, *PRODUCTS) and shape_of(below) == (*shape_of(x), 1, 1):
-        folded = _affine(editor, below, scale, term, like)
-        return editor.call(cast(Op, x.target), folded, *x.args[1:], like=x)
-    if not (is_call(x, *PRODUCTS) and len(x.users) == 1):
-        if scale is None:
-            scale = _vector(editor, x, 1.0, like)
-        return depthwise(editor, x, scale, term, like=like)
-    weight, bias = cast(Node, x.args[1]), argument(x, 2, None)
-    if scale is not None:
-        weight = _times(editor, weight, scale, like)
-        bias = bias if bias is None else editor.call(MUL, bias, scale, like=like)
-    if term is not None:
-        bias = term if bias is None else editor.call(ADD, bias, term, like=like)
-    return editor.call(cast(Op, x.target), x.args[0], weight, bias, *x.args[3:], like=x)
-
-
-def _times(editor: Editor, weight: Node, scale: Node, like: Node) -> Node:
-    """A weight, each output channel times its scale; an average stays one."""
-    columns = [-1, *[1] * (len(shape_of_constant(weight)) - 1)]
-    factors = constant(editor.gm, scale)
-    if str(weight.target).startswith(AVERAGE_WEIGHT) and bool((factors >= 0).all()):
-        scaled = constant(editor.gm, weight) * factors.reshape(columns)
-        return editor.attach(AVERAGE_WEIGHT, scaled, trained=False)
-    return editor.call(MUL, weight, editor.call(VIEW, scale, columns, like=like), like=like)

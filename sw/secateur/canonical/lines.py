@@ -83,6 +83,7 @@ _LINES = (
     aten.max_pool1d.default,
     aten.avg_pool1d.default,
     aten.adaptive_avg_pool1d.default,
+    aten.upsample_linear1d.vec,
 )
 
 
@@ -153,6 +154,10 @@ def _map_call(editor: Editor, node: Node, lifted: dict[Node, Node]) -> Node | No
         return editor.call(aten.avg_pool2d.default, x, kernel, *rest, counted, like=node)
     if target is aten.adaptive_avg_pool1d.default:
         return editor.call(aten.adaptive_avg_pool2d.default, x, two(1, None, 1), like=node)
+    if target is aten.upsample_linear1d.vec:
+        factors = node.args[3] and [1.0, *cast(list[float], node.args[3])]
+        size = [1, shape_of(node)[1]] if factors is None else None
+        return editor.call(aten.upsample_bilinear2d.vec, x, size, node.args[2], factors, like=node)
     if target is aten.mean.dim:
         dims = cast(list[int], node.args[1])
         if [d % 3 for d in dims] != [2]:

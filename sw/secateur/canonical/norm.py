@@ -42,21 +42,37 @@ def fold_norm(editor: Editor, norm: Node) -> Node:
     scale = scale if gamma is None else scale * gamma
     shift = -mean * scale if beta is None else beta - mean * scale
 
-    if not (is_call(x, *PRODUCTS) and len(x.users) == 1):
-        factor = editor.attach("_norm_weight", scale, trained=True)
-        return depthwise(
-            editor, x, factor, editor.attach("_norm_bias", shift, trained=True), like=norm
-        )
-    product, weight = cast(Callable[..., Any], x.target), x.args[1]
-    bias = argument(x, 2, None)
+    if is_call(x, *PRODUCTS) and len(x.users) == 1:
+        return fold(editor, x, scale, shift, like=norm)
+    factor = editor.attach("_norm_weight", scale, trained=True)
+    return depthwise(editor, x, factor, editor.attach("_norm_bias", shift, trained=True), like=norm)
+
+
+def fold(
+    editor: Editor, product: Node, scale: torch.Tensor, shift: torch.Tensor | None, *, like: Node
+) -> Node:
+    """``scale[c] * product[c] + shift[c]`` by the weights and biases of the product.
+
+    Parameters
+    ----------
+    editor : of the graph
+    product : a convolution or linear that nothing else reads
+    scale, shift : (C,) of its outputs, doubles; no shift if None
+    like : the node that is replaced
+    """
+    weight, bias = product.args[1], argument(product, 2, None)
     assert isinstance(weight, Node)
+    if bias is not None or shift is not None:
+        bias = _affine_bias(editor, bias, scale, torch.zeros(()) if shift is None else shift, like)
+    if not bool((scale == 1).all()):
+        weight = _scaled_weight(editor, weight, scale, like)
     return editor.call(
-        product,
-        x.args[0],
-        _scaled_weight(editor, weight, scale, norm),
-        _affine_bias(editor, bias, scale, shift, norm),
-        *x.args[3:],
-        like=x,
+        cast(Callable[..., Any], product.target),
+        product.args[0],
+        weight,
+        bias,
+        *product.args[3:],
+        like=product,
     )
 
 

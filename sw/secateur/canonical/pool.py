@@ -8,6 +8,7 @@ from math import prod
 import torch
 from torch.fx import Node
 
+from secateur.canonical.resample import AVERAGE_WEIGHT, resampled
 from secateur.fx.graph import (
     CONV,
     FLATTEN,
@@ -20,12 +21,8 @@ from secateur.fx.graph import (
     pair,
     pool_window,
     rank_of,
-    refuse,
     shape_of,
 )
-
-#: Prefix of the buffers that hold the constant: such a layer maps non-negative to non-negative.
-AVERAGE_WEIGHT = "_average_weight"
 
 
 def depthwise(editor: Editor, x: Node, scale: Node, bias: Node | None, *, like: Node) -> Node:
@@ -39,11 +36,16 @@ def depthwise(editor: Editor, x: Node, scale: Node, bias: Node | None, *, like: 
     like : the node that is replaced; its module path is inherited
     """
     channels, *outer = shape_of(x)
-    weight = editor.call(VIEW, scale, [channels, 1, 1, 1], like=like)
-    size = [channels, prod(outer[:-1]), outer[-1]] if outer else [channels, 1, 1]
+    inner = prod(outer[:-2])  # maps of one channel, side by side
+    size = [channels * inner, *([1, 1, *outer][-2:])]
+    if inner > 1:
+        spread = aten.repeat_interleave.self_int
+        scale = editor.call(spread, scale, inner, like=like)
+        bias = bias and editor.call(spread, bias, inner, like=like)
+    weight = editor.call(VIEW, scale, [size[0], 1, 1, 1], like=like)
     reshape = aten.reshape.default if outer else VIEW
     maps = x if rank_of(x) == 4 else editor.call(reshape, x, [-1, *size], like=like)
-    result = editor.call(CONV, maps, weight, bias, [1, 1], [0, 0], [1, 1], channels, like=like)
+    result = editor.call(CONV, maps, weight, bias, [1, 1], [0, 0], [1, 1], size[0], like=like)
     if rank_of(x) == 2:
         return editor.call(FLATTEN, result, 1, like=like)
     if rank_of(x) == 4:
@@ -52,7 +54,7 @@ def depthwise(editor: Editor, x: Node, scale: Node, bias: Node | None, *, like: 
 
 
 def max_pooling(editor: Editor) -> None:
-    """Adaptive max pooling and amax over the whole map become max pooling, if windows are even."""
+    """Adaptive max pooling and amax over the whole map become max pooling."""
     adaptive = (aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.default)
     for node in list(editor.gm.graph.nodes):
         values = node.target is operator.getitem and node.args[1] == 0
@@ -65,12 +67,13 @@ def max_pooling(editor: Editor) -> None:
         if rank not in (3, 4) or not (values or places == list(range(2, rank))):
             continue
         outputs = shape_of(node)[1:] if values else (1,) * len(size)
-        if any(n % out for n, out in zip(size, outputs, strict=True)):
-            continue
         kernel = [n // out for n, out in zip(size, outputs, strict=True)]
         with editor.gm.graph.inserting_before(node):
             pool = MAX_POOL if rank == 4 else aten.max_pool1d.default
-            result = editor.call(pool, x, kernel, kernel, like=source)
+            if any(n % out for n, out in zip(size, outputs, strict=True)):
+                result = _uneven(editor, x, node)
+            else:
+                result = editor.call(pool, x, kernel, kernel, like=source)
             if rank_of(node) == 2:
                 result = editor.call(FLATTEN, result, 1, like=source)
         node.replace_all_uses_with(result)
@@ -78,41 +81,37 @@ def max_pooling(editor: Editor) -> None:
     editor.gm.graph.eliminate_dead_code()
 
 
+def _uneven(editor: Editor, x: Node, node: Node) -> Node:
+    """Adaptive max pooling of maps or signals, by windows that differ."""
+    size = (1, 1, *shape_of(x)[1:])[-2:]
+    maps = editor.call(VIEW, x, [-1, shape_of(x)[0], *size], like=node)
+    outputs = list((1, 1, *shape_of(node)[1:])[-2:])
+    windows = editor.call(aten.adaptive_avg_pool2d.default, maps, outputs, like=node)
+    found = resampled(editor, windows, maximum=True)
+    return editor.call(VIEW, found, [-1, *shape_of(node)], like=node)
+
+
 def average(editor: Editor, node: Node) -> Node:
     """avg_pool2d, adaptive_avg_pool2d or mean over H and W as a depthwise convolution.
 
-    Raises
-    ------
-    SecateurError : a mean over other dimensions, ceil_mode that adds to the map, padding that is
-        not counted, or uneven windows
+    What divides by less at the edges, and uneven windows, are left to regions.
     """
     x = node.args[0]
     assert isinstance(x, Node)
-    if rank_of(x) != 4:
-        raise refuse(node, f"average of a {rank_of(x)}-D tensor", "average maps (N, C, H, W)")
     channels, height, width = shape_of(x)
     stride = padding = (0, 0)
     divisor = 0
     if node.target is aten.avg_pool2d.default:
         window = pool_window(node, (height, width))
         kernel, stride, padding = window.kernel, window.stride, window.padding[:2]
-        if window.padding[2:] != padding:
-            raise refuse(
-                node,
-                "ceil_mode=True, and windows that reach out of the map, which divide by less",
-                "pad explicitly and use ceil_mode=False",
-            )
-        if any(padding) and len(node.args) > 5 and not node.args[5]:
-            raise refuse(node, "count_include_pad=False with padding", "use count_include_pad=True")
-        divisor = int(argument(node, 6, 0))
+        divisor = int(argument(node, 6, None) or 0)
+        counted = not any(padding) or argument(node, 5, True) or divisor
+        if window.padding[2:] != padding or not counted:
+            return resampled(editor, node)
     else:
         rows, columns = pair(node.args[1])
         if height % rows or width % columns:
-            raise refuse(
-                node,
-                f"adaptive average from {height}x{width} to {rows}x{columns} has uneven windows",
-                "use AvgPool2d, or an output size that divides the input's",
-            )
+            return resampled(editor, node)
         kernel = stride = (height // rows, width // columns)
     value = 1.0 / (divisor or kernel[0] * kernel[1])
     weight = editor.attach(AVERAGE_WEIGHT, torch.full((channels, 1, *kernel), value), trained=False)

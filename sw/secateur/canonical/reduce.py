@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import string
 from collections.abc import Callable
 from math import prod
 from typing import Any, cast
@@ -10,7 +11,8 @@ from typing import Any, cast
 import torch
 from torch.fx import Node
 
-from secateur.canonical.pool import AVERAGE_WEIGHT
+from secateur.canonical.contract import contract
+from secateur.canonical.resample import AVERAGE_WEIGHT
 from secateur.fx.graph import (
     CONV,
     MAX_POOL,
@@ -25,6 +27,7 @@ from secateur.fx.graph import (
 )
 
 SUMS = (aten.sum.dim_IntList, aten.mean.dim)
+_reshape = cast(Callable[..., Any], aten.reshape.default)
 _MAXIMA = (aten.amax.default, aten.max.dim)
 
 
@@ -52,6 +55,13 @@ def reduce_sums(editor: Editor, node: Node) -> Node:
     def value(count: int) -> float:
         return 1.0 if total else 1.0 / count
 
+    if rank > 4 and dims[-1] < rank - 2:
+        every = string.ascii_lowercase[:rank]
+        fill = torch.tensor(value(prod(shape[d - 1] for d in dims)))
+        weight = editor.attach(AVERAGE_WEIGHT, fill, trained=False)
+        labels = (every, "", "".join(c for i, c in enumerate(every) if i not in dims))
+        x = contract(editor, x, weight, labels, like=node)
+        return editor.call(_reshape, x, [-1, *shape_of(node)], like=node)
     if (rank in (3, 4) and rank - 1 in dims) or (rank == 4 and 2 in dims):
         x, shape = _as_map(editor, x, node)
         kernel = (shape[1] if rank == 4 and 2 in dims else 1, shape[2] if rank - 1 in dims else 1)
@@ -114,5 +124,4 @@ def _reduced_last(
     shape = shape_of(x)
     size = (prod(shape[d - 1] for d in kept), 1, prod(shape[d - 1] for d in dims))
     ordered = editor.call(aten.permute.default, x, [0, *kept, *dims], like=like)
-    reshape = cast(Callable[..., Any], aten.reshape.default)
-    return editor.call(reshape, ordered, [-1, *size], like=like), size
+    return editor.call(_reshape, ordered, [-1, *size], like=like), size

@@ -13,26 +13,29 @@ from typing import Any, cast
 import torch
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
-from torch.fx.node import map_aggregate
 
 from secateur.canonical.arithmetic import ARITHMETIC, arithmetic, prelu
+from secateur.canonical.contract import PRODUCTS_OF_MATRICES, product_of_matrices
 from secateur.canonical.convolve import (
-    BILINEAR,
     TRANSPOSED,
-    bilinear,
     is_linear_on_maps,
     linear_on_maps,
     transposed,
     ungrouped,
 )
+from secateur.canonical.expand import expand
 from secateur.canonical.lines import lift_lines
 from secateur.canonical.norm import fold_norm
 from secateur.canonical.partial import share_maps
+from secateur.canonical.pieces import as_line, part_functions, settle_numbers
 from secateur.canonical.pool import average, depthwise, max_pooling
 from secateur.canonical.reduce import SUMS, reduce_maxima, reduce_sums
+from secateur.canonical.resample import INTERPOLATIONS, resampled
 from secateur.canonical.samples import constants_of_samples, samples_first
+from secateur.canonical.sizes import settle_constants, settle_sizes
 from secateur.canonical.supported import check_layers, check_supported
 from secateur.fx.functional import IDENTITIES, functionalise
+from secateur.fx.functions import CLIPS
 from secateur.fx.graph import (
     ACTIVATIONS,
     ADD,
@@ -48,6 +51,7 @@ from secateur.fx.graph import (
     RELU,
     VIEW,
     Editor,
+    activation_bounds,
     active_nodes,
     argument,
     aten,
@@ -57,7 +61,7 @@ from secateur.fx.graph import (
     refuse,
     shape_of,
 )
-from secateur.fx.moves import samples_of
+from secateur.fx.moves import is_move, varying_nodes
 
 Op = Callable[..., Any]
 
@@ -83,24 +87,35 @@ def canonicalise(gm: GraphModule) -> GraphModule:
     check_layers(gm)
     functionalise(gm)
     editor = Editor(gm)
-    _settle_sizes(editor)
+    settle_sizes(editor)
     constants_of_samples(editor)
     samples_first(editor)
+    settle_numbers(editor)
+    expand(editor)
+    settle_constants(editor)
     max_pooling(editor)
     reduce_maxima(editor)
     lift_lines(editor)
-    active = active_nodes(gm)
+    functions = part_functions(editor)
+    inside = {node for function in functions.values() for node in function.nodes}
+    varying = varying_nodes(gm.graph)
     for node in list(gm.graph.nodes):
-        if node.op == "call_function" and node in active:
+        if node.op == "call_function" and node in varying:
             with gm.graph.inserting_before(node):
-                replacement = _rewrite(editor, node)
+                if node in functions:
+                    replacement = as_line(editor, functions[node])
+                elif node in inside:
+                    continue
+                else:
+                    replacement = _rewrite(editor, node)
             if replacement is not None and replacement is not node:
                 node.replace_all_uses_with(replacement)
                 gm.graph.erase_node(node)
     gm.graph.eliminate_dead_code()
     share_maps(editor)
-    _lift_activations(editor)
-    _give_activations_a_layer(editor)
+    inside = {node for function in part_functions(editor).values() for node in function.nodes}
+    _lift_activations(editor, inside)
+    _give_activations_a_layer(editor, inside)
     _part_weights(editor)
     gm.graph.eliminate_dead_code()
     gm.graph.lint()
@@ -125,32 +140,6 @@ def _part_weights(editor: Editor) -> None:
         seen.add(weight)
 
 
-def _settle_sizes(editor: Editor) -> None:
-    """Sizes become numbers; what is left is that of the batch, which the input has."""
-    graph = editor.gm.graph
-    batch = None
-    first = next(node for node in graph.nodes if node.op == "placeholder")
-    for node in list(graph.nodes):
-        if not is_call(node, aten.sym_size.int):
-            continue
-        size = node.meta["val"]
-        if not isinstance(size, torch.SymInt):
-            for user in list(node.users):
-                user.args = _with(user.args, node, int(size))
-            graph.erase_node(node)
-            continue
-        if batch is None:
-            with graph.inserting_after(first):
-                batch = editor.call(aten.sym_size.int, first, 0, like=first)
-        node.replace_all_uses_with(batch)
-        graph.erase_node(node)
-
-
-def _with(args: Any, node: Node, value: int) -> Any:
-    """Arguments with a number in a node's place."""
-    return map_aggregate(args, lambda part: value if part is node else part)
-
-
 def _rewrite(editor: Editor, node: Node) -> Node | None:
     """The canonical equivalent of one node, inserted before it; None or itself to keep it."""
     target, graph_input = node.target, node.args[0]
@@ -165,12 +154,8 @@ def _rewrite(editor: Editor, node: Node) -> Node | None:
         return editor.call(PAD, graph_input, node.args[1], "constant", value, like=node)
     if target in (aten.concat.default, aten.concatenate.default):
         return editor.call(CAT, *node.args, like=node)
-    if target is aten.relu6.default:
-        return editor.call(HARDTANH, graph_input, 0.0, 6.0, like=node)
-    if target in _CLAMPS:
-        return _clamp(editor, node)
-    if target is aten.pow.Tensor_Scalar and node.args[1] == 2:
-        return editor.call(aten.square.default, graph_input, like=node)
+    if target in CLIPS:
+        return _clip(editor, node)
     if target in ARITHMETIC:
         return _broadcast(editor, node, arithmetic(editor, node))
     if target in _LIKE:
@@ -187,21 +172,17 @@ def _rewrite(editor: Editor, node: Node) -> Node | None:
         return ungrouped(editor, node)
     if target is LINEAR and is_linear_on_maps(node):
         return linear_on_maps(editor, node)
+    if target in PRODUCTS_OF_MATRICES:
+        return product_of_matrices(editor, node)
     if target is TRANSPOSED:
         return transposed(editor, node)
-    if target is BILINEAR:
-        return bilinear(editor, node)
+    if target in INTERPOLATIONS:
+        return resampled(editor, node)
     if target in _VIEWS:
         return _view(editor, node)
     return None
 
 
-_CLAMPS = (
-    aten.clamp.default,
-    aten.clamp_min.default,
-    aten.clamp_max.default,
-    aten.clip.default,
-)
 #: Moves that take a shape from a second tensor.
 _LIKE = {
     aten.expand_as.default: aten.expand.default,
@@ -210,11 +191,11 @@ _LIKE = {
 }
 
 
-def _shaped_like(editor: Editor, node: Node) -> Node:
-    """The move with sizes in the second tensor's place; a constant is left to broadcasting."""
+def _shaped_like(editor: Editor, node: Node) -> Node | None:
+    """The move with sizes in the second tensor's place; a constant stays."""
     x = cast(Node, node.args[0])
-    if x not in active_nodes(editor.gm) and is_call(node, aten.expand_as.default):
-        return x
+    if x not in varying_nodes(editor.gm.graph):
+        return None
     like = cast(Op, _LIKE[cast(OpOverload, node.target)])
     return editor.call(like, x, [-1, *shape_of(node)], like=node)
 
@@ -265,16 +246,23 @@ def _conv_with_named_padding(editor: Editor, node: Node) -> Node:
     return editor.call(CONV, padded, weight, bias, *rest, like=node)
 
 
-def _clamp(editor: Editor, node: Node) -> Node | None:
-    low, high = argument(node, 1, None), argument(node, 2, None)
-    if node.target is aten.clamp_max.default:
+def _clip(editor: Editor, node: Node) -> Node | None:
+    """Any spelling of a clip as relu or hardtanh; clips of a clip become one."""
+    x, low, high = cast(Node, node.args[0]), argument(node, 1, None), argument(node, 2, None)
+    if is_call(node, *ACTIVATIONS, aten.relu6.default):
+        low, high = (0.0, 6.0) if is_call(node, aten.relu6.default) else activation_bounds(node)
+    elif node.target is aten.clamp_max.default:
         low, high = None, low
-    if isinstance(low, Node) or isinstance(high, Node):
-        return None
-    if high is None and low == 0:
-        return editor.call(RELU, node.args[0], like=node)
     low, high = float("-inf" if low is None else low), float("inf" if high is None else high)
-    return editor.call(HARDTANH, node.args[0], low, high, like=node)
+    if is_call(x, *ACTIVATIONS) and len(x.users) == 1:
+        before = activation_bounds(x)
+        low, high = (min(max(bound, low), high) for bound in before)
+        x = cast(Node, x.args[0])
+    elif is_call(node, *ACTIVATIONS):
+        return None
+    if (low, high) == (0, float("inf")):
+        return editor.call(RELU, x, like=node)
+    return editor.call(HARDTANH, x, low, high, like=node)
 
 
 def _view(editor: Editor, node: Node) -> Node | None:
@@ -301,16 +289,23 @@ def _view(editor: Editor, node: Node) -> Node | None:
     if len(new) == 3 and new[1:] == (1, 1):
         flat = root if rank_of(root) == 2 else editor.call(FLATTEN, root, 1, like=node)
         return editor.call(VIEW, flat, [-1, new[0], 1, 1], like=node)
+    x = cast(Node, node.args[0])
+    if is_call(node, VIEW, aten._unsafe_view.default) and is_move(x):
+        return editor.call(cast(Op, aten.reshape.default), x, node.args[1], like=node)
     return None
 
 
-def _lift_activations(editor: Editor) -> None:
-    """relu(max_pool(x)) becomes max_pool(relu(x)), and so for views: the relu joins its layer."""
+def _lift_activations(editor: Editor, inside: set[Node]) -> None:
+    """relu(max_pool(x)) becomes max_pool(relu(x)), and so for views: the relu joins its layer.
+
+    What is ``inside`` a function is left alone.
+    """
     moved = True
     while moved:
         moved = False
         for node in list(editor.gm.graph.nodes):
-            below = node.args[0] if is_call(node, *ACTIVATIONS) else None
+            free = is_call(node, *ACTIVATIONS) and node not in inside
+            below = node.args[0] if free else None
             if not is_call(below, MAX_POOL, FLATTEN, VIEW):
                 continue
             assert isinstance(below, Node)
@@ -325,10 +320,13 @@ def _lift_activations(editor: Editor) -> None:
             moved = True
 
 
-def _give_activations_a_layer(editor: Editor) -> None:
-    """An activation that no convolution, linear or add can absorb gets an identity before it."""
+def _give_activations_a_layer(editor: Editor, inside: set[Node]) -> None:
+    """An activation that no convolution, linear or add can absorb gets an identity before it.
+
+    What is ``inside`` a function is left alone.
+    """
     for node in list(editor.gm.graph.nodes):
-        if not is_call(node, *ACTIVATIONS):
+        if not is_call(node, *ACTIVATIONS) or node in inside:
             continue
         x = node.args[0]
         assert isinstance(x, Node)

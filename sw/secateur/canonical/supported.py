@@ -8,7 +8,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from secateur.errors import SecateurError
-from secateur.fx.functions import UNARY
+from secateur.fx.functions import functions_of
 from secateur.fx.graph import (
     ADD,
     CONV,
@@ -29,20 +29,12 @@ from secateur.fx.graph import (
 )
 from secateur.fx.moves import is_move, is_size
 
-_USE_LINEAR = "use nn.Linear to multiply by weights, which must be on the right"
 _REMEDIES = {
-    "upsample": "resize on the host",
     "softmax": "only at the very end, where it is left to the host",
     "log_softmax": "only at the very end, where it is left to the host",
-    "adaptive_max_pool2d": "use MaxPool2d, or an output size that divides the map's",
-    "adaptive_max_pool1d": "use MaxPool1d, or an output size that divides the length",
-    "matmul": _USE_LINEAR,
-    "mm": _USE_LINEAR,
-    "einsum": _USE_LINEAR,
     "group_norm": "use BatchNorm2d, which folds into the convolution",
     "layer_norm": "use BatchNorm2d, which folds into the convolution",
     "instance_norm": "use BatchNorm2d, which folds into the convolution",
-    "div": "divide without rounding",
     "convolution": "export with torch.export.export, without run_decompositions()",
     "addmm": "export with torch.export.export, without run_decompositions()",
 }
@@ -98,7 +90,8 @@ def check_supported(gm: GraphModule) -> None:
     ------
     SecateurError : there is one
     """
-    active = active_nodes(gm)
+    active, functions = active_nodes(gm), functions_of(gm.graph)
+    inside = {node for function in functions.values() for node in function.nodes}
     for node in gm.graph.nodes:
         if node not in active or node.op == "output":
             continue
@@ -116,9 +109,9 @@ def check_supported(gm: GraphModule) -> None:
         elif is_move(node):
             if isinstance(node.meta.get("val"), torch.Tensor):
                 _check_type(node)
-        elif node.op == "call_function" and node.target in UNARY:
-            _check_type(node)
-            _check_bounds(node)
+        elif node in inside:
+            if node in functions:
+                _check_type(node)
         elif node.op == "call_function" and node.target in _CHECKS:
             _check_type(node)
             _CHECKS[node.target](node)

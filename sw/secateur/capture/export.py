@@ -22,7 +22,8 @@ from secateur.capture.outputs import output_nodes, unwrap
 from secateur.capture.ports import Call
 from secateur.capture.script import from_script
 from secateur.errors import SecateurError, SecateurWarning
-from secateur.fx.graph import LABELS, active_nodes, aten, attribute, is_call, labels_of, refuse
+from secateur.fx.functional import writes_to_views
+from secateur.fx.graph import LABELS, active_nodes, aten, attribute, is_call, labels_of
 from secateur.text import first_line, printable
 
 __all__ = [
@@ -171,6 +172,8 @@ def module_of(program: ExportedProgram) -> GraphModule:
 
 def _callable(program: ExportedProgram) -> GraphModule:
     try:
+        if writes_to_views(program.graph):
+            program = program.run_decompositions({})  # gives every write a result of its own
         gm = copy.deepcopy(program.module(check_guards=False))
     except SyntaxError:
         raise SecateurError(
@@ -184,6 +187,7 @@ def _callable(program: ExportedProgram) -> GraphModule:
             f"export the model again"
         ) from error
     assert isinstance(gm, GraphModule)
+    _whole_norms(gm)
     _drop_casts(gm)
     return gm
 
@@ -208,23 +212,29 @@ _CASTS = (
 )  # fmt: skip
 
 
-def _drop_casts(gm: GraphModule) -> None:
-    """Remove casts of activations to the type that they have.
+def _whole_norms(gm: GraphModule) -> None:
+    """BatchNorms in the form that modules have, without statistics as results."""
+    for node in gm.graph.nodes:
+        if node.target is aten._native_batch_norm_legit_no_training.default:
+            user = next(iter(node.users))
+            node.target = aten.batch_norm.default
+            node.args = (*node.args[:5], False, *node.args[5:7], True)
+            node.meta["val"] = node.meta["val"][0]
+            user.replace_all_uses_with(node)
+    gm.graph.eliminate_dead_code()
 
-    Raises
-    ------
-    SecateurError : a cast to another type
-    """
+
+def _drop_casts(gm: GraphModule) -> None:
+    """Remove casts of activations to the type that they have."""
     active = active_nodes(gm)
     for node in list(gm.graph.nodes):
         if node.target is aten._assert_tensor_metadata.default:
             gm.graph.erase_node(node)
         elif node in active and is_call(node, *_CASTS):
             before, after = (n.meta["val"].dtype for n in (node.args[0], node))
-            if before != after:
-                raise refuse(node, f"casts {before} to {after}", "compute in float32, cast nothing")
-            node.replace_all_uses_with(node.args[0])
-            gm.graph.erase_node(node)
+            if before == after:
+                node.replace_all_uses_with(node.args[0])
+                gm.graph.erase_node(node)
     gm.recompile()
 
 

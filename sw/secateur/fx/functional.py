@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from torch._ops import OpOverload
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 
 from secateur.fx.graph import aten, is_call, refuse
 
@@ -33,18 +33,37 @@ def functionalise(gm: GraphModule) -> None:
         function = _out_of_place(node.target)
         if function is None:
             continue
-        mutated = cast(Node, node.args[0])
-        for alias in _aliases(mutated, order, order[node]):
-            later = [user for user in alias.users if order[user] > order[node]]
-            if later and _unviewed(alias) is not _unviewed(mutated):
+        for alias, later in _readers(node, order):
+            if _is_view(alias, node):
                 raise refuse(
                     node,
                     "changes in place a tensor that is also used through a view",
-                    "use the out-of-place operation",
+                    "export the module by torch.export.export, or use the out-of-place operation",
                 )
             for user in later:
                 user.replace_input_with(alias, node)
         node.target = function
+
+
+def writes_to_views(graph: Graph) -> bool:
+    """Whether an operation in place changes what is read through a view, too."""
+    order = {n: i for i, n in enumerate(graph.nodes)}
+    changed = [node for node in graph.nodes if _out_of_place(node.target) is not None]
+    return any(_is_view(alias, n) for n in changed for alias, _ in _readers(n, order))
+
+
+def _readers(node: Node, order: dict[Node, int]) -> list[tuple[Node, list[Node]]]:
+    """Other names of what ``node`` changes that are read behind it, and by which nodes."""
+    found = []
+    for alias in _aliases(cast(Node, node.args[0]), order, order[node]):
+        later = [user for user in alias.users if order[user] > order[node]]
+        if later:
+            found.append((alias, later))
+    return found
+
+
+def _is_view(alias: Node, node: Node) -> bool:
+    return _unviewed(alias) is not _unviewed(cast(Node, node.args[0]))
 
 
 def _out_of_place(target: object) -> Callable[..., Any] | None:

@@ -103,6 +103,13 @@ def attribute(gm: GraphModule, target: str) -> torch.Tensor:
     return cast(torch.Tensor, value)
 
 
+def is_trained(gm: GraphModule, node: Node) -> bool:
+    """Whether a constant is a parameter, or computed of one."""
+    if node.op == "get_attr":
+        return isinstance(attribute(gm, str(node.target)), torch.nn.Parameter)
+    return any(is_trained(gm, source) for source in node.all_input_nodes)
+
+
 def active_nodes(gm: GraphModule) -> set[Node]:
     """Nodes that depend on the network's input."""
     active: set[Node] = set()
@@ -151,6 +158,16 @@ class Editor:
     def __init__(self, gm: GraphModule) -> None:
         self.gm = gm
         self.mode = next(n for n in gm.graph.nodes if n.op == "placeholder").meta["val"].fake_mode
+
+    def batch(self) -> Node:
+        """The number of samples, a size that every node may use."""
+        inputs = self.gm.graph.find_nodes(op="placeholder")
+        for user in inputs[0].users:
+            if is_call(user, aten.sym_size.int) and user.args[1] == 0:
+                inputs[-1].append(user)  # before all that may use it
+                return cast(Node, user)
+        with self.gm.graph.inserting_after(inputs[-1]):
+            return self.call(aten.sym_size.int, inputs[0], 0, like=inputs[0])
 
     def call(self, target: Callable[..., Any], *args: Any, like: Node) -> Node:
         """A call at the graph's insertion point.

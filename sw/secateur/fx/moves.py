@@ -40,10 +40,14 @@ _MOVES = frozenset(
     replication_pad2d replication_pad3d _pad_circular _pad_enum
     pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle
     upsample_nearest1d upsample_nearest2d _upsample_nearest_exact1d _upsample_nearest_exact2d
-    index_select index unfold diagonal
+    index_select index unfold im2col diagonal select_scatter slice_scatter
     contiguous clone alias detach lift_fresh_copy
     """.split()  # noqa: SIM905
 )
+
+
+#: Moves that take a shape, and nothing else, of their second argument.
+_LIKE = frozenset(["expand_as", "view_as", "reshape_as"])
 
 
 def is_move(node: object) -> bool:
@@ -64,6 +68,8 @@ def sources_of(node: Node) -> list[Node]:
     """The tensors that a move takes values of."""
     if node.target is operator.getitem:
         return sources_of(cast(Node, node.args[0]))
+    if _is_like(node):
+        return [cast(Node, node.args[0])]
     return [source for source in node.all_input_nodes if not is_size(source)]
 
 
@@ -72,8 +78,12 @@ def samples_of(node: Node) -> int | None:
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor):
         return None
-    dims = [i for i, size in enumerate(value.shape) if not isinstance(size, int)]
+    dims = [i for i, size in enumerate(value.shape) if known(size) is None]
     return dims[0] if len(dims) == 1 else None
+
+
+def _is_like(node: Node) -> bool:
+    return isinstance(node.target, OpOverload) and node.target._opname in _LIKE
 
 
 def varying_nodes(graph: Graph) -> set[Node]:
@@ -154,7 +164,7 @@ def moved(
 
         def argument(source: Node) -> Any:
             if is_size(source):
-                return _size(source, count)
+                return size_of(source, count)
             if source not in given and source.op == "call_function":
                 return call(source)
             if source not in given:
@@ -167,6 +177,12 @@ def moved(
         def call(move: Node) -> Any:
             if move.target is operator.getitem:
                 return call(cast(Node, move.args[0]))[move.args[1]]
+            if _is_like(move):
+                shape = cast(Node, move.args[1]).meta["val"].shape[1:]
+                like = torch.zeros(1).expand(count, *(int(n) for n in shape))
+                return cast(Callable[..., Any], move.target)(
+                    argument(cast(Node, move.args[0])), like
+                )
             args, kwargs = map_arg(move.args, argument), map_arg(move.kwargs, argument)
             return cast(Callable[..., Any], move.target)(*args, **kwargs)
 
@@ -187,11 +203,11 @@ def moved(
     return Moved(numbers[0], constants[0])
 
 
-def _size(node: Node, count: int) -> int:
-    """The value of a size, in a batch of ``count``."""
+def size_of(node: Node, count: int) -> int:
+    """The value of a size in a batch of ``count`` samples."""
     if node.target is torch.ops.aten.sym_size.int and not isinstance(node.meta["val"], int):
         return count  # no other dimension is of any size
     if isinstance(node.meta["val"], int):
         return int(node.meta["val"])
-    args = map_arg(node.args, lambda part: _size(part, count))
+    args = map_arg(node.args, lambda part: size_of(part, count))
     return int(cast(Callable[..., Any], node.target)(*args))

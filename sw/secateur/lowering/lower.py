@@ -21,7 +21,7 @@ from secateur.capture.outputs import output_nodes
 from secateur.capture.ports import inputs_of, results_of
 from secateur.capture.steps import Sequence, state_pairs
 from secateur.errors import SecateurError
-from secateur.fx.functions import UNARY
+from secateur.fx.functions import Function, functions_of
 from secateur.fx.graph import (
     MAX_POOL,
     PAD,
@@ -78,6 +78,7 @@ class _Lowering:
     def __init__(self, gm: GraphModule) -> None:
         self.gm = gm
         self.values = Values(gm)
+        self.functions = functions_of(gm.graph)
         self.used: set[Node] = set()
         self.inputs: dict[Node, Store] = {}
         self.states: dict[Node, Store] = {}
@@ -175,8 +176,10 @@ class _Lowering:
             if (found.exponent, found.signed) != (scale.exponent, scale.signed) or not fits:
                 raise refuse(node, "changes the scale of a stored tensor", REQUANTISE)
             self.values.of[node] = self.values.of[source]
-        elif is_call(source, *UNARY):
-            self._look_up(node, source, scale)
+        elif is_move(source):
+            self.values.of[source] = self.values.of[node] = self.values.constant(source, scale)
+        elif source in self.functions:
+            self._look_up(node, self.functions[source], scale)
         else:
             match = match_layer(source)
             for operand in match.operands:
@@ -213,19 +216,21 @@ class _Lowering:
             found[node] = self.values.stored(node, wanted[node])
         return found
 
-    def _look_up(self, node: Node, function: Node, scale: Scale) -> None:
+    def _look_up(self, node: Node, function: Function, scale: Scale) -> None:
         """A table behind the layer that makes the argument, or behind a copy of it."""
-        argument = cast(Node, function.args[0])
-        self.values.value(argument, function)
+        argument, result = function.argument, function.nodes[-1]
+        self.values.value(argument, result)
         value = self.values.stored(argument)
         store = value.whole
         table = table_of(function, store.scale, scale)
-        output = Store(function.name, *store.size, scale)
-        nodes = [function, node, *(u for u in node.users if is_dequantise(u))]
+        output = Store(result.name, *store.size, scale)
+        nodes = [*function.nodes, node, *(u for u in node.users if is_dequantise(u))]
         makers = [d for d in self.values.layers if d.output is store]
         made = makers[0] if len(makers) == 1 else None
-        alone = is_dequantise(argument) and len(argument.users) == 1
-        alone = alone and len(argument.all_input_nodes[0].users) == 1
+        readers = {argument, *function.nodes}
+        alone = is_dequantise(argument) and set(argument.users) <= readers
+        codes = argument.all_input_nodes[0]
+        alone = alone and all(is_dequantise(u) and set(u.users) <= readers for u in codes.users)
         if made is not None and made.kind != "maxpool" and made.table is None and alone:
             made.output, made.table = output, table
             made.nodes += nodes
@@ -234,7 +239,7 @@ class _Lowering:
             self.values.add_plain(
                 "table", DraftSource(store, "lanewise", ones, PLAIN), output, nodes, table
             )
-        self.used.add(function)
+        self.used.update(function.nodes)
         self.values.of[node] = self.values.new(output, value.shape)
 
     def _max_pool(self, node: Node) -> None:
@@ -264,7 +269,7 @@ class _Lowering:
         """Every node must be part of a layer: nothing may be computed in floating point."""
         for node in self.gm.graph.nodes:
             known = node in self.values.of or node in self.used or is_size(node)
-            known = known or (is_move(node) and (_has_parts(node) or bool(samples_of(node))))
+            known = known or is_move(node)  # with samples elsewhere, or for the shape of a constant
             if node in active and node.op == "call_function" and not known:
                 raise unsupported(node)
 

@@ -71,8 +71,11 @@ def gridded(operand: Operand, grid: Grid, codes: Ints, shape: tuple[int, ...]) -
         window = Window((store.height, store.width), (1, 1), (0, 0, 0, 0), (1, 1))
         return DraftSource(store, "broadcast", weight, window)
     own = conv_window(cast(Node, operand.product), (codes.shape[2], codes.shape[3]))
-    weight = np.zeros((len(codes), store.channels, *codes.shape[2:]), np.int64)
-    weight[:, grid.channels] = codes
+    lanewise = codes.shape[1] == 1 < store.channels
+    weight = codes[:, 0]
+    if not lanewise:
+        weight = np.zeros((len(codes), store.channels, *codes.shape[2:]), np.int64)
+        weight[:, grid.channels] = codes
     padding = [a + b for a, b in zip(own.padding, operand.padding, strict=True)]
     before, after = [], []
     for axis, (first, size) in enumerate(
@@ -89,7 +92,7 @@ def gridded(operand: Operand, grid: Grid, codes: Ints, shape: tuple[int, ...]) -
         (pair[0] * grid.steps[0], pair[1] * grid.steps[1]) for pair in (own.stride, own.dilation)
     )
     window = Window(own.kernel, stride, (before[0], before[1], after[0], after[1]), dilation)
-    return DraftSource(store, "broadcast", weight, window)
+    return DraftSource(store, "lanewise" if lanewise else "broadcast", weight, window)
 
 
 def trimmed(grid: Grid, shape: tuple[int, ...]) -> Window:
@@ -132,7 +135,8 @@ def written_in_place(layers: list[DraftLayer], kept: set[Store]) -> list[DraftLa
         source, region = copy.sources[0], copy.region
         store = source.store
         size = None if region is None else (region.height, region.width)
-        whole = source.mode == "lanewise" and (source.window.stride == (1, 1) or size == (1, 1))
+        extents = zip(source.window.stride, (store.height, store.width), strict=True)
+        whole = source.mode == "lanewise" and all(s == 1 or n == 1 for s, n in extents)
         whole = whole and size in (None, (store.height, store.width))
         makers = [layer for layer in layers if layer.output is store]
         readers = [s for layer in layers for s in layer.sources if s.store in (store, *store.parts)]

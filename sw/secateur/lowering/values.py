@@ -27,6 +27,8 @@ from secateur.quantisation.scales import REQUANTISE, Scale
 
 #: Copies for one move; more would take longer than a network.
 MOST_COPIES = 512
+#: Channels that a layer computes at once, about.
+LANES = 8
 
 
 class Values:
@@ -77,6 +79,8 @@ class Values:
             return
         parts = [part for part in self._stored_sources(node) if part in self.varying]
         given = {part: self.value(part, node) for part in parts}
+        if not given:
+            return  # a constant: its scale is that of the node that quantises it
         scales = [value.scale for value in given.values()]
         if len({(scale.exponent, scale.signed) for scale in scales}) > 1:
             raise refuse(node, "brings tensors of different scales together", REQUANTISE)
@@ -91,6 +95,11 @@ class Values:
     def _stored_sources(self, node: Node) -> list[Node]:
         """What a move takes values of, behind moves that leave the samples elsewhere."""
         return leaves(node, lambda n: sources_of(n) if n is node or samples_of(n) else [])
+
+    def constant(self, node: Node, scale: Scale) -> Value:
+        """The value of a move that has constants alone."""
+        found = moved(node, {}, lambda n: constant(self.gm, n), self.batch)
+        return Value(found, scale)
 
     def _beside(self, numbers: Numbers) -> list[Store] | None:
         """The stores that a map consists of, if they can come to lie side by side."""
@@ -121,7 +130,7 @@ class Values:
             numbers = found.moved.numbers.reshape(value.shape)
             return replace(found, moved=Moved(numbers, np.zeros(value.shape)))
         stores: list[Store] = []
-        for part, channels in self.numbering.runs(numbers):
+        for part, channels in _together(self.numbering.runs(numbers)):
             first = sum(store.channels for store in stores)
             if part is None:
                 stores += self._gathered(node, value, size, slice(first, first + channels))
@@ -149,10 +158,11 @@ class Values:
             store = Store(name, *as_map(numbers.shape), scale)
             made = copies(self.numbering, numbers, codes)
             if len(made) > MOST_COPIES:
-                raise refuse(
-                    node, f"an order that takes {len(made)} copies", "leave the order as it is"
-                )
-            spare = self.numbering.stores[0]
+                fixed = bool((numbers < 0).all())
+                what = "a constant map of" if fixed else "an order that takes"
+                remedy = "give one value per channel" if fixed else "leave the order as it is"
+                raise refuse(node, f"{what} {len(made)} copies", remedy)
+            spare = self.numbering.stores[-1]
             self.layers += [copy_layer(copy, store, spare) for copy in made]
             self.numbering.add(store)
             stores.append(store)
@@ -203,7 +213,29 @@ class Values:
             return scattered(self.numbering, value.moved.numbers)
         grid = even_grid(self.numbering, value.moved.numbers.reshape(as_map(value.shape)))
         _, inputs, *kernel = (int(n) for n in constant(self.gm, operand.weight).shape)
-        dense = inputs == as_map(value.shape)[0]
+        alone = grid is not None and np.array_equal(grid.channels, np.arange(grid.store.channels))
+        dense = inputs == as_map(value.shape)[0] or (inputs == 1 and alone)
         window = conv_window(operand.product, (kernel[0], kernel[1]))
         padding = [a + b for a, b in zip(window.padding, operand.padding, strict=True)]
         return grid if grid is not None and dense and grid.takes(padding, value.shape) else None
+
+
+def _together(runs: list[tuple[Store | None, int]]) -> list[tuple[Store | None, int]]:
+    """Runs of stores; where one is there again and again, copies of all at once if that is less."""
+    parts: list[tuple[Store | None, int]] = []
+    first = 0
+    while first < len(runs):
+        store, channels = runs[first]
+        count = 1
+        while store is not None and runs[first + count : first + count + 1] == [runs[first]]:
+            count += 1
+        if -(-count * channels // LANES) < (count - 1) * -(-channels // LANES):
+            store, channels = None, count * channels
+            first += count
+        else:
+            first += 1
+        if store is None and parts and parts[-1][0] is None:
+            parts[-1] = (None, parts[-1][1] + channels)
+        else:
+            parts.append((store, channels))
+    return parts

@@ -27,7 +27,9 @@ def as_map(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """(channels, height, width) of a tensor of any number of dimensions, without samples."""
     if len(shape) <= 1:
         return prod(shape), 1, 1
-    return shape[0], prod(shape[1:-1]), shape[-1]
+    if len(shape) == 2:
+        return shape[0], 1, shape[1]
+    return prod(shape[:-2]), shape[-2], shape[-1]
 
 
 @dataclass

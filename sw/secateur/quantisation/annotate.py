@@ -20,12 +20,11 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
-from secateur.canonical.pool import AVERAGE_WEIGHT
 from secateur.canonical.rewrite import canonicalise
 from secateur.canonical.supported import check_supported
 from secateur.capture.ports import inputs_of
 from secateur.capture.steps import state_pairs
-from secateur.fx.functions import UNARY, never_negative
+from secateur.fx.functions import Function, functions_of
 from secateur.fx.graph import (
     ACTIVATIONS,
     ADD,
@@ -34,7 +33,9 @@ from secateur.fx.graph import (
     PRODUCTS,
     activation_bounds,
     active_nodes,
+    constant,
     is_call,
+    is_trained,
     leaves,
 )
 from secateur.fx.moves import adds_constants, is_move, padding_value, sources_of, varying_nodes
@@ -43,6 +44,8 @@ from secateur.quantisation.fake_quantise import ActivationFakeQuantize, PerChann
 _ANNOTATION = "quantization_annotation"
 #: Key of a node's ``meta``: whether it is a move that adds constants.
 _CONSTANTS = "secateur_constants"
+#: Key of a node's ``meta``: of a node of a function, whether it is the last.
+_LOOKED_UP = "secateur_looked_up"
 
 
 class SecateurQuantizer(Quantizer):  # type: ignore[misc]
@@ -59,6 +62,7 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
         self.unsigned = unsigned
         self.qat = qat
         self._unsigned: set[Node] = set()
+        self._functions: dict[Node, Function] = {}
 
     def transform_for_annotation(self, model: GraphModule) -> GraphModule:
         """Bring the graph to its canonical form.
@@ -74,8 +78,11 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
         active = active_nodes(model)
         nodes = [n for n in model.graph.nodes if n in active and n.op != "output"]
         varying = varying_nodes(model.graph)
+        self._functions = functions_of(model.graph)
+        inside = {node for function in self._functions.values() for node in function.nodes}
         for node in nodes:
             node.meta[_CONSTANTS] = adds_constants(node, varying)
+            node.meta[_LOOKED_UP] = node in self._functions if node in inside else None
         outputs = [n for n in nodes if _ends_a_layer(n)]
         states = state_pairs(model)
         self._unsigned = {n for name, n in inputs_of(model).items() if name in self.unsigned}
@@ -138,24 +145,44 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
         """Whether a value is never negative, as far as that of those before it is known."""
         if node.op == "placeholder":
             return node in self._unsigned
+        if node in self._functions:
+            function = self._functions[node]
+            return function.never_negative(before[function.argument])
         if is_call(node, *ACTIVATIONS):
             return activation_bounds(node)[0] >= 0
-        if is_call(node, *UNARY):
-            return never_negative(node)
         if is_call(node, *PRODUCTS):
-            average = str(cast(Node, node.args[1]).target).startswith(AVERAGE_WEIGHT)
-            return average and before[cast(Node, node.args[0])]
+            return before[cast(Node, node.args[0])] and _keeps_signs(node)
         if is_move(node) and node.meta.get(_CONSTANTS):
-            value = padding_value(node)
-            positive = value is not None and value >= 0
-            return positive and before.get(node.all_input_nodes[0], True)
+            return _adds_positive(node) and all(
+                before.get(source, True) for source in sources_of(node)
+            )
         return all(before.get(part, True) for part in node.all_input_nodes)
+
+
+def _adds_positive(move: Node) -> bool:
+    """Whether no constant is negative that a move brings among the values."""
+    gm = cast(GraphModule, move.graph.owning_module)
+    value = padding_value(move)
+    varying = varying_nodes(move.graph)
+    fixed = [source for source in sources_of(move) if source not in varying]
+    return (value is None or value >= 0) and not any(
+        is_trained(gm, source) or bool((constant(gm, source) < 0).any()) for source in fixed
+    )
+
+
+def _keeps_signs(product: Node) -> bool:
+    """Whether the weights and biases are constants, and none is negative: averages, sums."""
+    gm = cast(GraphModule, product.graph.owning_module)
+    constants = [part for part in product.args[1:3] if isinstance(part, Node)]
+    fixed = not any(is_trained(gm, part) for part in constants)
+    return fixed and all(bool((constant(gm, part) >= 0).all()) for part in constants)
 
 
 def _absorbed(product: Node) -> bool:
     """Whether a convolution or linear runs in the same layer as the add that reads it."""
     user = next(iter(product.users))
-    return len(product.users) == 1 and is_call(user, ADD) and user.args[0] is not user.args[1]
+    sums = is_call(user, ADD) and user.meta.get(_LOOKED_UP) is None
+    return len(product.users) == 1 and sums and user.args[0] is not user.args[1]
 
 
 def _ends_a_layer(node: Node) -> bool:
@@ -164,11 +191,14 @@ def _ends_a_layer(node: Node) -> bool:
         return bool(node.users)
     if is_move(node):
         return bool(node.meta.get(_CONSTANTS))
-    if not is_call(node, ADD, MUL, *PRODUCTS, *ACTIVATIONS, *UNARY):
+    if node.meta.get(_LOOKED_UP) is not None:
+        return bool(node.meta[_LOOKED_UP])
+    if not is_call(node, ADD, MUL, *PRODUCTS, *ACTIVATIONS):
         return False
-    if is_call(node, *ACTIVATIONS, *UNARY):
+    if is_call(node, *ACTIVATIONS):
         return True
-    if len(node.users) == 1 and is_call(next(iter(node.users)), *ACTIVATIONS):
+    user = next(iter(node.users))
+    if len(node.users) == 1 and is_call(user, *ACTIVATIONS) and user.meta.get(_LOOKED_UP) is None:
         return False
     return not (is_call(node, *PRODUCTS) and _absorbed(node))
 

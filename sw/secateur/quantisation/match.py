@@ -8,7 +8,7 @@ from typing import cast
 from torch.fx import GraphModule, Node
 
 from secateur.canonical.supported import unsupported
-from secateur.fx.functions import UNARY
+from secateur.fx.functions import functions_of
 from secateur.fx.graph import (
     ACTIVATIONS,
     ADD,
@@ -178,14 +178,14 @@ def observed_layers(gm: GraphModule) -> list[tuple[Match, Node]]:
 
     A weight's observer is not a layer, nor is that of an input, or of a function that is looked up.
     """
-    layers = []
+    layers, functions = [], functions_of(gm.graph)
     active: set[Node] = set()
     for node in gm.graph.nodes:
         if node.op == "placeholder" or any(n in active for n in node.all_input_nodes):
             active.add(node)
         if node.op == "call_module" and node in active:
             result = cast(Node, node.args[0])
-            if result.op == "placeholder" or is_call(result, *UNARY) or is_move(result):
+            if result.op == "placeholder" or result in functions or is_move(result):
                 continue
             layers.append((match_layer(result), node))
     return layers

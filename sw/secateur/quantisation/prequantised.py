@@ -21,7 +21,7 @@ from secateur.canonical.rewrite import canonicalise
 from secateur.capture.export import export, leave_to_host
 from secateur.capture.outputs import output_nodes
 from secateur.errors import SecateurError
-from secateur.fx.functions import UNARY
+from secateur.fx.functions import functions_of
 from secateur.fx.graph import MAX_POOL, Editor, constant, is_call, refuse
 from secateur.fx.moves import is_move, sources_of
 from secateur.hw.spec import SHIFT_LIMIT, SHIFT_SPAN, UNIT_LIMIT, WSHIFT
@@ -62,9 +62,11 @@ def keep_scales(model: torch.nn.Module, shape: tuple[int, ...]) -> GraphModule:
     _store_before_moves(editor)
     _rescale(editor)
     _store_before_moves(editor)
+    functions = functions_of(gm.graph)
     for node in list(gm.graph.nodes):
-        if is_quantise(node) and _is_layer(cast(Node, node.args[0])):
-            _quantise_weights(editor, match_layer(cast(Node, node.args[0])), scale_of(node))
+        result = cast(Node, node.args[0]) if is_quantise(node) else None
+        if result is not None and result not in functions and _is_layer(result):
+            _quantise_weights(editor, match_layer(result), scale_of(node))
     for output in output_nodes(gm):
         for root in stored_roots(output):
             if not is_dequantise(root):
@@ -77,10 +79,7 @@ def keep_scales(model: torch.nn.Module, shape: tuple[int, ...]) -> GraphModule:
 
 def _is_layer(node: Node) -> bool:
     return not (
-        node.op == "placeholder"
-        or is_dequantise(node)
-        or is_call(node, *UNARY, MAX_POOL)
-        or is_move(node)
+        node.op == "placeholder" or is_dequantise(node) or is_call(node, MAX_POOL) or is_move(node)
     )
 
 
