@@ -27,7 +27,7 @@ from secateur.fx.graph import (
     refuse,
     shape_of,
 )
-from secateur.fx.moves import is_move, is_size, varying_nodes
+from secateur.fx.moves import is_move, is_size, padding_value, varying_nodes
 
 _SUB, _NEG = aten.sub.Tensor, aten.neg.default
 _RSUB = (aten.rsub.Scalar, aten.rsub.Tensor)
@@ -37,8 +37,14 @@ ARITHMETIC = (ADD, MUL, _SUB, _NEG, *_RSUB, _DIV, aten.mul.Scalar, aten.add.Scal
 Value = Node | float
 
 
-def arithmetic(editor: Editor, node: Node) -> Node | None:
+def arithmetic(editor: Editor, node: Node, readers: frozenset[Node] = frozenset()) -> Node | None:
     """``node`` as an add or a product of two tensors, or as a line, a * x + b.
+
+    Parameters
+    ----------
+    editor : of the graph
+    node : a sum, difference, product or quotient
+    readers : other nodes that read its operands, and are replaced with it
 
     Returns
     -------
@@ -76,14 +82,15 @@ def arithmetic(editor: Editor, node: Node) -> Node | None:
         if vector is None:
             whole = placed(editor, cast(Node, other), shape_of(node), node)
             return editor.call(MUL, x, whole, like=node)
-        return line(editor, x, vector, None, like=node)
+        return line(editor, x, vector, None, like=node, readers=readers)
     vector = _vector(editor, x, other, node)
     if vector is None:
         whole = placed(editor, cast(Node, other), shape_of(node), node)
         return _sum(editor, *((x, whole) if x is a else (whole, x)), factor, node)
     if x is a:
-        return line(editor, x, 1.0, _times(editor, vector, factor, node), like=node)
-    return line(editor, x, factor, vector, like=node)
+        shift = _times(editor, vector, factor, node)
+        return line(editor, x, 1.0, shift, like=node, readers=readers)
+    return line(editor, x, factor, vector, like=node, readers=readers)
 
 
 def _narrowed(editor: Editor, value: Node, like: Node) -> Node:
@@ -123,13 +130,29 @@ def _along(editor: Editor, node: Node, x: Node, value: Node, axis: int) -> Node:
     x, value : the tensor, and the constant
     axis : of ``x``
     """
-    first = editor.call(aten.movedim.int, x, axis, 1, like=node)
+    readers: frozenset[Node] = frozenset()
+    if is_call(x, *_PERMUTES) and _order(x)[axis] == 1:
+        first = cast(Node, x.args[0])
+        readers = frozenset([x] if x.users.keys() <= {node} else [])
+        again, back = cast(Callable[..., Any], x.target), x.args[1:]
+    else:
+        first = editor.call(aten.movedim.int, x, axis, 1, like=node)
+        again, back = aten.movedim.int, (1, axis)
     size = [-1, *[1] * (rank_of(x) - 2)]
     column = editor.call(cast(Callable[..., Any], aten.reshape.default), value, size, like=node)
-    args = [first if part is x else column for part in node.args[:2]]
-    call = editor.call(cast(Callable[..., Any], node.target), *args, like=node)
+    args = [column, first] if node.args[1] is x else [first, column]
+    target = MUL if is_call(node, _DIV) else cast(Callable[..., Any], node.target)
+    call = editor.call(target, *args, like=node)
     call.kwargs = node.kwargs
-    return editor.call(aten.movedim.int, arithmetic(editor, call) or call, 1, axis, like=node)
+    found = arithmetic(editor, call, readers) or call
+    return editor.call(again, found, *back, like=node)
+
+
+def _order(permute: Node) -> list[int]:
+    """The dimensions in the order in which a permutation gives them."""
+    sizes = range(2, 2 + rank_of(permute))
+    found = cast(Callable[..., Any], permute.target)(torch.empty(*sizes), *permute.args[1:])
+    return [size - 2 for size in found.shape]
 
 
 def _sum(editor: Editor, a: Node, b: Node, factor: float, node: Node) -> Node | None:
@@ -148,8 +171,8 @@ def line(
     like: Node,
     readers: frozenset[Node] = frozenset(),
 ) -> Node:
-    """``scale * x + shift``: by the weights of a layer that nothing else reads, else as a depthwise
-    convolution.
+    """``scale * x + shift``: by the weights of a layer that nothing else reads, behind moves too,
+    else as a depthwise convolution.
 
     Parameters
     ----------
@@ -161,16 +184,38 @@ def line(
     """
     if scale == 1 and shift in (None, 0.0):
         return x
-    if is_call(x, *PRODUCTS) and x.users.keys() <= {like, *readers}:
-        weight = cast(Node, x.args[1])
-        if not str(weight.target).startswith("quantized_decomposed."):
-            numbers = [None if v is None else _doubles(editor, x, v) for v in (scale, shift)]
-            return fold(editor, x, cast(torch.Tensor, numbers[0]), numbers[1], like=like)
-    factor, term = (
+    readers |= {like}
+    moves, below = [], x
+    while not isinstance(scale, Node) and not isinstance(shift, Node) and _carries(below):
+        if not below.users.keys() <= readers:
+            break
+        moves.append(below)
+        readers, below = frozenset([below]), cast(Node, below.args[0])
+    if _is_own_product(below, readers):
+        term = None if shift is None else _doubles(editor, below, shift)
+        found = fold(editor, below, _doubles(editor, below, scale), term, like=like)
+        for move in reversed(moves):
+            target = cast(Callable[..., Any], move.target)
+            found = editor.call(target, found, *move.args[1:], like=move)
+        return found
+    factor, bias = (
         value if value is None or isinstance(value, Node) else _same(editor, x, value)
         for value in (scale, shift)
     )
-    return depthwise(editor, x, cast(Node, factor), term, like=like)
+    return depthwise(editor, x, cast(Node, factor), bias, like=like)
+
+
+def _is_own_product(node: Node, readers: frozenset[Node]) -> bool:
+    """Whether a node is a convolution or linear that nothing else reads, of float weights."""
+    if not is_call(node, *PRODUCTS) or not node.users.keys() <= readers:
+        return False
+    return not str(cast(Node, node.args[1]).target).startswith("quantized_decomposed.")
+
+
+def _carries(x: Node) -> bool:
+    """Whether a node only gives the values of one tensor other places, and brings no constants."""
+    pads = padding_value(x) is not None or is_call(x, aten.im2col.default)
+    return is_move(x) and x.all_input_nodes == [x.args[0]] and not pads and not x.kwargs
 
 
 def _doubles(editor: Editor, x: Node, value: Value) -> torch.Tensor:

@@ -17,7 +17,18 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_aggregate, map_arg
 
 from secateur.fx.functions import functions_of, is_number
-from secateur.fx.graph import ADD, MUL, RELU, Editor, argument, aten, attribute, constant, rank_of
+from secateur.fx.graph import (
+    ADD,
+    MUL,
+    RELU,
+    Editor,
+    argument,
+    aten,
+    attribute,
+    constant,
+    known,
+    rank_of,
+)
 from secateur.fx.moves import is_move, varying_nodes
 
 _SUB = aten.sub.Tensor
@@ -91,14 +102,15 @@ def _defined(editor: Editor, node: Node) -> Node | None:
 def _inlined(editor: Editor, traced: torch.fx.GraphModule, node: Node) -> Node | None:
     """The result of a traced graph in the place of a node; None if it is for one size of batch."""
     result = cast(Node, next(iter(traced.graph.find_nodes(op="output"))).args[0])
-    sizes = (n.meta["val"].shape[:1] for n in (result, node))
-    if [type(size) for size in next(sizes)] != [type(size) for size in next(sizes)]:
+    sizes = [[known(size) for size in n.meta["val"].shape] for n in (result, node)]
+    if sizes[0] != sizes[1]:
         return None
     found = dict(zip(traced.graph.find_nodes(op="placeholder"), node.all_input_nodes, strict=True))
-    batch = editor.batch()
 
     def number(value: Any) -> Any:
-        return batch if isinstance(value, torch.SymInt) else value
+        if not isinstance(value, torch.SymInt):
+            return value
+        return editor.batch() if known(value) is None else known(value)
 
     for inner in traced.graph.nodes:
         if inner.op == "get_attr":
@@ -209,7 +221,7 @@ def _filled(editor: Editor, node: Node) -> Node:
     x, value = cast(tuple[Node, Any], node.args[:2])
     if isinstance(value, Node):
         return editor.call(aten.expand_as.default, value, x, like=node)
-    sizes = [editor.batch() if isinstance(n, torch.SymInt) else int(n) for n in x.meta["val"].shape]
+    sizes = [editor.batch() if known(n) is None else known(n) for n in x.meta["val"].shape]
     return editor.call(aten.full.default, sizes, value, like=node)
 
 

@@ -155,9 +155,7 @@ def _map_call(editor: Editor, node: Node, lifted: dict[Node, Node]) -> Node | No
     if target is aten.adaptive_avg_pool1d.default:
         return editor.call(aten.adaptive_avg_pool2d.default, x, two(1, None, 1), like=node)
     if target is aten.upsample_linear1d.vec:
-        factors = node.args[3] and [1.0, *cast(list[float], node.args[3])]
-        size = [1, shape_of(node)[1]] if factors is None else None
-        return editor.call(aten.upsample_bilinear2d.vec, x, size, node.args[2], factors, like=node)
+        return _interpolated(editor, node, x)
     if target is aten.mean.dim:
         dims = cast(list[int], node.args[1])
         if [d % 3 for d in dims] != [2]:
@@ -170,6 +168,14 @@ def _map_call(editor: Editor, node: Node, lifted: dict[Node, Node]) -> Node | No
         dim = int(argument(node, 1, 0)) % 3
         return editor.call(CAT, parts, dim + (dim == 2), like=node)
     return _elementwise(editor, node, up)
+
+
+def _interpolated(editor: Editor, node: Node, x: Node) -> Node:
+    """Linear interpolation of a signal as bilinear interpolation of a map of one row."""
+    factors = node.args[3] and [1.0, *cast(list[float], node.args[3])]
+    size = [1, shape_of(node)[1]] if factors is None else None
+    target = cast(Callable[..., Any], aten.upsample_bilinear2d.vec)
+    return editor.call(target, x, size, node.args[2], factors, like=node)
 
 
 def _numel(node: Node) -> int:

@@ -7,8 +7,9 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from secateur.canonical.arithmetic import line
+from secateur.canonical.sizes import placed
 from secateur.fx.functions import Function, elementwise, functions_of, is_number, values_of_codes
-from secateur.fx.graph import Editor, active_nodes, aten, constant, is_trained, refuse
+from secateur.fx.graph import Editor, active_nodes, aten, constant, is_trained, refuse, shape_of
 from secateur.fx.moves import varying_nodes
 
 #: Relative error of a function that is a line all the same.
@@ -105,6 +106,9 @@ def as_line(editor: Editor, function: Function) -> Node | None:
     found = _line(Function(x, nodes))
     if found is None:
         return None
+    if found[0] == 0:
+        number = editor.attach("_number", torch.tensor(found[1]), trained=False)
+        return placed(editor, number, shape_of(nodes[-1]), nodes[-1])
     return line(editor, x, *found, like=nodes[-1], readers=frozenset(nodes))
 
 

@@ -159,7 +159,15 @@ def _series(matrix: Tensor, spans: list[tuple[int, int]], middle: int, left: set
 
 
 def cut(editor: Editor, x: Node, amounts: list[tuple[int, int]], like: Node) -> Node:
-    """A map with rows and columns added or, if negative, taken off before and after."""
+    """A map with rows and columns added or, if negative, taken off before and after.
+
+    Parameters
+    ----------
+    editor : of the graph
+    x : (N, C, H, W)
+    amounts : (before, after) of rows and of columns
+    like : the node that is replaced
+    """
     for axis, (before, after) in enumerate(amounts):
         size = shape_of(x)[1 + axis]
         if before < 0 or after < 0:

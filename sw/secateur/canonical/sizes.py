@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node
 from torch.fx.node import map_aggregate, map_arg
 
-from secateur.fx.graph import FLATTEN, VIEW, Editor, aten, is_call, rank_of, shape_of
+from secateur.fx.graph import FLATTEN, VIEW, Editor, aten, is_call, known, rank_of, shape_of
 from secateur.fx.moves import is_move, is_size, size_of, sources_of, varying_nodes
 
 
@@ -19,10 +19,10 @@ def settle_sizes(editor: Editor) -> None:
     for node in list(graph.nodes):
         if not is_call(node, aten.sym_size.int):
             continue
-        size = node.meta["val"]
-        if not isinstance(size, torch.SymInt):
+        size = known(node.meta["val"])
+        if size is not None:
             for user in list(node.users):
-                user.args = _with(user.args, node, int(size))
+                user.args = _with(user.args, node, size)
             graph.erase_node(node)
         elif (batch := editor.batch()) is not node:
             node.replace_all_uses_with(batch)

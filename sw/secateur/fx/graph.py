@@ -90,6 +90,13 @@ def rank_of(node: Node) -> int:
     return len(node.meta["val"].shape)
 
 
+def known(size: object) -> int | None:
+    """A size as a number; None if it may be any."""
+    if isinstance(size, torch.SymInt):
+        return cast("int | None", size.node.maybe_as_int())
+    return size if isinstance(size, int) else None
+
+
 def is_call(node: object, *targets: object) -> bool:
     """Whether the object is a node that calls one of the functions."""
     return isinstance(node, Node) and node.op == "call_function" and node.target in targets

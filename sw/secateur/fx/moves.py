@@ -19,7 +19,7 @@ from torch._ops import OpOverload
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
-from secateur.fx.graph import argument, refuse
+from secateur.fx.graph import argument, known, refuse
 
 Numbers = npt.NDArray[np.int64]
 
@@ -158,39 +158,10 @@ def moved(
     """
     count = 2 if batch is None else batch
     span = 1 + max((int(g.numbers.max(initial=0)) for g in given.values()), default=0)
-
-    def run(first: int) -> npt.NDArray[np.float64]:
-        """The move of ``first`` + number + sample * span in place of the values."""
-
-        def argument(source: Node) -> Any:
-            if is_size(source):
-                return size_of(source, count)
-            if source not in given and source.op == "call_function":
-                return call(source)
-            if source not in given:
-                return constant(source)
-            numbers, constants = given[source].numbers, given[source].constants
-            samples = np.arange(count).reshape(-1, *[1] * numbers.ndim) * span
-            filled = np.where(numbers < 0, constants, numbers + samples + first)
-            return torch.from_numpy(filled.astype(np.float64))
-
-        def call(move: Node) -> Any:
-            if move.target is operator.getitem:
-                return call(cast(Node, move.args[0]))[move.args[1]]
-            if _is_like(move):
-                shape = cast(Node, move.args[1]).meta["val"].shape[1:]
-                like = torch.zeros(1).expand(count, *(int(n) for n in shape))
-                return cast(Callable[..., Any], move.target)(
-                    argument(cast(Node, move.args[0])), like
-                )
-            args, kwargs = map_arg(move.args, argument), map_arg(move.kwargs, argument)
-            return cast(Callable[..., Any], move.target)(*args, **kwargs)
-
-        result: npt.NDArray[np.float64] = call(node).double().numpy()
-        return result
-
+    before, after = (
+        _run(node, given, constant, count, span, first) for first in (_FIRST, 2 * _FIRST)
+    )
     # What does not follow the numbers is a constant.
-    before, after = run(_FIRST), run(2 * _FIRST)
     if before.ndim == 0 or len(before) != count:
         raise refuse(node, "mixes the samples of a batch", "keep samples in the first dimension")
     follows = before != after
@@ -203,11 +174,43 @@ def moved(
     return Moved(numbers[0], constants[0])
 
 
+def _run(
+    node: Node, given: Mapping[Node, Moved], constant: Callable[[Node], torch.Tensor], count: int,
+    span: int, first: int,
+) -> npt.NDArray[np.float64]:  # fmt: skip
+    """The move of ``first`` + number + sample * span in place of the values."""
+
+    def argument(source: Node) -> Any:
+        if is_size(source):
+            return size_of(source, count)
+        if source not in given and source.op == "call_function":
+            return call(source)
+        if source not in given:
+            return constant(source)
+        numbers, constants = given[source].numbers, given[source].constants
+        samples = np.arange(count).reshape(-1, *[1] * numbers.ndim) * span
+        filled = np.where(numbers < 0, constants, numbers + samples + first)
+        return torch.from_numpy(filled.astype(np.float64))
+
+    def call(move: Node) -> Any:
+        if move.target is operator.getitem:
+            return call(cast(Node, move.args[0]))[move.args[1]]
+        if _is_like(move):
+            shape = cast(Node, move.args[1]).meta["val"].shape[1:]
+            like = torch.zeros(1).expand(count, *(int(n) for n in shape))
+            return cast(Callable[..., Any], move.target)(argument(cast(Node, move.args[0])), like)
+        args, kwargs = map_arg(move.args, argument), map_arg(move.kwargs, argument)
+        return cast(Callable[..., Any], move.target)(*args, **kwargs)
+
+    result: npt.NDArray[np.float64] = call(node).double().numpy()
+    return result
+
+
 def size_of(node: Node, count: int) -> int:
     """The value of a size in a batch of ``count`` samples."""
-    if node.target is torch.ops.aten.sym_size.int and not isinstance(node.meta["val"], int):
+    if node.target is torch.ops.aten.sym_size.int and known(node.meta["val"]) is None:
         return count  # no other dimension is of any size
-    if isinstance(node.meta["val"], int):
-        return int(node.meta["val"])
+    if (size := known(node.meta["val"])) is not None:
+        return size
     args = map_arg(node.args, lambda part: size_of(part, count))
     return int(cast(Callable[..., Any], node.target)(*args))

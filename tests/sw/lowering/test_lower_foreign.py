@@ -79,11 +79,11 @@ FOREIGN: dict[str, tuple[Callable[[Any], object], str]] = {
     "unquantised": (unquantised, "reads conv2d, which is not quantised; requantise"),
     "product": (
         lambda config: insert(config, "flatten", "torch.ops.aten.mul.Tensor", {"as_int": 2}),
-        "node put (mul): a product with a constant; scale a weight instead",
+        "node flatten (flatten): reads put, which is not quantised; requantise",
     ),
     "sum": (
         lambda config: insert(config, "flatten", "torch.ops.aten.add.Tensor", {"as_int": 2}),
-        "node put (add): add of a constant; put the constant into a bias",
+        "node flatten (flatten): reads put, which is not quantised; requantise",
     ),
     "bounds": (clipped("NaN", "NaN"), "clips to nan..nan; clip to a range"),
     "tiny scale": (scaled(2.0**-1000), "is not a power of two; requantise"),

@@ -108,12 +108,12 @@ FORMS: dict[str, tuple[Callable[[Tensor], Tensor], Forms]] = {
         lambda x: CONV((x - 0.5) / torch.full((1, 3, 1, 1), 0.25)),
         [("depthwise", [L]), ("conv", [B])],
     ),
-    "two activations": (lambda x: F.relu(F.relu6(CONV(x))), [("conv", [B]), ("depthwise", [L])]),
+    "two activations": (lambda x: F.relu(F.relu6(CONV(x))), [("conv", [B])]),
     "three terms": (
         lambda x: F.relu(CONV(x) + POINT(x) + POINT(x)),
         [("conv", [B, B]), ("conv", [B, L])],
     ),
-    "twice the same": (lambda x: twice(CONV(x)), [("conv", [B]), ("add", [L, L])]),
+    "twice the same": (lambda x: twice(CONV(x)), [("conv", [B])]),
     "padded residual": (
         lambda x: F.relu(
             F.pad(CONV(x), (1, 1, 1, 1)) + F.conv2d(x, torch.ones(4, 3, 1, 1), padding=1)

@@ -57,7 +57,7 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
     "cast": (
         call(lambda x: x.double() + 1),
         MAPS,
-        "casts torch.float32 to torch.float64",
+        "computes in torch.float64",
         "float32",
     ),
     "attention": (Attends(), (7, 8), "layer 'inner' (MultiheadAttention)", "recurrent"),
@@ -75,18 +75,18 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
     ),
     "sort": (call(lambda x: x.sort(1)[0]), MAPS, "sort", "use Conv2d"),
     "no number": (
-        nn.Sequential(POSITIVE, Call(torch.sqrt)),
+        nn.Sequential(POSITIVE, Call(lambda x: torch.sqrt(x * x - 0.25))),
         MAPS,
         "is not a number for some",
         "clamp(min=...) before it",
     ),
-    "division by zero": (call(lambda x: x / 0), MAPS, "divides by zero", "something else"),
-    "matrix": (call(lambda x: x.flatten(1) @ torch.ones(256, 4)), MAPS, "matmul", "use nn.Linear"),
+    "division by zero": (call(lambda x: x / 0), MAPS, "not a finite number", "its constants"),
+    "matrix": (call(lambda x: x @ x), MAPS, "all depend on the input", "one of two a parameter"),
     "einsum": (
-        call(lambda x: torch.einsum("nchw,oc->nohw", x, torch.ones(4, 4))),
+        call(lambda x: torch.einsum("nchh,oc->no", x, torch.ones(4, 4))),
         MAPS,
-        "einsum",
-        "use nn.Linear",
+        "'nchh,oc->no'",
+        "every label once",
     ),
     "one sample": (
         nn.Conv2d(4, 4, 3),
@@ -100,26 +100,10 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
         "cannot capture Sequential for (4, 8, 8), samples first",
         "one tensor",
     ),
-    "uneven maxima": (nn.AdaptiveMaxPool2d(3), MAPS, "adaptive_max_pool2d", "that divides"),
-    "weights by place": (
-        call(lambda x: x * torch.ones(8, 8)),
-        MAPS,
-        "a constant of shape (8, 8)",
-        "one per channel",
-    ),
     "two outputs": (Call(lambda x: (x + x, x)), MAPS, "2 outputs", "return one"),  # type: ignore
     "two inputs": (TwoInputs(), MAPS, "torch.export cannot capture", "one tensor"),
     "branching": (call(lambda x: x if x.sum() > 0 else -x), MAPS, "cannot capture", "control flow"),
-    "avg ceil": (nn.AvgPool2d(3, 2, ceil_mode=True), MAPS, "ceil_mode", "ceil_mode=False"),
-    "avg pad": (
-        nn.AvgPool2d(3, 2, 1, count_include_pad=False),
-        MAPS,
-        "count_include_pad=False",
-        "count_include_pad=True",
-    ),
-    "adaptive": (nn.AdaptiveAvgPool2d(3), MAPS, "uneven windows", "divides"),
     "only padding": (nn.MaxPool2d(2, 1, 1, 9), MAPS, "padding alone", "less padding"),
-    "alpha": (call(lambda x: torch.add(x, F.relu(x), alpha=2)), MAPS, "alpha", "scale a weight"),
     "layer norm": (call(lambda x: F.layer_norm(x, x.shape[1:])), MAPS, "layer_norm", "BatchNorm2d"),
     "batch view": (
         call(lambda x: x.reshape(-1, 2)),
@@ -171,33 +155,12 @@ def _viewed(x: Tensor) -> Tensor:
     return flat
 
 
-def _viewed_twice(x: Tensor) -> Tensor:
-    flat = x.flatten(2).flatten(1)
-    x.relu_()
-    return flat
-
-
-def _through_two_views(x: Tensor) -> Tensor:
-    flat = x.flatten(2).flatten(1)
-    return flat.relu_() + x.flatten(1)
-
-
-def _in_part(x: Tensor) -> Tensor:
-    x[:, :2].relu_()
-    return x
-
-
-def _by_halves(x: Tensor) -> Tensor:
-    x.chunk(2, 1)[0].relu_()
-    return x
-
-
-@pytest.mark.parametrize(
-    "aliased", [_viewed, _viewed_twice, _through_two_views, _in_part, _by_halves]
-)
-def test_in_place_through_a_view_is_refused(aliased: Callable[[Tensor], Tensor]) -> None:
+def test_in_place_through_a_view_of_a_graph_is_refused() -> None:
+    """Of a module, torch gives every write a result of its own when it is exported."""
+    model = call(_viewed).requires_grad_(False)
+    graph = torch.export.export(model, (random_input(1, MAPS, 4),)).module()
     with pytest.raises(SecateurError, match="in place a tensor that is also used through a view"):
-        quantize(call(aliased).requires_grad_(False), random_input(1, MAPS, 4))
+        quantize(graph, random_input(1, MAPS, 4))
 
 
 def quantised(model: nn.Module, shape: tuple[int, ...] = MAPS) -> GraphModule:
