@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from secateur.canonical.norm import fold
 from secateur.canonical.pool import depthwise
-from secateur.canonical.sizes import placed
+from secateur.canonical.samples import placed
 from secateur.fx.graph import (
     ADD,
     MUL,

@@ -10,6 +10,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from secateur.canonical.pool import depthwise
+from secateur.canonical.resample import AVERAGE_WEIGHT
 from secateur.fx.graph import PRODUCTS, Editor, argument, aten, attribute, constant, is_call, refuse
 
 _MULTIPLY = aten.mul.Tensor
@@ -64,7 +65,11 @@ def fold(
     assert isinstance(weight, Node)
     if bias is not None or shift is not None:
         bias = _affine_bias(editor, bias, scale, torch.zeros(()) if shift is None else shift, like)
-    if not bool((scale == 1).all()):
+    average = str(weight.target).startswith(AVERAGE_WEIGHT)
+    if average and bias is None and bool((scale == scale[0]).all()):  # an average still
+        scaled = constant(editor.gm, weight).double() * scale[0]
+        weight = editor.attach(AVERAGE_WEIGHT, scaled, trained=False)
+    elif average or not bool((scale == 1).all()):
         weight = _scaled_weight(editor, weight, scale, like)
     return editor.call(
         cast(Callable[..., Any], product.target),

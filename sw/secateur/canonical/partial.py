@@ -14,7 +14,7 @@ from typing import cast
 import torch
 from torch.fx import Node
 
-from secateur.canonical.pool import AVERAGE_WEIGHT
+from secateur.canonical.resample import AVERAGE_WEIGHT
 from secateur.fx.graph import (
     CONV,
     MAX_POOL,

@@ -7,7 +7,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from secateur.canonical.arithmetic import line
-from secateur.canonical.sizes import placed
+from secateur.canonical.samples import placed
 from secateur.fx.functions import Function, elementwise, functions_of, is_number, values_of_codes
 from secateur.fx.graph import Editor, active_nodes, aten, constant, is_trained, refuse, shape_of
 from secateur.fx.moves import varying_nodes

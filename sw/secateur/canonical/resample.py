@@ -88,7 +88,9 @@ def resampled(editor: Editor, node: Node, *, maximum: bool = False) -> Node:
                 part = editor.call(MAX_POOL, part, kernel, stride, like=node)
             else:
                 taps = torch.outer(row.taps, column.taps).expand(channels, 1, *kernel)
-                weight = editor.attach(AVERAGE_WEIGHT, taps, trained=False)
+                even = bool((taps == taps[0, 0, 0, 0]).all())
+                name = AVERAGE_WEIGHT if even else "_interpolation"
+                weight = editor.attach(name, taps, trained=False)
                 rest = (None, stride, [0, 0], [1, 1], channels)
                 part = editor.call(CONV, part, weight, *rest, like=node)
             parts.append((row.outputs, column.outputs, part))

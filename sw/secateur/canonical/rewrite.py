@@ -31,8 +31,12 @@ from secateur.canonical.pieces import as_line, part_functions, settle_numbers
 from secateur.canonical.pool import average, depthwise, max_pooling
 from secateur.canonical.reduce import SUMS, reduce_maxima, reduce_sums
 from secateur.canonical.resample import INTERPOLATIONS, resampled
-from secateur.canonical.samples import constants_of_samples, samples_first
-from secateur.canonical.sizes import settle_constants, settle_sizes
+from secateur.canonical.samples import (
+    constants_of_samples,
+    samples_first,
+    settle_constants,
+    settle_sizes,
+)
 from secateur.canonical.supported import check_layers, check_supported
 from secateur.fx.functional import IDENTITIES, functionalise
 from secateur.fx.functions import CLIPS
@@ -61,7 +65,7 @@ from secateur.fx.graph import (
     refuse,
     shape_of,
 )
-from secateur.fx.moves import is_move, varying_nodes
+from secateur.fx.moves import is_move, samples_of, varying_nodes
 
 Op = Callable[..., Any]
 

@@ -23,7 +23,7 @@ from secateur.capture.ports import Call
 from secateur.capture.script import from_script
 from secateur.errors import SecateurError, SecateurWarning
 from secateur.fx.functional import writes_to_views
-from secateur.fx.graph import LABELS, active_nodes, aten, attribute, is_call, labels_of
+from secateur.fx.graph import LABELS, active_nodes, aten, attribute, is_call, known, labels_of
 from secateur.text import first_line, printable
 
 __all__ = [
@@ -268,7 +268,8 @@ def batch_of(gm: GraphModule) -> int | None:
     values = [
         node.meta["val"] for node in gm.graph.nodes if node.op == "placeholder" and node.users
     ]
-    return next((value.shape[0] for value in values if isinstance(value.shape[0], int)), None)
+    sizes = (known(value.shape[0]) for value in values)
+    return next((size for size in sizes if size is not None), None)
 
 
 def needed_nodes(gm: GraphModule) -> set[torch.fx.Node]:

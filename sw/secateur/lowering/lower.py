@@ -35,7 +35,7 @@ from secateur.fx.graph import (
     refuse,
     shape_of,
 )
-from secateur.fx.moves import is_move, is_size, samples_of
+from secateur.fx.moves import is_move, is_size
 from secateur.ir import Form, Layer, Network, Port, Source, State
 from secateur.lowering.draft import PLAIN, DraftLayer, DraftSource, is_linear, output_shape
 from secateur.lowering.layer import draft_layer
