@@ -182,7 +182,8 @@ def line(
     like : the node that is replaced
     readers : nodes that are replaced with it
     """
-    if scale == 1 and shift in (None, 0.0):
+    shift = None if shift == 0 else shift
+    if scale == 1 and shift is None:
         return x
     readers |= {like}
     moves, below = [], x
