@@ -205,7 +205,7 @@ CLIPPING = (
     Row("`nn.ReLU` behind another", "clips of a clip are one",
         lambda: nn.Sequential(nn.Hardtanh(), nn.ReLU())),
     Row("`nn.ReLU`, alone", "where others read its argument",
-        calls(lambda x: F.relu(x) + x.flip(2))),
+        calls(lambda x: F.relu(x) + F.max_pool2d(x, 3, 1, 1))),
     Row("`torch.clamp`, one-element tensors", "`maximum`, `minimum` with a number, too",
         calls(lambda x: torch.maximum(x.clamp(torch.tensor(-1.0), torch.tensor(0.5)),
                                       torch.tensor(-0.5)))),
@@ -261,7 +261,7 @@ LOOKED_UP = (
     Row("`Tensor.double`, `half`", "and back, between functions",
         calls(lambda x: (x.double().sigmoid() * 2).float())),
     Row("`nn.Softmax` of two values", "the sigmoid of their difference",
-        calls(lambda x: torch.stack([x, x.flip(2)], 1).softmax(1)[:, 0])),
+        calls(lambda x: torch.stack([x, x.square()], 1).softmax(1)[:, 0])),
 )  # fmt: skip
 
 ARITHMETIC = (

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import math
+import string
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -261,8 +262,11 @@ def _softmax(editor: Editor, node: Node) -> Node | None:
     dim = int(cast(int, node.args[1])) % rank_of(x)
     if dim == 0 or x.meta["val"].shape[dim] != 2:
         return None
-    other = editor.call(aten.flip.default, x, [dim], like=node)
-    return editor.call(aten.sigmoid.default, editor.call(_SUB, x, other, like=node), like=node)
+    signs = editor.attach("_differences", torch.tensor([[1.0, -1], [-1, 1]]), trained=False)
+    given = string.ascii_lowercase[: rank_of(x)]
+    equation = f"{given},O{given[dim]}->{given.replace(given[dim], 'O')}"
+    difference = editor.call(aten.einsum.default, equation, [x, signs], like=node)
+    return editor.call(aten.sigmoid.default, difference, like=node)
 
 
 Rule = Callable[[Editor, Node], Node | None]
