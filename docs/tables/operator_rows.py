@@ -279,6 +279,8 @@ ARITHMETIC = (
         calls(lambda x: torch.rsub(torch.rsub(x, 1.0), x))),
     Row("`*`, a mask", "one value of any type per channel",
         calls(lambda x: x * torch.tensor([True, False, True, True]).view(1, 4, 1, 1))),
+    Row("`*`, one value per group of channels", "tensors of more dimensions",
+        calls(lambda x: x.view(-1, 2, 2, 6, 6) * torch.tensor([1.0, 2.0]).view(2, 1, 1, 1))),
     Row("`-x`, `torch.neg`", "", calls(torch.neg)),
     Row("`torch.maximum`, `minimum`, `fmax`, `fmin`", "two tensors of shapes that broadcast",
         calls(lambda x, y: torch.fmin(torch.maximum(x, y), torch.fmax(x / 2, torch.minimum(x, y))),

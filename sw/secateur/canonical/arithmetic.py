@@ -192,6 +192,9 @@ def line(
             break
         moves.append(below)
         readers, below = frozenset([below]), cast(Node, below.args[0])
+    trained = [v for v in (scale, shift) if isinstance(v, Node) and is_trained(editor.gm, v)]
+    if trained and _is_own_product(below, readers):
+        return _times_parameters(editor, below, scale, shift, like)
     if _is_own_product(below, readers):
         term = None if shift is None else _doubles(editor, below, shift)
         found = fold(editor, below, _doubles(editor, below, scale), term, like=like)
@@ -204,6 +207,25 @@ def line(
         for value in (scale, shift)
     )
     return depthwise(editor, x, cast(Node, factor), bias, like=like)
+
+
+def _times_parameters(
+    editor: Editor, product: Node, scale: Value, shift: Value | None, like: Node
+) -> Node:
+    """``scale * product + shift`` by the product's weights; all stay parameters, to be trained."""
+    weight, bias = cast(Node, product.args[1]), argument(product, 2, None)
+    if isinstance(scale, Node):
+        columns = [-1, *[1] * (rank_of(weight) - 1)]
+        weight = editor.call(MUL, weight, editor.call(VIEW, scale, columns, like=like), like=like)
+        bias = bias if bias is None else editor.call(MUL, bias, scale, like=like)
+    elif scale != 1:
+        weight = editor.call(MUL, weight, scale, like=like)
+        bias = bias if bias is None else editor.call(MUL, bias, scale, like=like)
+    if shift is not None:
+        term = shift if isinstance(shift, Node) else _same(editor, product, shift)
+        bias = term if bias is None else editor.call(ADD, bias, term, like=like)
+    target = cast(Callable[..., Any], product.target)
+    return editor.call(target, product.args[0], weight, bias, *product.args[3:], like=product)
 
 
 def _is_own_product(node: Node, readers: frozenset[Node]) -> bool:

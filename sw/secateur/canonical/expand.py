@@ -186,7 +186,7 @@ def _compared(editor: Editor, node: Node) -> Node:
 def _chosen(editor: Editor, node: Node) -> Node | None:
     """where(c, a, b) as c * a + (1 - c) * b."""
     chooses, *values = node.args
-    if node.target is aten.masked_fill.Scalar or node.target is aten.masked_fill.Tensor:
+    if node.target is aten.masked_fill.Scalar:
         values, chooses = [values[1], chooses], values[0]
     gate = editor.call(aten.to.dtype, chooses, torch.float32, like=node)
     gates, parts = (gate, editor.call(aten.rsub.Scalar, gate, 1.0, like=node)), []
@@ -275,9 +275,9 @@ _RULES: dict[Any, Rule] = {
     **dict.fromkeys((*_CLAMPS, aten.clamp_min.Tensor, aten.clamp_max.Tensor), _clamp),
     **dict.fromkeys((aten.gt.Tensor, aten.ge.Tensor, aten.lt.Tensor, aten.le.Tensor), _compared),
     **dict.fromkeys((aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf), _chosen),
-    **dict.fromkeys((aten.masked_fill.Scalar, aten.masked_fill.Tensor), _chosen),
+    **dict.fromkeys((aten.masked_fill.Scalar,), _chosen),
     **dict.fromkeys((aten.new_zeros.default, aten.new_ones.default, aten.new_full.default), _new),
-    **dict.fromkeys((aten.fill.Scalar, aten.fill.Tensor, aten.copy.default), _filled),
+    **dict.fromkeys((aten.fill.Tensor, aten.copy.default), _filled),
     aten.index_put.default: _masked,
     aten.div.Tensor: _quotient,
     aten.prelu.default: _prelu,

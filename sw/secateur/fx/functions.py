@@ -21,7 +21,7 @@ from secateur.fx.moves import is_move, varying_nodes
 #: Of ``aten``, all overloads: work element by element, which torch does not tag.
 UNTAGGED = frozenset(
     """
-    hardswish log_sigmoid rsub where floor_divide true_divide masked_fill
+    hardswish log_sigmoid rsub where floor_divide masked_fill
     to _to_copy type_as ones_like zeros_like full_like
     """.split()  # noqa: SIM905
 )

@@ -161,7 +161,7 @@ class Values:
                 fixed = bool((numbers < 0).all())
                 what = "a constant map of" if fixed else "an order that takes"
                 remedy = "give one value per channel" if fixed else "leave the order as it is"
-                raise refuse(node, f"{what} {len(made)} copies", remedy)
+                raise refuse(_made_by(node), f"{what} {len(made)} copies", remedy)
             spare = self.numbering.stores[-1]
             self.layers += [copy_layer(copy, store, spare) for copy in made]
             self.numbering.add(store)
@@ -218,6 +218,13 @@ class Values:
         window = conv_window(operand.product, (kernel[0], kernel[1]))
         padding = [a + b for a, b in zip(window.padding, operand.padding, strict=True)]
         return grid if grid is not None and dense and grid.takes(padding, value.shape) else None
+
+
+def _made_by(node: Node) -> Node:
+    """The node of the model whose codes a node has."""
+    while str(node.target).startswith("quantized_decomposed."):
+        node = node.all_input_nodes[0]
+    return node
 
 
 def _together(runs: list[tuple[Store | None, int]]) -> list[tuple[Store | None, int]]:
