@@ -85,7 +85,11 @@ def test_graphs_that_torch_makes_of_a_model() -> None:
         torch.export.export(model, (x,)).module(),
     ):
         assert torch.equal(secateur.quantize(same, x)(x), expected)
-    for wrapped, inner in ((torch.compile(model), "_orig_mod"), (nn.DataParallel(model), "module")):
+    wrappers = {
+        "_orig_mod": [torch.compile(model)],
+        "module": [nn.DataParallel(model), torch.optim.swa_utils.AveragedModel(model)],
+    }
+    for wrapped, inner in ((model, name) for name, models in wrappers.items() for model in models):
         with pytest.raises(SecateurError, match=f"; give the module in it, model.{inner}"):
             secateur.quantize(wrapped, x)
 

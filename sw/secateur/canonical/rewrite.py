@@ -149,7 +149,8 @@ def _rewrite(editor: Editor, node: Node) -> Node | None:
     target, graph_input = node.target, node.args[0]
     if target in IDENTITIES:
         if target is aten.dropout.default and node.args[2]:
-            raise refuse(node, "dropout in training mode", "call model.eval() before the export")
+            remedy = "call model.eval() before the export; F.dropout takes training=self.training"
+            raise refuse(node, "dropout in training mode", remedy)
         return graph_input if isinstance(graph_input, Node) else None
     if target is aten.conv2d.padding:
         return _conv_with_named_padding(editor, node)

@@ -40,6 +40,7 @@ _WRAPPERS = {
     "OptimizedModule": "_orig_mod",  # torch.compile
     "DataParallel": "module",
     "DistributedDataParallel": "module",
+    "AveragedModel": "module",
 }
 
 
