@@ -199,6 +199,11 @@ class Layer:
         return size and self.part.whole
 
     @property
+    def straight(self) -> bool:
+        """Whether it computes all pixels of its output, and in their order."""
+        return self.pixels == Region(0, 0, self.output.height, self.output.width)
+
+    @property
     def part(self) -> Part:
         """The channels that are written."""
         return Part(self.output, self.first, self.channels)

@@ -135,6 +135,7 @@ def test_a_shape_that_two_layers_read_is_copied_once() -> None:
         lambda x: F.pad(x.flip(3).transpose(2, 3), (1, 0, 0, 1), value=0.5),
         lambda x: torch.cat([x[:, ::2, 1:], x.roll(2, 3)[:, :4, :-1]], 3),
         nn.ConvTranspose2d(8, 5, 3, 2, 1, 1),
+        lambda x: x.flip(2) * x.sigmoid(),  # the flipped map must not take the place of the other
     ],
 )
 def test_moves_in_verilator(move: Move) -> None:

@@ -54,7 +54,8 @@ def in_place(network: Network) -> dict[Tensor, Tensor]:
     """Outputs of residual layers that may take the place of the tensor that they add.
 
     Word by word the layer reads the old tensor just before it writes the new one, if it reads it
-    pixel by pixel, its channels in their order, and no later layer reads it.
+    pixel by pixel, its channels in their order, writes in the same order, and no later layer reads
+    it.
 
     Returns
     -------
@@ -64,7 +65,7 @@ def in_place(network: Network) -> dict[Tensor, Tensor]:
     states = {state.before.tensor for state in network.states}
     for layer in network.layers:
         output = layer.output
-        if not layer.whole or output in network.results or output in states:
+        if not (layer.whole and layer.straight) or output in network.results or output in states:
             continue
         for source in layer.sources:
             old = source.tensor

@@ -107,6 +107,7 @@ def _overtakes(layer: Layer, state: State, lanes: int) -> bool:
         -source.padding[0] >= pixels.top and -source.padding[1] >= pixels.left
         for source in layer.sources
     )
+    ahead = ahead and (pixels.down, pixels.right) == ((1, 0), (0, 1))
     return pixels.height * pixels.width > lanes if lanes > 1 else not ahead
 
 
