@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from secateur.disk.storage import write_atomically
 from secateur.hw import spec
 from secateur.hw.spec import Error, Geometry, Status
 from secateur.sim import drivers, verilator, wrapper
@@ -193,14 +194,19 @@ def _run(
         drivers.write_image(folder, plan.image)
         drivers.write_inputs(folder, inputs, geometry.n)
         began = time.monotonic()
-        verilator.execute(
-            program,
-            folder,
-            "secateur.sim.bench",
-            {name: str(value) for name, value in settings.items()},
-            waves=waves,
-            power_up=power_up,
-        )
+        traced = None if waves is None else folder / "waves.fst"
+        try:
+            verilator.execute(
+                program,
+                folder,
+                "secateur.sim.bench",
+                {name: str(value) for name, value in settings.items()},
+                waves=traced,
+                power_up=power_up,
+            )
+        finally:
+            if waves is not None and traced is not None and traced.exists():
+                write_atomically(waves, traced.read_bytes())
         seconds = time.monotonic() - began
         status, total = drivers.read_status(folder)
         trace = drivers.read_trace(folder)

@@ -195,6 +195,8 @@ def simulate(
     """
     if waves is not None and not waves.resolve().parent.is_dir():
         raise SecateurError(f"{waves}: its folder does not exist")
+    if waves is not None and waves.is_dir():
+        raise SecateurError(f"{waves}: a folder; give the name of a file")
     from secateur.sim import golden
     from secateur.sim import simulate as bench
 

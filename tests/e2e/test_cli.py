@@ -249,6 +249,7 @@ BAD = [
     ("run m.sec --input x.npy", "x.npy", "np.savez"),
     ("run m.sec --input x.npz -o once", "once: cannot be written", "irectory"),
     ("simulate m.sec --input x.npz --waves no/w.fst", "no/w.fst", "folder does not exist"),
+    ("simulate m.sec --input x.npz --waves .", ".: a folder", "give the name of a file"),
     ("compile damaged.pt2 --calibrate x.npz --target 8x8 -o o.sec", "damaged.pt2", "CRC-32"),
     ("compile os:getcwd --calibrate x.npz --target 8x8 -o o.sec", "os:getcwd", "seed"),
     (f"prune {RECIPE} -o once", "once", "--resume"),
