@@ -57,7 +57,11 @@ def reference(
     network = network or lower(gm)
     if not isinstance(gm, Sequence):
         call = x if isinstance(x, Call) else Call((x,))
-        return _codes(gm, tensors_of(gm, call), network)[0]
+        inputs = tensors_of(gm, call)
+        batch, count = batch_of(gm), inputs[0].shape[0]
+        if batch not in (None, count):
+            raise SecateurError(f"the graph takes batches of {batch}, not {count}")
+        return _codes(gm, inputs, network)[0]
     x = x.one if isinstance(x, Call) else x
     states, steps = [x.new_zeros(len(x), *shape) for shape in gm.shapes], []
     for step in x.unbind(1):
@@ -80,9 +84,6 @@ def _codes(
         shape = (layer.channels, layer.pixels.height, layer.pixels.width)
         wanted[layer.name] = (layer.nodes[-1], layer.output, shape)
     recorder = _Recorder(gm, {node for node, _, _ in wanted.values()})
-    batch, count = batch_of(gm), inputs[0].shape[0]
-    if batch not in (None, count):
-        raise SecateurError(f"the graph takes batches of {batch}, not {count}")
     with torch.no_grad(), torch.backends.nnpack.flags(enabled=False):
         returned = recorder.run(*inputs, enable_io_processing=False)
     codes = {}
