@@ -110,7 +110,9 @@ def recipes(draw: Any) -> Recipe:
         elif kind in FUNCTIONS:
             add(kind, (first,), draw(st.sampled_from((width, width, 6))))
         else:
-            add(kind, (first, index(widths[first])), widths[first])
+            second = index(widths[first])
+            kind = "add" if first == second else kind  # a mix of a value with itself is that value
+            add(kind, (first, second), widths[first])
     after = []
     for number, size in enumerate(states, start=1):
         fitting = [i for i, w in enumerate(widths) if w == size and i != number]

@@ -96,6 +96,9 @@ class _Lowering:
             form, results = "output", {"output": output_nodes(self.gm)[0]}
             arguments = dict(list(arguments.items())[: -len(states)])
         outputs = self._outputs(results)
+        if not any(node in self.inputs for node in arguments.values()):
+            last = output_nodes(self.gm)[0]
+            raise refuse(last, "the output does not depend on the input", "give it to a layer")
         after = []
         for before, later in states:
             if before not in self.states:

@@ -134,7 +134,6 @@ class Reversed(nn.Module):
 
 
 REFUSED = {
-    "two outputs": (Average(lambda m, x: m.inner(x)), "2 outputs"),
     "a later step": (
         nn.Sequential(Reversed(), Steps(Difference(), [(INPUTS,)])),
         "another result than over whole sequences",
@@ -147,6 +146,14 @@ def test_refused(name: str) -> None:
     model, reason = REFUSED[name]
     with pytest.raises(SecateurError, match=reason) as caught:
         quantize(model, sequences(4))
+    assert "\n" not in str(caught.value)
+
+
+def test_states_as_an_output_are_refused() -> None:
+    """They have the samples in their second dimension."""
+    graph = quantize(Average(lambda m, x: m.inner(x)), sequences(4))
+    with pytest.raises(SecateurError, match="the output is not quantised") as caught:
+        api.compile(graph, target="8x1")
     assert "\n" not in str(caught.value)
 
 
