@@ -15,6 +15,7 @@ from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e, prepare_qat_pt
 
 from secateur.canonical.rewrite import canonicalise
 from secateur.capture.export import export
+from secateur.capture.ports import inputs_of
 from secateur.fx.graph import CAT, FLATTEN, activation_bounds
 from secateur.lowering.lower import lower
 from secateur.quantisation import annotate as module
@@ -159,8 +160,8 @@ def test_torchaos_own_functions(qat: bool) -> None:
     """prepare_pt2e and prepare_qat_pt2e with the quantiser, calibrated by plain calls."""
     model, shape = random_network(4)
     x = random_input(4, shape, 8)
-    quantizer = SecateurQuantizer(unsigned=["x"], qat=qat)
     graph = canonicalise(export(model, x))
+    quantizer = SecateurQuantizer(unsigned=list(inputs_of(graph)), qat=qat)
     prepared: Any = (prepare_qat_pt2e if qat else prepare_pt2e)(graph, quantizer)
     for _ in range(3):
         prepared(x)
