@@ -167,6 +167,14 @@ def build_simulator(geometry: Geometry) -> None:
     bench.build(geometry)
 
 
+def _check_place(file: Path) -> None:
+    """Refuse a file that cannot be there, before it is made."""
+    if not file.resolve().parent.is_dir():
+        raise SecateurError(f"{file}: its folder does not exist")
+    if file.is_dir():
+        raise SecateurError(f"{file}: a folder; give the name of a file")
+
+
 def simulate(
     image: Image,
     x: Inputs,
@@ -193,10 +201,8 @@ def simulate(
     ------
     SecateurError : as ``run``; or Verilator cannot build or run the engine
     """
-    if waves is not None and not waves.resolve().parent.is_dir():
-        raise SecateurError(f"{waves}: its folder does not exist")
-    if waves is not None and waves.is_dir():
-        raise SecateurError(f"{waves}: a folder; give the name of a file")
+    if waves is not None:
+        _check_place(waves)
     from secateur.sim import golden
     from secateur.sim import simulate as bench
 

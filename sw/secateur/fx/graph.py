@@ -188,8 +188,7 @@ class Editor:
         """
         node = self.gm.graph.call_function(target, args)
         values = map_arg(args, lambda n: n.meta["val"])
-        # What torch asks about the number of samples must not make it a number.
-        sizes = self.mode.shape_env
+        sizes = self.mode.shape_env  # torch's questions must not make a number of the batch
         with self.mode, torch.no_grad(), sizes.suppress_guards() if sizes else nullcontext():
             node.meta["val"] = target(*values)
         if "nn_module_stack" in like.meta:
