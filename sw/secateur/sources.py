@@ -48,7 +48,7 @@ def load_model(
 
 
 def is_callable(source: str) -> bool:
-    """Whether ``load_model`` takes it for ``package.module:callable``: it is no file."""
+    """Whether ``load_model`` takes it for ``package.module:callable``: it is not a file."""
     return Path(source).suffix != ".onnx" and ":" in source and not os.path.exists(source)
 
 

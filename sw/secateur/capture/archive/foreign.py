@@ -1,4 +1,4 @@
-"""Files of models that are no archives of torch.export: what they are, and how to convert them."""
+"""Files of models that are not archives of torch.export: what they are, and how to convert them."""
 
 from __future__ import annotations
 

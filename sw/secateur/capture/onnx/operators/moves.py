@@ -56,7 +56,7 @@ def concat(node: OnnxNode, context: Context) -> Run:
 
 
 def _is_one(shape: list[int] | None) -> bool:
-    """Whether a tensor's first dimension has one entry: it is no batch."""
+    """Whether a tensor's first dimension has one entry: it is not a batch."""
     return shape is not None and shape[:1] == [1]
 
 
@@ -172,13 +172,18 @@ class _Taken(nn.Module):
         return found if len(self.shape) == 1 else found.unflatten(self.axis, self.shape)
 
 
-def depth_to_space(node: OnnxNode, context: Context) -> Run:
-    """DepthToSpace: PixelShuffle, or its order of channels by blocks."""
-    block = node.integer("blocksize")
-    mode = node.choice("mode", "DCR", "CRD")
+def _blocks(node: OnnxNode, context: Context) -> tuple[int, str]:
+    """Height and width of the blocks of pixels, and the order of their channels."""
+    block, mode = node.integer("blocksize"), node.choice("mode", "DCR", "CRD")
     context.shape(node, 4)
     if not 1 <= block <= MOST:
         raise refuse(node, f"blocks of {block}", "export the model again")
+    return block, mode
+
+
+def depth_to_space(node: OnnxNode, context: Context) -> Run:
+    """DepthToSpace: PixelShuffle, or its order of channels by blocks."""
+    block, mode = _blocks(node, context)
     if mode == "CRD":
         return nn.PixelShuffle(block)
 
@@ -192,11 +197,7 @@ def depth_to_space(node: OnnxNode, context: Context) -> Run:
 
 def space_to_depth(node: OnnxNode, context: Context) -> Run:
     """SpaceToDepth: PixelUnshuffle, or its order of channels by blocks."""
-    block = node.integer("blocksize")
-    mode = node.choice("mode", "DCR", "CRD")
-    context.shape(node, 4)
-    if not 1 <= block <= MOST:
-        raise refuse(node, f"blocks of {block}", "export the model again")
+    block, mode = _blocks(node, context)
     if mode == "CRD":
         return nn.PixelUnshuffle(block)
 
