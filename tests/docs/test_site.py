@@ -157,7 +157,7 @@ def test_readme_quotes_the_pages() -> None:
     assert re.search(rf"^\| `uniform-97500`.* {accuracy[1]}, 0", study, re.MULTILINE)
     assert re.search(rf"^\| dense \| 0 to 2 \| {accuracy[2]} %", study, re.MULTILINE)
     boards = (DOCS / "explanation" / "boards.md").read_text()
-    for clock, board in re.findall(r"(\d+) MHz[^,]*? on an? ([A-Z]\S+?)[ :]", readme):
+    for clock, board in re.findall(r"(\d+) MHz[^,]*? on an? ([A-Z][\w-]+)", readme):
         (row,) = re.findall(
             rf"^\| `{board.lower().replace('-', '')}-45f` \|.*\(1\).*$", boards, re.M
         )
