@@ -47,10 +47,12 @@ def some_inputs(graph: Graph, network: Network, calibration: Tensor | Call | Non
     for name in network.form.arguments:
         shape = inputs_of(gm)[name].meta["val"].shape
         sizes = (count, *[STEPS] * recurrent, *(int(size) for size in shape[1:]))
-        tensor = ports[name].tensor if name in ports else None
-        low, high = (-128, 128) if tensor is None or tensor.signed else (0, 256)
-        codes = torch.randint(low, high, sizes, generator=generator).float()
-        drawn.append(codes * 2.0 ** (0 if tensor is None else tensor.exponent))
+        signed, exponents = True, np.zeros((), np.int64)
+        if name in ports:
+            signed, exponents = ports[name].tensor.signed, ports[name].exponents
+        low, high = (-128, 128) if signed else (0, 256)
+        codes = torch.randint(low, high, sizes, generator=generator).numpy()
+        drawn.append(torch.from_numpy(np.ldexp(codes, exponents)).float())
     return Call(tuple(drawn)) if recurrent else call_with(gm, drawn)
 
 

@@ -265,11 +265,19 @@ class Port:
     name : unique among the inputs, or the outputs; the user's
     tensor : all of it
     shape : the user's, without the batch, e.g. (10,) or (8, 4, 4)
+    finer : of an input, added to the tensor's exponent; of as many dimensions as ``shape``, and of
+        its size or 1 in each of them
     """
 
     name: str
     tensor: Tensor
     shape: tuple[int, ...]
+    finer: Ints = field(default_factory=lambda: np.zeros((), np.int64))
+
+    @property
+    def exponents(self) -> Ints:
+        """That broadcast to ``shape``: a real value is ``code * 2**exponent``."""
+        return self.finer + self.tensor.exponent
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from secateur.fx.graph import (
     refuse,
     shape_of,
 )
+from secateur.fx.inputs import is_scaled_input
 from secateur.fx.moves import is_move, is_size
 
 _REMEDIES = {
@@ -104,7 +105,7 @@ def check_supported(gm: GraphModule) -> None:
                 )
         elif str(node.target).startswith("quantized_decomposed."):
             continue  # a graph that is quantised already
-        elif is_size(node):
+        elif is_size(node) or is_scaled_input(node):
             continue
         elif is_move(node):
             if isinstance(node.meta.get("val"), torch.Tensor):

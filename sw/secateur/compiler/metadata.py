@@ -66,7 +66,16 @@ def _tensor(layout: MapLayout) -> dict[str, Any]:
 
 
 def _port(port: Port, layout: MapLayout) -> dict[str, Any]:
-    named = {"name": port.name, "tensor": port.tensor.name, "shape": list(port.shape)}
+    named: dict[str, Any] = {
+        "name": port.name,
+        "tensor": port.tensor.name,
+        "shape": list(port.shape),
+    }
+    several = [axis for axis, size in enumerate(port.finer.shape) if size > 1]
+    if several:
+        # Vectors and signals lack height, or width too.
+        axis = several[0] if several[0] == 0 else several[0] + 3 - len(port.shape)
+        named |= {"axis": axis, "exponents": port.exponents.ravel().tolist()}
     return _tensor(layout) | named
 
 

@@ -30,6 +30,24 @@ def _code_range(meta: Meta) -> tuple[int, int]:
     return (-128, 127) if meta["signed"] else (0, 255)
 
 
+def exponents_of(meta: Meta) -> Codes:
+    """Exponents of an input's codes, (C or 1, H or 1, W or 1): one, or one for each place along an
+    axis.
+    """
+    if "exponents" not in meta:
+        return np.full((1, 1, 1), meta["exponent"], dtype=np.int64)
+    shape = [1, 1, 1]
+    shape[meta["axis"]] = -1
+    return np.asarray(meta["exponents"], dtype=np.int64).reshape(shape)
+
+
+def _units(meta: Meta) -> str:
+    """What a code counts, for messages."""
+    several = {int(exponent) for exponent in exponents_of(meta).ravel()}
+    ends = f"2**{min(several)}"
+    return ends if len(several) == 1 else f"{ends} to 2**{max(several)}, see its exponents"
+
+
 def to_codes(values: npt.NDArray[Any], meta: Meta, name: str = "x") -> Codes:
     """Codes of an input.
 
@@ -63,21 +81,24 @@ def to_codes(values: npt.NDArray[Any], meta: Meta, name: str = "x") -> Codes:
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
             raise SecateurError(f"input {name!r} holds values that are not finite")
-        scaled = values.astype(np.float32) * np.float32(2.0 ** -meta["exponent"])
-        _warn_of_clipping(name, scaled, low, high, meta["exponent"])
+        exponents = exponents_of(meta)
+        # In two steps, as the model's graph does: the first is to the exponent of the tensor.
+        scaled = np.ldexp(values.astype(np.float32), meta["exponent"] - exponents)
+        scaled = scaled * np.float32(2.0 ** -meta["exponent"])
+        _warn_of_clipping(name, scaled, low, high, exponents)
         codes: Codes = np.clip(np.rint(scaled), low, high).astype(np.int64)
         return codes
     wanted = "int8" if meta["signed"] else "uint8"
     if values.dtype.name != wanted:
         raise SecateurError(
             f"input {name!r} is {values.dtype.name}; the model takes floats in its own units, or "
-            f"{wanted} codes of 2**{meta['exponent']}"
+            f"{wanted} codes of {_units(meta)}"
         )
     return values.astype(np.int64)
 
 
 def _warn_of_clipping(
-    name: str, scaled: npt.NDArray[np.float32], low: int, high: int, exponent: int
+    name: str, scaled: npt.NDArray[np.float32], low: int, high: int, exponents: Codes
 ) -> None:
     """Warn if more than CLIPPED of the inputs are far out of range, probably in other units.
 
@@ -86,9 +107,10 @@ def _warn_of_clipping(
     margin = (high - low) / 4
     share = float(np.mean((scaled < low - margin) | (scaled > high + margin)))
     if share > CLIPPED:
-        scale = 2.0**exponent
+        scale = 2.0 ** int(exponents.max())
+        at_most = "at most " if exponents.size > 1 else ""
         warnings.warn(
-            f"input {name!r}: {share:.1%} of the values are clipped to {low * scale:g} .. "
+            f"input {name!r}: {share:.1%} of the values are clipped to {at_most}{low * scale:g} .. "
             f"{high * scale:g}; are they in the model's own units?",
             SecateurWarning,
             stacklevel=3,

@@ -81,8 +81,9 @@ def problem(metadata: dict[str, Any], n: int, cycles: int) -> str | None:
         if found is not None:
             return f"{where}: {found}"
     for where, port in ports.items():
-        if prod(port["shape"]) != port["channels"] * port["height"] * port["width"]:
-            return f"{where}.shape is {_shown(port['shape'])}, not of the tensor's size"
+        found = _bad_port(port)
+        if found is not None:
+            return f"{where}.{found}"
     found = _bad_names(metadata)
     if found is not None:
         return found
@@ -100,6 +101,19 @@ def problem(metadata: dict[str, Any], n: int, cycles: int) -> str | None:
             if name not in names:
                 return f"layers[{index}]: tensor {_shown(name)} is not in tensors"
     return None
+
+
+def _bad_port(port: dict[str, Any]) -> str | None:
+    """Whether its shape is of the tensor's size, and its exponents of the size of their axis."""
+    if prod(port["shape"]) != port["channels"] * port["height"] * port["width"]:
+        return f"shape is {_shown(port['shape'])}, not of the tensor's size"
+    if "exponents" not in port:
+        return None
+    found = _mismatch(port.get("axis"), range(3), "axis")
+    if found is not None:
+        return found
+    size = port[("channels", "height", "width")[port["axis"]]]
+    return _mismatch(port["exponents"], [_EXPONENT, range(size, size + 1)], "exponents")
 
 
 def _bad_names(metadata: dict[str, Any]) -> str | None:

@@ -35,17 +35,16 @@ from secateur.fx.graph import (
     refuse,
     shape_of,
 )
+from secateur.fx.inputs import finer_of, unscaled
 from secateur.fx.moves import is_move, is_size
-from secateur.ir import Form, Layer, Network, Port, Source, State
+from secateur.ir import Form, Ints, Layer, Network, Port, Source, State
 from secateur.lowering.draft import PLAIN, DraftLayer, DraftSource, is_linear, output_shape
 from secateur.lowering.layer import draft_layer
 from secateur.lowering.moved import written_in_place
 from secateur.lowering.store import Size, Store, Stores, Value
 from secateur.lowering.tables import table_of
 from secateur.lowering.values import Values
-from secateur.lowering.views import (
-    as_map,
-)
+from secateur.lowering.views import as_map
 from secateur.quantisation.match import Match, is_dequantise, is_quantise, match_layer
 from secateur.quantisation.scales import REQUANTISE, Scale, scale_of
 
@@ -81,6 +80,7 @@ class _Lowering:
         self.functions = functions_of(gm.graph)
         self.used: set[Node] = set()
         self.inputs: dict[Node, Store] = {}
+        self.finer: dict[Node, Ints] = {}
         self.states: dict[Node, Store] = {}
 
     def network(self) -> Network:
@@ -111,7 +111,7 @@ class _Lowering:
         names, stores = set[str](), Stores()
         return Network(
             inputs=[
-                Port(name, stores.tensor(self.inputs[node]), shape_of(node))
+                Port(name, stores.tensor(self.inputs[node]), shape_of(node), self.finer[node])
                 for name, node in arguments.items()
                 if node in self.inputs
             ],
@@ -163,16 +163,8 @@ class _Lowering:
             if state.scale != scale:
                 raise refuse(node, "a state has two scales", REQUANTISE)
             self.values.of[node] = self.values.of[source]
-        elif source.op == "placeholder":
-            shape = shape_of(source)
-            if source not in self.inputs:
-                self.inputs[source] = Store(source.name, *as_map(shape), scale, fixed=True)
-                self.values.of[source] = self.values.new(self.inputs[source], shape)
-            if self.inputs[source].scale != scale:
-                raise refuse(node, "the input has two scales", REQUANTISE)
-            if scale.high - scale.low != 255:
-                raise refuse(node, f"input codes {scale.low}..{scale.high}", REQUANTISE)
-            self.values.of[node] = self.values.of[source]
+        elif unscaled(source).op == "placeholder":
+            self._input(node, source, scale)
         elif source in self.values.of:
             found = self.values.of[source].scale
             fits = scale.low <= found.low and found.high <= scale.high
@@ -195,6 +187,19 @@ class _Lowering:
             self.values.of[node] = self.values.new(
                 draft.output, _shape(match, operands, draft.output)
             )
+
+    def _input(self, node: Node, source: Node, scale: Scale) -> None:
+        """The value of an input that ``node`` quantises, perhaps scaled."""
+        x, shape = unscaled(source), shape_of(source)
+        if x not in self.inputs:
+            self.inputs[x] = Store(x.name, *as_map(shape), scale, fixed=True)
+            self.finer[x] = finer_of(self.gm, source)
+            self.values.of[source] = self.values.new(self.inputs[x], shape)
+        if self.inputs[x].scale != scale or source not in self.values.of:
+            raise refuse(node, "the input has two scales", REQUANTISE)
+        if scale.high - scale.low != 255:
+            raise refuse(node, f"input codes {scale.low}..{scale.high}", REQUANTISE)
+        self.values.of[node] = self.values.of[source]
 
     def _operands(self, match: Match) -> dict[Node, Value]:
         """What the operands of a layer read, as stores of the sizes that the layer wants."""

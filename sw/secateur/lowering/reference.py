@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from secateur.capture.export import batch_of, module_of
 from secateur.capture.ports import Call, inputs_of, tensors_of
 from secateur.capture.steps import Sequence
 from secateur.errors import SecateurError
+from secateur.fx.inputs import is_scaled_input
 from secateur.ir import Ints, Network
 from secateur.lowering.lower import lower
-from secateur.quantisation.match import is_dequantise
+from secateur.quantisation.match import is_dequantise, is_quantise
 from secateur.quantisation.prepare import Graph
 
 
@@ -71,13 +73,21 @@ def reference(
     return {name: codes.reshape(-1, *codes.shape[2:]) for name, codes in stacked.items()}
 
 
+def _behind(node: Node) -> Iterator[Node]:
+    """The nodes behind an input up to those that read its values."""
+    for user in node.users:
+        if is_quantise(user) or is_scaled_input(user):
+            yield from _behind(user)
+        yield user
+
+
 def _codes(
     gm: GraphModule, inputs: list[torch.Tensor], network: Network
 ) -> tuple[dict[str, Ints], Any]:
     """Codes by name, and what the graph returns, in a tuple."""
     named, wanted = inputs_of(gm), {}
     for port in network.inputs:
-        first = next(u for q in named[port.name].users for u in q.users if is_dequantise(u))
+        first = next(filter(is_dequantise, _behind(named[port.name])))
         shape = (port.tensor.channels, port.tensor.height, port.tensor.width)
         wanted[port.tensor.name] = (first.name, port.tensor, shape)
     for layer in (layer for layer in network.layers if layer.nodes):  # a copy stands for none

@@ -8,7 +8,7 @@ codes and need no quantisation of their own; the parts of a concatenation share 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import cast
 
 import torch
@@ -38,8 +38,10 @@ from secateur.fx.graph import (
     is_trained,
     leaves,
 )
+from secateur.fx.inputs import is_scaled_input
 from secateur.fx.moves import adds_constants, is_move, padding_value, sources_of, varying_nodes
 from secateur.quantisation.fake_quantise import ActivationFakeQuantize, PerChannelWeightFakeQuantize
+from secateur.quantisation.inputs import scale_inputs
 
 _ANNOTATION = "quantization_annotation"
 #: Key of a node's ``meta``: whether it is a move that adds constants.
@@ -54,24 +56,36 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
     Parameters
     ----------
     unsigned : names of inputs that are never negative (codes 0..255 instead of -128..127)
+    samples : batches of inputs by name; one without negative values is unsigned, and one of unlike
+        channels gets an exponent for each, see ``quantisation.inputs``
     qat : fake-quantise from the start (training) instead of only observing
     """
 
-    def __init__(self, *, unsigned: Collection[str] = (), qat: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        unsigned: Collection[str] = (),
+        samples: Mapping[str, list[torch.Tensor]] | None = None,
+        qat: bool = False,
+    ) -> None:
         super().__init__()
-        self.unsigned = unsigned
+        self.samples = samples or {}
+        positive = [n for n, xs in self.samples.items() if all(float(x.min()) >= 0 for x in xs)]
+        self.unsigned = {*unsigned, *positive}
         self.qat = qat
         self._unsigned: set[Node] = set()
         self._functions: dict[Node, Function] = {}
 
     def transform_for_annotation(self, model: GraphModule) -> GraphModule:
-        """Bring the graph to its canonical form.
+        """Bring the graph to its canonical form, and scale its inputs.
 
         Raises
         ------
         SecateurError : the array cannot run it
         """
-        return canonicalise(model)
+        model = canonicalise(model)
+        scale_inputs(model, self.samples)
+        return model
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Give all stored values and all weights their fake quantisers."""
@@ -188,7 +202,7 @@ def _absorbed(product: Node) -> bool:
 def _ends_a_layer(node: Node) -> bool:
     """Whether the node's value is stored, as codes."""
     if node.op == "placeholder":
-        return bool(node.users)
+        return any(not is_scaled_input(user) for user in node.users)
     if is_move(node):
         return bool(node.meta.get(_CONSTANTS))
     if node.meta.get(_LOOKED_UP) is not None:

@@ -123,15 +123,13 @@ def fitted(model: Model, graph: torch.nn.Module, call: Call) -> Call:
     return without(model, call, unread) if unread else call
 
 
-def never_negative(graph: GraphModule, calls: list[Call]) -> list[str]:
-    """Names of the inputs of which no value is negative; in the graph of a step, of its first."""
+def samples_by_name(graph: GraphModule, calls: list[Call]) -> dict[str, list[torch.Tensor]]:
+    """Batches of the inputs by their names; of the graph of a step, sequences of its first."""
     names = list(inputs_of(graph))[: len(calls[0].tensors)]
-    least = dict.fromkeys(names, 0.0)
-    for call in calls:
-        tensors = call.tensors if len(names) == 1 else tensors_of(graph, call)
-        for name, x in zip(names, tensors, strict=True):
-            least[name] = min(least[name], float(x.min()))
-    return [name for name in names if least[name] >= 0]
+    each = [call.tensors if len(names) == 1 else tensors_of(graph, call) for call in calls]
+    return {
+        name: list(batches) for name, batches in zip(names, zip(*each, strict=True), strict=True)
+    }
 
 
 def parts(graph: GraphModule, call: Call) -> Iterator[Call]:

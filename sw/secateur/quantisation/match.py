@@ -23,6 +23,7 @@ from secateur.fx.graph import (
     pad_amounts,
     refuse,
 )
+from secateur.fx.inputs import unscaled
 from secateur.fx.moves import is_move, sources_of
 
 
@@ -185,7 +186,7 @@ def observed_layers(gm: GraphModule) -> list[tuple[Match, Node]]:
             active.add(node)
         if node.op == "call_module" and node in active:
             result = cast(Node, node.args[0])
-            if result.op == "placeholder" or result in functions or is_move(result):
+            if unscaled(result).op == "placeholder" or result in functions or is_move(result):
                 continue
             layers.append((match_layer(result), node))
     return layers

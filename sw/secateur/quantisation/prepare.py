@@ -30,8 +30,8 @@ from secateur.quantisation.calibration import (
     Model,
     calibration_calls,
     graph_of,
-    never_negative,
     parts,
+    samples_by_name,
 )
 from secateur.quantisation.divide import divide
 from secateur.quantisation.fake_quantise import ActivationFakeQuantize, PowerOfTwo
@@ -126,7 +126,7 @@ def prepare(
     leave_to_host(graph)
     # Before torchao's own folding of BatchNorm, which knows no masks.
     graph = _canonical(graph, calls[0]) if sequence is None else canonicalise(graph)
-    quantizer = SecateurQuantizer(unsigned=never_negative(graph, calls), qat=qat)
+    quantizer = SecateurQuantizer(samples=samples_by_name(graph, calls), qat=qat)
 
     def run(prepared: GraphModule) -> None:
         for call in calls:

@@ -1,0 +1,63 @@
+"""Inputs of which every channel has an exponent of its own: the host multiplies it by a constant.
+
+In a graph such an input is ``mul(placeholder, factors)``, and that is what is quantised.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+from torch.fx import GraphModule, Node
+
+from secateur.fx.graph import MUL, constant, is_call, refuse, shape_of
+
+Ints = npt.NDArray[np.int64]
+
+
+def is_scaled_input(node: object) -> bool:
+    """Whether a node is an input multiplied by a tensor of constants."""
+    if not isinstance(node, Node) or not is_call(node, MUL):
+        return False
+    x, factors = node.args[:2]
+    return (
+        isinstance(x, Node)
+        and x.op == "placeholder"
+        and isinstance(factors, Node)
+        and factors.op == "get_attr"
+    )
+
+
+def unscaled(node: Node) -> Node:
+    """The input of a node that may be a scaled one."""
+    return cast(Node, node.args[0]) if is_scaled_input(node) else node
+
+
+def finer_of(gm: GraphModule, node: Node) -> Ints:
+    """What an input's exponents are above that of its codes: whole numbers that broadcast to it.
+
+    Parameters
+    ----------
+    gm : the graph
+    node : an input, or a scaled one
+
+    Returns
+    -------
+    exponents : of as many dimensions as the input without samples; one of them has several
+
+    Raises
+    ------
+    SecateurError : the factors are not powers of two along one dimension
+    """
+    shape = shape_of(node)
+    if not is_scaled_input(node):
+        return np.zeros([1] * len(shape), np.int64)
+    factors = constant(gm, cast(Node, node.args[1])).double().numpy()
+    factors = factors.reshape([1] * (len(shape) + 1 - factors.ndim) + list(factors.shape))
+    mantissa, exponents = np.frexp(factors)
+    sizes = factors.shape[1:]
+    if len(factors) > 1 or (mantissa != 0.5).any() or sum(size > 1 for size in sizes) > 1:
+        what = "an input by factors that are not powers of two, one per channel"
+        raise refuse(node, what, "put the factors into the weights of the layers that read it")
+    return np.asarray(1 - exponents[0], np.int64)
