@@ -78,7 +78,8 @@ class Engine(wiring.Component):
     init : image without metadata, as a list of stream words: the weight memory is a ROM;
         None: it is a RAM that takes an image from ``image``
     family : one of spec.FAMILIES; "ice40" is iCE40 UltraPlus, always compact and without a ROM
-    bels : sites of the multipliers, lane after lane, or None
+    bels : sites of the hard multipliers, lane after lane, or None for any; multipliers past the end
+        of the list are from logic, with the same cycles. None in place of a list: all are hard
     compact : few cells instead of a high clock, in as many cycles; None: for ice40
 
     Members

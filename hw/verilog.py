@@ -37,7 +37,7 @@ def to_verilog(
 
     Parameters
     ----------
-    geometry, init, family, bels, compact : see ``Engine``; a bus has no ``bels``
+    geometry, init, family, bels, compact : see ``Engine``
     name : of the module
     interface : "stream" (see ``StreamEngine``), "axi" or "wishbone" (``Soc``), "uart"
         (``UartEngine``)
@@ -53,7 +53,7 @@ def to_verilog(
         engine = Engine(geometry, init=init, family=family, bels=bels, compact=compact)
         top = StreamEngine(engine)
     elif interface in BUSES:
-        top = Soc(geometry, bus=interface, init=init, family=family)
+        top = Soc(geometry, bus=interface, init=init, family=family, bels=bels)
     elif interface == "uart":
         top = UartEngine(geometry, init=init, family=family, bels=bels, divisor=divisor)
     else:

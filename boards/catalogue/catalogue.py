@@ -7,13 +7,21 @@ from secateur.boards.catalogue.board import Board, BoardError
 from secateur.boards.catalogue.ecpix5 import ECPIX5_45F, ECPIX5_85F
 from secateur.boards.catalogue.icebreaker import ICEBREAKER
 from secateur.boards.catalogue.orangecrab import ORANGECRAB_25F, ORANGECRAB_85F
-from secateur.boards.catalogue.ulx3s import ULX3S_25F, ULX3S_45F, ULX3S_85F
+from secateur.boards.catalogue.ulx3s import (
+    ULX3S_25F,
+    ULX3S_25F_8X8,
+    ULX3S_45F,
+    ULX3S_45F_8X16,
+    ULX3S_85F,
+)
 
 BOARDS = {
     board.name: board
     for board in (
         ULX3S_25F,
+        ULX3S_25F_8X8,
         ULX3S_45F,
+        ULX3S_45F_8X16,
         ULX3S_85F,
         ORANGECRAB_25F,
         ORANGECRAB_85F,

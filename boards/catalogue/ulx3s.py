@@ -14,9 +14,9 @@ from secateur.hw.spec import Geometry
 _LEDS = {"running": ("led", 0, ""), "error": ("led", 1, "")}
 
 
-def _board(part: str, platform: type, clock: int, geometry: Geometry) -> Board:
+def _board(part: str, platform: type, clock: int, geometry: Geometry, suffix: str = "") -> Board:
     return Board(
-        name=f"ulx3s-{part.split('-')[1].lower()}",
+        name=f"ulx3s-{part.split('-')[1].lower()}{suffix}",
         title=f"ULX3S with {part}",
         flow="ecp5",
         device=part,
@@ -49,4 +49,20 @@ ULX3S_85F = _board(
     ULX3S_85F_Platform,
     125_000_000,
     Geometry(n=8, p=16, weight_words=19456, bank_words=2048),
+)
+
+# With multipliers from logic beside the hard ones, and banks half as deep.
+ULX3S_25F_8X8 = _board(
+    "LFE5U-25F",
+    ULX3S_25F_Platform,
+    125_000_000,
+    Geometry(n=8, p=8, weight_words=5120, bank_words=1024),
+    "-8x8",
+)
+ULX3S_45F_8X16 = _board(
+    "LFE5U-45F",
+    ULX3S_45F_Platform,
+    125_000_000,
+    Geometry(n=8, p=16, weight_words=10240, bank_words=1024),
+    "-8x16",
 )

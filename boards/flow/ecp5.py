@@ -12,7 +12,7 @@ from secateur.boards.flow import contents
 from secateur.boards.flow.packing import yield_to_loops
 from secateur.boards.flow.pll import Pll
 from secateur.boards.flow.route import ROUTED, Progress, run_nextpnr, run_yosys, silent
-from secateur.boards.flow.sites import DIES, PACKAGES, multiplier_sites, multipliers
+from secateur.boards.flow.sites import DIES, PACKAGES, luts, multiplier_sites, multipliers
 from secateur.boards.flow.tools import Tools
 from secateur.boards.flow.top import LOCK_CYCLES, LockFilter, Top, convert
 from secateur.hw.link.uart import divisor_for
@@ -25,6 +25,8 @@ COUNTED = ("TRELLIS_COMB", "TRELLIS_FF", "DP16KD", "MULT18X18D")
 #: nextpnr's placer weighs time twice as much as by default, with which the 8 x 8 engine on the 45F
 #: missed 140 MHz with seed 2 (136.8 MHz instead of 147.6).
 PLACER = ("--placer-heap-timingweight", "20")
+#: LUTs of a multiplier from logic: yosys' count of one alone.
+SOFT_LUTS = 136
 #: Name of the PLL's output.
 PLL_NET = "made"
 #: Factor of the clock that place and route aim at: they do not improve paths that already meet it.
@@ -32,7 +34,10 @@ AIM = 1.25
 
 
 def check(board: Board, geometry: Geometry, clock: int) -> None:
-    """Refuse an engine with too many multipliers, or a clock for which PLL or UART has no divider.
+    """Refuse multipliers that the part cannot hold, or a clock without divider for PLL or UART.
+
+    Those that are not hard are from logic. Whether the rest of the engine fits beside them is for
+    place and route to find.
 
     Parameters
     ----------
@@ -42,10 +47,12 @@ def check(board: Board, geometry: Geometry, clock: int) -> None:
     ------
     ValueError : the message names the limit
     """
-    if geometry.multipliers > multipliers(board.die):
+    most = multipliers(board.die) + luts(board.die) // SOFT_LUTS
+    if geometry.multipliers > most:
         raise ValueError(
             f"{geometry.n} x {geometry.p} needs {geometry.multipliers} multipliers, the "
-            f"{board.die} has {multipliers(board.die)}"
+            f"{board.die} has {multipliers(board.die)} and logic for "
+            f"{luts(board.die) // SOFT_LUTS}"
         )
     clocking(board, clock)
 

@@ -22,6 +22,15 @@ _COLUMNS = {
 _ROWS = {"25F": (13,), "45F": (22, 46), "85F": (10, 34, 58)}
 
 
+#: LUTs of a die. Source: the family data sheet.
+LUTS = {"25F": 24_288, "45F": 43_848, "85F": 83_640}
+
+
+def luts(die: str) -> int:
+    """LUTs of a die."""
+    return LUTS[die.split("-")[1]]
+
+
 def multipliers(die: str) -> int:
     """Multipliers of a die."""
     size = die.split("-")[1]
@@ -29,19 +38,20 @@ def multipliers(die: str) -> int:
 
 
 def multiplier_sites(die: str, count: int) -> list[str]:
-    """Sites for ``count`` multipliers, neighbours side by side.
+    """Sites for ``count`` multipliers, or for all that the die has, neighbours side by side.
 
     The rows of the die are filled in opposite directions, as one chain. The placer scatters
     multipliers that are not pinned.
 
     Raises
     ------
-    ValueError : an unknown die, or it has fewer multipliers
+    ValueError : an unknown die, or no multiplier
     """
     if die not in DIES:
         raise ValueError(f"die must be one of {', '.join(DIES)}, not {die!r}")
-    if not 1 <= count <= multipliers(die):
-        raise ValueError(f"count must be 1 to {multipliers(die)} on the {die}, not {count!r}")
+    if count < 1:
+        raise ValueError(f"count must be at least 1, not {count!r}")
+    count = min(count, multipliers(die))
     size = die.split("-")[1]
     across = [(base + offset, offset) for base in _COLUMNS[size] for offset in (0, 1, 4, 5)]
     rows = _ROWS[size]

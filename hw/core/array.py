@@ -11,7 +11,7 @@ from secateur.hw import spec
 from secateur.hw.core import lane as lane_
 from secateur.hw.core.bank import Bank
 from secateur.hw.core.lane import Lane
-from secateur.hw.core.multiply import WEIGHT_BITS
+from secateur.hw.core.multiply import WEIGHT_BITS, check_bels
 from secateur.hw.interfaces import ACCESS, FAST, Kind, issued_signature, write_layout
 from secateur.hw.pipeline import delay
 from secateur.hw.spec import Reg
@@ -52,7 +52,7 @@ class Array(wiring.Component):
     ----------
     geometry : of the engine
     family : "generic", "ecp5" or "asic"
-    bels : sites of the multipliers, lane after lane, or None
+    bels : sites of the hard multipliers, see ``Engine``
 
     Members
     -------
@@ -67,9 +67,8 @@ class Array(wiring.Component):
     """
 
     def __init__(self, *, geometry: spec.Geometry, family="generic", bels=None):
-        if bels is not None and len(bels) != geometry.multipliers:
-            raise ValueError(f"bels must name {geometry.multipliers} sites, not {len(bels)!r}")
-        self.geometry, self.family, self.bels = geometry, family, bels
+        self.geometry, self.family = geometry, family
+        self.bels = check_bels(bels, geometry.multipliers)
         sums = data.ArrayLayout(signed(spec.ACC_BITS), geometry.n)
         super().__init__(
             array_ports(geometry, {"shift": In(1), "offset": In(16), "sums": Out(sums)})
@@ -87,8 +86,9 @@ class Array(wiring.Component):
             m.submodules[f"bank{index}"] = bank = Bank(
                 n=n, depth=self.geometry.bank_words, family=self.family
             )
-            bels = None if self.bels is None else self.bels[index * n : index * n + n]
-            m.submodules[f"lane{index}"] = lane = Lane(n=n, family=self.family, bels=bels)
+            m.submodules[f"lane{index}"] = lane = Lane(
+                n=n, family=self.family, bels=self.bels[index * n : index * n + n]
+            )
             enable = Signal(name=f"enable{index}")
             m.d.sync += enable.eq(self._above(index))
             m.d.comb += [

@@ -66,7 +66,7 @@ class ParallelDatapath(Datapath):
     ----------
     geometry : of the engine
     family : "generic", "ecp5" or "asic"
-    bels : sites of the multipliers, lane after lane, or None
+    bels : sites of the hard multipliers, see ``Engine``
     """
 
     def __init__(self, *, geometry: spec.Geometry, family: str = "generic", bels=None):

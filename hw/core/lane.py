@@ -8,7 +8,14 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from secateur.hw import spec
-from secateur.hw.core.multiply import MULTIPLY_LATENCY, OPERAND_BITS, WEIGHT_BITS, Multiplier
+from secateur.hw.core.multiply import (
+    MULTIPLY_LATENCY,
+    OPERAND_BITS,
+    WEIGHT_BITS,
+    Bels,
+    Multiplier,
+    check_bels,
+)
 from secateur.hw.memory.memory import RAM_LATENCY, check_family
 from secateur.hw.pipeline import delay
 
@@ -20,8 +27,8 @@ AT_SELECT = RAM_LATENCY
 AT_CHOICE = AT_SELECT + SELECT_LATENCY
 AT_FIRST = AT_CHOICE + CHOICE_LATENCY
 AT_WEIGHTS = AT_FIRST + MAXIMUM_LATENCY
-#: The product has a fabric register on either side, and ``last`` one in every lane.
-AT_LAST = AT_WEIGHTS + MULTIPLY_LATENCY
+#: ``last`` has a register in every lane.
+AT_LAST = AT_WEIGHTS + MULTIPLY_LATENCY - 1
 #: Sums are in ``shadow`` two cycles after ``last``.
 AT_SHADOW = AT_LAST + 2
 
@@ -49,7 +56,7 @@ class Lane(wiring.Component):
     ----------
     n : channels
     family : "generic", "ecp5" or "asic"
-    bels : sites of the multipliers, or None
+    bels : sites of the hard multipliers, see ``Engine``
 
     Members
     -------
@@ -61,10 +68,8 @@ class Lane(wiring.Component):
         word; else zero
     """
 
-    def __init__(self, *, n: int, family: str = "generic", bels: list[str] | None = None):
-        if bels is not None and len(bels) != n:
-            raise ValueError(f"bels must name {n} sites, not {len(bels)!r}")
-        self.n, self.family, self.bels = n, check_family(family), bels
+    def __init__(self, *, n: int, family: str = "generic", bels: Bels | None = None):
+        self.n, self.family, self.bels = n, check_family(family), check_bels(bels, n)
         super().__init__(
             {
                 "word": In(data.ArrayLayout(8, n)),
@@ -100,21 +105,21 @@ class Lane(wiring.Component):
             with m.If(control.latch):
                 m.d.sync += gate.eq(operand)
 
+            soft = lane >= len(self.bels)
             multiplier = Multiplier(
-                family=self.family, bel=None if self.bels is None else self.bels[lane]
+                family=self.family, soft=soft, bel=None if soft else self.bels[lane]
             )
             m.submodules[f"multiplier{lane}"] = multiplier
             m.d.comb += [
                 multiplier.operand.eq(operand),
                 multiplier.weight.eq(Mux(control.gated, gate, control.weights[lane])),
             ]
-            product = delay(m, multiplier.product, 1, f"product{lane}")
 
             # The clears are the flip-flops' resets: no multiplexer in the loop.
             total = Signal(signed(spec.ACC_BITS), name=f"total{lane}")
             accumulator = Signal(signed(spec.ACC_BITS), name=f"accumulator{lane}", reset_less=True)
             shadow = Signal(signed(spec.ACC_BITS), name=f"shadow{lane}", reset_less=True)
-            m.d.comb += [total.eq(accumulator + product), self.shadow[lane].eq(shadow)]
+            m.d.comb += [total.eq(accumulator + multiplier.product), self.shadow[lane].eq(shadow)]
             m.d.sync += [accumulator.eq(total), shadow.eq(total)]
             with m.If(last):
                 m.d.sync += accumulator.eq(0)

@@ -89,7 +89,7 @@ class Soc(wiring.Component):
 
     Parameters
     ----------
-    geometry, init, family : of the engine
+    geometry, init, family, bels : of the engine
     bus : "axi" (clock ``aclk``, reset ``aresetn``, low) or "wishbone" (``clk`` and ``rst``)
 
     Members
@@ -101,10 +101,12 @@ class Soc(wiring.Component):
     irq : Out(1)  level
     """
 
-    def __init__(self, geometry: spec.Geometry, *, bus: str, init=None, family="generic"):
+    def __init__(
+        self, geometry: spec.Geometry, *, bus: str, init=None, family="generic", bels=None
+    ):
         if bus not in BUSES:
             raise ValueError(f"bus must be {' or '.join(BUSES)}, not {bus!r}")
-        self.engine = Engine(geometry, init=init, family=family)
+        self.engine = Engine(geometry, init=init, family=family, bels=bels)
         self.bus = bus
         prefix, ports, _ = BUSES[bus]
         clocks = {"aclk": In(1), "aresetn": In(1)} if bus == "axi" else {}

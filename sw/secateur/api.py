@@ -130,6 +130,7 @@ def verilog(
     family: str = "generic",
     interface: str = "stream",
     divisor: int | None = None,
+    hard: int | None = None,
 ) -> str:
     """The engine as Verilog.
 
@@ -141,6 +142,8 @@ def verilog(
     interface : ``stream``: the engine's own ports; ``axi`` or ``wishbone``: registers on that bus;
         ``uart``: registers behind a UART
     divisor : clock cycles per bit of the UART; for ``uart`` only
+    hard : multipliers that are primitives or left to the synthesis tool; further ones are from
+        logic. None: all
 
     Raises
     ------
@@ -151,7 +154,10 @@ def verilog(
     words = None
     if image is not None:
         words = words_of(image.stream, image.n + 1)
-    text = to_verilog(geometry, words, family=family, interface=interface, divisor=divisor)
+    bels = None if hard is None else [None] * hard
+    text = to_verilog(
+        geometry, words, family=family, bels=bels, interface=interface, divisor=divisor
+    )
     return str(text)
 
 

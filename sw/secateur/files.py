@@ -133,7 +133,7 @@ def write_verilog(
     family = family or target.family
     check_primitives(target.geometry, family, f"target {target_name!r}")
     image = None if image_path is None else _load(image_path, target, family, key)
-    text = verilog(target.geometry, image, family, interface, divisor)
+    text = verilog(target.geometry, image, family, interface, divisor, target.hard)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

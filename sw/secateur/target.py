@@ -24,19 +24,22 @@ class Target:
     geometry : the engine
     device : the part whose memories it fills; None: any
     family : of the primitives in the Verilog, one of FAMILIES
+    hard : multipliers of the part that the array takes, of its first lanes; those of the others are
+        from logic. None: all are hard
     """
 
     name: str
     geometry: Geometry
     device: str | None = None
     family: str = "generic"
+    hard: int | None = None
 
     @classmethod
     def load(cls, name: str) -> Target:
         """The preset ``name``, or the target in a TOML file.
 
         A file has the keys n, p, weight_words, bank_words and, optionally, tables, extended,
-        device and family.
+        device, family and hard.
 
         Raises
         ------
@@ -54,11 +57,11 @@ class Target:
         family = table.pop("family", "generic")
         extended = table.pop("extended", True)
         wanted = {"n", "p", "weight_words", "bank_words"}
-        if set(table) - {"tables"} != wanted:
+        if set(table) - {"tables", "hard"} != wanted:
             found = ", ".join(sorted(table)) or "none"
             raise SecateurError(
                 f"{path}: a target has the integer keys {', '.join(sorted(wanted))} and, "
-                f"optionally, tables, extended, device, family; found {found}"
+                f"optionally, tables, extended, device, family, hard; found {found}"
             )
         for key, value in table.items():
             if type(value) is not int:
@@ -68,17 +71,27 @@ class Target:
         if type(extended) is not bool:
             raise SecateurError(f"{path}: extended must be true or false, not {extended!r}")
         check_family(family, str(path))
-        if device in ECP5 and table["n"] * table["p"] > ECP5[device][1]:
-            raise SecateurError(
-                f"{path}: n * p = {table['n'] * table['p']} multipliers; the {device} has "
-                f"{ECP5[device][1]}"
-            )
+        hard = table.pop("hard", None)
         try:
             geometry = Geometry(**table, extended=extended)
         except ValueError as error:
             raise SecateurError(f"{path}: {error}") from None
         check_primitives(geometry, family, str(path))
-        return cls(name=path.stem, geometry=geometry, device=device, family=family)
+        if hard is not None and family == "ice40":
+            raise SecateurError(f"{path}: on ice40 all multipliers are hard; omit hard")
+        hard = _hard(geometry, device, hard, str(path))
+        return cls(name=path.stem, geometry=geometry, device=device, family=family, hard=hard)
+
+
+def _hard(geometry: Geometry, device: str | None, hard: int | None, where: str) -> int | None:
+    """``hard`` if it is possible; if it is None, what the device has, if that is too few."""
+    most = ECP5[device][1] if device in ECP5 else geometry.multipliers
+    most = min(most, geometry.multipliers)
+    if hard is not None and not 0 <= hard <= most:
+        raise SecateurError(
+            f"{where}: hard must be 0 to {most}, not {hard}; the other multipliers are from logic"
+        )
+    return most if hard is None and most < geometry.multipliers else hard
 
 
 def check_family(family: object, where: str | None = None) -> str:
@@ -119,20 +132,21 @@ def check_primitives(geometry: Geometry, family: str, where: str) -> None:
         )
 
 
-def _preset(n: int, p: int, device: str, bank_words: int) -> Target:
+def _preset(n: int, p: int, device: str, bank_words: int, name: str | None = None) -> Target:
     """n x p; the weight memory takes all block RAM that banks and activation tables leave free.
+
+    Multipliers that the device does not have are from logic.
 
     A block RAM holds 2,048 bytes of a bank, the tables of two channels, or 9 bits of 2,048 words of
     weights, 18 of 1,024.
     """
-    blocks, multipliers = ECP5[device]
-    if n * p > multipliers:
-        raise ValueError(f"{n} x {p} needs {n * p} multipliers; the {device} has {multipliers}")
-    bits = 8 * (n + 1)
+    blocks, _ = ECP5[device]
+    name, bits = name or f"{n}x{p}", 8 * (n + 1)
     slices, left = divmod(blocks - p * bank_words * n // 2048 - n // 2, -(-bits // 9))
     half = left >= -(-bits // 18)
     geometry = Geometry(n=n, p=p, weight_words=2048 * slices + 1024 * half, bank_words=bank_words)
-    return Target(name=f"{n}x{p}", geometry=geometry, device=device)
+    hard = _hard(geometry, device, None, name)
+    return Target(name=name, geometry=geometry, device=device, hard=hard)
 
 
 PRESETS = {
@@ -143,6 +157,8 @@ PRESETS = {
         _preset(8, 8, "LFE5U-45F", 2048),
         _preset(4, 16, "LFE5U-45F", 2048),
         _preset(8, 16, "LFE5U-85F", 2048),
+        _preset(8, 8, "LFE5U-25F", 1024, "8x8-25f"),
+        _preset(8, 16, "LFE5U-45F", 1024, "8x16-45f"),
         Target(
             name="asic",
             geometry=Geometry(n=8, p=8, weight_words=8192, bank_words=2048),

@@ -72,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (where / "modes.toml").write_text(TOML + "extended = 1\n")
     pooled = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 2), torch.nn.MaxPool2d(2)).eval()
     torch.export.save(torch.export.export(pooled, (x,)), where / "max.pt2")
-    large = TOML.replace("n = 4", "n = 16") + 'device = "LFE5U-25F"\n'
+    large = TOML.replace("n = 4", "n = 16") + 'device = "LFE5U-25F"\nhard = 29\n'
     (where / "large.toml").write_text(large)
     (where / "text.sec").write_text("hello")
     np.save(where / "x.npy", x.numpy())
@@ -224,7 +224,11 @@ BAD = [
     ("compile m.pt2 --calibrate x.npz --target 9x9 -o o.sec", "'9x9'", "preset"),
     ("compile m.pt2 --calibrate x.npz --target broken.toml -o o.sec", "broken.toml", "bank_words"),
     ("compile m.pt2 --calibrate x.npz --target float.toml -o o.sec", "float.toml", "p must be an"),
-    ("compile m.pt2 --calibrate x.npz --target large.toml -o o.sec", "large.toml", "has 28"),
+    (
+        "compile m.pt2 --calibrate x.npz --target large.toml -o o.sec",
+        "large.toml",
+        "0 to 28, not 29",
+    ),
     ("compile m.pt2 --calibrate shape.npz --target 8x8 -o o.sec", "calibration", "(3, 9, 11)"),
     ("compile m.pt2 --calibrate x.npz --target 8x8 -o no/o.sec", "no/o.sec", "cannot be written"),
     (
@@ -418,6 +422,8 @@ def test_targets(secateur) -> None:  # type: ignore[no-untyped-def]
         "8x8": 64,
         "4x16": 64,
         "8x16": 128,
+        "8x8-25f": 64,
+        "8x16-45f": 128,
         "asic": 64,
         "up5k": 8,
     }

@@ -28,6 +28,7 @@ def targets(as_json: Json = False) -> None:
             "bank_words": target.geometry.bank_words,
             "device": target.device,
             "family": target.family,
+            "soft": 0 if target.hard is None else target.geometry.multipliers - target.hard,
         }
         for target in PRESETS.values()
     ]
@@ -62,13 +63,15 @@ def verilog(
 
 def show_targets(data: Data) -> None:
     """The presets."""
-    rows = table("Presets", "name", "N", "P", "multipliers", "weight words", "bank words", "device")
+    heads = ("name", "N", "P", "multipliers", "from logic", "weights", "banks", "device")
+    rows = table("Presets; memories in words", *heads)
     for target in data["targets"]:
         rows.add_row(
             target["name"],
             str(target["n"]),
             str(target["p"]),
             str(target["n"] * target["p"]),
+            str(target["soft"] or "-"),
             f"{target['weight_words']:,}",
             f"{target['bank_words']:,}",
             target["device"] or target["family"],

@@ -129,8 +129,9 @@ def test_refusals() -> None:
     refuse(ulx3s, r"ulx3s-25f: a PLL cannot make 151 MHz from 25 MHz exactly", clock=151_000_000)
     refuse(ulx3s, r"ulx3s-25f: baud must be", clock=12_500_000)
     refuse(arty, r"clock must be the oscillator's, 100 MHz, not 120", clock=120_000_000)
-    large = Geometry(n=8, p=4, weight_words=64, bank_words=16)
-    refuse(ulx3s, r"ulx3s-25f: 8 x 4 needs 32 multipliers, the LFE5U-25F has 28", geometry=large)
+    large = Geometry(n=16, p=14, weight_words=64, bank_words=16)
+    many = r"ulx3s-25f: 16 x 14 needs 224 multipliers, the LFE5U-25F has 28 and logic for 178"
+    refuse(ulx3s, many, geometry=large)
     with pytest.raises(ValueError, match="cycles must be at least 2, not 1"):
         LockFilter(cycles=1)
     assert clocking(ulx3s, 150_000_000)[1] == 150

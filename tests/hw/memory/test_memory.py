@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""Memories and multiplier: equal latency in every size, contents, parameters."""
+"""Memories: equal latency in every size, contents, parameters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from secateur.hw.compact.serial_array import SerialArray
 from secateur.hw.compact.serial_drain import SerialDrain
 from secateur.hw.core.bank import Bank
 from secateur.hw.core.lane import Lane
-from secateur.hw.core.multiply import MULTIPLY_LATENCY, Multiplier
 from secateur.hw.core.requantise import Requantiser
 from secateur.hw.engine import Engine
 from secateur.hw.front.address import AddressGenerator
@@ -60,25 +59,6 @@ def test_weight_memory(depth: int, latency: int) -> None:
         run(dut, bench)
 
 
-def test_multiplier() -> None:
-    rng = random.Random(1)
-    dut = Multiplier()
-    pairs = [(a, b) for a in (-256, -1, 0, 255) for b in (-2048, -1, 0, 2047)]
-    pairs += [(rng.randint(-256, 255), rng.randint(-2048, 2047)) for _ in range(50)]
-
-    async def bench(ctx) -> None:
-        for tick in range(len(pairs) + MULTIPLY_LATENCY):
-            if tick >= MULTIPLY_LATENCY:
-                a, b = pairs[tick - MULTIPLY_LATENCY]
-                assert ctx.get(dut.product) == a * b
-            a, b = pairs[min(tick, len(pairs) - 1)]
-            ctx.set(dut.operand, a)
-            ctx.set(dut.weight, b)
-            await ctx.tick()
-
-    run(dut, bench)
-
-
 @pytest.mark.parametrize(("bits", "words"), [(18, 1024), (9, 2048), (4, 4096), (2, 8192)])
 def testinitval(bits: int, words: int) -> None:
     """Bit positions of a DP16KD: 16 fields of 20 bits in each parameter, 18 of them used."""
@@ -103,7 +83,7 @@ def testinitval(bits: int, words: int) -> None:
         (lambda: Ram(width=8, depth=4, init=[0] * 5), "init must hold at most 4 words, not 5"),
         (lambda: Ram(width=8, depth=4, family="x"), "generic, ecp5, asic, ice40, not 'x'"),
         (lambda: Bank(n=4, depth=24), "depth must be a power of two from 16 on, not 24"),
-        (lambda: Lane(n=4, bels=["X0/Y0/A"]), "bels must name 4 sites, not 1"),
+        (lambda: Lane(n=4, bels=[None] * 5), "bels must name at most 4 sites, not 5"),
         (lambda: Loader(geometry=GEOMETRY, latency=0), "latency must be at least 1 cycle, not 0"),
         (lambda: Bank(n=4, depth=16, data_delay=1), "data_delay must be 0 or 2 cycles, not 1"),
         (lambda: Requantiser(n=4, steps=3), "steps must be 1 or 2 per cycle, not 3"),
