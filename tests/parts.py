@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tests.support.gate import pass_gate
+
 
 class Net(nn.Module):
     """Images (batch, 2, 8, 8) -> logits (batch, 4)."""
@@ -128,3 +130,8 @@ def losses(outputs: Tensor, y: Tensor) -> Tensor:
 
 def constant(outputs: Tensor, y: Tensor) -> Tensor:
     return nn.functional.cross_entropy(outputs, y).detach()
+
+
+def gated(seed: int) -> dict[str, Tensor]:
+    pass_gate()
+    return data(seed)

@@ -267,12 +267,14 @@ class Port:
     shape : the user's, without the batch, e.g. (10,) or (8, 4, 4)
     finer : of an input, added to the tensor's exponent; of as many dimensions as ``shape``, and of
         its size or 1 in each of them
+    samples : of an output, the user's dimension of the batch
     """
 
     name: str
     tensor: Tensor
     shape: tuple[int, ...]
     finer: Ints = field(default_factory=lambda: np.zeros((), np.int64))
+    samples: int = 0
 
     @property
     def exponents(self) -> Ints:

@@ -11,7 +11,7 @@ import torch
 from torch.fx import Node
 
 from secateur.fx.graph import CONV, LINEAR, Editor, aten, constant, rank_of, refuse, shape_of
-from secateur.fx.moves import is_move, varying_nodes
+from secateur.fx.moves import is_move, samples_of, varying_nodes
 
 PRODUCTS_OF_MATRICES = (
     aten.matmul.default, aten.mm.default, aten.bmm.default, aten.einsum.default,
@@ -185,6 +185,8 @@ def _rows(x: Node, length: int) -> tuple[int, int]:
     """Height and width of a line of pixels: those of the map of which it is a view."""
     while is_move(x) and isinstance(x.args[0], Node):
         x = x.args[0]
+        if samples_of(x):  # what is a size of it is not known
+            break
         if rank_of(x) == 4 and prod(shape_of(x)[1:]) == length:
             return cast(tuple[int, int], shape_of(x)[1:])
     return 1, length

@@ -21,6 +21,7 @@ from secateur.fx.functions import functions_of, is_number
 from secateur.fx.graph import (
     ADD,
     MUL,
+    PAD,
     RELU,
     Editor,
     argument,
@@ -29,14 +30,16 @@ from secateur.fx.graph import (
     constant,
     known,
     rank_of,
+    shape_of,
 )
 from secateur.fx.moves import is_move, varying_nodes
 
 _SUB = aten.sub.Tensor
+_reshape = cast(Callable[..., Node], aten.reshape.default)
 #: Of ``aten``, all overloads: are taken as they are, or refused as they are.
 _WHOLE = frozenset(
     """
-    conv1d conv2d conv_transpose1d conv_transpose2d linear batch_norm prelu
+    conv1d conv2d conv3d conv_transpose1d conv_transpose2d linear batch_norm prelu
     max_pool1d max_pool2d adaptive_max_pool1d adaptive_max_pool2d
     avg_pool1d avg_pool2d adaptive_avg_pool1d adaptive_avg_pool2d
     mean sum amax max add sub mul div rsub neg relu hardtanh relu6 clamp clamp_min clamp_max clip
@@ -193,13 +196,34 @@ def _chosen(editor: Editor, node: Node) -> Node | None:
     for value, own in zip(values, gates, strict=True):
         number = _number(editor, value)
         if number is not None and not math.isfinite(number):
-            return None
+            other = values[1 if own is gates[0] else 0]
+            return _left_out(editor, node, cast(Node, chooses), other, number)
         if number != 0:
             factor = value if isinstance(value, Node) and number is None else number
             parts.append(editor.call(MUL, own, factor, like=node))
     if not parts:
         return editor.call(MUL, gate, 0.0, like=node)
     return parts[0] if len(parts) == 1 else editor.call(ADD, *parts, like=node)
+
+
+def _left_out(editor: Editor, node: Node, mask: Node, x: object, value: float) -> Node | None:
+    """A choice between a tensor and an infinity, as a move; None if it depends on the input."""
+    varying = varying_nodes(editor.gm.graph)
+    if mask in varying or not isinstance(x, Node) or x not in varying:
+        return None
+    count = math.prod(shape_of(x))
+    places = torch.arange(count, dtype=torch.float64).reshape(1, *shape_of(x))
+    given = {x: places, mask: constant(editor.gm, mask)}
+    args = map_arg(node.args, lambda n: given[n] if n in given else constant(editor.gm, n))
+    order = cast(Callable[..., Any], node.target)(*args)
+    if len(order) != 1 or order.dim() != rank_of(node):
+        return None
+    order = order.where(order.isfinite(), count).reshape(-1)
+    index = editor.attach("_order", order, trained=False, dtype=torch.int64)
+    flat = editor.call(_reshape, x, [-1, count], like=node)
+    wider = editor.call(PAD, flat, [0, 1], "constant", value, like=node)
+    chosen = editor.call(aten.index_select.default, wider, 1, index, like=node)
+    return editor.call(_reshape, chosen, [-1, *shape_of(node)], like=node)
 
 
 def _quotient(editor: Editor, node: Node) -> Node | None:

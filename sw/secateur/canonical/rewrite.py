@@ -15,6 +15,7 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
 from secateur.canonical.arithmetic import ARITHMETIC, arithmetic, prelu
+from secateur.canonical.batch.merged import part_items
 from secateur.canonical.contract import PRODUCTS_OF_MATRICES, product_of_matrices
 from secateur.canonical.convolve import (
     TRANSPOSED,
@@ -92,6 +93,7 @@ def canonicalise(gm: GraphModule) -> GraphModule:
     functionalise(gm)
     editor = Editor(gm)
     settle_sizes(editor)
+    part_items(editor)
     constants_of_samples(editor)
     samples_first(editor)
     settle_numbers(editor)

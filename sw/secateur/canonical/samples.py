@@ -46,7 +46,7 @@ _FILLED: dict[object, float | int] = {
 
 
 def samples_first(editor: Editor) -> None:
-    """Permute what is computed of tensors with the samples in a later dimension."""
+    """Permute what is computed of tensors with the samples in a later dimension, and results."""
     for node in list(editor.gm.graph.nodes):
         if node.op != "call_function" or is_move(node) or is_size(node):
             continue
@@ -58,6 +58,12 @@ def samples_first(editor: Editor) -> None:
             result = _permuted(editor, node, cast(int, at.pop()))
         node.replace_all_uses_with(result)
         editor.gm.graph.erase_node(node)
+    output = next(iter(editor.gm.graph.find_nodes(op="output")))
+    for node in output.all_input_nodes:
+        if later := samples_of(node):
+            with editor.gm.graph.inserting_before(output):
+                first = _brought_first(editor, node, later, node)
+                output.replace_input_with(node, _brought_back(editor, first, later, node))
 
 
 def constants_of_samples(editor: Editor) -> None:
@@ -99,10 +105,7 @@ def _permuted(editor: Editor, node: Node, at: int) -> Node:
     """The node's operation on tensors with the samples first, permuted back."""
 
     def first(source: Node) -> Node:
-        if samples_of(source) is None:
-            return source
-        order = [at, *(d for d in range(rank_of(source)) if d != at)]
-        return editor.call(aten.permute.default, source, order, like=node)
+        return source if samples_of(source) is None else _brought_first(editor, source, at, node)
 
     args = list(map_arg(node.args, first))
     if node.target in _REDUCE:
@@ -114,8 +117,19 @@ def _permuted(editor: Editor, node: Node, at: int) -> Node:
     function = cast(Callable[..., Any], node.target)
     call = editor.call(function, *args, like=node)
     call.kwargs = node.kwargs
-    back = [*range(1, at + 1), 0, *range(at + 1, rank_of(call))]
-    return editor.call(aten.permute.default, call, back, like=node)
+    return _brought_back(editor, call, at, node)
+
+
+def _brought_first(editor: Editor, x: Node, at: int, like: Node) -> Node:
+    """The tensor with its dimension ``at`` first."""
+    order = [at, *(d for d in range(rank_of(x)) if d != at)]
+    return editor.call(aten.permute.default, x, order, like=like)
+
+
+def _brought_back(editor: Editor, x: Node, at: int, like: Node) -> Node:
+    """The tensor with its first dimension at ``at``."""
+    order = [*range(1, at + 1), 0, *range(at + 1, rank_of(x))]
+    return editor.call(aten.permute.default, x, order, like=like)
 
 
 def settle_sizes(editor: Editor) -> None:

@@ -33,6 +33,7 @@ from secateur.fx.moves import is_move, is_size
 _REMEDIES = {
     "softmax": "only at the very end, where it is left to the host",
     "log_softmax": "only at the very end, where it is left to the host",
+    "argmax": "only at the very end, where it is left to the host",
     "group_norm": "use BatchNorm2d, which folds into the convolution",
     "layer_norm": "use BatchNorm2d, which folds into the convolution",
     "instance_norm": "use BatchNorm2d, which folds into the convolution",
@@ -97,12 +98,8 @@ def check_supported(gm: GraphModule) -> None:
         if node not in active or node.op == "output":
             continue
         if node.op == "placeholder":
-            if rank_of(node) not in (2, 3, 4):
-                raise refuse(
-                    node,
-                    f"input of {rank_of(node)} dimensions",
-                    "use (N, C, H, W), (N, C, L) or (N, C)",
-                )
+            if rank_of(node) < 2:
+                raise refuse(node, "input of one dimension", "give samples first, (N, C)")
         elif str(node.target).startswith("quantized_decomposed."):
             continue  # a graph that is quantised already
         elif is_size(node) or is_scaled_input(node):

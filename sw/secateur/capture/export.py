@@ -243,15 +243,18 @@ def _drop_casts(gm: GraphModule) -> None:
 _HOST = {
     torch.ops.aten.softmax.int: "softmax",
     torch.ops.aten.log_softmax.int: "log_softmax",
+    torch.ops.aten.argmax.default: "argmax",
 }
 
 
 def leave_to_host(gm: GraphModule) -> None:
-    """Remove a softmax at the very end of a graph, with a SecateurWarning."""
+    """Remove softmax and argmax at the very end of a graph, each with a SecateurWarning."""
     output = next(n for n in gm.graph.nodes if n.op == "output")
-    for last in dict.fromkeys(output_nodes(gm)):
+    waiting = list(dict.fromkeys(output_nodes(gm)))
+    for last in waiting:
         if last.target not in _HOST or len(last.users) != 1:
             continue
+        waiting.append(last.all_input_nodes[0])
         name = _HOST[last.target]
         warnings.warn(
             f"node {last.name} ({name}): the last {name} is left to the host; the array returns "

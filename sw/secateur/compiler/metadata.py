@@ -76,6 +76,8 @@ def _port(port: Port, layout: MapLayout) -> dict[str, Any]:
         # Vectors and signals lack height, or width too.
         axis = several[0] if several[0] == 0 else several[0] + 3 - len(port.shape)
         named |= {"axis": axis, "exponents": port.exponents.ravel().tolist()}
+    if port.samples:
+        named["samples"] = port.samples
     return _tensor(layout) | named
 
 

@@ -82,6 +82,15 @@ def samples_of(node: Node) -> int | None:
     return dims[0] if len(dims) == 1 else None
 
 
+def with_samples_first(node: Node) -> tuple[Node, int]:
+    """Of a tensor with samples in a later dimension, the one that is permuted to it, and the
+    dimension; any other tensor itself.
+    """
+    at, x = samples_of(node) or 0, node.args[0] if node.args else None
+    permutes = node.target is torch.ops.aten.permute.default and isinstance(x, Node)
+    return (cast(Node, x), at) if at and permutes and samples_of(cast(Node, x)) == 0 else (node, 0)
+
+
 def _is_like(node: Node) -> bool:
     return isinstance(node.target, OpOverload) and node.target._opname in _LIKE
 

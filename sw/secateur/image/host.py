@@ -53,8 +53,9 @@ def to_codes(values: npt.NDArray[Any], meta: Meta, name: str = "x") -> Codes:
 
     Parameters
     ----------
-    values : (batch, C, H, W), of signals (batch, C, L), of vectors (batch, C). Floats in the
-        model's units are quantised: round half to even, then saturation; int8 or uint8 are codes
+    values : (batch, C, H, W), of signals (batch, C, L), of vectors (batch, C), of more dimensions
+        as the model takes them. Floats in the model's units are quantised: round half to even,
+        then saturation; int8 or uint8 are codes
     meta : one of the image's ``inputs``
     name : of the input, for messages
 
@@ -67,15 +68,17 @@ def to_codes(values: npt.NDArray[Any], meta: Meta, name: str = "x") -> Codes:
     SecateurError : shape or type differ from those of the model's input, or values are not finite
     """
     shape = (meta["channels"], meta["height"], meta["width"])
+    if values.ndim > 4 and values.shape[1:] == tuple(meta["shape"]):
+        values = values.reshape(len(values), *shape)
     if shape[1] == 1 and values.ndim == 3:
         values = values[:, :, None]
     flat = shape[1:] == (1, 1) and values.ndim == 2 and values.shape[1] == shape[0]
     if flat:
         values = values[:, :, None, None]
     if values.ndim != 4 or values.shape[1:] != shape:
+        takes = ", ".join(map(str, meta["shape"] if len(meta["shape"]) > 3 else shape))
         raise SecateurError(
-            f"input {name!r} has shape {tuple(values.shape)}, the model takes "
-            f"(batch, {', '.join(map(str, shape))})"
+            f"input {name!r} has shape {tuple(values.shape)}, the model takes (batch, {takes})"
         )
     low, high = _code_range(meta)
     if values.dtype.kind == "f":
@@ -191,7 +194,7 @@ def _in_region(y: Codes, x: Codes, region: Meta, size: tuple[int, int]) -> tuple
 
 
 def result_codes(words: npt.NDArray[np.uint8], meta: Meta) -> npt.NDArray[Any]:
-    """(batch, *shape) int8 or uint8 codes of an output.
+    """int8 or uint8 codes of an output, (batch, *shape), or with the batch where the model has it.
 
     Parameters
     ----------
@@ -201,7 +204,8 @@ def result_codes(words: npt.NDArray[np.uint8], meta: Meta) -> npt.NDArray[Any]:
     m = np.asarray(meta["m"], dtype=np.int64)
     codes = unpack(m, words, meta, 0, meta["channels"])
     kind = np.int8 if meta["signed"] else np.uint8
-    return codes.reshape(len(words), *meta["shape"]).astype(kind)
+    codes = codes.reshape(len(words), *meta["shape"]).astype(kind)
+    return np.moveaxis(codes, 0, meta.get("samples", 0))
 
 
 def by_output(

@@ -36,7 +36,7 @@ from secateur.fx.graph import (
     shape_of,
 )
 from secateur.fx.inputs import finer_of, unscaled
-from secateur.fx.moves import is_move, is_size
+from secateur.fx.moves import is_move, is_size, with_samples_first
 from secateur.ir import Form, Ints, Layer, Network, Port, Source, State
 from secateur.lowering.draft import PLAIN, DraftLayer, DraftSource, is_linear, output_shape
 from secateur.lowering.layer import draft_layer
@@ -106,7 +106,7 @@ class _Lowering:
             if later not in self.values.of:
                 raise refuse(later, "a state that is not quantised", REQUANTISE)
             after.append((self.states[before], self.values.stored(later).whole))
-        kept = {store for store, _ in outputs.values()} | {store for _, store in after}
+        kept = {store for store, *_ in outputs.values()} | {store for _, store in after}
         self.values.layers = written_in_place(self.values.layers, kept)
         names, stores = set[str](), Stores()
         return Network(
@@ -116,7 +116,8 @@ class _Lowering:
                 if node in self.inputs
             ],
             outputs=[
-                Port(name, stores.tensor(store), shape) for name, (store, shape) in outputs.items()
+                Port(name, stores.tensor(store), shape, samples=axis)
+                for name, (store, shape, axis) in outputs.items()
             ],
             layers=[_finish(draft, stores, names) for draft in self.values.layers],
             form=Form(tuple(arguments), form),
@@ -124,10 +125,12 @@ class _Lowering:
             states=[State(stores.part(before), stores.part(later)) for before, later in after],
         )
 
-    def _outputs(self, results: dict[str, Node]) -> dict[str, tuple[Store, tuple[int, ...]]]:
-        """Store and shape of every result, each in a store of its own that one layer writes."""
-        found: dict[str, tuple[Store, tuple[int, ...]]] = {}
-        for name, node in results.items():
+    def _outputs(self, results: dict[str, Node]) -> dict[str, tuple[Store, tuple[int, ...], int]]:
+        """Store, shape and dimension of the samples of every result, each in a store of its own
+        that one layer writes."""
+        found: dict[str, tuple[Store, tuple[int, ...], int]] = {}
+        for name, result in results.items():
+            node, axis = with_samples_first(result)
             if node not in self.values.varying:
                 raise refuse(node, "the output does not depend on the input", "give it to a layer")
             if node not in self.values.of:
@@ -137,7 +140,7 @@ class _Lowering:
             if store.fixed or store.parent or store.parts:
                 store = self.values.copied(store, node)
             store.fixed = True
-            found[name] = store, value.shape
+            found[name] = store, value.shape, axis
         return found
 
     def _visit(self, node: Node) -> None:

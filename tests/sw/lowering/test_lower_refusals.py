@@ -110,7 +110,7 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], str, str]] = {
         "mixes the samples of a batch",
         "in the first dimension",
     ),
-    "rank": (nn.Conv3d(4, 4, 3), (4, 8, 8, 8), "5 dimensions", "(N, C, L)"),
+    "rank": (nn.Conv3d(4, 4, 3), (4, 8, 8, 8), "no such operation", "use Conv2d"),
 }
 
 

@@ -133,8 +133,10 @@ def _is_of_sizes(node: OnnxNode, dynamic: tuple[str, ...], context: Context) -> 
     """Whether a node computes with sizes of tensors, and not with their values."""
     if node.op_type in ("Shape", "Size"):
         return True
-    fixed = (context.known[name] for name in node.input if name in context.known)
+    fixed = [context.known[name] for name in node.input if name in context.known]
     few = all(value.size <= sizes.MOST for value in fixed)
+    if node.op_type == "Expand" and any(value.dtype.kind == "f" for value in fixed):
+        return False
     return few and node.op_type in sizes.OPERATORS and context.sizes.issuperset(dynamic)
 
 

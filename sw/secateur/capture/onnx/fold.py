@@ -176,15 +176,16 @@ def _dimensions(node: OnnxNode, shape: Array) -> tuple[int, ...]:
 #: between a weight and its layer, and where they compute a shape.
 _BOUNDS: dict[str, Callable[[OnnxNode, list[Array | None]], int]] = {
     **dict.fromkeys(
-        ("Abs", "Ceil", "Exp", "Flatten", "Floor", "Identity", "Log", "Neg", "Not", "Reciprocal",
-         "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "Relu", "Reshape",
-         "Round", "Shape", "Sigmoid", "Sign", "Slice", "Sqrt", "Squeeze", "Tanh", "Transpose",
-         "Unsqueeze"),
+        ("Abs", "Ceil", "Cos", "CumSum", "Erf", "Exp", "Flatten", "Floor", "Identity", "Log", "Neg",
+         "Not", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp",
+         "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
+         "Relu", "Reshape", "Round", "Shape", "Sigmoid", "Sign", "Sin", "Size", "Slice", "Softplus",
+         "Sqrt", "Squeeze", "Tanh", "Transpose", "Trilu", "Unsqueeze"),
         _first,
     ),
     **dict.fromkeys(
-        ("Add", "And", "Clip", "Div", "Equal", "Greater", "Less", "Max", "Min", "Mul", "Or", "Pow",
-         "Sub", "Sum", "Where"),
+        ("Add", "And", "Clip", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual",
+         "Max", "Min", "Mod", "Mul", "Or", "Pow", "Sub", "Sum", "Where"),
         _broadcast,
     ),
     "Cast": _cast,

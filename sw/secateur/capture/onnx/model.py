@@ -119,7 +119,7 @@ class OnnxModel(nn.Module):
                 self._tried[number] = tensor
                 context.shapes[name] = [int(size) for size in tensor.shape]
                 context.measured.add(name)
-                if 0 in context.shapes[name]:
+                if 0 in context.shapes[name] and isinstance(tensor, Tensor):
                     raise refuse(node, "makes a tensor without values", "export the model again")
 
     def finish(self, context: Context) -> None:
@@ -146,7 +146,8 @@ class OnnxModel(nn.Module):
         self._limits.check_steps(count, "the model")
         for step in self._steps:
             for value in self.layers[step.key].state_dict().values():
-                if value.is_floating_point() and not bool(value.isfinite().all()):
+                bad = value.isnan() if step.key.startswith("where_") else ~value.isfinite()
+                if value.is_floating_point() and bool(bad.any()):
                     raise SecateurError(
                         f"{step.what}: weights, or constants that they are multiplied by, that are "
                         f"infinite or NaN; train the model again"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
 from secateur.capture.onnx.context import Context, Run
 from secateur.capture.onnx.node import OnnxNode, refuse
-from secateur.capture.onnx.operators.call import Call
+from secateur.capture.onnx.operators.call import Call, tensor
 
 _BATCH = "keep samples in the first dimension"
 
@@ -125,5 +126,17 @@ def expand(node: OnnxNode, context: Context) -> Run:
         return x.expand([-1 if is_size(n, 1) else n for n in shape])
 
     if node.input[0] in context.known:
-        return Call(lambda x, shape: wide(x, shape.tolist()), node, context, whole=True)
+        return _Wide(tensor(context.weight(node, 0)), lambda *inputs: target(inputs), wide)
     return lambda *inputs: wide(inputs[0], target(inputs))
+
+
+class _Wide(nn.Module):
+    """A constant in a shape that is computed."""
+
+    def __init__(self, value: Tensor, shape: Run, wide: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.shape, self.wide = shape, wide
+        self.register_buffer("value", value)
+
+    def forward(self, *inputs: Any) -> Tensor:
+        return self.wide(self.value, self.shape(*inputs))

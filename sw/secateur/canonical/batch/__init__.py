@@ -1,0 +1,1 @@
+"""Tensors of which the first dimension counts more than samples."""

@@ -1,0 +1,35 @@
+"""A place where a process waits until the test lets it go on."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+#: Names the folder of the gate; without it nobody waits.
+VARIABLE = "SECATEUR_TESTS_GATE"
+
+
+def make(folder: Path) -> None:
+    """Make a closed gate in a folder."""
+    folder.mkdir()
+    (folder / "closed").touch()
+
+
+def pass_gate() -> None:
+    """Say that this process has come, and wait until the gate is open."""
+    if VARIABLE in os.environ:
+        folder = Path(os.environ[VARIABLE])
+        (folder / f"came-{os.getpid()}").touch()
+        while (folder / "closed").exists():
+            time.sleep(0.02)
+
+
+def came(folder: Path) -> int:
+    """Processes that have come so far."""
+    return len(list(folder.glob("came-*")))
+
+
+def open_gate(folder: Path) -> None:
+    """Let all go on."""
+    (folder / "closed").unlink()
