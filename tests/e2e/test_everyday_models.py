@@ -308,3 +308,11 @@ def test_verilator(name: str) -> None:
     result = secateur.simulate(image, x[:2].numpy(), stalls=0.2)
     assert result.mismatches == []
     assert result.layers_compared == 2 * len(image.metadata["layers"])
+
+
+def test_inputs_of_more_dimensions_have_one_exponent() -> None:
+    """Channels of unlike ranges, of frames, of which an image has no exponents."""
+    torch.manual_seed(0)
+    x = torch.randn(12, 3, 2, 2, 2) * torch.tensor([1.0, 200.0]).view(2, 1, 1)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(24, 3))
+    check(model, x, called(model, x))

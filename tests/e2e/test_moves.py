@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -158,3 +159,17 @@ def test_random_moves(model: Moves) -> None:
 @given(models())
 def test_many_random_moves(model: Moves) -> None:
     check(model)
+
+
+@pytest.mark.long
+@settings(max_examples=50, phases=NO_SHRINK, suppress_health_check=list(HealthCheck))
+@given(models())
+def test_random_moves_in_verilator(model: Moves) -> None:
+    x, image = model.inputs, None
+    with contextlib.suppress(SecateurError):  # of more memory or copies than there may be
+        image = api.compile(model, target=simulated(4, 2), calibration=x)
+    if image is None:
+        return check(model)
+    result = api.simulate(image, tree_map(lambda tensor: tensor[:2].numpy(), x), stalls=0.1)
+    assert result.mismatches == []
+    assert result.layers_compared == 2 * len(image.metadata["layers"])

@@ -63,7 +63,9 @@ def _moves(shape: tuple[int, ...], draw: Any) -> dict[str, Move]:
     return found
 
 
-LAYERS = ("conv", "grouped", "transposed", "add", "gate", "mean", "tanh", "pool", "linear")
+LAYERS = (
+    "conv", "grouped", "transposed", "bilinear", "add", "gate", "mean", "tanh", "pool", "linear",
+)  # fmt: skip
 
 
 class Moves(nn.Module):
@@ -131,7 +133,10 @@ def _layer(kind: str, channels: int, width: int) -> nn.Module:
         return nn.ConvTranspose2d(channels, 3, 3, 2, 1)
     if kind == "linear":
         return nn.Linear(width, 5)
-    made = {"mean": Mean(), "tanh": nn.Tanh(), "pool": nn.MaxPool2d(2, 1, 1)}
+    made = {
+        "mean": Mean(), "tanh": nn.Tanh(), "pool": nn.MaxPool2d(2, 1, 1),
+        "bilinear": nn.Upsample(scale_factor=2, mode="bilinear"),
+    }  # fmt: skip
     return made.get(kind) or nn.Conv2d(channels, channels, 1)
 
 

@@ -30,6 +30,19 @@ def only_tensor(found: object) -> Tensor:
     )
 
 
+def tensors_in(found: object) -> list[Tensor]:
+    """The tensors in the result of a model, in order.
+
+    Raises
+    ------
+    SecateurError : there is none
+    """
+    tensors = [leaf for leaf in pytree.tree_leaves(found) if isinstance(leaf, Tensor)]
+    if not tensors:
+        raise SecateurError(f"the model must return tensors, not {type(found).__name__}")
+    return tensors
+
+
 def output_value(gm: GraphModule) -> Any:
     """What a graph returns, with nodes in place of tensors."""
     held = next(n for n in gm.graph.nodes if n.op == "output").args[0]

@@ -126,8 +126,7 @@ class _Lowering:
         )
 
     def _outputs(self, results: dict[str, Node]) -> dict[str, tuple[Store, tuple[int, ...], int]]:
-        """Store, shape and dimension of the samples of every result, each in a store of its own
-        that one layer writes."""
+        """Store, shape, and dimension of the samples, of results; one layer writes each store."""
         found: dict[str, tuple[Store, tuple[int, ...], int]] = {}
         for name, result in results.items():
             node, axis = with_samples_first(result)

@@ -31,7 +31,16 @@ from secateur.fx.graph import (
     leaves,
     shape_of,
 )
-from secateur.fx.moves import Moved, Numbers, is_move, is_size, moved, samples_of, sources_of
+from secateur.fx.moves import (
+    Moved,
+    Numbers,
+    is_move,
+    is_size,
+    moved,
+    samples_of,
+    sources_of,
+    varying_nodes,
+)
 from secateur.ir import Ints
 from secateur.quantisation.fake_quantise import (
     DEAD,
@@ -115,7 +124,7 @@ def scale_inputs(gm: GraphModule, samples: Mapping[str, list[Tensor]]) -> None:
         if name not in samples:
             continue
         shape, readers = shape_of(x), _readers(gm, x)
-        if not readers:
+        if not readers or len(shape) > 3:  # the image knows exponents of channels, rows, columns
             continue
         values = torch.cat([batch.reshape(-1, *shape) for batch in samples[name]])
         found = [_finer(axis, shape, readers, values) for axis in range(len(shape))]
@@ -135,6 +144,8 @@ def _readers(gm: GraphModule, x: Node) -> list[_Reader]:
         if not any(source in reached for source in node.all_input_nodes) or is_size(node):
             continue
         if is_move(node):
+            if not any(source in reached for source in sources_of(node)):
+                continue  # it takes a shape, and no values
             reached.add(node)
             if isinstance(node.meta["val"], Tensor) and not samples_of(node):
                 given[node] = _moved(gm, node, given)
@@ -152,9 +163,9 @@ def _readers(gm: GraphModule, x: Node) -> list[_Reader]:
 def _moved(gm: GraphModule, node: Node, given: dict[Node, Moved]) -> Moved:
     """The numbers of an input's values behind a move; those of other tensors count as ones."""
     parts = leaves(node, lambda n: sources_of(n) if n is node or samples_of(n) else [])
-    known = {}
+    known, varying = {}, varying_nodes(gm.graph)
     for part in parts:
-        if part.op != "get_attr":
+        if part in varying:
             shape = shape_of(part)
             other = Moved(np.full(shape, -1, np.int64), np.ones(shape))
             known[part] = given.get(part, other)

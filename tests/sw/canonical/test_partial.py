@@ -84,7 +84,7 @@ def test_the_map_is_in_the_banks_once() -> None:
         words = {entry["tensor"]: entry["words"] for entry in image.metadata["memory"]}
         assert max(words.values()) <= 1.4 * share
         compiled += 1
-    assert compiled == 6
+    assert compiled >= 6
 
 
 def test_squeeze_and_excitation_takes_fewer_cycles(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from secateur.errors import SecateurError
 from secateur.pruning.channels.coupling import ChannelSet
-from secateur.pruning.criteria.probe import evaluating
+from secateur.pruning.criteria.probe import Inputs, called, evaluating
 from secateur.pruning.units.blocks import prunable_layers
 
 
@@ -18,7 +18,7 @@ def move_means(
     model: nn.Module,
     sets: list[ChannelSet],
     doomed: list[list[int]],
-    inputs: Sequence[Tensor],
+    inputs: Sequence[Inputs],
 ) -> None:
     """Add what the mean of each doomed channel contributes to the bias of the layers that read it.
 
@@ -65,7 +65,7 @@ def move_means(
                 layer.bias += shift
 
 
-def _input_means(model: nn.Module, inputs: Sequence[Tensor]) -> dict[nn.Module, Tensor]:
+def _input_means(model: nn.Module, inputs: Sequence[Inputs]) -> dict[nn.Module, Tensor]:
     """Mean of every input channel of every layer over samples and positions, float64."""
     total: dict[nn.Module, Tensor] = {}
     count: dict[nn.Module, int] = {}
@@ -80,7 +80,7 @@ def _input_means(model: nn.Module, inputs: Sequence[Tensor]) -> dict[nn.Module, 
     try:
         with evaluating(model), torch.no_grad():
             for x in inputs:
-                model(x)
+                called(model, x)
     finally:
         for handle in handles:
             handle.remove()

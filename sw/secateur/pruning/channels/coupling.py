@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from secateur.capture.outputs import tensors_in
 from secateur.errors import SecateurError
 from secateur.fx.computed import computed
-from secateur.pruning.criteria.probe import evaluating
+from secateur.pruning.criteria.probe import Inputs, called, evaluating
 from secateur.pruning.units.blocks import PRUNABLE, weight_of
 from secateur.pruning.units.mask import mask_of
 
@@ -72,8 +73,8 @@ class ChannelSet:
         )
 
 
-def channel_sets(model: nn.Module, example: Tensor) -> list[ChannelSet]:
-    """Trace the model with an example input, batch included, and find its channel sets.
+def channel_sets(model: nn.Module, example: Inputs) -> list[ChannelSet]:
+    """Trace the model with example inputs, batch included, and find its channel sets.
 
     Raises
     ------
@@ -98,8 +99,12 @@ def channel_sets(model: nn.Module, example: Tensor) -> list[ChannelSet]:
     names = {module: name for name, module in model.named_modules()}
     with evaluating(model):
         try:
-            graph = DependencyGraph().build_dependency(model, example_inputs=example)
+            graph = DependencyGraph().build_dependency(
+                model, example_inputs=example, forward_fn=called, output_transform=tensors_in
+            )
             groups = list(graph.get_all_groups())
+        except SecateurError:
+            raise
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise SecateurError(

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import SecateurError
-from secateur.pruning.criteria.probe import evaluating
+from secateur.pruning.criteria.probe import Inputs, called, evaluating
 
 
-def replace_by_identity(model: nn.Module, example: Tensor, names: Iterable[str]) -> int:
+def replace_by_identity(model: nn.Module, example: Inputs, names: Iterable[str]) -> int:
     """Replace submodules by identities, in place; returns the number of parameters removed.
 
     Parameters
     ----------
     model : changed in place
-    example : an input, batch included
+    example : inputs, batch included
     names : of submodules, layers or whole branches, each with one tensor in and one of the same
         shape out. What follows stays, such as a batch norm behind a removed convolution
 
@@ -45,7 +45,7 @@ def replace_by_identity(model: nn.Module, example: Tensor, names: Iterable[str])
     handles = [record(name) for name in chosen]
     try:
         with evaluating(model), torch.no_grad():
-            model(example)
+            called(model, example)
     finally:
         for handle in handles:
             handle.remove()  # type: ignore[attr-defined]

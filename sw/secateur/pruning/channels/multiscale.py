@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.pruning.channels.permute import permute
 from secateur.pruning.channels.remove import ChannelReport, remove_channels
 from secateur.pruning.criteria.criteria import Criterion
+from secateur.pruning.criteria.probe import Inputs
 from secateur.pruning.methods.one_shot import prune
 from secateur.pruning.methods.plan import check_density, check_n
 from secateur.pruning.units.report import PruneReport
@@ -16,7 +17,7 @@ from secateur.pruning.units.report import PruneReport
 
 def prune_multiscale(
     model: nn.Module,
-    example: Tensor,
+    example: Inputs,
     *,
     channels: float,
     density: float,
@@ -34,7 +35,7 @@ def prune_multiscale(
     Parameters
     ----------
     model : without masks; in place
-    example : an input, batch included
+    example : inputs, batch included
     channels, channel_overrides : densities of `remove_channels`, which rounds to multiples of n
     density, overrides : of blocks, of the model that is left, as for `prune`
     n : output channels of a block

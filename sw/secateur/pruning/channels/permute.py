@@ -18,10 +18,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.pruning.channels.coupling import channel_sets
 from secateur.pruning.criteria.criteria import Criterion
+from secateur.pruning.criteria.probe import Inputs
 from secateur.pruning.methods.one_shot import check_saliency
 from secateur.pruning.methods.plan import make_plan
 from secateur.pruning.units.granularity import Block
@@ -87,7 +88,7 @@ class Permutation:
 
 def permute(
     model: nn.Module,
-    example: Tensor,
+    example: Inputs,
     *,
     density: float,
     n: int = 8,
@@ -105,7 +106,7 @@ def permute(
     Parameters
     ----------
     model : without masks; left as it is
-    example : an input, batch included, to find what shares channels
+    example : inputs, batch included, to find what shares channels
     density, n, criterion, skip, overrides : as for the `secateur.prune` that follows, scope "layer"
     seed : of the swaps
     swaps : that are tried in each set of tied channels

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from secateur.capture.outputs import only_tensor
+from secateur.capture.outputs import tensors_in
 from secateur.errors import SecateurError
 from secateur.fx.computed import copied
 from secateur.pruning.channels.compensate import move_means
 from secateur.pruning.channels.coupling import ChannelSet, channel_sets
 from secateur.pruning.criteria.criteria import Criterion, Magnitude
-from secateur.pruning.criteria.probe import evaluating
+from secateur.pruning.criteria.probe import Inputs, called, evaluating
 from secateur.pruning.methods.one_shot import check_saliency
 from secateur.pruning.methods.plan import Scope, check_density
 from secateur.pruning.units.blocks import check_layer, prunable_layers, weight_of
@@ -48,7 +48,7 @@ class ChannelReport:
 
 def remove_channels(
     model: nn.Module,
-    example: Tensor,
+    example: Inputs,
     *,
     density: float,
     criterion: Criterion | None = None,
@@ -56,7 +56,7 @@ def remove_channels(
     round_to: int = 8,
     skip: Iterable[str] = (),
     overrides: Mapping[str, float] | None = None,
-    compensate: Sequence[Tensor] | None = None,
+    compensate: Sequence[Inputs] | None = None,
 ) -> ChannelReport:
     """Remove whole output channels of a model, in place, and their inputs in all readers.
 
@@ -67,7 +67,7 @@ def remove_channels(
     Parameters
     ----------
     model : without masks
-    example : an input, batch included
+    example : inputs, batch included
     density : share of channels that stays in each set of tied channels, rounded to ``round_to``
     criterion : None: squares (L2 norm of filters); of equal channels the first stays
     scope : "layer": every set keeps that share; "global": all sets are ranked together, each
@@ -105,14 +105,14 @@ def remove_channels(
 class _Removal:
     """Which channels go, in a model or in a copy of it. Arguments as of `remove_channels`."""
 
-    example: Tensor
+    example: Inputs
     saliency: Mapping[str, Tensor]
     skipped: set[str]
     own: Mapping[str, float]
     density: float
     scope: Scope
     round_to: int
-    compensate: Sequence[Tensor] | None
+    compensate: Sequence[Inputs] | None
 
     def choose(self, model: nn.Module) -> list[tuple[ChannelSet, list[int]]]:
         """The sets of channels that may shrink, and of each the channels that go."""
@@ -156,7 +156,7 @@ class _Removal:
 
     def attempt(self, model: nn.Module) -> None:
         """Shrink a copy; refuse what does not run, or does not have the widths that were chosen."""
-        shape = _shape(model, self.example)
+        shapes = _shapes(model, self.example)
         trial = copied(model)
         widths = _widths(trial)
         for each, channels in self.choose(trial):
@@ -164,7 +164,7 @@ class _Removal:
                 widths[name] -= sum(channel in set(channels) for channel, _ in pairs)
         try:
             self.shrink(trial)
-            after = _shape(trial, self.example)
+            after = _shapes(trial, self.example)
         except SecateurError:
             raise
         except Exception as error:
@@ -174,9 +174,10 @@ class _Removal:
                 f"the model does not run with fewer channels of {names}: {reason}; name them in "
                 f"skip"
             ) from None
-        if after != shape:
+        if after != shapes:
+            new, old = next(both for both in zip(after, shapes, strict=True) if both[0] != both[1])
             raise SecateurError(
-                f"the model would return shape {tuple(after)} for {tuple(shape)}; "
+                f"the model would return shape {new} for {old}; "
                 "name the layer that makes its output in skip"
             )
         for name, width in _widths(trial).items():
@@ -195,7 +196,7 @@ class _Removal:
             try:
                 if channels:
                     each.group.prune(channels)
-                _shape(trial, self.example)
+                _shapes(trial, self.example)
             except Exception:  # whatever the model raises
                 names += each.members
         return names
@@ -218,10 +219,10 @@ def _check_arguments(density: float, scope: Scope, round_to: int) -> None:
         raise SecateurError(f"round_to must be a positive integer, not {round_to!r}")
 
 
-def _shape(model: nn.Module, example: Tensor) -> torch.Size:
+def _shapes(model: nn.Module, example: Inputs) -> list[tuple[int, ...]]:
+    """Shapes of all tensors that the model returns."""
     with evaluating(model), torch.no_grad():
-        found: Any = model(example)
-    return only_tensor(found).shape
+        return [tuple(found.shape) for found in tensors_in(called(model, example))]
 
 
 def _check_names(
@@ -242,7 +243,7 @@ def _check_names(
     return skipped, own
 
 
-def _rankable(model: nn.Module, example: Tensor, skipped: set[str]) -> dict[str, nn.Module]:
+def _rankable(model: nn.Module, example: Inputs, skipped: set[str]) -> dict[str, nn.Module]:
     """Layers of all sets that may lose channels, in the order of the model."""
     names: set[str] = set()
     for each in channel_sets(model, example):

@@ -6,13 +6,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.utils._pytree import tree_map
 
-from secateur.capture.outputs import only_tensor
+from secateur.capture.outputs import tensors_in
 from secateur.errors import SecateurError
 from secateur.fx.computed import copied
 from secateur.pruning.channels.coupling import ChannelSet, channel_sets
-from secateur.pruning.criteria.probe import evaluating
+from secateur.pruning.criteria.probe import Inputs, called, evaluating
 from secateur.pruning.units.blocks import PRUNABLE, prunable_layers
 
 _BY_CHANNEL = (nn.BatchNorm1d, nn.BatchNorm2d, nn.PReLU)
@@ -20,7 +21,7 @@ _BY_CHANNEL = (nn.BatchNorm1d, nn.BatchNorm2d, nn.PReLU)
 _ROUNDING = 1e-9
 
 
-def reorder(model: nn.Module, example: Tensor, orders: Mapping[str, Sequence[int]]) -> None:
+def reorder(model: nn.Module, example: Inputs, orders: Mapping[str, Sequence[int]]) -> None:
     """Move output channels, in place: channel k becomes what was channel ``orders[name][k]``.
 
     What computes the same channels, or reads them, moves along, so the model computes what it
@@ -30,7 +31,7 @@ def reorder(model: nn.Module, example: Tensor, orders: Mapping[str, Sequence[int
     Parameters
     ----------
     model : changed in place
-    example : an input, batch included
+    example : inputs, batch included
     orders : per layer, as `secateur.pruning.channels.permute` finds them
 
     Raises
@@ -53,26 +54,29 @@ def reorder(model: nn.Module, example: Tensor, orders: Mapping[str, Sequence[int
         model.load_state_dict(trial.state_dict())
 
 
-def _compare(model: nn.Module, trial: nn.Module, example: Tensor) -> None:
+def _compare(model: nn.Module, trial: nn.Module, example: Inputs) -> None:
     """Refuse a model whose outputs differ, on the example or on noise, in float64."""
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(example.shape, generator=generator, dtype=torch.float64)
+    noise = tree_map(
+        lambda x: torch.randn(x.shape, generator=generator, dtype=torch.float64), example
+    )
     with evaluating(model), evaluating(trial), torch.no_grad():
-        for x in (example.double(), noise):
+        for x in (tree_map(torch.Tensor.double, example), noise):
             try:
-                before, after = (only_tensor(m.double()(x)) for m in (model, trial))
+                before, after = (tensors_in(called(m.double(), x)) for m in (model, trial))
             except Exception as error:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise SecateurError(
                     f"the model does not run, in float64, with its filters reordered: {reason}"
                 ) from None
-            if not float((after - before).abs().max()) <= _ROUNDING * float(before.abs().max()):
-                raise SecateurError(
-                    "the outputs of the model change when its filters are reordered"
-                )
+            for old, new in zip(before, after, strict=True):
+                if not float((new - old).abs().max()) <= _ROUNDING * float(old.abs().max()):
+                    raise SecateurError(
+                        "the outputs of the model change when its filters are reordered"
+                    )
 
 
-def _reorder(model: nn.Module, example: Tensor, orders: Mapping[str, Sequence[int]]) -> None:
+def _reorder(model: nn.Module, example: Inputs, orders: Mapping[str, Sequence[int]]) -> None:
     with torch.enable_grad():
         sets = channel_sets(model, example)
     for each in sets:

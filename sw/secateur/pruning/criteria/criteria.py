@@ -22,6 +22,7 @@ from secateur.errors import SecateurError
 from secateur.pruning.criteria.loss_criteria import Fisher, Gradient, Hessian, Taylor
 from secateur.pruning.criteria.probe import (
     Batch,
+    Inputs,
     Layers,
     Loss,
     check_batches,
@@ -105,14 +106,14 @@ class BatchNormScale:
 
     Parameters
     ----------
-    example : an input of the model, to find the norm that reads each layer's output
+    example : inputs of the model, to find the norm that reads each layer's output
 
     References
     ----------
     Liu et al., "Learning efficient convolutional networks through network slimming", ICCV 2017.
     """
 
-    example: Tensor
+    example: Inputs
 
     def __call__(self, model: nn.Module, layers: Layers) -> dict[str, Tensor]:
         norms = norms_behind(model, layers, self.example)

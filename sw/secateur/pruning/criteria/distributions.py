@@ -15,6 +15,7 @@ from secateur.errors import SecateurError
 from secateur.pruning.criteria.probe import (
     Batch,
     Loss,
+    called,
     check_batches,
     evaluating,
     gradients,
@@ -92,7 +93,7 @@ def distributions(
     total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in trained.items()}
     with evaluating(model):
         for x, y in batches:
-            for name, g in zip(total, gradients(loss(model(x), y), trained), strict=True):
+            for name, g in zip(total, gradients(loss(called(model, x), y), trained), strict=True):
                 total[name] += g
     for name, value in total.items():
         result[name]["gradient"] = histogram(value / len(batches), bins)

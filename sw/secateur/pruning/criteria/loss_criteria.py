@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from secateur.errors import SecateurError
 from secateur.pruning.criteria.probe import (
     Batch,
     Layers,
     Loss,
+    called,
     check_batches,
     evaluating,
     gradients,
@@ -90,7 +92,11 @@ class Fisher:
 
     def __call__(self, model: nn.Module, layers: Layers) -> dict[str, Tensor]:
         check_batches("Fisher", self.batches)
-        samples = [(x[i : i + 1], y[i : i + 1]) for x, y in self.batches for i in range(len(x))]
+        samples = [
+            tree_map(lambda part, at=at: part[at : at + 1], batch)
+            for batch in self.batches
+            for at in range(len(tree_leaves(batch)[0]))
+        ]
         return _mean(samples, self.loss, model, layers, lambda g, w: g * g * w * w / 2)
 
 
@@ -128,7 +134,7 @@ class Hessian:
         count = self.probes * len(self.batches)
         with evaluating(model):
             for x, y in self.batches:
-                first = gradients(self.loss(model(x), y), trained, create_graph=True)
+                first = gradients(self.loss(called(model, x), y), trained, create_graph=True)
                 for _ in range(self.probes):
                     z = [_signs(p, generator) for p in trained.values()]
                     product = sum(((g * s).sum() for g, s in zip(first, z, strict=True)))
@@ -161,6 +167,6 @@ def _mean(
     total = {name: torch.zeros_like(wide_weight(layer)) for name, layer in layers.items()}
     with evaluating(model):
         for x, y in batches:
-            for name, g in zip(total, gradients(loss(model(x), y), trained), strict=True):
+            for name, g in zip(total, gradients(loss(called(model, x), y), trained), strict=True):
                 total[name] += score(g.to(torch.float64), wide_weight(layers[name]))
     return {name: value / len(batches) for name, value in total.items()}

@@ -13,11 +13,21 @@ from secateur.errors import SecateurError
 from secateur.pruning.units.blocks import weight_of
 from secateur.pruning.units.mask import parameter_of
 
-Batch = tuple[Tensor, Tensor]
-Loss = Callable[[Tensor, Tensor], Tensor]
+#: A tensor; of a model with several inputs, a tuple or list in order, or a dictionary by name.
+Inputs = Tensor | tuple[Any, ...] | list[Any] | dict[str, Any]
+#: Inputs and targets. Outputs and targets may be what the loss takes of both.
+Batch = tuple[Any, Any]
+Loss = Callable[[Any, Any], Tensor]
 Layers = Mapping[str, nn.Module]
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def called(model: nn.Module, inputs: Inputs) -> Any:
+    """What a model returns of one tensor, of several in order, or by name."""
+    if isinstance(inputs, dict):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
 
 
 def wide_weight(layer: nn.Module) -> Tensor:
@@ -102,7 +112,7 @@ def gradients(
 
 
 def input_squares(
-    model: nn.Module, layers: Mapping[str, nn.Module], inputs: Sequence[Tensor]
+    model: nn.Module, layers: Mapping[str, nn.Module], inputs: Sequence[Inputs]
 ) -> dict[str, Tensor]:
     """Sum of squares of all values that each weight is multiplied by: float64, weight's shape.
 
@@ -113,7 +123,7 @@ def input_squares(
     ----------
     model : left as it is
     layers : of the model, by name
-    inputs : batches
+    inputs : batches of `Inputs`
 
     Raises
     ------
@@ -134,7 +144,7 @@ def input_squares(
     try:
         with evaluating(model), torch.no_grad():
             for x in inputs:
-                model(x)
+                called(model, x)
     finally:
         for handle in handles:
             handle.remove()
@@ -155,7 +165,7 @@ def _output(layer: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def norms_behind(
-    model: nn.Module, layers: Mapping[str, nn.Module], example: Tensor
+    model: nn.Module, layers: Mapping[str, nn.Module], example: Inputs
 ) -> dict[str, nn.Module]:
     """The batch norm that reads each layer's output tensor itself, by name of the layer.
 
@@ -163,7 +173,7 @@ def norms_behind(
     ----------
     model : left as it is
     layers : of the model, by name
-    example : an input, batch included
+    example : inputs, batch included
 
     Raises
     ------
@@ -189,7 +199,7 @@ def norms_behind(
     ]
     try:
         with evaluating(model), torch.no_grad():
-            model(example)
+            called(model, example)
     finally:
         for handle in handles:
             handle.remove()
