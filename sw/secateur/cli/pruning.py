@@ -53,6 +53,12 @@ def prune(
         float | None,
         typer.Option(min=0.0, help="Most percentage points of int8 accuracy that may be lost."),
     ] = None,
+    no_training: Annotated[
+        bool,
+        typer.Option(
+            "--no-training", help="Train nothing: fit what stays to the dense model's outputs."
+        ),
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume from where the last run stopped.")
     ] = False,
@@ -67,7 +73,7 @@ def prune(
 
     budget = {"cycles": cycles, "latency_ms": latency, "clock_mhz": clock}
     budget |= {"rom_bytes": rom, "density": density}
-    loaded = load_recipe(recipe, budget=budget, max_drop=max_drop)
+    loaded = load_recipe(recipe, budget=budget, max_drop=max_drop, training=not no_training)
     find_in_current_folder()  # modules that the recipe names
     with bar() as progress:
         data = run_recipe(loaded, output, resume=resume, progress=stage_bar(progress))

@@ -20,6 +20,8 @@ from secateur.pruning.methods.gradual import GradualPruner, cubic_density
 from secateur.pruning.methods.one_shot import density_of, prune
 from secateur.pruning.methods.regularise import GroupLasso, distil, distillation_loss
 from secateur.pruning.methods.rewind import IterativePruner, geometric_density
+from secateur.pruning.reconstruction.refit import reconstruct
+from secateur.pruning.reconstruction.removal import Reconstruction
 from secateur.pruning.units.granularity import (
     Block,
     Element,
@@ -60,6 +62,7 @@ __all__ = [
     "Permutation",
     "PruneReport",
     "Random",
+    "Reconstruction",
     "SaliencyKept",
     "Taylor",
     "allocate_budget",
@@ -75,6 +78,7 @@ __all__ = [
     "plot",
     "prune",
     "prune_multiscale",
+    "reconstruct",
     "remove",
     "remove_channels",
     "reorder",

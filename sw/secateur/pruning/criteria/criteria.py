@@ -30,6 +30,7 @@ from secateur.pruning.criteria.probe import (
     norms_behind,
     wide_weight,
 )
+from secateur.pruning.reconstruction.removal import Reconstruction
 from secateur.pruning.units.blocks import weight_of
 
 
@@ -161,6 +162,7 @@ class Activation:
 #: Names of criteria; all from "gradient" on need data.
 CRITERIA = (
     "l1", "l2", "random", "gradient", "taylor", "fisher", "hessian", "batchnorm", "activation",
+    "reconstruction",
 )  # fmt: skip
 
 
@@ -170,15 +172,17 @@ def criterion_of(
     batches: Sequence[Batch] | None = None,
     loss: Loss | None = None,
     seed: int = 0,
+    n: int = 8,
 ) -> Criterion:
     """Criterion by its name in `CRITERIA`.
 
     Parameters
     ----------
     name : such as "l2" or "taylor"
-    batches : of (inputs, targets), for the last six; "batchnorm" traces the first
+    batches : of (inputs, targets), for the last seven; "batchnorm" traces the first
     loss : (outputs, targets) -> scalar; cross-entropy if None
     seed : of "random" and "hessian"
+    n : output channels of a block, for "reconstruction"
 
     Raises
     ------
@@ -203,5 +207,6 @@ def criterion_of(
         "hessian": Hessian(batches, of, seed=seed),
         "batchnorm": BatchNormScale(batches[0][0]),
         "activation": Activation(batches),
+        "reconstruction": Reconstruction(batches, n),
     }
     return driven[name]

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from secateur.fx.computed import copied
 from secateur.pruning.budget import baselines
 from secateur.pruning.budget.budget import Allocation, allocate, make_budgets
 from secateur.pruning.budget.costing import CostModel
@@ -14,11 +15,13 @@ from secateur.pruning.channels.permute import Permutation, permute
 from secateur.pruning.channels.remove import ChannelReport, remove_channels
 from secateur.pruning.channels.reorder import reorder
 from secateur.pruning.criteria.criteria import Criterion, criterion_of
+from secateur.pruning.criteria.probe import Batch
 from secateur.pruning.criteria.saliency import block_saliency
 from secateur.pruning.methods.gradual import cubic_density
 from secateur.pruning.methods.rewind import rewind, unmasked_state
 from secateur.pruning.recipes.tables import Recipe
 from secateur.pruning.recipes.training import Loss, Split
+from secateur.pruning.reconstruction.refit import reconstruct
 from secateur.target import Target
 
 #: Swaps of channels that are tried in each set with ``prune.reorder``; it takes seconds for 64
@@ -26,8 +29,15 @@ from secateur.target import Target
 SWAPS = 20_000
 
 
-def criterion_for(name: str, recipe: Recipe, split: Split, loss: Loss) -> Criterion:
-    """A criterion with ``prune.samples`` training samples of a recipe.
+def batches_of(recipe: Recipe, split: Split) -> list[Batch]:
+    """``prune.samples`` training samples of a recipe, in batches."""
+    x, y = split.some("train", recipe.prune.samples, recipe.seed)
+    batch = recipe.training.batch
+    return list(zip(x.split(batch), y.split(batch), strict=True))
+
+
+def criterion_for(name: str, recipe: Recipe, split: Split, loss: Loss, n: int) -> Criterion:
+    """A criterion with the samples of `batches_of`.
 
     Parameters
     ----------
@@ -35,11 +45,10 @@ def criterion_for(name: str, recipe: Recipe, split: Split, loss: Loss) -> Criter
     recipe : has samples, batch and seed
     split : the recipe's data
     loss : the recipe's
+    n : output channels of a block
     """
-    x, y = split.some("train", recipe.prune.samples, recipe.seed)
-    batch = recipe.training.batch
-    batches = list(zip(x.split(batch), y.split(batch), strict=True))
-    return criterion_of(name, batches=batches, loss=loss, seed=recipe.seed)
+    batches = batches_of(recipe, split)
+    return criterion_of(name, batches=batches, loss=loss, seed=recipe.seed, n=n)
 
 
 def narrow(
@@ -124,6 +133,7 @@ class BlockCuts:
                     reorder(each, example[:1], self.order.orders)
             self.costs = CostModel(model, example, target)
         self.early = None if early is None else unmasked_state(early)
+        self.dense = copied(model) if recipe.prune.reconstruct else None
 
     def _order(self, example: Tensor) -> Permutation:
         """For the densities that the budget leaves the layers in the order they are in."""
@@ -133,12 +143,16 @@ class BlockCuts:
             self.model, example,
             density=1.0,
             n=self.costs.n,
-            criterion=criterion_for(recipe.prune.criterion, recipe, self.split, self.loss),
+            criterion=self._criterion(),
             skip=recipe.prune.skip,
             overrides={row.name: row.density for row in kept},
             seed=recipe.seed,
             swaps=SWAPS,
         )  # fmt: skip
+
+    def _criterion(self) -> Criterion:
+        name = self.recipe.prune.criterion
+        return criterion_for(name, self.recipe, self.split, self.loss, self.costs.n)
 
     def before_batch(self, done: int, total: int) -> None:
         """Cut ``step`` of ``steps``: gradual ones come within the first half of the batches."""
@@ -150,13 +164,14 @@ class BlockCuts:
         left = cubic_density(step, self.steps, 1.0, 0.0)
         self.costs.restrict(self.model)
         self._cut(_between(self.begin, self.end, left))
+        if self.dense is not None and step == self.steps:
+            reconstruct(self.model, self.dense, batches_of(self.recipe, self.split))
         if self.early is not None:
             rewind(self.model, self.early)
 
     def _allocate(self, budgets: Budgets) -> Allocation:
         prune, costs, model = self.recipe.prune, self.costs, self.model
-        criterion = criterion_for(prune.criterion, self.recipe, self.split, self.loss)
-        saliency = block_saliency(model, costs.n, criterion, prune.skip)
+        saliency = block_saliency(model, costs.n, self._criterion(), prune.skip)
         if prune.method == "budget":
             normalize: Any = prune.normalize
             return allocate(costs, saliency, budgets, normalize=normalize)

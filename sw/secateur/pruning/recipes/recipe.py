@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 from secateur.disk.toml import parse, read_toml
-from secateur.errors import SecateurError
+from secateur.errors import SecateurError, SecateurWarning
 from secateur.pruning.budget.budget import Normalize
 from secateur.pruning.criteria.criteria import CRITERIA
 from secateur.pruning.recipes.tables import PHASES, Recipe
@@ -24,7 +25,11 @@ def find_file(path: Path) -> Path:
 
 
 def load_recipe(
-    path: Path, *, budget: Mapping[str, Any] | None = None, max_drop: float | None = None
+    path: Path,
+    *,
+    budget: Mapping[str, Any] | None = None,
+    max_drop: float | None = None,
+    training: bool = True,
 ) -> Recipe:
     """Read a recipe.
 
@@ -33,6 +38,7 @@ def load_recipe(
     path : TOML file, or the name of a recipe that comes with Secateur
     budget : keys of `Budget`; those that are not None override the recipe's
     max_drop : overrides ``verify.max_drop`` unless it is None
+    training : False: no stage trains; see `without_training`
 
     Raises
     ------
@@ -45,7 +51,25 @@ def load_recipe(
         given = {key: value for key, value in options.items() if value is not None}
         if given and isinstance(table.setdefault(name, {}), dict):  # else parse refuses it
             table[name] |= given
-    return parse_recipe(table, path, path.parent)
+    recipe = parse_recipe(table, path, path.parent)
+    return recipe if training else without_training(recipe)
+
+
+def without_training(recipe: Recipe) -> Recipe:
+    """The recipe with no epoch: one cut, by what the other weights make up for, and a fit."""
+    if recipe.train.epochs and recipe.model.weights is None:
+        warnings.warn(
+            "[train] is skipped: model.build must return a trained model, or model.weights name "
+            "its weights",
+            SecateurWarning,
+            stacklevel=3,
+        )
+    cut = {"schedule": "one-shot", "method": "budget", "criterion": "reconstruction"}
+    phases = {name: dataclasses.replace(getattr(recipe, name), epochs=0) for name in PHASES}
+    phases["prune"] = dataclasses.replace(
+        phases["prune"], normalize="none", reconstruct=True, **cut
+    )
+    return dataclasses.replace(recipe, **phases)
 
 
 def parse_recipe(table: dict[str, Any], path: Path | str, folder: Path) -> Recipe:

@@ -185,7 +185,7 @@ def _sensitivity(run: RunState) -> list[dict[str, Any]]:
         return []
     model, n = run.build("float"), run.target.geometry.n
     x, y = run.split.some("train", verify.samples, run.recipe.seed)
-    criterion = criterion_for(run.recipe.prune.criterion, run.recipe, run.split, run.loss)
+    criterion = criterion_for(run.recipe.prune.criterion, run.recipe, run.split, run.loss, n)
     saliency = block_saliency(model, n, criterion, run.recipe.prune.skip)
     rows = sensitivity(model, x, y, saliency, n, verify.sensitivity)
     return [{"layer": row.layer, "density": row.density, **asdict(row.score)} for row in rows]

@@ -150,7 +150,9 @@ class RunState:
     def narrow(self, model: nn.Module) -> ChannelReport:
         """Remove the recipe's share of channels from a model, in place; note the density."""
         recipe = self.recipe
-        criterion = criterion_for(recipe.channels.criterion, recipe, self.split, self.loss)
+        criterion = criterion_for(
+            recipe.channels.criterion, recipe, self.split, self.loss, self.target.geometry.n
+        )
         found, report = narrow(
             model, recipe, self.target, self.calibration(), criterion,
             self.results.get("channel_density", recipe.channels.density),

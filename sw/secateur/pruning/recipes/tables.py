@@ -145,7 +145,9 @@ class Prune(Phase):
     rewind_to : epoch of ``train``
     criterion : a name as in `secateur.pruning.criterion_of`
     normalize : "share", "lamp" or "none", see `secateur.pruning.allocate_budget`
-    samples : training samples that the criterion sees
+    samples : training samples that the criterion and the reconstruction see
+    reconstruct : after the last cut, fit the weights that stay to the outputs of the network as it
+        was before the first, see `secateur.pruning.reconstruct`
     reorder : first move filters of similar saliency into common blocks, see
         `secateur.pruning.permute`
     skip : layers that are left alone
@@ -158,6 +160,7 @@ class Prune(Phase):
     criterion: str = "l2"
     normalize: str = "share"
     samples: int = 256
+    reconstruct: bool = False
     reorder: bool = False
     skip: list[str] = field(default_factory=list)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from safetensors.torch import save_file
 
 from secateur.errors import SecateurError, SecateurWarning
 from secateur.pruning.criteria.criteria import Magnitude
-from secateur.pruning.recipes import run
+from secateur.pruning.recipes import checkpoint, run
 from secateur.pruning.recipes.cutting import BlockCuts, narrow
 from secateur.pruning.recipes.recipe import load_recipe
 from secateur.pruning.recipes.robust import fgsm
@@ -61,6 +62,37 @@ def test_rewinding_takes_buffers_that_are_not_saved(tmp_path: Path) -> None:
     cuts.before_batch(0, 6)
     kept = model.first.weight != 0
     assert torch.equal(model.first.weight[kept], early.first.weight[kept])
+
+
+def test_without_training_what_stays_is_fitted(tmp_path: Path) -> None:
+    """No epoch runs; the fitted network is nearer to the dense one than its blocks alone."""
+    file = tmp_path / "recipe.toml"
+    text = TINY.read_text().replace("reorder = true", "").replace("tests.parts:model", "{}")
+    weights = 'tests.parts:model"\nweights = "dense.safetensors'
+    file.write_text(text.replace("{}", weights))
+    run_recipe(load_recipe(TINY), tmp_path / "trained")
+    tensors, _ = checkpoint.read(tmp_path / "trained" / "float.json")
+    state = {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
+    save_file(state, tmp_path / "dense.safetensors")
+    seen: list[str] = []
+    recipe = load_recipe(file, training=False)
+    run_recipe(recipe, tmp_path / "out", progress=lambda stage, *_: seen.append(stage))
+    assert not {"train", "prune", "recover", "qat dense", "qat model"} & {*seen}
+    outputs = {
+        name: checkpoint.read(tmp_path / "out" / f"{name}.json")[0]["outputs"]
+        for name in ("float", "recovered")
+    }
+    alone = dataclasses.replace(recipe, prune=dataclasses.replace(recipe.prune, reconstruct=False))
+    run_recipe(alone, tmp_path / "alone")
+    unfitted = checkpoint.read(tmp_path / "alone" / "recovered.json")[0]["outputs"]
+    assert torch.equal(outputs["float"], tensors["outputs"])
+    lost = (outputs["recovered"] - outputs["float"]).square().sum()
+    assert lost < (unfitted - outputs["float"]).square().sum() / 2
+
+
+def test_training_that_is_left_out_is_pointed_out(recwarn: pytest.WarningsRecorder) -> None:
+    assert load_recipe(TINY, training=False).train.epochs == 0
+    assert "[train] is skipped" in str(recwarn.pop(SecateurWarning).message)
 
 
 def test_channels_fit_cycles_and_blocks_the_density(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Pruning without training: weights that stay make up for those that leave, layer by layer."""
