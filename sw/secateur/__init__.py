@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from secateur.disk.limits import Limits
     from secateur.errors import SecateurError
     from secateur.image.image import Image
-    from secateur.pruning import prune
+    from secateur.pruning import Pruner, prune
     from secateur.quantisation.prepare import finalize, prepare, quantize
     from secateur.target import Target
 
 __all__ = [
     "Image",
     "Limits",
+    "Pruner",
     "SecateurError",
     "Steps",
     "Target",
@@ -56,6 +57,7 @@ __all__ = [
 _HOMES = {
     "Image": "image.image",
     "Limits": "disk.limits",
+    "Pruner": "pruning",
     "SecateurError": "errors",
     "Steps": "capture.recurrent",
     "Target": "target",

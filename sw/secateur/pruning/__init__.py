@@ -1,6 +1,7 @@
 """Pruning: of whole N:1 blocks, the unit that the array skips, and of all other units."""
 
 from secateur.pruning.budget.budget import Allocation, allocate_budget
+from secateur.pruning.budget.pruner import Pruner
 from secateur.pruning.channels.identity import replace_by_identity
 from secateur.pruning.channels.multiscale import prune_multiscale
 from secateur.pruning.channels.permute import Permutation, SaliencyKept, permute
@@ -16,12 +17,12 @@ from secateur.pruning.criteria.criteria import (
 )
 from secateur.pruning.criteria.distributions import Histogram, distributions, plot
 from secateur.pruning.criteria.loss_criteria import Fisher, Gradient, Hessian, Taylor
+from secateur.pruning.criteria.removal import Reconstruction
 from secateur.pruning.methods.gradual import GradualPruner, cubic_density
 from secateur.pruning.methods.one_shot import density_of, prune
+from secateur.pruning.methods.refit import reconstruct
 from secateur.pruning.methods.regularise import GroupLasso, distil, distillation_loss
 from secateur.pruning.methods.rewind import IterativePruner, geometric_density
-from secateur.pruning.reconstruction.refit import reconstruct
-from secateur.pruning.reconstruction.removal import Reconstruction
 from secateur.pruning.units.granularity import (
     Block,
     Element,
@@ -61,6 +62,7 @@ __all__ = [
     "NOfM",
     "Permutation",
     "PruneReport",
+    "Pruner",
     "Random",
     "Reconstruction",
     "SaliencyKept",

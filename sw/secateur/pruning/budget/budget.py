@@ -22,6 +22,7 @@ from secateur.pruning.budget.search import Budgets, Search
 from secateur.pruning.units.blocks import to_mask, weight_of
 from secateur.pruning.units.mask import mask_of, set_mask
 from secateur.pruning.units.report import LayerDensity, PruneReport
+from secateur.quantisation.calibration import Calibration
 from secateur.target import Target
 
 Normalize = Literal["share", "lamp", "none"]
@@ -96,7 +97,7 @@ class Allocation:
 
 def allocate_budget(
     model: nn.Module | CostModel,
-    example: Tensor | None,
+    example: Calibration | None,
     target: Target | None,
     saliency: Mapping[str, Tensor],
     *,

@@ -30,6 +30,7 @@ from secateur.fx.graph import PRODUCTS, is_call, path_of
 from secateur.ir import Layer, Network, Source, Table
 from secateur.lowering.lower import lower
 from secateur.pruning.units.blocks import nonzero_blocks, prunable_layers, to_mask, weight_of
+from secateur.quantisation.calibration import Calibration
 from secateur.quantisation.prepare import Graph, quantize
 from secateur.target import Target
 
@@ -89,7 +90,8 @@ class CostModel:
     Parameters
     ----------
     model : float model, masks or none; it is quantised once, with ``example`` as calibration
-    example : inputs (samples, ...) in the model's units; their values do not change the cost
+    example : inputs in the model's units, as for `secateur.quantize`; their values do not change
+        the cost
     target : geometry
 
     Attributes
@@ -102,7 +104,7 @@ class CostModel:
     SecateurError : the model cannot run on the array
     """
 
-    def __init__(self, model: nn.Module, example: torch.Tensor, target: Target) -> None:
+    def __init__(self, model: nn.Module, example: Calibration, target: Target) -> None:
         self.target, self.n = target, target.geometry.n
         graph = quantize(model, example)
         network = runnable(lower(graph), target.geometry.p)

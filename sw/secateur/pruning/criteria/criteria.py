@@ -30,7 +30,7 @@ from secateur.pruning.criteria.probe import (
     norms_behind,
     wide_weight,
 )
-from secateur.pruning.reconstruction.removal import Reconstruction
+from secateur.pruning.criteria.removal import Reconstruction
 from secateur.pruning.units.blocks import weight_of
 
 

@@ -10,6 +10,7 @@ from secateur.fx.computed import copied
 from secateur.pruning.budget import baselines
 from secateur.pruning.budget.budget import Allocation, allocate, make_budgets
 from secateur.pruning.budget.costing import CostModel
+from secateur.pruning.budget.pruner import Cuts, due
 from secateur.pruning.budget.search import Budgets
 from secateur.pruning.channels.permute import Permutation, permute
 from secateur.pruning.channels.remove import ChannelReport, remove_channels
@@ -17,11 +18,10 @@ from secateur.pruning.channels.reorder import reorder
 from secateur.pruning.criteria.criteria import Criterion, criterion_of
 from secateur.pruning.criteria.probe import Batch
 from secateur.pruning.criteria.saliency import block_saliency
-from secateur.pruning.methods.gradual import cubic_density
+from secateur.pruning.methods.refit import reconstruct
 from secateur.pruning.methods.rewind import rewind, unmasked_state
 from secateur.pruning.recipes.tables import Recipe
 from secateur.pruning.recipes.training import Loss, Split
-from secateur.pruning.reconstruction.refit import reconstruct
 from secateur.target import Target
 
 #: Swaps of channels that are tried in each set with ``prune.reorder``; it takes seconds for 64
@@ -114,35 +114,39 @@ class BlockCuts:
         early: nn.Module | None,
     ) -> None:
         self.model, self.recipe, self.split, self.loss = model, recipe, split, loss
-        self.steps = 1 if recipe.prune.schedule == "one-shot" else recipe.prune.steps
-        self.costs = CostModel(model, example, target)
-        layers = block_saliency(model, self.costs.n, skip=recipe.prune.skip)
-        count = sum(saliency.numel() for saliency in layers.values())
-        self.end = make_budgets(target, count, **vars(recipe.budget))
-        dense = self.costs.cost(self.costs.alive)
-        blocks = sum(int(self.costs.alive[name].sum()) for name in layers)
-        self.begin = Budgets(dense.cycles, dense.rom_bytes, blocks)
         self.last: dict[str, Any] = {}
         """The latest cut, JSON."""
         self.order: Permutation | None = None
         """The order of the filters, with ``prune.reorder``."""
+        self.cuts = self._cuts(CostModel(model, example, target))
         if recipe.prune.reorder:
             self.order = self._order(example[:1])
             for each in (model, early):
                 if each is not None:
                     reorder(each, example[:1], self.order.orders)
-            self.costs = CostModel(model, example, target)
+            self.cuts.costs = CostModel(model, example, target)
         self.early = None if early is None else unmasked_state(early)
         self.dense = copied(model) if recipe.prune.reconstruct else None
+
+    def _cuts(self, costs: CostModel) -> Cuts:
+        prune = self.recipe.prune
+        return Cuts(
+            self.model,
+            costs,
+            self._choose,
+            cuts=1 if prune.schedule == "one-shot" else prune.steps,
+            skip=prune.skip,
+            budget=vars(self.recipe.budget),
+        )
 
     def _order(self, example: Tensor) -> Permutation:
         """For the densities that the budget leaves the layers in the order they are in."""
         recipe = self.recipe
-        kept = self._allocate(self.end).report.layers
+        kept = self._choose(self.model, self.cuts.costs, self.cuts.end).report.layers
         return permute(
             self.model, example,
             density=1.0,
-            n=self.costs.n,
+            n=self.cuts.costs.n,
             criterion=self._criterion(),
             skip=recipe.prune.skip,
             overrides={row.name: row.density for row in kept},
@@ -152,25 +156,28 @@ class BlockCuts:
 
     def _criterion(self) -> Criterion:
         name = self.recipe.prune.criterion
-        return criterion_for(name, self.recipe, self.split, self.loss, self.costs.n)
+        return criterion_for(name, self.recipe, self.split, self.loss, self.cuts.costs.n)
 
     def before_batch(self, done: int, total: int) -> None:
-        """Cut ``step`` of ``steps``: gradual ones come within the first half of the batches."""
-        span = total if self.early is not None else total / 2
-        due = [i for i in range(self.steps) if int(i * span / self.steps) == done]
-        if not due:
+        """Make the cuts that are due: gradual ones come within the first half of the batches."""
+        span = total if self.early is not None else total // 2
+        allocation = self.cuts.cut_to(due(done, span, self.cuts.count))
+        if allocation is None:
             return
-        step = due[-1] + 1
-        left = cubic_density(step, self.steps, 1.0, 0.0)
-        self.costs.restrict(self.model)
-        self._cut(_between(self.begin, self.end, left))
-        if self.dense is not None and step == self.steps:
+        self.last = {
+            "kept": allocation.kept,
+            "blocks": {row.name: row.blocks for row in allocation.report.layers},
+            "cycles": allocation.cost.cycles,
+            "rom_bytes": allocation.cost.rom_bytes,
+            "used": allocation.used,
+        }
+        if self.dense is not None and self.cuts.done == self.cuts.count:
             reconstruct(self.model, self.dense, batches_of(self.recipe, self.split))
         if self.early is not None:
             rewind(self.model, self.early)
 
-    def _allocate(self, budgets: Budgets) -> Allocation:
-        prune, costs, model = self.recipe.prune, self.costs, self.model
+    def _choose(self, model: nn.Module, costs: CostModel, budgets: Budgets) -> Allocation:
+        prune = self.recipe.prune
         saliency = block_saliency(model, costs.n, self._criterion(), prune.skip)
         if prune.method == "budget":
             normalize: Any = prune.normalize
@@ -180,29 +187,3 @@ class BlockCuts:
         if prune.method == "element":
             return baselines.elements(costs, model, saliency, budgets)
         return baselines.keep_all(costs, saliency, budgets)
-
-    def _cut(self, budgets: Budgets) -> None:
-        allocation = self._allocate(budgets)
-        allocation.apply(self.model)
-        self.last = {
-            "kept": allocation.kept,
-            "blocks": {row.name: row.blocks for row in allocation.report.layers},
-            "cycles": allocation.cost.cycles,
-            "rom_bytes": allocation.cost.rom_bytes,
-            "used": allocation.used,
-        }
-
-
-def _between(whole: Budgets, end: Budgets, left: float) -> Budgets:
-    """Budgets with a share ``left`` of the way still to go; 0 is the end, exactly."""
-
-    def part(start: int | None, limit: int | None) -> int | None:
-        if limit is None or start is None:
-            return None
-        return limit + int(max(0, start - limit) * left)
-
-    return Budgets(
-        part(whole.cycles, end.cycles),
-        part(whole.rom_bytes, end.rom_bytes),
-        part(whole.blocks, end.blocks),
-    )

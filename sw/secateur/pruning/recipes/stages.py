@@ -99,7 +99,7 @@ def prune(run: RunState) -> None:
     if recipe.prune.epochs:
         run.fit("prune", model, before_batch=before_batch)
     else:
-        before_batch(0, cuts.steps)
+        before_batch(0, 0)
     run.keep("pruned", model)
 
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from secateur.errors import SecateurError
 from secateur.progress import Progress, silent
+from secateur.pruning.criteria.columns import columns, inputs_of, rows, watched
 from secateur.pruning.criteria.probe import Batch, check_batches, evaluating
-from secateur.pruning.reconstruction.columns import columns, inputs_of, rows, watched
-from secateur.pruning.reconstruction.norms import match_norms
+from secateur.pruning.methods.norms import match_norms
 from secateur.pruning.units.blocks import prunable_layers, weight_of
 from secateur.pruning.units.mask import mask_of, parameter_of
 

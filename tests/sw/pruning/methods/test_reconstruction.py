@@ -16,10 +16,11 @@ from secateur.pruning import (
     prune,
     reconstruct,
 )
+from secateur.pruning.criteria import removal
+from secateur.pruning.criteria.columns import columns, rows
 from secateur.pruning.criteria.saliency import block_saliency
-from secateur.pruning.reconstruction import refit, removal
-from secateur.pruning.reconstruction.columns import columns, rows
-from secateur.pruning.reconstruction.norms import match_norms
+from secateur.pruning.methods import refit
+from secateur.pruning.methods.norms import match_norms
 
 LAYERS = [
     (nn.Linear(6, 4), (5, 6)),

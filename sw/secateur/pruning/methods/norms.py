@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur.pruning.criteria.columns import watched
 from secateur.pruning.criteria.probe import NORMS, evaluating
-from secateur.pruning.reconstruction.columns import watched
 
 
 def match_norms(model: nn.Module, dense: nn.Module, inputs: Sequence[Tensor]) -> None:

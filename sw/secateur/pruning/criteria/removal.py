@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import SecateurError
+from secateur.pruning.criteria.columns import grams, inputs_of
 from secateur.pruning.criteria.probe import Batch, Layers, check_batches, wide_weight
-from secateur.pruning.reconstruction.columns import grams, inputs_of
 
 #: Share of the blocks of a row that leave before all others are judged again.
 SHARE = 1 / 16
