@@ -95,13 +95,13 @@ def compile(
     from torch.export import ExportedProgram
 
     from secateur.agreement import check_image, some_inputs
-    from secateur.capture.export import check_model, is_converted, module_of
+    from secateur.capture.export import checked, is_converted, module_of
     from secateur.compiler.compiler import compile_network
     from secateur.lowering.lower import lower
     from secateur.quantisation.calibration import calibration_calls, fitted
     from secateur.quantisation.prepare import quantize
 
-    check_model(model)
+    model = checked(model)
     target = Target.load(target) if isinstance(target, str) else target
     if not isinstance(target, Target):
         raise SecateurError(f"target must be a Target, or the name of one, not {target!r}")

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
+from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 from torchao.quantization.pt2e import allow_exported_model_train_eval  # registers the q/dq ops
 
@@ -22,8 +23,10 @@ from secateur.capture.outputs import output_nodes, unwrap
 from secateur.capture.ports import Call
 from secateur.capture.script import from_script
 from secateur.errors import SecateurError, SecateurWarning
+from secateur.fx.computed import copied
 from secateur.fx.functional import writes_to_views
 from secateur.fx.graph import LABELS, active_nodes, aten, attribute, is_call, known, labels_of
+from secateur.fx.wrapped import inner
 from secateur.text import first_line, printable
 
 __all__ = [
@@ -35,44 +38,45 @@ __all__ = [
 ]
 
 
-#: Modules around modules that torch.export does not see through, and where the inner one is.
-_WRAPPERS = {
-    "OptimizedModule": "_orig_mod",  # torch.compile
-    "DataParallel": "module",
-    "DistributedDataParallel": "module",
-    "AveragedModel": "module",
-}
-
-
-def check_model(model: object) -> None:
-    """Check that ``model`` is a module or an ExportedProgram.
+def checked(model: object) -> torch.nn.Module | ExportedProgram:
+    """The module or ExportedProgram itself, without what is wrapped around it.
 
     Raises
     ------
-    SecateurError : it is neither, or a wrapper around a module (DataParallel, torch.compile)
+    SecateurError : it is neither
     """
+    model = inner(model)
     if not isinstance(model, torch.nn.Module | ExportedProgram):
         given = repr(model) if isinstance(model, str | Path) else type(model).__name__
         raise SecateurError(
             f"the model must be a torch.nn.Module or ExportedProgram, not {given}; read files by "
             f"secateur.load_archive or secateur.load_onnx"
         )
-    for kind, inner in _WRAPPERS.items():
-        if type(model).__name__ == kind:
-            raise SecateurError(
-                f"the model is wrapped by {kind}; give the module in it, model.{inner}"
-            )
+    return model
 
 
-def check_tensors(model: torch.nn.Module | ExportedProgram) -> None:
-    """Check that parameters and buffers have values, and that floats have 32 bits.
+def in_float32(
+    model: torch.nn.Module | ExportedProgram, call: Call | None = None
+) -> torch.nn.Module | ExportedProgram:
+    """The model with values in all tensors, and floats of 32 bits: itself, or a copy.
 
     Counters, and other tensors that hold no floats, may be in buffers.
 
+    Parameters
+    ----------
+    model : module or program
+    call : gives lazy modules their shapes; None: they are refused
+
     Raises
     ------
-    SecateurError : a tensor on the meta device, or of another type of float
+    SecateurError : a tensor on the meta device, a program in other floats, or a lazy module
     """
+    if isinstance(model, torch.nn.Module) and any(map(is_lazy, model.parameters())):
+        if call is None:
+            raise SecateurError("a layer is lazy and has no shape; run the model once before")
+        model = copied(model)
+        with torch.no_grad():
+            call.of(model)
     kinds = {"parameter": model.named_parameters, "buffer": model.named_buffers}
     for kind, tensors in kinds.items():
         for name, tensor in tensors():
@@ -81,9 +85,20 @@ def check_tensors(model: torch.nn.Module | ExportedProgram) -> None:
                     f"{kind} {name!r} is on the meta device, it has no values; load them: "
                     f"model.to_empty(device='cpu'), then model.load_state_dict(...)"
                 )
-            floats = kind == "parameter" or tensor.is_floating_point()
-            if floats and tensor.dtype != torch.float32:
-                raise SecateurError(f"{kind} {name!r} is {tensor.dtype}; convert by model.float()")
+            if not tensor.is_floating_point() or tensor.dtype == torch.float32:
+                continue
+            if isinstance(model, ExportedProgram):
+                raise SecateurError(
+                    f"{kind} {name!r} is {tensor.dtype}; convert the module by model.float(), and "
+                    f"export it again"
+                )
+            warnings.warn(
+                f"{kind} {name!r} is {tensor.dtype}: a copy of the model in float32 is taken",
+                SecateurWarning,
+                stacklevel=3,
+            )
+            return copied(model).float()
+    return model
 
 
 def export(model: torch.nn.Module | ExportedProgram, example: torch.Tensor | Call) -> GraphModule:

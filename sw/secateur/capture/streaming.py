@@ -7,6 +7,8 @@ a state: the history moves by one column a step.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +16,7 @@ from secateur.canonical.rewrite import canonicalise
 from secateur.capture.columns import (
     Column,
 )
-from secateur.capture.export import check_model, check_tensors, export
+from secateur.capture.export import checked, export, in_float32
 from secateur.capture.incremental import Incremental
 from secateur.capture.outputs import output_nodes
 from secateur.capture.ports import inputs_of
@@ -46,8 +48,7 @@ def streaming(model: nn.Module, window: Tensor, time: int = -1) -> Sequence:
     ------
     SecateurError : the results of a step would need later frames
     """
-    check_model(model)
-    check_tensors(model)
+    model = cast(nn.Module, in_float32(checked(model)))
     window = window.detach()
     time %= window.dim()
     if window.dim() < 3 or time == 0 or window.shape[time] < 2:

@@ -3,54 +3,73 @@
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, TypeVar
 
-from torch import nn
+import torch.nn.utils
+import torch.nn.utils.prune as torch_prune
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.prune import BasePruningMethod
-from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook
 from torch.nn.utils.weight_norm import WeightNorm
 
-from secateur.errors import SecateurError
+from secateur.errors import SecateurError, SecateurWarning
 from secateur.text import first_line
 
 Model = TypeVar("Model", bound=nn.Module)
+#: Name of a tensor, what computes it, and a call that makes it a parameter.
+Found = tuple[str, str, Callable[[], Any]]
 
 
-def computed(layer: nn.Module, but: type | None = None) -> tuple[str, str] | None:
-    """What computes a tensor of ``layer``, and the call that makes the tensor a parameter.
+def _found(layer: nn.Module, but: type | None) -> Iterator[Found]:
+    if parametrize.is_parametrized(layer):
+        chains: Any = layer.parametrizations
+        for name, chain in chains.items():
+            others = [type(entry).__name__ for entry in chain if type(entry) is not but]
+            if others:
+                undo = partial(parametrize.remove_parametrizations, layer, name)
+                yield name, ", ".join(others), undo
+    for hook in layer._forward_pre_hooks.values():
+        kind = type(hook).__name__
+        if isinstance(hook, BasePruningMethod):
+            name = str(hook._tensor_name)
+            yield name, kind, partial(torch_prune.remove, layer, name)
+        elif isinstance(hook, WeightNorm):
+            yield hook.name, kind, partial(torch.nn.utils.remove_weight_norm, layer, hook.name)
+        elif isinstance(hook, SpectralNorm):
+            yield hook.name, kind, partial(_remove_spectral_norm, layer, hook.name)
+
+
+def _remove_spectral_norm(layer: nn.Module, name: str) -> None:
+    """As PyTorch does it, and the hook that it leaves, which would refuse every state dict."""
+    torch.nn.utils.remove_spectral_norm(layer, name)
+    for key, hook in list(layer._load_state_dict_pre_hooks.items()):
+        if isinstance(getattr(hook, "hook", hook), SpectralNormLoadStateDictPreHook):
+            del layer._load_state_dict_pre_hooks[key]
+
+
+def make_permanent(name: str, layer: nn.Module, but: type | None = None) -> None:
+    """Make what something computes before each call of a layer a parameter; outputs do not change.
+
+    Warns of it: an optimizer that was made before trains what is no longer used.
 
     Parameters
     ----------
-    layer : the layer
-    but : a type of parametrisation that does not count
-
-    Returns
-    -------
-    what, how : texts for a message; None if all tensors are parameters
+    name : of the layer
+    layer : changed in place
+    but : a type of parametrisation that stays
     """
-    utils = "torch.nn.utils"
-    if parametrize.is_parametrized(layer):
-        for name, chain in layer.parametrizations.items():  # type: ignore[operator, union-attr]
-            others = [
-                type(entry).__name__ for entry in chain if but is None or not isinstance(entry, but)
-            ]
-            if others:
-                how = f"{utils}.parametrize.remove_parametrizations(layer, {name!r})"
-                return f"the {name} is already parametrised by {', '.join(others)}", how
-    for hook in layer._forward_pre_hooks.values():
-        by = type(hook).__name__
-        if isinstance(hook, BasePruningMethod):
-            tensor = hook._tensor_name
-            how = f"{utils}.prune.remove(layer, {tensor!r})"
-        elif isinstance(hook, WeightNorm | SpectralNorm):
-            tensor = hook.name
-            kind = "weight_norm" if isinstance(hook, WeightNorm) else "spectral_norm"
-            how = f"{utils}.remove_{kind}(layer, {tensor!r})"
-        else:
-            continue
-        return f"the {tensor} is not a parameter of the layer, a hook computes it ({by})", how
-    return None
+    for tensor, by, undo in list(_found(layer, but)):
+        undo()
+        warnings.warn(
+            f"layer '{name}': its {tensor}, computed by {by}, is a plain parameter now; make the "
+            f"optimizer afterwards",
+            SecateurWarning,
+            stacklevel=4,
+        )
 
 
 def copied(model: Model) -> Model:
@@ -58,15 +77,21 @@ def copied(model: Model) -> Model:
 
     Raises
     ------
-    SecateurError : PyTorch cannot copy it: a hook computes a tensor of a layer
+    SecateurError : PyTorch cannot copy it
     """
     try:
-        return copy.deepcopy(model)
+        return copy.deepcopy(model, _results(model))
     except RuntimeError as error:
-        for name, layer in model.named_modules():
-            if (found := computed(layer)) is not None:
-                what, how = found
-                raise SecateurError(
-                    f"layer {name!r}: {what}, and PyTorch cannot copy it; make it permanent: {how}"
-                ) from None
         raise SecateurError(f"PyTorch cannot copy the model: {first_line(error)}") from None
+
+
+def _results(model: nn.Module) -> dict[int, Any]:
+    """Copies of the tensors that hooks have left in modules: they have gradients, so that
+    ``deepcopy`` refuses them. The hooks of the copy compute its own."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            for tensor in value if isinstance(value, list) else [value]:
+                if isinstance(tensor, Tensor) and not tensor.is_leaf:
+                    memo[id(tensor)] = tensor.detach().clone()
+    return memo

@@ -32,7 +32,7 @@ def calibration_calls(model: Model, calibration: Calibration) -> list[Call]:
 
     Raises
     ------
-    SecateurError : the data are empty, not float32, or not finite, or not what the model takes
+    SecateurError : the data are empty, not floats, or not finite, or not what the model takes
     """
     module = module_of(model) if isinstance(model, ExportedProgram) else model
     if _is_one(module, calibration):
@@ -48,9 +48,14 @@ def calibration_calls(model: Model, calibration: Calibration) -> list[Call]:
         calls = [_called(module, batch) for batch in batches]
     if not calls or any(x.numel() == 0 for call in calls for x in call.tensors):
         raise SecateurError("calibration: no samples; give a few dozen typical inputs")
+    calls = [call.map(_in_float32) for call in calls]
     for call in calls:
         _check(call)
     return calls
+
+
+def _in_float32(x: Any) -> Any:
+    return x.float() if isinstance(x, torch.Tensor) and x.is_floating_point() else x
 
 
 def _check_counts(call: Call) -> None:
@@ -66,7 +71,7 @@ def _check(call: Call) -> None:
         what = f"input {call.names[index]!r} " if len(call.tensors) > 1 else ""
         if x.dtype != torch.float32:
             found = f"{what}is {x.dtype}" if what else f"{x.dtype} data"
-            raise SecateurError(f"calibration: {found}; give float32 in model units")
+            raise SecateurError(f"calibration: {found}; give floats in model units")
         if not bool(torch.isfinite(x).all()):
             has = f"{what}has " if what else ""
             raise SecateurError(f"calibration: {has}infinite or NaN values; clean the data")

@@ -14,8 +14,8 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, 
 
 from secateur.canonical.rewrite import canonicalise
 from secateur.capture.export import (
-    check_model,
-    check_tensors,
+    checked,
+    in_float32,
     is_converted,
     leave_to_host,
 )
@@ -107,11 +107,11 @@ def prepare(
     ----------
     Trained scales: Jain et al., TQT, MLSys 2020 (arXiv:1903.08066), with Adam at 0.01.
     """
-    check_model(model)
+    model = checked(model)
     calls = calibration_calls(model, calibration)
     if is_converted(model):
         raise SecateurError("the model is quantised already; give the float model")
-    check_tensors(model)
+    model = in_float32(model, calls[0])
     sequence = None
     if isinstance(model, Sequence):
         sequence = model.with_graph(copy.deepcopy(model.graph))

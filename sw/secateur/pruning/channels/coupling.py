@@ -16,10 +16,10 @@ from torch import nn
 
 from secateur.capture.outputs import tensors_in
 from secateur.errors import SecateurError
-from secateur.fx.computed import computed
+from secateur.fx.computed import make_permanent
 from secateur.pruning.criteria.probe import Inputs, called, evaluating
 from secateur.pruning.units.blocks import PRUNABLE, weight_of
-from secateur.pruning.units.mask import mask_of
+from secateur.pruning.units.mask import BlockMask, mask_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,13 +73,19 @@ class ChannelSet:
         )
 
 
+def make_plain(model: nn.Module) -> None:
+    """Make all tensors of a model that something computes parameters, with a warning; not masks."""
+    for name, layer in model.named_modules():
+        make_permanent(name, layer, but=BlockMask)
+
+
 def channel_sets(model: nn.Module, example: Inputs) -> list[ChannelSet]:
     """Trace the model with example inputs, batch included, and find its channel sets.
 
     Raises
     ------
-    SecateurError : masks, other tensors that are computed, or frozen parameters, which the trace
-        cannot see through; or a model that Torch-Pruning cannot follow
+    SecateurError : masks, or frozen parameters, which the trace cannot see through; or a model that
+        Torch-Pruning cannot follow
     """
     for name, layer in model.named_modules():
         if mask_of(layer) is not None:
@@ -87,10 +93,6 @@ def channel_sets(model: nn.Module, example: Inputs) -> list[ChannelSet]:
                 f"layer '{name}' has a mask: channels come first, then blocks; "
                 "call secateur.pruning.remove to bake the masks in"
             )
-        found = computed(layer)
-        if found is not None:
-            what, how = found
-            raise SecateurError(f"layer '{name}': {what}; make it permanent: {how}")
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             raise SecateurError(f"parameter '{name}' is frozen; the trace needs requires_grad")

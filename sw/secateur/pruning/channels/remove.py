@@ -13,7 +13,7 @@ from secateur.capture.outputs import tensors_in
 from secateur.errors import SecateurError
 from secateur.fx.computed import copied
 from secateur.pruning.channels.compensate import move_means
-from secateur.pruning.channels.coupling import ChannelSet, channel_sets
+from secateur.pruning.channels.coupling import ChannelSet, channel_sets, make_plain
 from secateur.pruning.criteria.criteria import Criterion, Magnitude
 from secateur.pruning.criteria.probe import Inputs, called, evaluating
 from secateur.pruning.methods.one_shot import check_saliency
@@ -85,6 +85,7 @@ def remove_channels(
     """
     _check_arguments(density, scope, round_to)
     skipped, own = _check_names(model, skip, overrides)
+    make_plain(model)
     layers = _rankable(model, example, skipped)
     rank = Magnitude(2) if criterion is None else criterion
     saliency = rank(model, layers) if layers else {}

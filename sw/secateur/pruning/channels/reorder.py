@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 from secateur.capture.outputs import tensors_in
 from secateur.errors import SecateurError
 from secateur.fx.computed import copied
-from secateur.pruning.channels.coupling import ChannelSet, channel_sets
+from secateur.pruning.channels.coupling import ChannelSet, channel_sets, make_plain
 from secateur.pruning.criteria.probe import Inputs, called, evaluating
 from secateur.pruning.units.blocks import PRUNABLE, prunable_layers
 
@@ -43,6 +43,7 @@ def reorder(model: nn.Module, example: Inputs, orders: Mapping[str, Sequence[int
     unknown = orders.keys() - prunable_layers(model).keys()
     if unknown:
         raise SecateurError(f"the model has no layer {min(unknown)!r} with channels")
+    make_plain(model)
     trial = copied(model)
     with torch.no_grad():
         try:

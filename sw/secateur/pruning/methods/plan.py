@@ -13,7 +13,7 @@ from secateur.errors import SecateurError
 from secateur.pruning.criteria.criteria import Criterion, Magnitude
 from secateur.pruning.units.blocks import PRUNABLE, prunable_layers
 from secateur.pruning.units.granularity import Block, Granularity
-from secateur.pruning.units.mask import check_maskable, parameter_of
+from secateur.pruning.units.mask import make_maskable, parameter_of
 
 Scope = Literal["layer", "global"]
 
@@ -128,7 +128,7 @@ def check_density(name: str, density: float) -> None:
 def _check_layers(layers: Mapping[str, nn.Module], granularity: Granularity) -> None:
     owner: dict[int, str] = {}
     for name, layer in layers.items():
-        check_maskable(name, layer)
+        make_maskable(name, layer)
         granularity.check(name, layer)
         other = owner.setdefault(id(parameter_of(layer)), name)
         if other != name:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from secateur.errors import SecateurError
-from secateur.fx.computed import computed
+from secateur.fx.computed import make_permanent
 
 
 class BlockMask(nn.Module):
@@ -63,20 +63,22 @@ def set_mask(layer: nn.Module, mask: Tensor) -> None:
             existing.mask.copy_(mask)
 
 
-def check_maskable(name: str, layer: nn.Module) -> None:
-    """Refuse a layer whose weight is not its own parameter.
+def make_maskable(name: str, layer: nn.Module) -> None:
+    """Make the weight a parameter of the layer, with a warning where something computes it.
+
+    A mask of ``torch.nn.utils.prune`` becomes one of ours, and holds.
 
     Raises
     ------
-    SecateurError : another parametrisation, or a hook, computes the weight
+    SecateurError : a hook that is not PyTorch's computes the weight
     """
-    found = computed(layer, but=BlockMask)
-    if found is not None:
-        what, how = found
-        raise SecateurError(
-            f"layer '{name}': {what}; make it permanent before pruning, {how}, or name the layer "
-            f"in skip"
-        )
+    theirs = getattr(layer, "weight_mask", None)
+    ours = mask_of(layer)
+    make_permanent(name, layer, but=BlockMask)
+    if isinstance(theirs, Tensor) and not hasattr(layer, "weight_mask"):
+        set_mask(layer, theirs.detach().clone())
+    elif ours is not None:
+        set_mask(layer, ours.mask)
     own = dict(layer.named_parameters(recurse=False))
     if "weight" not in own and mask_of(layer) is None:
         raise SecateurError(
