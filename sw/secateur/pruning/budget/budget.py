@@ -19,7 +19,7 @@ from secateur.errors import SecateurError, SecateurWarning
 from secateur.progress import Progress, silent
 from secateur.pruning.budget.costing import Cost, CostModel
 from secateur.pruning.budget.search import Budgets, Search
-from secateur.pruning.units.blocks import to_mask, weight_of
+from secateur.pruning.units.blocks import prunable_layers, to_mask, weight_of
 from secateur.pruning.units.mask import mask_of, set_mask
 from secateur.pruning.units.report import LayerDensity, PruneReport
 from secateur.quantisation.calibration import Calibration
@@ -86,7 +86,7 @@ class Allocation:
                 SecateurWarning,
                 stacklevel=2,
             )
-        modules = dict(model.named_modules())
+        modules = prunable_layers(model)
         for name, kept in self.masks.items():
             layer = modules[name]
             mask = to_mask(kept, weight_of(layer), self.n)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from secateur.errors import SecateurError
+from secateur.fx.wrapped import inner
 
 #: Layers whose weight is (output channels, ...).
 PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Linear)
@@ -58,9 +59,9 @@ def nonzero_blocks(weight: Tensor, n: int) -> Tensor:
 def prunable_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Layers of ``model`` with N:1 blocks, by name, in the order of ``named_modules``.
 
-    Modules that are used twice appear once.
+    Names are those of the model within its wrappers. Modules that are used twice appear once.
     """
-    return {name: m for name, m in model.named_modules() if isinstance(m, PRUNABLE)}
+    return {name: m for name, m in inner(model).named_modules() if isinstance(m, PRUNABLE)}
 
 
 def weight_of(layer: nn.Module) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -277,6 +278,16 @@ def test_errors_are_one_clear_line(
     with pytest.raises(SecateurError, match=message) as caught:
         prune(model, **{"density": 0.5, **arguments})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel])
+def test_wrapped_models_are_pruned_by_the_names_within(wrap: Callable[..., nn.Module]) -> None:
+    plain, model = small(), small()
+    report = prune(wrap(model), density=0.5, skip=["0"], overrides={"5": 0.25})
+    assert report == prune(plain, density=0.5, skip=["0"], overrides={"5": 0.25})
+    for name, value in plain.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value)
+    assert density_of(wrap(model)) == density_of(plain)
 
 
 def test_density_of_refuses_what_has_no_blocks() -> None:
