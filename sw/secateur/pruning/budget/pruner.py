@@ -162,6 +162,12 @@ def due(done: int, steps: int, cuts: int) -> int:
     """How many of ``cuts`` prunings are made once ``done`` of ``steps`` steps have run.
 
     The first comes before all steps, the others after equal shares of them.
+
+    Parameters
+    ----------
+    done : steps that have run
+    steps : over which the cuts are spread
+    cuts : in all
     """
     return sum(1 for cut in range(cuts) if cut * steps // cuts <= done)
 
