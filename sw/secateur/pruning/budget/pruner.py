@@ -225,7 +225,13 @@ class Cuts:
 
 
 def between(whole: Budgets, end: Budgets, left: float) -> Budgets:
-    """Budgets with a share ``left`` of the way still to go; 0 is the end, exactly."""
+    """Budgets on the way from ``whole`` to ``end``.
+
+    Parameters
+    ----------
+    whole, end : the way
+    left : share of it that is still to go; 0 is the end, exactly
+    """
 
     def part(start: int | None, limit: int | None) -> int | None:
         if limit is None or start is None:

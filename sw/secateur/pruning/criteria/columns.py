@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateur.errors import SecateurError
-from secateur.pruning.criteria.probe import Batch, evaluating
+from secateur.pruning.criteria.probe import Batch, Inputs, called, evaluating
 
 Hook = Callable[[str, nn.Module, Tensor, Tensor], None]
 
@@ -66,13 +66,13 @@ def watched(layers: Mapping[str, nn.Module], hook: Hook) -> Iterator[None]:
             handle.remove()
 
 
-def inputs_of(batches: Sequence[Tensor | Batch]) -> list[Tensor]:
-    """The inputs of batches, with or without targets."""
+def inputs_of(batches: Sequence[Tensor | Batch]) -> list[Inputs]:
+    """The inputs of batches: tensors alone, or inputs of any kind with targets."""
     return [batch if isinstance(batch, Tensor) else batch[0] for batch in batches]
 
 
 def grams(
-    model: nn.Module, layers: Mapping[str, nn.Module], inputs: Sequence[Tensor]
+    model: nn.Module, layers: Mapping[str, nn.Module], inputs: Sequence[Inputs]
 ) -> dict[str, Tensor]:
     """X^T X of every layer: float64 (groups, weights of a filter, weights of a filter), by name.
 
@@ -95,7 +95,7 @@ def grams(
 
     with watched(layers, add), evaluating(model), torch.no_grad():
         for x in inputs:
-            model(x)
+            called(model, x)
     for name in layers:
         if name not in found:
             raise SecateurError(

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from secateur.pruning.criteria.columns import watched
-from secateur.pruning.criteria.probe import NORMS, evaluating
+from secateur.pruning.criteria.probe import NORMS, Inputs, called, evaluating
 
 
-def match_norms(model: nn.Module, dense: nn.Module, inputs: Sequence[Tensor]) -> None:
+def match_norms(model: nn.Module, dense: nn.Module, inputs: Sequence[Inputs]) -> None:
     """Give the outputs of each batch norm the means and deviations of the dense model.
 
     Pruning shrinks what a norm is given. Its stored mean and variance are changed to make up for
@@ -52,7 +52,7 @@ def _norms(model: nn.Module) -> dict[str, Any]:
 
 
 def _moments(
-    model: nn.Module, norms: dict[str, Any], inputs: Sequence[Tensor]
+    model: nn.Module, norms: dict[str, Any], inputs: Sequence[Inputs]
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Mean and standard deviation, float64 (channels,), of what each norm is given."""
     sums: dict[str, Tensor] = {}
@@ -65,7 +65,7 @@ def _moments(
 
     with watched(norms, add), evaluating(model), torch.no_grad():
         for x in inputs:
-            model(x)
+            called(model, x)
     found = {}
     for name, (count, total, squares) in sums.items():
         mean = total / count

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from secateur.errors import SecateurError
 from secateur.progress import Progress, silent
 from secateur.pruning.criteria.columns import columns, inputs_of, rows, watched
-from secateur.pruning.criteria.probe import Batch, check_batches, evaluating
+from secateur.pruning.criteria.probe import Batch, Inputs, called, check_batches, evaluating
 from secateur.pruning.methods.norms import match_norms
 from secateur.pruning.units.blocks import prunable_layers, weight_of
 from secateur.pruning.units.mask import mask_of, parameter_of
@@ -69,13 +69,13 @@ def reconstruct(
     match_norms(model, dense, inputs)
 
 
-def _in_order(model: nn.Module, layers: dict[str, nn.Module], x: Tensor) -> list[str]:
+def _in_order(model: nn.Module, layers: dict[str, nn.Module], x: Inputs) -> list[str]:
     """Names of the layers in the order of their first calls; those without a call are left out."""
-    called: dict[str, None] = {}
-    note = watched(layers, lambda name, layer, x, y: called.setdefault(name, None))
+    seen: dict[str, None] = {}
+    note = watched(layers, lambda name, layer, x, y: seen.setdefault(name, None))
     with note, evaluating(model), torch.no_grad():
-        model(x)
-    return list(called)
+        called(model, x)
+    return list(seen)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _equations(
     dense: nn.Module,
     layer: nn.Module,
     whole: nn.Module,
-    inputs: Sequence[Tensor],
+    inputs: Sequence[Inputs],
 ) -> tuple[_Equations, _Equations]:
     """Of every other sample, and of those between."""
     outputs: list[Tensor] = []
@@ -130,8 +130,8 @@ def _equations(
     keep = watched({"": whole}, lambda name, layer, x, y: outputs.append(y))
     with keep, watched({"": layer}, add), evaluating(model), evaluating(dense), torch.no_grad():
         for x in inputs:
-            dense(x)
-            model(x)
+            called(dense, x)
+            called(model, x)
     return halves[0], halves[1]
 
 
