@@ -20,6 +20,7 @@ import typer
 from torch import nn
 
 from secateur import __version__, api
+from secateur.boards.catalogue.catalogue import BOARDS
 from secateur.cli.common import OUTPUTS, bar
 from secateur.cli.terminal import console, emit, progress_console
 from secateur.errors import SecateurWarning
@@ -34,7 +35,12 @@ LONG = {"demo", "prune", "example", "study", "build", "swap", "compare"} | {
 SHORT = sorted(set(ALL) - LONG)
 JSON = [name for name, given in ALL.items() if "as_json" in given.kinds]
 #: What a command says on stderr, without a terminal.
-SAID = {"simulate": "Verilator: the first run compiles the engine, about a minute\n"}
+SAID = {
+    "estimate": "".join(
+        f"estimate {done}/{len(BOARDS)}: {board}\n" for done, board in enumerate(BOARDS, 1)
+    ),
+    "simulate": "Verilator: the first run compiles the engine, about a minute\n",
+}
 #: The array of test_cli.py, whose simulator is built once.
 SMALL = "n = 4\np = 3\nweight_words = 1024\nbank_words = 512\n"
 ENERGIES = """

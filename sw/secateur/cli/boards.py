@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secateur.cli.common import Commands, Json, Key, positive
+from secateur.callables import find_in_current_folder
+from secateur.cli.common import Commands, Json, Key, bar, calibration, positive, stage_bar
 from secateur.cli.tables import show_files, table
 from secateur.cli.terminal import Data, console, emit, plain, progress_console
 from secateur.disk.lock import held
@@ -50,6 +52,54 @@ def list_boards(as_json: Json = False) -> None:
         for board in BOARDS.values()
     ]
     emit({"boards": listed}, as_json, show_boards)
+
+
+@boards.command(
+    epilog="Example: secateur estimate model.pt2 --calibrate x.npz --density 1 --density 0.25"
+)
+def estimate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Model in float: torch.export archive, ONNX file, or package.module:callable, "
+            "which is called with a seed of 0 and returns a module."
+        ),
+    ],
+    calibrate: Annotated[
+        Path,
+        typer.Option(
+            help=".npz file with float inputs (key x; of several inputs their names); a few do, "
+            "and their values hardly matter."
+        ),
+    ],
+    density: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Share of the blocks of every layer; repeat the option for several.",
+            show_default="1, 0.5, 0.25, 0.125",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Estimate a model's time on every board at several densities, without training."""
+    from secateur.boards.catalogue.catalogue import BOARDS
+    from secateur.disk.limits import DEFAULT
+    from secateur.pruning.budget.estimate import DENSITIES, Engine
+    from secateur.pruning.budget.estimate import estimate as estimated
+    from secateur.sources import is_callable, load_model
+
+    if is_callable(model):
+        find_in_current_folder()
+    found, _ = load_model(model, calibrated=True)
+    data = calibration(calibrate, found, DEFAULT)
+    engines = [Engine(b.name, b.geometry, b.clock / 1e6) for b in BOARDS.values()]
+    with bar() as progress:
+        rows = estimated(
+            found, data, engines,
+            densities=density or DENSITIES, progress=stage_bar(progress),
+        )  # fmt: skip
+    figures = [asdict(row) | {"milliseconds": row.milliseconds} for row in rows]
+    emit({"model": model, "estimates": figures}, as_json, show_estimate)
 
 
 @boards.command(epilog="Example: secateur build --board ulx3s-25f --image model.sec -o bitstream")
@@ -182,3 +232,33 @@ def show_boards(data: Data) -> None:
     for board in data["boards"]:
         if not board["built_here"]:
             console.print(f"{board['name']}: needs the vendor's tools")
+
+
+def show_estimate(data: Data) -> None:
+    """Boards by densities; below, why a model does not fit."""
+    rows = data["estimates"]
+    densities = list(dict.fromkeys(row["density"] for row in rows))
+    title = f"{data['model']}: milliseconds per inference, by density of blocks"
+    shown = table(title, "board", "N x P", "MHz", *(f"{density:g}" for density in densities))
+    reasons: dict[str, list[str]] = {}
+    by_board: dict[str, list[Data]] = {}
+    for row in rows:
+        by_board.setdefault(row["engine"]["name"], []).append(row)
+    for name, own in by_board.items():
+        geometry = own[0]["engine"]["geometry"]
+        cells = ["-" if row["problem"] else f"{row['milliseconds']:.3f}" for row in own]
+        shape = f"{geometry['n']} x {geometry['p']}"
+        shown.add_row(name, shape, f"{own[0]['engine']['mhz']:g}", *cells)
+        over = [f"{row['words']:,}" for row in own if row["problem"] and row["words"]]
+        if over:
+            room = f"{geometry['weight_words']:,} words of weights, not {', '.join(over)}"
+            reasons.setdefault(room, []).append(name)
+        for problem in dict.fromkeys(row["problem"] for row in own if row["words"] is None):
+            reasons.setdefault(problem, []).append(name)
+    console.print(shown)
+    for reason, names in reasons.items():
+        console.print(f"{', '.join(names)}: {reason}")
+    console.print(
+        "One density for all layers, the blocks of the largest norms: their cycles are exact. "
+        "Times are cycles at the clock of the board."
+    )

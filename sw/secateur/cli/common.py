@@ -246,3 +246,29 @@ def save_outputs(path: Path, outputs: Outputs) -> None:
         codes = {f"{name}.codes": codes for name, codes in outputs.named_codes.items()}
         found = codes | outputs.named
     write_atomically(path, npz(found))
+
+
+def calibration(file: Path, model: Any, limits: Limits) -> Any:
+    """Calibration inputs of a model: a tensor, or a structure of them as its inputs are.
+
+    Parameters
+    ----------
+    file : .npz
+    model : takes them
+    limits : bounds on the size of the file
+
+    Raises
+    ------
+    SecateurError : an array is missing, or does not hold floats
+    """
+    import torch
+
+    from secateur.capture.ports import input_keys, nested
+    from secateur.disk.npz import npz_names
+
+    values = named_arrays(file, input_keys(model, npz_names(file)), limits=limits)
+    for array in values.values():
+        if array.dtype.kind != "f":
+            raise SecateurError(f"{file}: calibration inputs must be floats, not {array.dtype}")
+    tensors = {key: torch.from_numpy(array) for key, array in values.items()}
+    return tensors["x"] if list(tensors) == ["x"] else nested(tensors)

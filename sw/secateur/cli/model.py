@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from secateur.callables import find_in_current_folder
-from secateur.cli.common import Commands, ImageFile, Json, TargetName, named_arrays
+from secateur.cli.common import Commands, ImageFile, Json, TargetName, calibration
 from secateur.cli.tables import percent, table
 from secateur.cli.terminal import Data, console, emit
 from secateur.disk.limits import DEFAULT, Limits
-from secateur.errors import SecateurError, SecateurWarning
+from secateur.errors import SecateurWarning
 
 models = Commands("Model")
 
@@ -63,27 +63,12 @@ def compile(
     if is_callable(model):
         find_in_current_folder()
     found, notes = load_model(model, calibrated=calibrate is not None, limits=limits)
-    data = None if calibrate is None else _calibration(calibrate, found, limits)
+    data = None if calibrate is None else calibration(calibrate, found, limits)
     for note in notes:
         warnings.warn(f"{model}: {note}", SecateurWarning, stacklevel=1)
     image = api.compile(found, target=chosen, calibration=data, check=check)
     image.save(output)
     emit(summary(image) | {"output": str(output)}, as_json, show_summary)
-
-
-def _calibration(file: Path, model: Any, limits: Limits) -> Any:
-    """Calibration inputs of a model: a tensor, or a structure of them as its inputs are."""
-    import torch
-
-    from secateur.capture.ports import input_keys, nested
-    from secateur.disk.npz import npz_names
-
-    values = named_arrays(file, input_keys(model, npz_names(file)), limits=limits)
-    for array in values.values():
-        if array.dtype.kind != "f":
-            raise SecateurError(f"{file}: calibration inputs must be floats, not {array.dtype}")
-    tensors = {key: torch.from_numpy(array) for key, array in values.items()}
-    return tensors["x"] if list(tensors) == ["x"] else nested(tensors)
 
 
 @models.command(epilog="Example: secateur inspect model.sec")
