@@ -87,7 +87,8 @@ def show_summary(data: Data) -> None:
     """Totals of an image."""
     title = f"{data.get('output', 'image')} for {data['target']}"
     totals = table(title, "", "pruned", "dense")
-    totals.add_row("cycles per inference", f"{data['cycles']:,}", f"{data['cycles_dense']:,}")
+    per = "step" if data["states"] else "inference"
+    totals.add_row(f"cycles per {per}", f"{data['cycles']:,}", f"{data['cycles_dense']:,}")
     if data["fill_cycles"]:
         fills = f"{data['fill_cycles']:,}"
         totals.add_row("of these: filling tables", fills, fills)
@@ -105,6 +106,8 @@ def show_inspection(data: Data) -> None:
     """All tables of ``inspect``."""
     show_summary(data)
     console.print(f"input words {data['input_words']}, result beats {data['result_beats']}")
+    if data["states"]:
+        console.print(f"An inference is one step; in the banks stay {', '.join(data['states'])}")
     # Two tables: one of all columns would be wider than 80 characters.
     layers = table("Layers", "layer", "cycles", "dense", "of bound", "blocks", "of all")
     lanes = table("Pixel lanes", "layer", "kind", "lane mapping", "lanes busy")

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from secateur import api
 from secateur.capture.recurrent import Steps, decompose
+from secateur.cli.model import show_inspection
 from secateur.errors import SecateurError
 from secateur.quantisation.prepare import quantize
+from secateur.report.summary import summary
 from tests.support.pipeline import build, check_image, compile_for, simulated, target
 
 INPUTS, HIDDEN, CLASSES = 5, 11, 3
@@ -171,3 +173,14 @@ def test_inputs_that_are_no_sequences() -> None:
     image = api.compile(graph, target="8x1")
     with pytest.raises(SecateurError, match=r"takes sequences \(batch, steps, 5\)"):
         api.run(image, torch.zeros(4, 5).numpy())
+
+
+def test_inspect_counts_a_step_and_names_its_states(capsys: pytest.CaptureFixture[str]) -> None:
+    image = api.compile(MODELS["lstm"](), target="8x1", calibration=sequences(8))
+    figures = summary(image)
+    show_inspection(figures)
+    shown = capsys.readouterr().out
+    assert len(figures["states"]) == 2
+    assert "cycles per step" in shown
+    assert "per inference" not in shown
+    assert all(name in shown for name in figures["states"])

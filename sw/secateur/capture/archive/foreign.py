@@ -10,7 +10,7 @@ from secateur.text import printable
 _HEAD = 8
 _TFLITE = (
     "a TensorFlow Lite model; convert it: python -m tf2onnx.convert --tflite {file} --dequantize "
-    "--output model.onnx, and compile that with --calibrate, since its scales are no powers of two"
+    "--output model.onnx, and compile that with --calibrate, since its scales are not powers of two"
 )
 _HDF5 = (
     "an HDF5 file, of Keras perhaps; convert it: python -m tf2onnx.convert --keras {file} "
