@@ -74,18 +74,20 @@ class Cell(nn.Module):
 
 
 class GruCell(Cell):
-    """h' = n + z * (h - n), as torch.nn.GRUCell."""
+    """h' = h + (1 - z) * (n - h), as torch.nn.GRUCell.
+
+    Where a state is kept, z is near 1, and so is the error of the rounded difference kept out.
+    """
 
     gates = ("reset", "update", "new")
 
     def step(self, side: Side, states: list[Tensor]) -> list[Tensor]:
         """As of ``Cell``."""
         (h,) = states
-        reset, update = (
-            torch.sigmoid(side(gate) + self.of(gate, "h", h)) for gate in ("reset", "update")
-        )
+        reset = torch.sigmoid(side("reset") + self.of("reset", "h", h))
+        kept = side("update") + self.of("update", "h", h)
         new = torch.tanh(side("new") + reset * self.of("new", "h", h))
-        return [new + update * (h - new)]
+        return [h + torch.sigmoid(-kept) * (new - h)]
 
 
 class LstmCell(Cell):

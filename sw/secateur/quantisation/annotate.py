@@ -40,8 +40,8 @@ from secateur.fx.graph import (
 )
 from secateur.fx.inputs import is_scaled_input
 from secateur.fx.moves import adds_constants, is_move, padding_value, sources_of, varying_nodes
+from secateur.quantisation.exponents.inputs import scale_inputs
 from secateur.quantisation.fake_quantise import ActivationFakeQuantize, PerChannelWeightFakeQuantize
-from secateur.quantisation.inputs import scale_inputs
 
 _ANNOTATION = "quantization_annotation"
 #: Key of a node's ``meta``: whether it is a move that adds constants.
@@ -57,7 +57,7 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
     ----------
     unsigned : names of inputs that are never negative (codes 0..255 instead of -128..127)
     samples : batches of inputs by name; one without negative values is unsigned, and one of unlike
-        channels gets an exponent for each, see ``quantisation.inputs``
+        channels gets an exponent for each, see ``quantisation.exponents.inputs``
     qat : fake-quantise from the start (training) instead of only observing
     """
 

@@ -34,6 +34,7 @@ from secateur.quantisation.calibration import (
     samples_by_name,
 )
 from secateur.quantisation.divide import divide
+from secateur.quantisation.exponents.arguments import arguments_of
 from secateur.quantisation.fake_quantise import ActivationFakeQuantize, PowerOfTwo
 from secateur.quantisation.harmonise import harmonise
 from secateur.quantisation.observed import ObservedLayer
@@ -162,8 +163,11 @@ def _calibrate(
     for module in activations:
         module.disable_fake_quant()
         module.decay = 1.0
+    arguments = arguments_of(prepared)
     with torch.no_grad():
         run(prepared)
+    for argument in arguments:
+        argument.choose()
     for module in activations:
         module.disable_observer()
         module.enable_fake_quant(qat)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from secateur import api
 from secateur.capture.recurrent import Steps, decompose
@@ -151,12 +154,23 @@ def test_refused(name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_states_as_an_output_are_refused() -> None:
-    """They have the samples in their second dimension."""
-    graph = quantize(Average(lambda m, x: m.inner(x)), sequences(4))
-    with pytest.raises(SecateurError, match="the output is not quantised") as caught:
-        api.compile(graph, target="8x1")
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.GRU(INPUTS, HIDDEN, batch_first=True),
+        lambda: nn.LSTM(INPUTS, HIDDEN, 2, batch_first=True),
+    ],
+)
+def test_states_as_outputs(make: Callable[[], nn.Module]) -> None:
+    """As the layer itself returns them: the samples are in the second dimension."""
+    torch.manual_seed(0)
+    model, x = make().eval(), sequences(8, 3)
+    built, to = build(model, x), target(4, 3)
+    image = compile_for(built, to)
+    assert check_image(built, image, to.geometry) > 0
+    found, wanted = tree_leaves(api.run(image, x.numpy()).values), tree_leaves(model(x))
+    for values, exact in zip(found, wanted, strict=True):
+        torch.testing.assert_close(torch.from_numpy(values), exact, rtol=0, atol=0.1)
 
 
 @pytest.mark.parametrize("kind", ["GRU", "LSTM", "RNN"])

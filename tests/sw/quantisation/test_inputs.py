@@ -224,6 +224,7 @@ def test_integers_and_values_out_of_range_are_named_with_their_units() -> None:
         ({"axis": 0, "exponents": [0]}, "exponents has 1 entries, expected 2"),
         ({"axis": 1, "exponents": [0, 0]}, "exponents has 2 entries, expected 1"),
         ({"axis": 0, "exponents": [0, "a"]}, r"exponents\[1\] is 'a'"),
+        ({"samples": 2}, "samples is 2, expected an integer from 0 to 1"),
     ],
 )
 def test_exponents_of_a_file_are_checked(change: dict[str, object], message: str) -> None:

@@ -1,0 +1,1 @@
+"""Exponents chosen by the error behind the layers that read a tensor."""
