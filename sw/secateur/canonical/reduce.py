@@ -14,7 +14,9 @@ from torch.fx import Node
 from secateur.canonical.contract import contract
 from secateur.canonical.resample import AVERAGE_WEIGHT
 from secateur.fx.graph import (
+    CAT,
     CONV,
+    LINEAR,
     MAX_POOL,
     VIEW,
     Editor,
@@ -28,6 +30,7 @@ from secateur.fx.graph import (
 
 SUMS = (aten.sum.dim_IntList, aten.mean.dim)
 _reshape = cast(Callable[..., Any], aten.reshape.default)
+_linear = cast(Callable[..., Any], LINEAR)
 _MAXIMA = (aten.amax.default, aten.max.dim)
 
 
@@ -55,6 +58,12 @@ def reduce_sums(editor: Editor, node: Node) -> Node:
     def value(count: int) -> float:
         return 1.0 if total else 1.0 / count
 
+    if dims == [1] and _is_stack(x):  # vectors that lie side by side, as one
+        flat = editor.call(_reshape, x, [-1, prod(shape)], like=node)
+        rows = torch.eye(shape[1]).repeat(1, shape[0]) * value(shape[0])
+        weight = editor.attach(AVERAGE_WEIGHT, rows, trained=False)
+        x = editor.call(_linear, flat, weight, like=node)
+        return editor.call(_reshape, x, [-1, *shape_of(node)], like=node)
     if rank > 4 and dims[-1] < rank - 2:
         every = string.ascii_lowercase[:rank]
         fill = torch.tensor(value(prod(shape[d - 1] for d in dims)))
@@ -80,6 +89,16 @@ def reduce_sums(editor: Editor, node: Node) -> Node:
         weight = editor.attach(AVERAGE_WEIGHT, fill, trained=False)
         x = editor.call(CONV, x, weight, None, [1, 1], [0, 0], [1, 1], 1, like=node)
     return editor.call(VIEW, x, [-1, *shape_of(node)], like=node)
+
+
+def _is_stack(x: Node) -> bool:
+    """Whether a tensor (N, T, F) consists of T vectors, or of parts of such ones."""
+    if rank_of(x) != 3:
+        return False
+    if is_call(x, aten.stack.default):
+        return int(argument(x, 1, 0)) % 3 == 1
+    joined = is_call(x, CAT) and int(argument(x, 1, 0)) % 3 == 2
+    return joined and all(_is_stack(part) for part in cast(list[Node], x.args[0]))
 
 
 def reduce_maxima(editor: Editor) -> None:

@@ -69,6 +69,9 @@ def translated(m: Model, x: Tensor) -> Tensor:
 
 WHOLE: dict[str, Callable[[], Model]] = {
     "mean over time": lambda: Model(gru(), lambda m, x: m.last(m.inner(x)[0].mean(1))),
+    "both directions, mean over time": lambda: Model(
+        gru(bidirectional=True), lambda m, x: m.inner(x)[0].mean(1)
+    ),
     "maximum over time": lambda: Model(gru(), lambda m, x: m.last(m.inner(x)[0].amax(1))),
     "backwards": lambda: Model(gru(), lambda m, x: m.last(m.inner(x.flip(1))[0])),
     "first step": lambda: Model(gru(), lambda m, x: m.last(m.inner(x)[0][:, 0])),
@@ -221,6 +224,15 @@ def test_inputs_of_all_gates_are_brought_in_order_once() -> None:
     # The gates read a pixel of the convolution of all inputs where it is.
     assert [layer.sources[1].tensor.width for layer in steps] == [STEPS] * (STEPS - 1)
     assert [-layer.sources[1].padding[1] for layer in steps] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["mean over time", "both directions, mean over time"])
+def test_the_mean_of_a_sequence_reads_the_states_where_they_are(name: str) -> None:
+    """At most, each step's state is copied once, and what it has of the input; not each value."""
+    torch.manual_seed(0)
+    image = api.compile(quantize(WHOLE[name]().eval(), sequences(8)), target=target(4, 3))
+    copies = sum(layer["kind"] == "copy" for layer in image.metadata["layers"])
+    assert copies <= 2 * STEPS * (2 if name.startswith("both") else 1)
 
 
 def test_sequences_of_another_length() -> None:
