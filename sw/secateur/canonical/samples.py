@@ -50,6 +50,8 @@ def samples_first(editor: Editor) -> None:
     for node in list(editor.gm.graph.nodes):
         if node.op != "call_function" or is_move(node) or is_size(node):
             continue
+        if elementwise(node.target):
+            _align(editor, node)
         at = {samples_of(source) for source in node.all_input_nodes} - {None}
         plain = elementwise(node.target) or node.target in _PLAIN
         if len(at) != 1 or not max(cast(set[int], at)) or not (plain or node.target in _REDUCE):
@@ -64,6 +66,22 @@ def samples_first(editor: Editor) -> None:
             with editor.gm.graph.inserting_before(output):
                 first = _brought_first(editor, node, later, node)
                 output.replace_input_with(node, _brought_back(editor, first, later, node))
+
+
+def _align(editor: Editor, node: Node) -> None:
+    """Give what broadcasts all dimensions of the result, if it has the samples in a later one."""
+    later = samples_of(node)
+    for source in node.all_input_nodes if later else []:
+        value = source.meta["val"]
+        missing = rank_of(node) - value.dim() if isinstance(value, torch.Tensor) else 0
+        # Of constants those matter that have dimensions up to that of the samples.
+        if not missing or missing > cast(int, later):
+            continue
+        with editor.gm.graph.inserting_before(node):
+            aligned = source
+            for _ in range(missing):
+                aligned = editor.call(aten.unsqueeze.default, aligned, 0, like=node)
+        node.replace_input_with(source, aligned)
 
 
 def constants_of_samples(editor: Editor) -> None:
@@ -102,10 +120,22 @@ def _infer_again(editor: Editor) -> None:
 
 
 def _permuted(editor: Editor, node: Node, at: int) -> Node:
-    """The node's operation on tensors with the samples first, permuted back."""
+    """The node's operation on tensors with the samples first, permuted back.
+
+    Other dimensions of size 1 in front are left out: (1, N, F) are vectors.
+    """
+    sizes = [int(n) for d, n in enumerate(node.meta["val"].shape) if d != at]
+    ones = next((d for d, size in enumerate(sizes[:-1]) if size != 1), len(sizes) - 1)
+    ones = 0 if node.target in _REDUCE else ones
 
     def first(source: Node) -> Node:
-        return source if samples_of(source) is None else _brought_first(editor, source, at, node)
+        fixed = elementwise(node.target) and rank_of(source) == rank_of(node)
+        if samples_of(source) is None and not fixed:
+            return source
+        permuted = _brought_first(editor, source, at, node)
+        for _ in range(ones):
+            permuted = editor.call(aten.squeeze.dim, permuted, 1, like=node)
+        return permuted
 
     args = list(map_arg(node.args, first))
     if node.target in _REDUCE:
@@ -117,6 +147,8 @@ def _permuted(editor: Editor, node: Node, at: int) -> Node:
     function = cast(Callable[..., Any], node.target)
     call = editor.call(function, *args, like=node)
     call.kwargs = node.kwargs
+    for _ in range(ones):
+        call = editor.call(aten.unsqueeze.default, call, 1, like=node)
     return _brought_back(editor, call, at, node)
 
 

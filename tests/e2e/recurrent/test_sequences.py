@@ -226,6 +226,37 @@ def test_inputs_of_all_gates_are_brought_in_order_once() -> None:
     assert [-layer.sources[1].padding[1] for layer in steps] == [1, 2, 3]
 
 
+class TimeFirst(nn.Module):
+    """A recurrent layer as exporters unroll it: constants in front of the samples, (1, N, F)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.x, self.h = nn.Linear(INPUTS, HIDDEN), nn.Linear(HIDDEN, HIDDEN)
+        self.begin = nn.Parameter(torch.randn(1, 1, HIDDEN))
+        self.gain = nn.Parameter(torch.rand(STEPS, 1, INPUTS) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        sides = self.x(x.transpose(0, 1) * self.gain)
+        h = self.begin
+        for t in range(STEPS):
+            h = torch.tanh(sides[t] + (self.h(h) if t else h))
+        return h.squeeze(0)
+
+
+@pytest.mark.parametrize("samples", [STEPS, 24])
+def test_constants_in_front_of_the_samples(samples: int) -> None:
+    """Also where there are as many samples as steps."""
+    torch.manual_seed(0)
+    model, x = TimeFirst().eval(), sequences(samples)
+    built = build(model, x)
+    assert noise(model, built.graph, x) < 0.05
+    to = target(4, 3)
+    image = compile_for(built, to)
+    assert check_image(built, image, to.geometry) > 0
+    copies = sum(layer["kind"] == "copy" for layer in image.metadata["layers"])
+    assert copies < STEPS * HIDDEN  # of vectors, not of each value
+
+
 @pytest.mark.parametrize("name", ["mean over time", "both directions, mean over time"])
 def test_the_mean_of_a_sequence_reads_the_states_where_they_are(name: str) -> None:
     """At most, each step's state is copied once, and what it has of the input; not each value."""
