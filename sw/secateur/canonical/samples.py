@@ -124,9 +124,10 @@ def _permuted(editor: Editor, node: Node, at: int) -> Node:
 
     Other dimensions of size 1 in front are left out: (1, N, F) are vectors.
     """
-    sizes = [int(n) for d, n in enumerate(node.meta["val"].shape) if d != at]
-    ones = next((d for d, size in enumerate(sizes[:-1]) if size != 1), len(sizes) - 1)
-    ones = 0 if node.target in _REDUCE else ones
+    ones = 0
+    if node.target not in _REDUCE:
+        sizes = [known(size) for d, size in enumerate(node.meta["val"].shape) if d != at]
+        ones = next((d for d, size in enumerate(sizes[:-1]) if size != 1), len(sizes) - 1)
 
     def first(source: Node) -> Node:
         fixed = elementwise(node.target) and rank_of(source) == rank_of(node)
