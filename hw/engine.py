@@ -18,7 +18,7 @@ from secateur.hw.front.writes import RESET_WAY
 from secateur.hw.memory.memory import check_family
 from secateur.hw.memory.spram import SpramMemory
 from secateur.hw.memory.weight_memory import WeightMemory
-from secateur.hw.pipeline import ResetWay
+from secateur.hw.pipeline import ResetWay, delay
 from secateur.hw.spec import Error, Status
 
 #: ``state`` and ``error``; ``cycles`` of the last inference, without those in which the engine
@@ -153,6 +153,8 @@ class Engine(wiring.Component):
         # The fetcher reads its words.
         m.submodules.fetcher = ResetInserter(way.next())(fetcher)
         self._connect_memory(m, memory, loader, fetcher)
+        if geometry.s > 1:
+            self._connect_lanes(m, memory, loader, fetcher, issue, address, datapath)
         # The issue stage issues one per cycle, and takes the input tensor.
         m.submodules.issue = ResetInserter(way.next())(issue)
         wiring.connect(m, fetcher.output, issue.fetched)
@@ -182,7 +184,9 @@ class Engine(wiring.Component):
         width, depth = self.geometry.word_bits, self.geometry.weight_words
         if self.family == "ice40":
             return SpramMemory(width=width, depth=depth)
-        return WeightMemory(width=width, depth=depth, init=self.init, family=self.family)
+        return WeightMemory(
+            width=width, depth=depth, s=self.geometry.s, init=self.init, family=self.family
+        )
 
     def _datapath(self) -> Datapath:
         if self.compact:
@@ -223,6 +227,30 @@ class Engine(wiring.Component):
             fetcher.mem_data.eq(memory.read_data),
             fetcher.enable.eq(enable),
             fetcher.last.eq(loader.last),
+        ]
+
+    def _connect_lanes(
+        self,
+        m: Module,
+        memory: WeightMemory,
+        loader: Loader,
+        fetcher: Fetcher,
+        issue: Issue,
+        address: AddressGenerator,
+        datapath: Datapath,
+    ) -> None:
+        """Filter lanes read their words themselves, when the word of lane 0 has issued."""
+        row = Signal(len(fetcher.row), reset_less=True)
+        m.d.sync += row.eq(fetcher.row)
+        taken = delay(m, issue.issued.word.layer_last, self.geometry.s, "taken", reset_less=False)
+        m.d.comb += [
+            memory.aside.eq(fetcher.aside),
+            loader.busy.eq(fetcher.mem_read | fetcher.aside),
+            memory.row.eq(row),
+            fetcher.taken.eq(taken),
+            datapath.side.eq(memory.side),
+            datapath.origins.eq(address.origins),
+            address.own_address.eq(datapath.own_address),
         ]
 
     def _report(self, m: Module, loader: Loader, issue: Issue) -> None:

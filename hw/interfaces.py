@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amaranth.hdl import Cat
+from amaranth.hdl import Cat, Value
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -73,13 +73,30 @@ ACCESS = data.StructLayout(
 
 REGISTERS = data.ArrayLayout(16, spec.REGISTERS)
 
-#: The end of a group of pixels: which other ends it is, too.
-GROUP = data.StructLayout({"valid": 1, "line_last": 1, "row_last": 1})
+#: The end of a group of pixels: which other ends it is, too; and whether it is one of the layer's
+#: last row or row group.
+GROUP = data.StructLayout({"valid": 1, "line_last": 1, "row_last": 1, "final": 1})
 
 
-def group_end(word) -> data.View:
-    """The GROUP that an issued word ends; not valid if it ends none."""
-    return data.View(GROUP, Cat(word.group_last, word.line_last, word.row_last))
+def group_end(word, final=0) -> data.View:
+    """The GROUP that an issued word ends; not valid if it ends none.
+
+    Parameters
+    ----------
+    word : with the tags of ``word_layout``
+    final : whether its row is the layer's last
+    """
+    return data.View(GROUP, Cat(word.group_last, word.line_last, word.row_last, Value.cast(final)))
+
+
+def origins_layout(width: int) -> data.StructLayout:
+    """Byte addresses from which a pass begins, of both sources."""
+    return data.StructLayout({"a": width, "b": width})
+
+
+def header_layout(n: int) -> data.StructLayout:
+    """A header word of a row on its way to the drain: the first or the second."""
+    return data.StructLayout({"valid": 1, "second": 1, "lanes": 8 * n})
 
 
 def write_layout(n: int) -> data.StructLayout:
@@ -168,15 +185,24 @@ def datapath_ports(geometry: spec.Geometry) -> dict[str, wiring.Member]:
     accepted : In(1)  static; until then the accumulators are cleared
     reset : In(1)  the reset on its way from the blocks in front, see ``ResetWay``
     output : Out(output_signature(n))  pixels
+    side : In((S - 1) x word_bits)  words of lanes from 1 on, see WeightMemory; with S > 1, as are
+    origins : In(origins_layout)  see FilterLanes
+    own_address : Out  byte address of lane 0 as a filter, see AddressGenerator
     """
-    n = geometry.n
+    n, width = geometry.n, ceil_log2(geometry.bank_words * geometry.n)
+    filters = {
+        "side": In(data.ArrayLayout(geometry.word_bits, geometry.s - 1)),
+        "origins": In(origins_layout(width)),
+        "own_address": Out(width),
+    }
     return {
         "issued": In(issued_signature(n)),
-        "address": In(ceil_log2(geometry.bank_words * n)),
+        "address": In(width),
         "access": In(ACCESS),
         "accepted": In(1),
         "reset": In(1),
         "output": Out(output_signature(n)),
+        **(filters if geometry.s > 1 else {}),
     }
 
 

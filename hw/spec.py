@@ -13,8 +13,8 @@ from dataclasses import dataclass
 # --- image header ---------------------------------------------------------------------------
 
 MAGIC = b"SECT"
-VERSION = 1
-#: magic, version, N, P, tables, words, bank_words, cycles, CRC-32; little-endian.
+VERSION = 2
+#: magic, version, N, P, features, words, bank_words, cycles, CRC-32; little-endian.
 HEADER = struct.Struct("<4sBBBBIIII")
 #: Byte offset of the CRC-32 field. The CRC covers all ``words * (N + 1)`` bytes with this field 0.
 HEADER_CRC_OFFSET = HEADER.size - 4
@@ -23,6 +23,16 @@ HEADER_CRC_OFFSET = HEADER.size - 4
 def crc_of(image: bytes) -> int:
     """The CRC-32 in the header of an image."""
     return int.from_bytes(image[HEADER_CRC_OFFSET : HEADER.size], "little")
+
+
+def pack_features(tables: int, s: int) -> int:
+    """The header's features: least number of tables, and log2 of the S that layers need."""
+    return tables | (s.bit_length() - 1) << 4
+
+
+def unpack_features(features: int) -> tuple[int, int]:
+    """Tables and S of the header's features."""
+    return features & 0xF, 1 << (features >> 4)
 
 
 # --- arithmetic -----------------------------------------------------------------------------
@@ -102,7 +112,7 @@ class Reg(enum.IntEnum):
     D_GY = 25  # as D_PR, per group row
     A_SX = 26  # source A: bytes from one group to the next along x
     A_SY = 27  # source A: bytes from one group row to the next
-    CLAST = 28  # groups along x whose last lane column exists; linear: lane columns
+    CLAST = 28  # groups along x whose last lane column exists; or lane columns; or last rows
     RLAST = 29  # group rows whose last lane row exists
     TABLE = 30  # byte address of the next table entry: 256 * table + code
 
@@ -129,6 +139,7 @@ FLAG2_SHIFT_BASE = 0  # bits 4:0, the shift of a lane whose delta is 0
 FLAG2_TABLE = 5  # bits 7:5, the table that codes go through
 FLAG2_LOOKUP = 8  # codes go through a table
 FLAG2_MORE = 9  # with FLAG_RESULT: another layer with results follows, the inference goes on
+FLAG2_FILTERS = 10  # the lanes are filters: S rows of one pixel side by side
 
 TABLE_ENTRIES = 256
 MAX_TABLES = 8
@@ -162,7 +173,7 @@ class Error(enum.IntEnum):
     NONE = 0  # no error
     MAGIC = 1  # the magic differs
     VERSION = 2  # the version differs
-    GEOMETRY = 3  # N or P differ, or tables exceed the engine's
+    GEOMETRY = 3  # N, P or S differ, or tables exceed the engine's
     LENGTH = 4  # words exceed the weight memory, or do not cover the header
     BANK = 5  # bank_words exceed the banks
     CRC = 6  # the CRC-32 differs
@@ -174,6 +185,7 @@ class Error(enum.IntEnum):
 
 ALLOWED_N = (2, 4, 8, 16)
 MAX_P = 16
+MAX_S = MIN_ROW_WORDS  # the drain of S filter lanes takes no longer than any row
 #: Primitives of the Verilog: none, those of ECP5, none and RAMs as modules of their own, or those
 #: of iCE40 UltraPlus.
 FAMILIES = ("generic", "ecp5", "asic", "ice40")
@@ -195,7 +207,8 @@ class Geometry:
     Parameters
     ----------
     n : output-channel lanes: 2, 4, 8 or 16
-    p : pixel lanes: 1 to 16
+    p : lanes: 1 to 16
+    s : lanes that may be filters, and banks of the weight memory: 1, 2, 4 or 8, at most P
     weight_words : depth of the weight memory, in words of N + 1 bytes
     bank_words : depth of each activation bank, in words of N bytes; a power of two
     tables : tables of 256 codes for activation functions, 0 to 8
@@ -212,14 +225,23 @@ class Geometry:
     bank_words: int
     tables: int = MAX_TABLES
     extended: bool = True
+    s: int = 1
 
     def __post_init__(self) -> None:
         if self.n not in ALLOWED_N:
             raise ValueError(f"n must be 2, 4, 8 or 16, not {self.n!r}")
         if not 1 <= self.p <= MAX_P:
             raise ValueError(f"p must be 1 to {MAX_P}, not {self.p!r}")
+        if not (_power_of_two(self.s) and self.s <= min(self.p, MAX_S)):
+            raise ValueError(
+                f"s must be 1, 2, 4 or {MAX_S}, and at most p = {self.p}, not {self.s!r}"
+            )
         if not 64 <= self.weight_words <= 1 << 20:
             raise ValueError(f"weight_words must be 64 to {1 << 20}, not {self.weight_words!r}")
+        if self.weight_words % self.s:
+            raise ValueError(
+                f"weight_words must be a multiple of s = {self.s}, not {self.weight_words!r}"
+            )
         if not (_power_of_two(self.bank_words) and self.bank_words >= 16):
             raise ValueError(
                 f"bank_words must be a power of two from 16 on, not {self.bank_words!r}"
@@ -277,6 +299,19 @@ def clear_cycles(words: int) -> int:
 def tail_cycles(p: int) -> int:
     """Cycles from the issue of a layer's last word to that of the next configuration word."""
     return 2 * p + 24
+
+
+def filter_cycles() -> int:
+    """Further cycles of ``tail_cycles`` behind a layer of filter lanes: their words come later."""
+    return 4
+
+
+def filter_row_words(s: int) -> int:
+    """Least body words, over all pixels and passes, of a row group of S rows.
+
+    Its header words reach the drain one by one, two for each lane.
+    """
+    return max(MIN_ROW_WORDS, 2 * s - 2)
 
 
 def table_cycles(n: int) -> int:

@@ -38,13 +38,16 @@ def parse(image: bytes, geometry: Geometry) -> Program:
         raise ImageError(Error.MAGIC, "the image does not begin with SECT")
     if len(head) < spec.HEADER.size:
         raise ImageError(Error.LENGTH, f"{len(head)} bytes do not cover the header")
-    _, version, n, p, tables, words, bank_words, limit, crc = spec.HEADER.unpack(head)
+    _, version, n, p, features, words, bank_words, limit, crc = spec.HEADER.unpack(head)
+    needed, s = spec.unpack_features(features)
     if version != spec.VERSION:
         raise ImageError(Error.VERSION, f"version {version}, not {spec.VERSION}")
     if (n, p) != (geometry.n, geometry.p):
         raise ImageError(Error.GEOMETRY, f"for {n} x {p}, not {geometry.n} x {geometry.p}")
-    if tables > geometry.tables:
-        raise ImageError(Error.GEOMETRY, f"{tables} tables of {geometry.tables}")
+    if s not in (1, geometry.s):
+        raise ImageError(Error.GEOMETRY, f"for {s} filter lanes, not {geometry.s}")
+    if needed > geometry.tables:
+        raise ImageError(Error.GEOMETRY, f"{needed} tables of {geometry.tables}")
     if not geometry.header_words <= words <= geometry.weight_words:
         raise ImageError(Error.LENGTH, f"{words} words of at most {geometry.weight_words}")
     if bank_words > geometry.bank_words:
@@ -120,8 +123,9 @@ class _Decoder:
                 now += spec.setup_cycles(geometry.p)
                 if reg[Reg.FLAGS] >> spec.FLAG_CLEAR & 1:
                     now += spec.clear_cycles(reg[Reg.OUT_S])
-                at, now, rows = self._rows(at, now, reg)
-                layer = Layer(layers, reg, rows, now - began, self._table(reg, at))
+                side = self._geometry.s if reg[Reg.FLAGS2] >> spec.FLAG2_FILTERS & 1 else 1
+                at, now, rows = self._rows(-(-at // side) * side, now, reg, side)
+                layer = Layer(layers, reg, rows, side, now - began, self._table(reg, at))
                 self._check_pixels(layer, at)
                 steps.append(layer)
                 layers, done = layers + 1, layer.ends
@@ -152,33 +156,52 @@ class _Decoder:
             raise ImageError(Error.ROW, f"word {at - 1} is both LOAD and START")
         return at, now, command
 
-    def _rows(self, at: int, now: int, reg: tuple[int, ...]) -> tuple[int, int, tuple[Row, ...]]:
+    def _rows(
+        self, at: int, now: int, reg: tuple[int, ...], side: int
+    ) -> tuple[int, int, tuple[Row, ...]]:
         groups, passes, lanes = reg[Reg.GX] * reg[Reg.GY], reg[Reg.GZ], reg[Reg.LANES]
-        base = reg[Reg.FLAGS2] >> spec.FLAG2_SHIFT_BASE & (1 << spec.SHIFT_BASE_BITS) - 1
         rows, ended, last = list[Row](), -(1 << 40), False
         while not last:
-            if at + 2 > len(self._words):
+            if at + 2 * side > len(self._words):
                 raise ImageError(Error.LENGTH, "the program ends within a layer")
-            low, high = self._words[at].astype(np.int64), self._words[at + 1].astype(np.int64)
-            last = bool(high[-1] & spec.ROW_LAST)
-            count = int(low[-1] | (high[-1] & 0x7F) << 8)
-            if count < spec.MIN_ROW_WORDS:
-                raise ImageError(Error.ROW, f"row at word {at}: {count} body words")
-            bias = low[:-1] | (high[:-1] & 0x1F) << 8
-            bias = np.where(bias >= 1 << spec.BIAS_BITS - 1, bias - (1 << spec.BIAS_BITS), bias)
-            rows.append(Row(at + 2, count, bias, base + (high[:-1] >> 5)))
-            if at + 2 + count > len(self._words):
+            count, last = self._count(at, side)
+            body = at + 2 * side
+            if body + side * count > len(self._words):
                 raise ImageError(Error.LENGTH, f"row at word {at}: {count} body words overrun")
             gates = reg[Reg.FLAGS] & 3 == spec.Mode.GATE
-            if gates and self._words[at + 2, -1] >= spec.STEP_SOURCE:
+            if gates and self._words[body, -1] >= spec.STEP_SOURCE:
                 raise ImageError(Error.ROW, f"row at word {at}: no gate before the first word")
+            length = count * passes
+            if side > 1 and length * groups < spec.filter_row_words(side):
+                raise ImageError(Error.ROW, f"row at word {at}: {length * groups} body words")
+            exist = reg[Reg.CLAST] if side > 1 and last else side
+            rows += [self._row(at + lane, count, side, reg) for lane in range(exist)]
             # The first group of a row may wait for the last one of the row before; the others
             # each take the longer of their words and the drain.
-            length = count * passes
             ended = max(now + 2 + length - 1, ended + lanes) + (groups - 1) * max(length, lanes)
-            at, now = at + 2 + count, ended + 1
+            at, now = body + side * count, ended + 1
             self._watch(now, at)
-        return at, ended + spec.tail_cycles(self._geometry.p), tuple(rows)
+        tail = spec.tail_cycles(self._geometry.p) + (spec.filter_cycles() if side > 1 else 0)
+        return at, ended + tail, tuple(rows)
+
+    def _count(self, at: int, side: int) -> tuple[int, bool]:
+        """Body words of the row group at word ``at``, and whether it is the layer's last."""
+        heads = self._words[at : at + 2 * side, -1].astype(np.int64)
+        counts = heads[:side] | (heads[side:] & ~spec.ROW_LAST) << 8
+        last = heads[side:] & spec.ROW_LAST
+        if (counts != counts[0]).any() or (last != last[0]).any():
+            raise ImageError(Error.ROW, f"row group at word {at}: its rows differ in length")
+        if counts[0] < spec.MIN_ROW_WORDS:
+            raise ImageError(Error.ROW, f"row at word {at}: {counts[0]} body words")
+        return int(counts[0]), bool(last[0])
+
+    def _row(self, at: int, count: int, side: int, reg: tuple[int, ...]) -> Row:
+        """The row whose first header word is word ``at``."""
+        low, high = (self._words[word, :-1].astype(np.int64) for word in (at, at + side))
+        bias = low | (high & 0x1F) << 8
+        bias = np.where(bias >= 1 << spec.BIAS_BITS - 1, bias - (1 << spec.BIAS_BITS), bias)
+        base = reg[Reg.FLAGS2] >> spec.FLAG2_SHIFT_BASE & (1 << spec.SHIFT_BASE_BITS) - 1
+        return Row(at + 2 * side, count, bias, base + (high >> 5), side)
 
     def _fill(self, entries: bytes, at: int) -> None:
         first = self._reg[Reg.TABLE]
@@ -232,13 +255,26 @@ class _Decoder:
             raise ImageError(Error.ROW, f"word {at - 1}: source B has mode GATE")
         if b_mode == spec.Mode.MAXIMUM != a_mode:
             raise ImageError(Error.ROW, f"word {at - 1}: source B has mode MAXIMUM, source A not")
+        if reg[Reg.FLAGS2] >> spec.FLAG2_FILTERS & 1:
+            self._check_filters(reg, at, modes)
         if reg[Reg.GX] * reg[Reg.GY] > spec.MAP_WORDS:
             raise ImageError(Error.ROW, f"word {at - 1}: GX * GY exceed {spec.MAP_WORDS}")
         if not flags >> spec.FLAG_RESULT & 1:
             self._check_window(reg, at)
 
+    def _check_filters(self, reg: tuple[int, ...], at: int, modes: set[spec.Mode]) -> None:
+        s = self._geometry.s
+        if s == 1:
+            raise ImageError(Error.ROW, f"word {at - 1}: filter lanes, the engine has none")
+        if reg[Reg.LANES] != s or reg[Reg.PC] != s or reg[Reg.FLAGS] >> spec.FLAG_LINEAR & 1:
+            raise ImageError(Error.ROW, f"word {at - 1}: filter lanes other than PC = LANES = {s}")
+        if not 1 <= reg[Reg.CLAST] <= s:
+            raise ImageError(Error.ROW, f"word {at - 1}: {reg[Reg.CLAST]} rows in a group of {s}")
+        if modes - {spec.Mode.BROADCAST, spec.Mode.LANEWISE}:
+            raise ImageError(Error.ROW, f"word {at - 1}: a mode that filter lanes do not have")
+
     def _check_pixels(self, layer: Layer, at: int) -> None:
-        pixels = len(layer.rows) * len(drained(layer))
+        pixels = len(drained(layer))
         if pixels > spec.MAP_WORDS:
             raise ImageError(
                 Error.ROW, f"before word {at}: {pixels} pixels of {spec.MAP_WORDS} at most"

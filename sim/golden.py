@@ -28,7 +28,7 @@ from secateur.sim.program import (
     drained,
     walk,
 )
-from secateur.sim.row import reads, run_row
+from secateur.sim.row import reads, run_rows
 
 __all__ = ["ImageError", "LayerTrace", "Program", "Run", "hazards", "parse", "result_words", "run"]
 
@@ -129,14 +129,7 @@ def _in_order(codes: list[Bytes]) -> Bytes:
 
 def result_words(program: Program) -> Ints:
     """Map word of every beat of the result stream."""
-    return np.concatenate(
-        [
-            drained(layer) + r & 0xFFFF
-            for layer in program.layers
-            if layer.result
-            for r in range(len(layer.rows))
-        ]
-    )
+    return np.concatenate([drained(layer) for layer in program.layers if layer.result])
 
 
 def hazards(program: Program) -> list[int]:
@@ -150,7 +143,7 @@ def hazards(program: Program) -> list[int]:
     for layer in program.layers:
         first = _first_writes(program, layer)
         if first is not None and any(
-            _late(program, layer, r, first) for r in range(len(layer.rows))
+            _late(program, layer, group, first) for group in range(layer.row_groups)
         ):
             found.append(layer.index)
     return found
@@ -164,10 +157,11 @@ def _first_writes(program: Program, layer: Layer) -> Ints | None:
     if layer.result:
         return None
     reg, words, lanes = layer.reg, program.geometry.bank_words, layer.reg[Reg.LANES]
-    m, exists = walk(layer)
-    rows = np.arange(len(layer.rows))
-    pixels = ((m[exists] + rows[:, None]) & 0xFFFF).ravel()
-    groups = (np.nonzero(exists)[0] // lanes + rows[:, None] * (reg[Reg.GY] * reg[Reg.GX])).ravel()
+    total, walks = reg[Reg.GY] * reg[Reg.GX], [walk(layer, g) for g in range(layer.row_groups)]
+    pixels = np.concatenate([m[exists] for m, exists in walks])
+    groups = np.concatenate(
+        [np.nonzero(exists)[0] // lanes + g * total for g, (_, exists) in enumerate(walks)]
+    )
     first = np.full((words, lanes), _NEVER)
     for p in range(lanes):
         hit, local = _offered(reg, p, pixels, words)
@@ -175,19 +169,27 @@ def _first_writes(program: Program, layer: Layer) -> Ints | None:
     return first
 
 
-def _late(program: Program, layer: Layer, r: int, first: Ints) -> bool:
-    """Whether row ``r`` reads a word in a lane in which an earlier group has written it.
+def _late(program: Program, layer: Layer, group: int, first: Ints) -> bool:
+    """Whether a row group reads a word in a lane in which an earlier group has written it.
 
     What lanes without a pixel read goes nowhere.
     """
     total = layer.reg[Reg.GY] * layer.reg[Reg.GX]
-    exists = walk(layer)[1].reshape(total, -1)
-    groups = r * total + np.arange(total)
-    soonest = first.min(axis=1)
-    at = reads(program, layer, r)
-    late = soonest[at] < groups[:, None]
-    rows, words = np.nonzero(late)
-    return bool((exists[rows] & (first[at[rows, words]] < groups[rows, None])).any())
+    exists = walk(layer, group)[1].reshape(total, -1)
+    groups = group * total + np.arange(total)
+    every = np.arange(exists.shape[1])
+    for side in range(layer.side):
+        row = group * layer.side + side
+        if row == len(layer.rows):
+            break
+        lanes = every[side : side + 1] if layer.side > 1 else every
+        soonest = first[:, lanes].min(axis=1)
+        at = reads(program, layer, row)
+        rows, words = np.nonzero(soonest[at] < groups[:, None])
+        late = first[at[rows, words]][:, lanes] < groups[rows, None]
+        if (exists[rows][:, lanes] & late).any():
+            return True
+    return False
 
 
 def _banks(program: Program, images: int) -> Bytes:
@@ -210,10 +212,11 @@ def _inference(
             size = min(step.reg[Reg.OUT_S], len(banks))
             local = (step.reg[Reg.OUT_W] + np.arange(size)) % len(banks)
             banks[local] = 0x80 if step.flag(spec.FLAG_FILL) else 0
-        m, exists = walk(step)
-        rows = [run_row(program, step, r, row, banks)[exists] for r, row in enumerate(step.rows)]
-        codes = np.concatenate(rows)
-        m = np.concatenate([(m[exists] + r) & 0xFFFF for r in range(len(rows))])
+        walks = (walk(step, group) for group in range(step.row_groups))
+        codes = np.concatenate(
+            [run_rows(program, step, g, banks)[exists] for g, (_, exists) in enumerate(walks)]
+        )
+        m = drained(step)
         if not step.result:
             _write(step.reg, banks, m, codes)
         yield m, np.ascontiguousarray(codes.transpose(2, 0, 1))

@@ -31,13 +31,15 @@ class Row:
     ----------
     start : word of the image at which the body begins
     count : words of the body
-    bias, shift : (N,), one per lane
+    bias, shift : (N,), one per channel
+    step : words of the image from one word of the body to the next
     """
 
     start: int
     count: int
     bias: Ints
     shift: Ints
+    step: int = 1
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Layer:
     index : of the layer
     reg : registers at its START
     rows : all rows
+    side : rows that are computed side by side, a row group: S with filter lanes, else 1
     cycles : from its first word to the next layer's
     table : 256 entries for its codes, or None
     """
@@ -70,6 +73,7 @@ class Layer:
     index: int
     reg: tuple[int, ...]
     rows: tuple[Row, ...]
+    side: int
     cycles: int
     table: Bytes | None = None
 
@@ -82,6 +86,10 @@ class Layer:
     @property
     def result(self) -> bool:
         return self.flag(spec.FLAG_RESULT)
+
+    @property
+    def row_groups(self) -> int:
+        return -(-len(self.rows) // self.side)
 
     @property
     def ends(self) -> bool:
@@ -128,8 +136,17 @@ class Program:
         return tuple(step for step in self.first if isinstance(step, Layer))
 
 
-def walk(layer: Layer) -> tuple[Ints, npt.NDArray[np.bool_]]:
-    """Map words (groups * lanes,) of row 0, not yet modulo 2**16, and which pixels exist."""
+def walk(layer: Layer, group: int) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """Map words (groups * lanes,) of a row group, modulo 2**16, and which pixels exist."""
+    m, exists = _walk(layer)
+    if layer.side > 1:
+        rows = len(layer.rows) - group * layer.side
+        exists = np.arange(len(m)) % layer.side < rows
+    return m + group * layer.side & 0xFFFF, exists
+
+
+def _walk(layer: Layer) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """As ``walk`` for row 0 of pixel lanes, not yet modulo 2**16."""
     reg = layer.reg
     gx, gy = np.arange(reg[Reg.GX]), np.arange(reg[Reg.GY])
     clast, rlast = reg[Reg.CLAST], reg[Reg.RLAST]
@@ -150,6 +167,6 @@ def walk(layer: Layer) -> tuple[Ints, npt.NDArray[np.bool_]]:
 
 
 def drained(layer: Layer) -> Ints:
-    """Map words of row 0 that the layer drains."""
-    m, exists = walk(layer)
-    return m[exists] & 0xFFFF
+    """Map words that the layer drains, in order."""
+    walks = (walk(layer, group) for group in range(layer.row_groups))
+    return np.concatenate([m[exists] for m, exists in walks])

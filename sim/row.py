@@ -34,11 +34,8 @@ class Body:
     """
 
     def __init__(self, program: Program, layer: Layer, row: Row) -> None:
-        words, n, reg = (
-            program.words[row.start : row.start + row.count],
-            program.geometry.n,
-            layer.reg,
-        )
+        n, reg = program.geometry.n, layer.reg
+        words = program.words[row.start : row.start + row.count * row.step : row.step]
         steps = words[:, n].tolist()
         modes = (layer.mode(spec.FLAG_A_MODE), layer.mode(spec.FLAG_B_MODE))
         units = tuple(1 if mode == Mode.BROADCAST else n for mode in modes)
@@ -51,7 +48,8 @@ class Body:
                 if step >= spec.STEP_SOURCE:
                     source, kernel_row = 1, 0
                 else:
-                    kernel_row += pitch[source]
+                    # Filter lanes know where they are, not where their kernel row began.
+                    kernel_row = (cur if layer.side > 1 else kernel_row) + pitch[source]
                 cur = kernel_row + units[source] * (step & spec.STEP_FIELD)
             move.append(cur)
             of_b.append(source)
@@ -78,8 +76,9 @@ def origins(program: Program, layer: Layer, r: int) -> tuple[Ints, Ints]:
     """
     reg, n = layer.reg, program.geometry.n
     gy, gx = np.divmod(np.arange(reg[Reg.GY] * reg[Reg.GX]), reg[Reg.GX])
-    a = reg[Reg.A_BASE] + r * n * layer.flag(spec.FLAG_A_ROWSTEP)
-    b = reg[Reg.B_BASE] + r * n * layer.flag(spec.FLAG_B_ROWSTEP)
+    step = r // layer.side * layer.side * n
+    a = reg[Reg.A_BASE] + step * layer.flag(spec.FLAG_A_ROWSTEP)
+    b = reg[Reg.B_BASE] + step * layer.flag(spec.FLAG_B_ROWSTEP)
     return (
         a + gy * reg[Reg.A_SY] + gx * reg[Reg.A_SX],
         b + gy * reg[Reg.B_SY] + gx * reg[Reg.B_SX],
@@ -101,22 +100,40 @@ def reads(program: Program, layer: Layer, r: int) -> Ints:
     return np.concatenate([*of_a, b + body.move[body.b]], axis=1) // program.geometry.n % size
 
 
-def run_row(program: Program, layer: Layer, r: int, row: Row, banks: Bytes) -> Bytes:
+def run_rows(program: Program, layer: Layer, group: int, banks: Bytes) -> Bytes:
+    """Codes (groups * lanes, N, images) of a row group.
+
+    Parameters
+    ----------
+    program, layer : of ``parse``
+    group : number of the row group; with pixel lanes, of the row
+    banks : uint8 (bank words, N, P, images)
+    """
+    if layer.side == 1:
+        return _run_row(program, layer, group, banks[:, :, : layer.reg[Reg.LANES]])
+    first = group * layer.side
+    rows = [
+        _run_row(program, layer, row, banks[:, :, row - first : row - first + 1])
+        for row in range(first, min(first + layer.side, len(layer.rows)))
+    ]
+    none = [np.zeros_like(rows[0])] * (layer.side - len(rows))
+    return np.stack([*rows, *none], axis=1).reshape(-1, *rows[0].shape[1:])
+
+
+def _run_row(program: Program, layer: Layer, r: int, banks: Bytes) -> Bytes:
     """Codes (groups * lanes, N, images) of a row.
 
     Parameters
     ----------
     program, layer : of ``parse``
     r : number of the row
-    row : that row
-    banks : uint8 (bank words, N, P, images)
+    banks : uint8 (bank words, N, lanes, images), of the lanes that compute it
     """
-    body, reg = Body(program, layer, row), layer.reg
-    n, images = program.geometry.n, banks.shape[3]
-    real = np.float32 if body.bound < 1 << 24 else np.float64
-    lanes, parts = reg[Reg.LANES], []
-    view = banks if lanes == banks.shape[2] else np.ascontiguousarray(banks[:, :, :lanes])
-    memory = view.reshape(len(banks), n, lanes * images)
+    row, reg = layer.rows[r], layer.reg
+    body = Body(program, layer, row)
+    n, lanes, images = program.geometry.n, *banks.shape[2:]
+    real, parts = np.float32 if body.bound < 1 << 24 else np.float64, []
+    memory = np.ascontiguousarray(banks).reshape(len(banks), n, lanes * images)
     starts = origins(program, layer, r)
     total = len(starts[0])
     block = max(1, _BLOCK // (row.count * lanes * images))

@@ -47,6 +47,7 @@ class Identity:
 
     n: int
     p: int
+    s: int
     tables: int
     rom: bool
     weight_words: int
@@ -125,6 +126,7 @@ class Device:
         return Identity(
             n=size["N"],
             p=size["P"],
+            s=size["S"],
             tables=size["TABLES"],
             rom=bool(size["ROM"]),
             weight_words=self.register("WEIGHT_WORDS"),

@@ -16,7 +16,7 @@ from tests.support.pipeline import Built, build, compile_for
 
 TARGET = Target.load("8x8")
 #: The same array with room for the dense networks.
-ROOMY = Target(name="8x8", geometry=Geometry(n=8, p=8, weight_words=1 << 16, bank_words=8192))
+ROOMY = Target(name="8x8", geometry=Geometry(n=8, p=8, s=8, weight_words=1 << 16, bank_words=8192))
 
 
 def build_resnet8(density: float) -> Built:

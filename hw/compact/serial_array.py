@@ -36,6 +36,8 @@ def check_compact(geometry: spec.Geometry) -> spec.Geometry:
     ------
     ValueError : its sums cannot leave one by one in time
     """
+    if geometry.s > 1:
+        raise ValueError(f"s must be 1 in a compact engine, not {geometry.s!r}")
     if geometry.multipliers > spec.MIN_ROW_WORDS or geometry.p > 2:
         raise ValueError(
             f"a compact engine has at most {spec.MIN_ROW_WORDS} multipliers and 2 lanes of "

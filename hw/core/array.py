@@ -10,6 +10,7 @@ from amaranth.utils import ceil_log2
 from secateur.hw import spec
 from secateur.hw.core import lane as lane_
 from secateur.hw.core.bank import Bank
+from secateur.hw.core.filters import WORD_DELAY
 from secateur.hw.core.lane import Lane
 from secateur.hw.core.multiply import WEIGHT_BITS, check_bels
 from secateur.hw.interfaces import ACCESS, FAST, Kind, issued_signature, write_layout
@@ -63,16 +64,22 @@ class Array(wiring.Component):
     write : In(write_layout(n))  write bus
     shift : In(1)  see Bank
     offset : In(16)  into the last bank, see Bank
-    sums : Out(n x ACC_BITS)  lane p's come ``sum_latency(P) + p`` cycles after a group's last word
+    sums : Out(n x ACC_BITS)  lane p's come ``sum_latency(P) + p`` cycles after a group's last word,
+        with filter lanes WORD_DELAY later
+    filter_address : In(S x width)  see FilterLanes; with S > 1, as is
+    own : In(S x own_layout(n))  see FilterLanes
     """
 
     def __init__(self, *, geometry: spec.Geometry, family="generic", bels=None):
         self.geometry, self.family = geometry, family
         self.bels = check_bels(bels, geometry.multipliers)
         sums = data.ArrayLayout(signed(spec.ACC_BITS), geometry.n)
-        super().__init__(
-            array_ports(geometry, {"shift": In(1), "offset": In(16), "sums": Out(sums)})
-        )
+        own = {"shift": In(1), "offset": In(16), "sums": Out(sums)}
+        if geometry.s > 1:
+            width = ceil_log2(geometry.bank_words * geometry.n)
+            own["filter_address"] = In(data.ArrayLayout(width, geometry.s))
+            own["own"] = In(data.ArrayLayout(lane_.own_layout(geometry.n), geometry.s))
+        super().__init__(array_ports(geometry, own))
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -101,7 +108,10 @@ class Array(wiring.Component):
                 lane.control.eq(control),
                 lane.enable.eq(enable),
             ]
-            address, write, control = bank.address_next, bank.write_next, lane.control_next
+            if index < self.geometry.s > 1:
+                m.d.comb += lane.own.eq(self.own[index])
+            address = self._next_address(m, index + 1, address, bank.address_next)
+            write, control = bank.write_next, lane.control_next
             banks.append(bank)
             shadows.append(lane.shadow.as_value())
         for bank in reversed(banks):
@@ -109,6 +119,21 @@ class Array(wiring.Component):
             offset = bank.offset
         m.d.comb += self.sums.eq(self._collect(m, shadows))
         return m
+
+    def _next_address(self, m: Module, index: int, address, passed_on):
+        """The bank's address of a lane, from that of the lane before or of its own."""
+        if index >= self.geometry.s:
+            return passed_on
+        chosen = Signal(len(address), name=f"address{index}", reset_less=True)
+        own = self.filter_address[index][ceil_log2(self.geometry.n) :]
+        m.d.sync += chosen.eq(Mux(self._filters, own, address))
+        return chosen
+
+    @property
+    def _filters(self):
+        """Whether the lanes are filters."""
+        flags = self.issued.registers[Reg.FLAGS2]
+        return flags[spec.FLAG2_FILTERS] if self.geometry.s > 1 else Const(0)
 
     def _above(self, index: int):
         """Whether LANES, 1 to P, is more than an index: a table; < would be a carry chain."""
@@ -123,7 +148,7 @@ class Array(wiring.Component):
         body = self.issued.valid & (word.kind == Kind.BODY)
         # Weights are 0 unless a body word has come: the accumulators then add nothing.
         weights = Signal(8 * self.geometry.n, reset_less=True)
-        with m.If(body):
+        with m.If(body & ~self._filters):
             m.d.sync += weights.eq(word.lanes)
         with m.Else():
             m.d.sync += weights.eq(0)
@@ -135,12 +160,10 @@ class Array(wiring.Component):
             shifted = Signal(signed(WEIGHT_BITS), name=f"weight{index}", reset_less=True)
             m.d.sync += shifted.eq(Mux(wshift, weight << spec.WSHIFT, weight))
             m.d.comb += control.weights[index].eq(shifted)
-        last = delay(
-            m,
-            word.group_last | self.clear,
-            FAST.address + lane_.AT_LAST,
-            "last",
-        )
+        ends = word.group_last | self.clear
+        if self.geometry.s > 1:
+            ends = Mux(self._filters, delay(m, ends, WORD_DELAY, "ends"), ends)
+        last = delay(m, ends, FAST.address + lane_.AT_LAST, "last")
         m.d.comb += [
             control.select.eq(delay(m, self.address[:log_n], lane_.AT_SELECT, "select")),
             control.broadcast.eq(delay(m, access.broadcast, lane_.AT_CHOICE, "broadcast")),

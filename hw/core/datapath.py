@@ -9,6 +9,7 @@ from secateur.hw import spec
 from secateur.hw.core.array import Array
 from secateur.hw.core.bank import OffsetGenerator
 from secateur.hw.core.drain import Drain, result_depth
+from secateur.hw.core.filters import FilterLanes
 from secateur.hw.interfaces import FAST, Front, datapath_ports
 from secateur.hw.pipeline import ResetWay
 from secateur.hw.spec import Reg
@@ -53,7 +54,22 @@ class Datapath(wiring.Component):
             drain.sums.eq(array.sums),
         ]
         wiring.connect(m, drain.output, wiring.flipped(self.output))
+        if self.geometry.s > 1:
+            self._add_filters(m)
         return m
+
+    def _add_filters(self, m: Module) -> None:
+        """Add the filter lanes: from words to the array, and header words to the drain."""
+        m.submodules.filters = filters = FilterLanes(geometry=self.geometry)
+        wiring.connect(m, wiring.flipped(self.issued), filters.issued)
+        m.d.comb += [
+            filters.side.eq(self.side),
+            filters.origins.eq(self.origins),
+            self.own_address.eq(filters.address[0]),
+            self.array.filter_address.eq(filters.address),
+            self.array.own.eq(filters.own),
+            self.drain.header.eq(filters.header),
+        ]
 
     def _add_offsets(self, m: Module, way: ResetWay) -> None:
         """Add the generator of the banks' offsets, if the array needs one."""

@@ -21,6 +21,7 @@ class Delivery(wiring.Component):
     ----------
     n : bytes of a word
     results : results that may be on their way
+    s : lanes that may be filters
     pace : cycles from one pixel of a group to the next
     data_delay : cycles by which ``data`` of the write bus follow the rest
     block : the queue of results is in block RAM, and takes its words from the write bus
@@ -35,9 +36,9 @@ class Delivery(wiring.Component):
     """
 
     def __init__(
-        self, *, n: int, results: int, pace: int = 1, data_delay: int, block: bool = False
+        self, *, n: int, results: int, s: int = 1, pace: int = 1, data_delay: int, block=False
     ):
-        self.n, self.depth, self.pace = n, results, pace
+        self.n, self.s, self.depth, self.pace = n, s, results, pace
         self.data_delay, self.block = data_delay, block
         super().__init__(
             {
@@ -53,7 +54,7 @@ class Delivery(wiring.Component):
         m = Module()
         n, issued, host = self.n, self.issued, self.issued.host
         is_result = issued.registers[Reg.FLAGS][spec.FLAG_RESULT]
-        m.submodules.walk = walk = Walk(pace=self.pace)
+        m.submodules.walk = walk = Walk(pace=self.pace, s=self.s)
         m.d.comb += [
             walk.registers.eq(issued.registers),
             walk.init.eq(issued.init),

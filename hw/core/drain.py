@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal, signed
+from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,11 +10,20 @@ from secateur.hw import spec
 from secateur.hw.core.array import sum_latency
 from secateur.hw.core.bank import DATA_DELAY
 from secateur.hw.core.delivery import Delivery
+from secateur.hw.core.filters import WORD_DELAY
 from secateur.hw.core.requantise import REQUANTISE_LATENCY, Requantiser
-from secateur.hw.core.rows import RowParameters
+from secateur.hw.core.rows import GroupParameters, RowParameters
 from secateur.hw.core.table import TABLE_LATENCY, Tables
 from secateur.hw.core.walk import WALK_LATENCY
-from secateur.hw.interfaces import group_end, issued_signature, output_signature, write_layout
+from secateur.hw.interfaces import (
+    GROUP,
+    Kind,
+    group_end,
+    header_layout,
+    issued_signature,
+    output_signature,
+    write_layout,
+)
 from secateur.hw.memory.fifo import FIFO_LATENCY
 from secateur.hw.pipeline import delay
 from secateur.hw.spec import Reg
@@ -65,7 +74,9 @@ class Drain(wiring.Component):
     Members
     -------
     issued : In(issued_signature(n))  of the issue stage
-    sums : In(n x ACC_BITS)  ``sum_latency(P)`` cycles after the last word of a group, and on
+    sums : In(n x ACC_BITS)  ``sum_latency(P)`` cycles after the last word of a group, and on; with
+        filter lanes WORD_DELAY later, as all else
+    header : In(header_layout(n))  header words; with S > 1
     write : Out(write_layout(n))  write bus; data come DATA_DELAY cycles after the rest
     output : Out(output_signature(n))  results and trace
     """
@@ -73,35 +84,25 @@ class Drain(wiring.Component):
     def __init__(self, *, geometry: spec.Geometry, family: str = "generic"):
         self.geometry, self.family = geometry, family
         n = geometry.n
-        super().__init__(drain_ports(n, {"sums": In(data.ArrayLayout(signed(spec.ACC_BITS), n))}))
+        ports = {"sums": In(data.ArrayLayout(signed(spec.ACC_BITS), n))}
+        if geometry.s > 1:
+            ports["header"] = In(header_layout(n))
+        super().__init__(drain_ports(n, ports))
 
     def elaborate(self, platform) -> Module:
         m = Module()
         n, p, issued = self.geometry.n, self.geometry.p, self.issued
         regs = issued.registers
-        m.submodules.rows = rows = RowParameters(n=n)
         m.submodules.requantiser = requantiser = Requantiser(n=n)
         m.submodules.tables = tables = Tables(n=n, tables=self.geometry.tables, family=self.family)
         m.submodules.delivery = delivery = Delivery(
-            n=n, results=result_depth(p), data_delay=DATA_DELAY
+            n=n, results=result_depth(p), s=self.geometry.s, data_delay=DATA_DELAY
         )
-
-        to_load = sum_latency(p) - 1
         to_walk = sum_latency(p) + REQUANTISE_LATENCY + TABLE_LATENCY - DATA_DELAY - WALK_LATENCY
-        early = delay(m, group_end(issued.word), to_load, "group", reset_less=False)
-        late = delay(m, early, to_walk - to_load, "group_late", reset_less=False)
-        fresh = Signal()  # the next group is the first of its row
-        with m.If(issued.init | early.valid):
-            m.d.sync += fresh.eq(issued.init | early.row_last)
-        row_ends = early.valid & early.row_last
+        parameters = self._group_parameters if self.geometry.s > 1 else self._row_parameters
+        late = parameters(m, requantiser, to_walk)
         m.d.comb += [
-            rows.valid.eq(issued.valid),
-            rows.word.eq(issued.word),
-            rows.next.eq(delay(m, row_ends, _PARAMETERS_HELD, "row_done", reset_less=False)),
             requantiser.sums.eq(self.sums),
-            requantiser.load.eq(early.valid & fresh),
-            requantiser.bias.eq(rows.bias),
-            requantiser.delta.eq(rows.delta),
             requantiser.configure(regs),
             tables.codes.eq(requantiser.codes),
             tables.table.eq(regs[Reg.FLAGS2][spec.FLAG2_TABLE :]),
@@ -114,3 +115,45 @@ class Drain(wiring.Component):
         wiring.connect(m, wiring.flipped(self.issued), delivery.issued)
         wiring.connect(m, delivery.output, wiring.flipped(self.output))
         return m
+
+    def _row_parameters(self, m: Module, requantiser: Requantiser, to_walk: int):
+        """The parameters of rows, loaded once for each; returns the GROUP for the walk."""
+        issued, to_load = self.issued, sum_latency(self.geometry.p) - 1
+        m.submodules.rows = rows = RowParameters(n=self.geometry.n)
+        early = delay(m, group_end(issued.word), to_load, "group", reset_less=False)
+        fresh = Signal()  # the next group is the first of its row
+        with m.If(issued.init | early.valid):
+            m.d.sync += fresh.eq(issued.init | early.row_last)
+        row_ends = early.valid & early.row_last
+        m.d.comb += [
+            rows.valid.eq(issued.valid),
+            rows.word.eq(issued.word),
+            rows.next.eq(delay(m, row_ends, _PARAMETERS_HELD, "row_done", reset_less=False)),
+            requantiser.load.eq(early.valid & fresh),
+            requantiser.bias.eq(rows.bias),
+            requantiser.delta.eq(rows.delta),
+        ]
+        return delay(m, early, to_walk - to_load, "group_late", reset_less=False)
+
+    def _group_parameters(self, m: Module, requantiser: Requantiser, to_walk: int):
+        """The parameters of each pixel; returns the GROUP for the walk."""
+        issued, n, s = self.issued, self.geometry.n, self.geometry.s
+        filters, to_group = issued.registers[Reg.FLAGS2][spec.FLAG2_FILTERS], -2
+        to_group += sum_latency(self.geometry.p)
+        m.submodules.rows = rows = GroupParameters(n=n, s=s)
+        final = Signal()
+        with m.If(issued.valid & (issued.word.kind == Kind.HEAD_B)):
+            m.d.sync += final.eq((issued.word.common & spec.ROW_LAST).any())
+        ended = group_end(issued.word, final)
+        lagging = delay(m, ended, WORD_DELAY, "group_lagging", reset_less=False)
+        chosen = data.View(GROUP, Mux(filters, lagging, ended))
+        early = delay(m, chosen, to_group, "group", reset_less=False)
+        m.d.comb += [
+            rows.header.eq(self.header),
+            rows.filters.eq(filters),
+            rows.group.eq(early),
+            requantiser.load.eq(rows.load),
+            requantiser.bias.eq(rows.bias),
+            requantiser.delta.eq(rows.delta),
+        ]
+        return delay(m, early, to_walk - to_group, "group_late", reset_less=False)

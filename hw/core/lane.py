@@ -49,6 +49,19 @@ def control_layout(n: int) -> data.StructLayout:
     )
 
 
+def own_layout(n: int) -> data.StructLayout:
+    """What a filter lane has of its own, in the times of ``control_layout``."""
+    return data.StructLayout(
+        {
+            "filters": 1,  # static; the rest counts
+            "select": range(n),
+            "broadcast": 1,
+            "signed": 1,
+            "weights": data.ArrayLayout(signed(WEIGHT_BITS), n),  # 0 if it does not count
+        }
+    )
+
+
 class Lane(wiring.Component):
     """N channels of one pixel.
 
@@ -63,6 +76,7 @@ class Lane(wiring.Component):
     word : In(n x 8)  from the lane's bank, AT_SELECT cycles after the address
     control : In(control_layout(n))  each field in its own time
     control_next : Out(control_layout(n))  ``control`` one cycle later, for the next lane
+    own : In(own_layout(n))  of a filter lane; the weights of ``control`` are 0 then
     enable : In(1)  static; the lane hands its sums over
     shadow : Out(n x ACC_BITS)  sums for one cycle, AT_SHADOW after the address of a group's last
         word; else zero
@@ -75,6 +89,7 @@ class Lane(wiring.Component):
                 "word": In(data.ArrayLayout(8, n)),
                 "control": In(control_layout(n)),
                 "control_next": Out(control_layout(n)),
+                "own": In(own_layout(n)),
                 "enable": In(1),
                 "shadow": Out(data.ArrayLayout(signed(spec.ACC_BITS), n)),
             }
@@ -91,10 +106,13 @@ class Lane(wiring.Component):
         last = Signal(reset_less=True)
         idle = Signal(reset_less=True)  # nothing is handed over
         m.d.sync += [last.eq(control.last), idle.eq(~(control.last & self.enable))]
+        own = self.own
+        broadcast = Mux(own.filters, own.broadcast, control.broadcast)
+        is_signed = Mux(own.filters, own.signed, control.signed)
         for lane in range(self.n):
             value = Signal(OPERAND_BITS, name=f"value{lane}", reset_less=True)
-            chosen = Mux(control.broadcast, byte, word[lane])
-            m.d.sync += value.eq(Cat(chosen, chosen[7] & control.signed))
+            chosen = Mux(broadcast, byte, word[lane])
+            m.d.sync += value.eq(Cat(chosen, chosen[7] & is_signed))
 
             operand = Signal(signed(OPERAND_BITS), name=f"operand{lane}", reset_less=True)
             keep = control.compare & (operand > value.as_signed())
@@ -112,7 +130,9 @@ class Lane(wiring.Component):
             m.submodules[f"multiplier{lane}"] = multiplier
             m.d.comb += [
                 multiplier.operand.eq(operand),
-                multiplier.weight.eq(Mux(control.gated, gate, control.weights[lane])),
+                multiplier.weight.eq(
+                    Mux(control.gated, gate, control.weights[lane] | self.own.weights[lane])
+                ),
             ]
 
             # The clears are the flip-flops' resets: no multiplexer in the loop.
@@ -131,9 +151,10 @@ class Lane(wiring.Component):
         """One byte of the word, in two steps; the first, behind the RAM, is the smaller."""
         bits = ceil_log2(self.n)
         low_bits = max(bits // 2, 1)
-        low = self.control.select[:low_bits]
+        select = Mux(self.own.filters, self.own.select, self.control.select)
+        low = select[:low_bits]
         if bits > low_bits:
-            high = delay(m, self.control.select[low_bits:], 1, "select_high")
+            high = delay(m, select[low_bits:], 1, "select_high")
         parts = []
         for first in range(0, self.n, 1 << low_bits):
             part = Signal(8, name=f"part{first}", reset_less=True)

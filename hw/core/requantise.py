@@ -15,7 +15,7 @@ SHIFT_BITS = 6  # 0 .. 31 + 7
 #: Shift by 16s, by 4s, by 1s; bias; decide; round or saturate; compare with bounds; clamp.
 REQUANTISE_LATENCY = 8
 #: The bias is added in the fourth step; ``load`` is one cycle ahead of the first.
-_BIAS_STEP = 3
+BIAS_DELAY = 3
 
 
 class Requantiser(wiring.Component):
@@ -79,7 +79,7 @@ class Requantiser(wiring.Component):
             m.d.sync += bound.eq(Mux(self.signed, byte.as_signed(), byte))
         floor = Signal(8)  # the upper bound wins should the lower one be higher
         m.d.sync += floor.eq(Mux(low > high, high, low))
-        load_bias = delay(m, self.load, _BIAS_STEP // self.steps, "load", reset_less=False)
+        load_bias = delay(m, self.load, BIAS_DELAY // self.steps, "load", reset_less=False)
         for channel in range(self.n):
             shift = Signal(SHIFT_BITS, name=f"shift{channel}", reset_less=True)
             bias = Signal(signed(spec.BIAS_BITS), name=f"bias{channel}", reset_less=True)
@@ -132,7 +132,7 @@ class Requantiser(wiring.Component):
         width = spec.ACC_BITS + FRACTION
         total = register(signed(width + 1), "total")
         total_sticky = register(1, "total_sticky")
-        assign = self._domain(m, _BIAS_STEP)
+        assign = self._domain(m, BIAS_DELAY)
         assign += [total.eq(value + bias), total_sticky.eq(sticky)]
 
         # Ten bits hold every code and one more on either side.

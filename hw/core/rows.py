@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from secateur.hw import spec
-from secateur.hw.interfaces import Kind, word_layout
+from secateur.hw.core.requantise import BIAS_DELAY
+from secateur.hw.interfaces import GROUP, Kind, header_layout, word_layout
+from secateur.hw.pipeline import delay
 
 #: Rows that wait while words are on their way.
 ROWS_IN_FLIGHT = 16
+#: Row groups that wait: each takes ``spec.filter_row_words`` cycles or more.
+GROUPS_IN_FLIGHT = 4
+
+
+def _split(low, high, bias, delta) -> list:
+    """Assignments of the parameters that two header words hold."""
+    split = spec.BIAS_BITS - 8  # the bias has these bits of the second header word
+    parts = []
+    for lane in range(len(low) // 8):
+        first, second = low[8 * lane :][:8], high[8 * lane :][:8]
+        parts += [
+            bias[lane].eq(Cat(first, second[:split])),
+            delta[lane].eq(second[split:][: spec.SHIFT_DELTA_BITS]),
+        ]
+    return parts
 
 
 class RowParameters(wiring.Component):
@@ -51,13 +68,7 @@ class RowParameters(wiring.Component):
             m.d.sync += head.eq(head + 1)
         with m.If(self.next):
             m.d.sync += tail.eq(tail + 1)
-        split = spec.BIAS_BITS - 8  # the bias has these bits of the second header word
-        for lane in range(self.n):
-            first, second = low[8 * lane :][:8], high[8 * lane :][:8]
-            m.d.comb += [
-                self.bias[lane].eq(Cat(first, second[:split])),
-                self.delta[lane].eq(second[split:][: spec.SHIFT_DELTA_BITS]),
-            ]
+        m.d.comb += _split(low, high, self.bias, self.delta)
         return m
 
     def _headers(self, m: Module, kind: Kind, head, tail):
@@ -77,3 +88,68 @@ class RowParameters(wiring.Component):
             read.addr.eq(tail),
         ]
         return read.data
+
+
+class GroupParameters(wiring.Component):
+    """As RowParameters, for rows of which S may be a group: each of its pixels has its own.
+
+    Parameters
+    ----------
+    n : channels
+    s : lanes that may be filters
+
+    Members
+    -------
+    header : In(header_layout(n))  header words, two for each row
+    filters : In(1)  static; S rows are a group
+    group : In(GROUP)  the end of a group of pixels
+    load : Out(1)  a cycle after ``group``: the parameters of its first pixel; those of other rows
+        of the group follow
+    bias : Out(n x BIAS_BITS)  signed, BIAS_DELAY cycles after ``delta``
+    delta : Out(n x SHIFT_DELTA_BITS)  with ``load``
+    """
+
+    def __init__(self, *, n: int, s: int):
+        self.n, self.s = n, s
+        super().__init__(
+            {
+                "header": In(header_layout(n)),
+                "filters": In(1),
+                "group": In(GROUP),
+                "load": Out(1),
+                "bias": Out(data.ArrayLayout(signed(spec.BIAS_BITS), n)),
+                "delta": Out(data.ArrayLayout(spec.SHIFT_DELTA_BITS, n)),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        rows = max(ROWS_IN_FLIGHT, GROUPS_IN_FLIGHT * self.s)
+        head, base, at = Signal(range(rows)), Signal(range(rows)), Signal(range(rows))
+        left = Signal(range(self.s))
+        with m.If(self.header.valid & self.header.second):
+            m.d.sync += head.eq(head + 1)
+        m.d.sync += self.load.eq(self.group.valid | (left != 0))
+        with m.If(self.group.valid):
+            m.d.sync += [at.eq(base), left.eq(Mux(self.filters, self.s - 1, 0))]
+            with m.If(self.group.row_last):
+                m.d.sync += base.eq(base + Mux(self.filters, self.s, 1))
+        with m.Elif(left != 0):
+            m.d.sync += [at.eq(at + 1), left.eq(left - 1)]
+        found = []
+        for second, name in enumerate(("first", "second")):
+            m.submodules[name] = words = memory.Memory(
+                shape=8 * self.n, depth=rows, init=[], attrs={"ram_style": "distributed"}
+            )
+            write, read = words.write_port(), words.read_port(domain="comb")
+            m.d.comb += [
+                write.en.eq(self.header.valid & (self.header.second == second)),
+                write.addr.eq(head),
+                write.data.eq(self.header.lanes),
+                read.addr.eq(at),
+            ]
+            found.append(read.data)
+        bias = Signal.like(self.bias)
+        m.d.comb += _split(*found, bias, self.delta)
+        m.d.comb += self.bias.eq(delay(m, bias.as_value(), BIAS_DELAY, "bias"))
+        return m

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -64,6 +64,7 @@ class Walk(wiring.Component):
     Parameters
     ----------
     pace : cycles from one step of a group to the next, at least 1
+    s : lanes that may be filters
 
     Members
     -------
@@ -76,10 +77,10 @@ class Walk(wiring.Component):
     exists : Out(1)  it is one of the map
     """
 
-    def __init__(self, *, pace: int = 1):
+    def __init__(self, *, pace: int = 1, s: int = 1):
         if pace < 1:
             raise ValueError(f"pace must be at least 1 cycle, not {pace!r}")
-        self.pace = pace
+        self.pace, self.s = pace, s
         super().__init__(
             {
                 "registers": In(REGISTERS),
@@ -95,6 +96,7 @@ class Walk(wiring.Component):
         m = Module()
         regs = self.registers
         linear = regs[Reg.FLAGS][spec.FLAG_LINEAR]
+        counts = linear | self._filters
         between = self._between_groups(m)
         pixel = self._pixel(m, between.now)
 
@@ -107,7 +109,7 @@ class Walk(wiring.Component):
         m.d.sync += [
             begins.eq(~linear | between.fresh),
             begin.eq(self.group.valid & begins),
-            linear_begin.eq(self.group.valid & begins & linear),
+            linear_begin.eq(self.group.valid & begins & counts),
         ]
         columns = _Left(m, "columns", regs[Reg.PC])
         rows = _Left(m, "rows", regs[Reg.PR])
@@ -131,20 +133,21 @@ class Walk(wiring.Component):
     def _exists(self, m: Module, between: _Between, pixel, begin, columns: _Left, rows: _Left):
         """Whether the pixel is one of the map.
 
-        Tiles count groups and lines down from CLAST and RLAST, the linear walk steps from CLAST at
-        ``begin``. Tiles have time: their events are registered.
+        Tiles count groups and lines down from CLAST and RLAST, the linear walk and that of filter
+        lanes steps from CLAST at ``begin``. Tiles have time: their events are registered.
         """
         regs = self.registers
-        linear = regs[Reg.FLAGS][spec.FLAG_LINEAR]
+        linear, filters = regs[Reg.FLAGS][spec.FLAG_LINEAR], self._filters
+        counts = linear | filters
         new_row, new_line, new_group = (
             Signal(name=name) for name in ("new_row", "new_line", "new_group")
         )
         m.d.sync += [
             new_row.eq(self.init | between.end_row),
-            new_line.eq(~linear & (self.init | between.end_row | between.end_line)),
-            new_group.eq(~linear & between.now),
+            new_line.eq(~counts & (self.init | between.end_row | between.end_line)),
+            new_group.eq(~counts & between.now),
         ]
-        stepwise = linear & pixel
+        stepwise = counts & pixel
         columns_valid = _Left(m, "columns_valid", regs[Reg.CLAST])
         rows_valid = _Left(m, "rows_valid", regs[Reg.RLAST])
         columns_valid.update(new_line | begin | (stepwise & columns.last), new_group | stepwise)
@@ -153,11 +156,21 @@ class Walk(wiring.Component):
         row_now = Signal()  # of the group being drained
         with m.If(between.now):
             m.d.sync += [column_now.eq(columns_valid.some), row_now.eq(rows_valid.some)]
-        return Mux(
-            linear,
-            columns_valid.some & rows.some,
-            (column_now | ~columns.last) & (row_now | ~rows.last),
-        )
+        tile = (column_now | ~columns.last) & (row_now | ~rows.last)
+        if self.s > 1:
+            before = Signal()  # the rows are not the layer's last
+            with m.If(self.group.valid):
+                m.d.sync += before.eq(~self.group.final)
+            late = Signal()
+            with m.If(between.now):
+                m.d.sync += late.eq(before)
+            tile = Mux(filters, columns_valid.some | late, tile)
+        return Mux(linear, columns_valid.some & rows.some, tile)
+
+    @property
+    def _filters(self):
+        """Whether the lanes are filters."""
+        return self.registers[Reg.FLAGS2][spec.FLAG2_FILTERS] if self.s > 1 else Const(0)
 
     def _between_groups(self, m: Module) -> _Between:
         regs = self.registers
@@ -173,7 +186,7 @@ class Walk(wiring.Component):
             base_row.eq(base + regs[Reg.D_PR]),
             next_group.eq(base + regs[Reg.D_GX]),
             next_line.eq(line + regs[Reg.D_GY]),
-            next_row.eq(row + 1),
+            next_row.eq(row + (Mux(self._filters, self.s, 1) if self.s > 1 else 1)),
         ]
         group, end_line, end_row = (Signal(name=name) for name in ("now", "end_line", "end_row"))
         row_last = Signal()

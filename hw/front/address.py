@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from secateur.hw import spec
-from secateur.hw.interfaces import ACCESS, FAST, Kind, issued_signature
+from secateur.hw.interfaces import ACCESS, FAST, Kind, issued_signature, origins_layout
 from secateur.hw.pipeline import delay
 from secateur.hw.spec import Reg
 
@@ -45,6 +45,8 @@ class AddressGenerator(wiring.Component):
     issued : In(issued_signature(n))  of the issue stage
     address : Out  byte address, ``latency`` cycles later; held while there is no body word
     access : Out(ACCESS)  with ``address``
+    origins : Out(origins_layout)  a cycle after a word, those of its pass; with S > 1, as is
+    own_address : In  that of lane 0 as a filter, a cycle ahead of ``address``, which becomes it
     """
 
     def __init__(self, *, geometry: spec.Geometry, latency: int = FAST.address):
@@ -52,11 +54,13 @@ class AddressGenerator(wiring.Component):
             raise ValueError(f"latency must be 3 or 4 cycles, not {latency!r}")
         self.geometry, self.latency = geometry, latency
         self.width = ceil_log2(geometry.bank_words * geometry.n)
+        filters = {"origins": Out(origins_layout(self.width)), "own_address": In(self.width)}
         super().__init__(
             {
                 "issued": In(issued_signature(geometry.n)),
                 "address": Out(self.width),
                 "access": Out(ACCESS),
+                **(filters if geometry.s > 1 else {}),
             }
         )
 
@@ -132,6 +136,11 @@ class AddressGenerator(wiring.Component):
                 m.d.sync += next_row.eq(row_base3)
             with m.Elif(add_row3):
                 m.d.sync += next_row.eq(next_row + row_step3)
+        if self.geometry.s > 1:
+            filters = regs[Reg.FLAGS2][spec.FLAG2_FILTERS]
+            m.d.comb += [self.origins.a.eq(a), self.origins.b.eq(b)]
+            m.d.sync += self.address.eq(Mux(filters, self.own_address, current))
+            return
         domain = m.d.sync if self.latency > 3 else m.d.comb
         domain += self.address.eq(current)
 
@@ -179,7 +188,11 @@ class AddressGenerator(wiring.Component):
         next_pass, next_group, next_line, next_row = (
             signal(f"next_{name}") for name in ("pass", "group", "line", "row")
         )
-        row_step = Mux(regs[Reg.FLAGS][row_flag], self.geometry.n, 0)
+        n, s = self.geometry.n, self.geometry.s
+        row_step = Mux(regs[Reg.FLAGS][row_flag], n, 0)
+        if s > 1:  # a row group has S rows
+            filters = regs[Reg.FLAGS2][spec.FLAG2_FILTERS]
+            row_step = Mux(regs[Reg.FLAGS][row_flag], Mux(filters, s * n, n), 0)
         # A layer begins as if a row had ended before it: there are cycles for it, two row headers.
         begin = Signal(name=f"{source}_begin")
         m.d.sync += [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -11,6 +11,7 @@ from secateur.hw import spec
 from secateur.hw.interfaces import Kind, word_layout, writes_register
 from secateur.hw.memory.fifo import CreditFifo
 from secateur.hw.pipeline import delay
+from secateur.hw.spec import Reg
 
 FIFO_DEPTH = 16
 
@@ -19,15 +20,25 @@ class _AddressSide:
     """Signals of the address side that the data side reads or writes."""
 
     def __init__(self, width: int, first: int):
-        tags = data.StructLayout({"valid": 1, "pas": 1, "group": 1, "line": 1, "row": 1})
+        tags = {"valid": 1, "pas": 1, "group": 1, "line": 1, "row": 1, "turn": 1}
+        tags = data.StructLayout(tags)
         self.go = Signal()  # a word is read in this cycle
         self.address = Signal(width, init=first)
         self.tags = Signal(tags)  # of the word that is read
         self.match = Signal()  # it is the last of a pass
         self.loop_start = Signal(width, init=first)
         self.armed = Signal()  # the row's ends are known
+        self.at_last = Signal()  # the word is the program's last
+        self.expect = Signal(Kind)  # the kind of the next word on the data side
+        self.arm = Signal()  # its word was the second header word of a row
         self.body_start = Signal(width)
         self.body_before_end = Signal(width)
+        # Of filter lanes only: S words are a step, read in bank 0.
+        self.step = Signal(width, init=1)
+        self.filters = Signal()
+        self.last_row = Signal()  # of the layer, once armed
+        self.held = Signal()  # the layer has been read; lanes still use the other banks
+        self.turn = Signal()  # changes at every jump: words that were read before are dropped
         # Passes to do, and whether it is one, by level.
         self.left = {name: Signal(16, name=f"left_{name}") for name in ("x", "y", "z")}
         self.final = {name: Signal(name=f"final_{name}") for name in self.left}
@@ -36,7 +47,9 @@ class _AddressSide:
 class Fetcher(wiring.Component):
     """Walks words ``header_words .. last`` again and again, later rounds from the LOOP mark on.
 
-    Loops over the bodies of rows.
+    Loops over the bodies of rows. In layers of filter lanes it reads every S-th word, that of
+    lane 0. It begins anew at the first row of such a layer, and drops the words that it has read
+    by then. Behind the layer it waits until the lanes have their words.
 
     The address side runs ahead of the data side by the memory's latency. It learns the length of
     a row and its number of passes from the data side before the first pass over the row is over,
@@ -58,6 +71,9 @@ class Fetcher(wiring.Component):
     mem_data : In  that word, ``latency`` cycles later
     mem_read : Out(1)  it is wanted
     output : Out(stream of word_layout(n))  tagged words
+    row : Out  word of each bank of the weight memory that the lanes of ``output`` take; with S > 1
+    aside : Out(1)  lanes take words from the banks from 1 on; with S > 1
+    taken : In(1)  strobe: they have taken the last of a layer; with S > 1
     """
 
     def __init__(
@@ -72,6 +88,8 @@ class Fetcher(wiring.Component):
         self.geometry, self.latency, self.rotate, self.block = geometry, latency, rotate, block
         self.layout = word_layout(geometry.n)
         address = ceil_log2(geometry.weight_words)
+        self.side_bits = ceil_log2(geometry.s)
+        rows = {"row": Out(address - self.side_bits), "aside": Out(1), "taken": In(1)}
         super().__init__(
             {
                 "enable": In(1),
@@ -80,6 +98,7 @@ class Fetcher(wiring.Component):
                 "mem_data": In(geometry.word_bits),
                 "mem_read": Out(1),
                 "output": Out(stream.Signature(self.layout)),
+                **(rows if geometry.s > 1 else {}),
             }
         )
 
@@ -96,41 +115,96 @@ class Fetcher(wiring.Component):
         seen = data.View(side.tags.shape(), seen)
         where = delay(m, side.address, self.latency, "where")
         count_low = Signal(8)
-        raw, arm = self._parse(m, seen, where, side.loop_start, count_low)
-        common = self.mem_data[8 * n :]
-        count = Signal(spec.ROW_COUNT_BITS)
-        where_b = Signal(width)
-        m.d.sync += [where_b.eq(where), count.eq(Cat(count_low, common[:7]))]
+        live = Signal()
+        m.d.comb += live.eq(seen.valid & (seen.turn == side.turn))
+        raw, begins, row_final, arm = self._parse(m, seen, live, where, side, count_low)
+        common, shift = self.mem_data[8 * n :], self.side_bits
+        count = Cat(count_low, common[:7])
+        body, words = Signal(width), Signal(spec.ROW_COUNT_BITS + shift)
+        before_body = Signal(width)
+        m.d.sync += [
+            body.eq(where + side.step),
+            before_body.eq(where - side.step),
+            words.eq(Mux(side.filters, count << shift, count)),
+        ]
 
         # Second step: the row is known, the address side takes over. Third: rotated words.
         with m.If(arm):
             m.d.sync += [
                 side.armed.eq(1),
-                side.body_start.eq(where_b + 1),
-                side.body_before_end.eq(where_b + count - 1),
+                side.body_start.eq(body),
+                side.body_before_end.eq(before_body + words),
+                side.last_row.eq(row_final),
             ]
-        held_valid, held, turned_valid, turned = self._rotate(m, raw, seen.valid)
-        copies = self._copies(m, held_valid, held, turned)
+        held_valid, held, turned_valid, turned = self._rotate(m, raw, live)
+        copies, filters = self._copies(m, held_valid, held, turned)
+        jump = Const(0)
+        if shift:
+            jump = delay(m, begins, 3, "begins", reset_less=False) & filters
+            self._jump(m, side, jump, begins, where)
+            with m.If(jump):
+                m.d.sync += [held_valid.eq(0), turned_valid.eq(0)]
         # `arm` comes before the first pass of the row ends: a row has MIN_ROW_WORDS words or more.
         pass_ends = Signal()
         m.d.sync += pass_ends.eq(side.go & side.match)
         self._passes(m, pass_ends, arm, side.left, side.final, copies)
 
-        m.submodules.fifo = fifo = CreditFifo(shape=self.layout, depth=FIFO_DEPTH, block=self.block)
-        m.d.comb += [fifo.write_en.eq(turned_valid), fifo.write_data.eq(turned)]
-        wiring.connect(m, fifo.output, wiring.flipped(self.output))
+        row = delay(m, where[shift:], 2, "row") if shift else Signal(0)
+        m.submodules.fifo = fifo = CreditFifo(
+            shape=data.StructLayout({"word": self.layout, "row": len(row)}),
+            depth=FIFO_DEPTH,
+            block=self.block,
+        )
+        m.d.comb += [
+            fifo.write_en.eq(turned_valid & ~jump),
+            fifo.write_data.word.eq(turned),
+            fifo.write_data.row.eq(row),
+            fifo.output.ready.eq(self.output.ready),
+            self.output.valid.eq(fifo.output.valid),
+            self.output.payload.eq(fifo.output.payload.word),
+        ]
+        back = 0  # words that do not reach the queue
+        if shift:
+            m.d.comb += self.row.eq(fifo.output.payload.row)
+            dropped = Mux(jump, turned_valid + held_valid + live, seen.valid & ~live)
+            back = Signal(range(4))
+            m.d.sync += back.eq(dropped)
         pop = Signal()
         m.d.sync += pop.eq(self.output.valid & self.output.ready)
-        m.d.comb += side.go.eq(self.enable & ~credits[-1])
-        m.d.sync += credits.eq(credits + pop - side.go)
+        m.d.comb += side.go.eq(self.enable & ~credits[-1] & ~side.held)
+        m.d.sync += credits.eq(credits + pop + back - side.go)
         return m
+
+    def _jump(self, m: Module, side: _AddressSide, jump, begins, where) -> None:
+        """To the rows of filter lanes, and behind them on when the lanes have their words."""
+        shift = self.side_bits
+        first = Signal(len(where) - shift)
+        m.d.comb += side.step.eq(Mux(side.filters, 1 << shift, 1))
+        with m.If(begins):
+            m.d.sync += first.eq(where[shift:] + 1)
+        with m.If(side.go & side.tags.row & side.last_row & side.filters):
+            m.d.sync += [side.filters.eq(0), side.held.eq(1)]
+        with m.If(self.taken):
+            m.d.sync += [side.held.eq(0), self.aside.eq(0)]
+        with m.If(jump):
+            m.d.sync += [
+                side.address.eq(first << shift),
+                side.at_last.eq(0),
+                side.match.eq(0),
+                side.armed.eq(0),
+                side.filters.eq(1),
+                side.turn.eq(~side.turn),
+                side.expect.eq(Kind.HEAD_A),
+                side.arm.eq(0),
+                self.aside.eq(1),
+            ]
 
     def _walk(self, m: Module, side: _AddressSide) -> None:
         """The address side, one word in each cycle of ``go``."""
         address, tags, left, final = side.address, side.tags, side.left, side.final
         before_last = Signal(len(address))
         single = Signal()
-        at_last = Signal()
+        at_last, shift = side.at_last, self.side_bits
         final_row = Signal()  # all three: a flip-flop of its own, beside the address
         loop = side.match & ~final_row
         m.d.comb += [
@@ -141,11 +215,16 @@ class Fetcher(wiring.Component):
             tags.group.eq(side.match & final["z"]),
             tags.line.eq(side.match & final["z"] & final["x"]),
             tags.row.eq(side.match & final_row),
+            tags.turn.eq(side.turn),
         ]
         m.d.sync += [final[name].eq(left[name] == 1) for name in left]
         m.d.sync += final_row.eq((left["x"] == 1) & (left["y"] == 1) & (left["z"] == 1))
-        m.d.sync += [before_last.eq(self.last - 1), single.eq(self.last == side.loop_start)]
-        following = Mux(at_last, side.loop_start, (address + 1)[: len(address)])
+        last_side = self.last[shift:] << shift
+        m.d.sync += [
+            before_last.eq(Mux(side.filters, last_side, self.last) - side.step),
+            single.eq(self.last == side.loop_start),
+        ]
+        following = Mux(at_last, side.loop_start, (address + side.step)[: len(address)])
         with m.If(side.go):
             m.d.sync += [
                 address.eq(Mux(loop, side.body_start, following)),
@@ -157,17 +236,24 @@ class Fetcher(wiring.Component):
         with m.Elif(~self.enable):
             m.d.sync += at_last.eq(single)
 
-    def _parse(self, m: Module, seen, where, loop_start, count_low):
+    def _parse(self, m: Module, seen, live, where, side: _AddressSide, count_low):
         """Tell the kind of the word from the memory.
 
-        Returns the word with its tags, and a strobe one cycle after a row's second header word.
+        Returns
+        -------
+        raw : the word with its tags
+        begins : it is a START
+        row_final : the row that it is in is its layer's last
+        arm : strobe one cycle after a row's second header word
         """
         common = self.mem_data[8 * self.geometry.n :]
         raw = Signal(self.layout)
-        expect = Signal(Kind)
+        expect, arm = side.expect, side.arm
         first = Signal()
         row_final = Signal()
-        arm = Signal()
+        begins = Signal()
+        start = (common & spec.COMMON_START).any()
+        m.d.comb += begins.eq(live & (expect == Kind.CONFIG) & start)
         short = Cat(count_low, common[:7]) < spec.MIN_ROW_WORDS
         m.d.comb += [
             raw.lanes.eq(self.mem_data),
@@ -181,12 +267,12 @@ class Fetcher(wiring.Component):
             raw.layer_last.eq(seen.row & row_final),
         ]
         m.d.sync += arm.eq(0)
-        with m.If(seen.valid):
+        with m.If(live):
             with m.Switch(expect):
                 with m.Case(Kind.CONFIG):
                     with m.If((common & spec.COMMON_REGISTER) == spec.INDEX_LOOP):
-                        m.d.sync += loop_start.eq(where + 1)
-                    with m.If((common & spec.COMMON_START).any()):
+                        m.d.sync += side.loop_start.eq(where + 1)
+                    with m.If(start):
                         m.d.sync += expect.eq(Kind.HEAD_A)
                 with m.Case(Kind.HEAD_A):
                     m.d.sync += [count_low.eq(common), expect.eq(Kind.HEAD_B)]
@@ -197,7 +283,7 @@ class Fetcher(wiring.Component):
                     m.d.sync += first.eq(seen.pas)
                     with m.If(seen.row):
                         m.d.sync += expect.eq(Mux(row_final, Kind.CONFIG, Kind.HEAD_A))
-        return raw, arm
+        return raw, begins, row_final, arm
 
     def _rotate(self, m: Module, raw, valid):
         """Two registers; between them, a configuration word is rotated. Returns both.
@@ -222,19 +308,23 @@ class Fetcher(wiring.Component):
                         m.d.sync += turned.lanes.eq(lanes.rotate_left(16 * shift))
         return held_valid, held, turned_valid, turned
 
-    def _copies(self, m: Module, valid, held, word) -> dict:
-        """The fetcher's own GX, GY and GZ: it is ahead of the issue stage."""
+    def _copies(self, m: Module, valid, held, word) -> tuple[dict, Signal]:
+        """The fetcher's own GX, GY and GZ, and FILTERS: it is ahead of the issue stage."""
         n = self.geometry.n
         config = valid & (held.kind == Kind.CONFIG)
+        registers = {"x": Reg.GX, "y": Reg.GY, "z": Reg.GZ}
+        if self.side_bits:
+            registers["flags"] = Reg.FLAGS2
         copies = {}
-        for name, register in (("x", spec.Reg.GX), ("y", spec.Reg.GY), ("z", spec.Reg.GZ)):
+        for name, register in registers.items():
             copies[name] = Signal(16, name=f"copy_{name}")
             lane = 16 * (register % (n // 2))
             enable = Signal(name=f"copy_{name}_enable")
             m.d.sync += enable.eq(config & writes_register(held.common, register, n))
             with m.If(enable):
                 m.d.sync += copies[name].eq(word.lanes.as_value()[lane : lane + 16])
-        return copies
+        flags = copies.pop("flags", Const(0, 16))
+        return copies, flags[spec.FLAG2_FILTERS]
 
     @staticmethod
     def _passes(m: Module, end, load, left: dict, final: dict, copies: dict) -> None:

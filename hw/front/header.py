@@ -107,7 +107,9 @@ class Header(wiring.Component):
         wrong[4] = (byte != spec.VERSION, Error.VERSION)
         wrong[5] = (byte != geometry.n, Error.GEOMETRY)
         wrong[6] = (byte != geometry.p, Error.GEOMETRY)
-        wrong[7] = (byte > geometry.tables, Error.GEOMETRY)
+        sides, side_bits = byte[4:], spec.pack_features(0, geometry.s) >> 4
+        needs_others = (sides != 0) & (sides != side_bits)
+        wrong[7] = ((byte[:4] > geometry.tables) | needs_others, Error.GEOMETRY)
         # A captured field is judged two bytes later: one cycle to compare, and one more. A field
         # that is judged where it arrives is complete one byte later.
         length, bank, after = (self.words, bank_words, 5) if self.scrub else (field, field, 4)

@@ -207,7 +207,11 @@ class Issue(wiring.Component):
             with m.Case(State.RUN):
                 # How long the next state lasts does not wait for whether the word issues.
                 setup = Mux(fills_table, self.geometry.n, SETUP_CYCLES)
-                m.d.sync += flow.left.eq(Mux(is_config, setup, spec.tail_cycles(p) - 1))
+                tail = spec.tail_cycles(p) - 1
+                if self.geometry.s > 1:
+                    filters = registers[Reg.FLAGS2][spec.FLAG2_FILTERS]
+                    tail = Mux(filters, tail + spec.filter_cycles(), tail)
+                m.d.sync += flow.left.eq(Mux(is_config, setup, tail))
                 m.d.sync += flow.last.eq(0)
                 with m.If(self.fetched.valid & is_config):
                     m.d.sync += flow.loading.eq(loads)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Module, Signal
-from amaranth.lib import wiring
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from secateur.hw.memory.memory import (
@@ -17,15 +18,22 @@ from secateur.hw.pipeline import delay
 
 #: Words of the largest slice of a weight memory: 2048 x 9 bits in one block RAM.
 SLICE_WORDS = 2048
+#: Cycles from ``row`` to the word of lane 1: address register, RAM, multiplexer.
+SIDE_LATENCY = 1 + RAM_LATENCY + 2
 
 
 class WeightMemory(wiring.Component):
-    """Slices of at most SLICE_WORDS, and a multiplexer in two registered steps.
+    """S banks side by side, word i in bank i mod S.
+
+    Banks consist of slices of at most SLICE_WORDS, with a multiplexer in two registered steps. In
+    layers of filter lanes, bank 0 goes on to serve ``read_addr``; the others serve their lanes,
+    while ``row`` goes from bank to bank, a cycle each.
 
     Parameters
     ----------
     width : bits of a word
-    depth : words, not necessarily a power of two
+    depth : words, a multiple of ``s``, not necessarily a power of two
+    s : banks, a power of two
     init : words of a ROM; None: a RAM for the loader to write
     family : one of FAMILIES
 
@@ -37,77 +45,109 @@ class WeightMemory(wiring.Component):
     -------
     read_addr, write_en, write_addr, write_data : In  see ``memory_ports``
     read_data : Out  ``latency`` cycles after its address
+    aside : In(1)  banks from 1 on serve lanes; with S > 1, as are the next two
+    row : In  word of each bank that lanes take
+    side : Out((S - 1) x width)  that of bank k SIDE_LATENCY + k - 1 cycles after ``row``
     """
 
-    def __init__(self, *, width: int, depth: int, init=None, family: str = "generic"):
+    def __init__(self, *, width: int, depth: int, s: int = 1, init=None, family: str = "generic"):
         check_depth(depth, init)
-        self.width, self.depth = width, depth
+        if s < 1 or s & (s - 1) or depth % s:
+            raise ValueError(f"s must be a power of two that divides {depth} words, not {s!r}")
+        self.width, self.depth, self.s = width, depth, s
         self.init = None if init is None else list(init)
         self.family = check_family(family)
-        self.slices = -(-depth // SLICE_WORDS)
-        self.latency = 1 + RAM_LATENCY + (2 if self.slices > 1 else 0)
-        super().__init__(memory_ports(width, depth))
+        self.bank_words = max(2, depth // s)
+        self.slices = 1 if family == "generic" else -(-self.bank_words // SLICE_WORDS)
+        many = s > 1 or depth > SLICE_WORDS
+        self.latency = 1 + RAM_LATENCY + (2 if many else 0)
+        lanes = {
+            "aside": In(1),
+            "row": In(ceil_log2(self.bank_words)),
+            "side": Out(data.ArrayLayout(width, s - 1)),
+        }
+        super().__init__(memory_ports(width, depth) | (lanes if s > 1 else {}))
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        writable = self.init is None
+        low = ceil_log2(self.s)
         address = delay(m, self.read_addr, 1, "address")
-        common = {"width": self.width, "writable": writable, "family": self.family}
-        if self.slices == 1 or self.family == "generic":
-            ram = Ram(depth=self.depth, init=self.init, **common)
-            m.submodules.ram = ram
-            m.d.comb += [
-                ram.read_addr.eq(address),
-                ram.write_en.eq(self.write_en),
-                ram.write_addr.eq(self.write_addr),
-                ram.write_data.eq(self.write_data),
-            ]
-            data = delay(m, ram.read_data, self.latency - 1 - RAM_LATENCY, "data")
-            m.d.comb += self.read_data.eq(data)
-            return m
-        outputs = []
-        low = ceil_log2(SLICE_WORDS)
-        write_en, write_addr, write_data = (
-            delay(m, value, 1, f"write_{name}")
-            for name, value in (
-                ("en", self.write_en),
-                ("addr", self.write_addr),
-                ("data", self.write_data),
-            )
-        )
-        for index in range(self.slices):
-            first = index * SLICE_WORDS
-            depth = min(SLICE_WORDS, self.depth - first)
-            init = None if writable else self.init[first : first + depth]
-            ram = Ram(depth=max(depth, 2), init=init, **common)
-            m.submodules[f"slice{index}"] = ram
-            m.d.comb += [
-                ram.read_addr.eq(address),
-                ram.write_en.eq(write_en & (write_addr[low:] == index)),
-                ram.write_addr.eq(write_addr),
-                ram.write_data.eq(write_data),
-            ]
-            outputs.append(ram.read_data)
-        m.d.comb += self.read_data.eq(self._multiplex(m, outputs, address[low:]))
+        rows, outputs = [address[low:]], []
+        for bank in range(1, self.s):
+            row = Signal(len(self.row), name=f"row{bank}", reset_less=True)
+            lane = self.row if bank == 1 else rows[-1]
+            m.d.sync += row.eq(Mux(self.aside, lane, self.read_addr[low:]))
+            rows.append(row)
+        for bank, row in enumerate(rows):
+            found = self._bank(m, bank, row)
+            outputs.append(found)
+            if bank:
+                where = row[ceil_log2(SLICE_WORDS) :]
+                m.d.comb += self.side[bank - 1].eq(self._multiplex(m, found, where, f"_{bank}"))
+        # Slices of all banks, in the order of addresses: the bank in the low bits.
+        flat = [outputs[bank][part] for part in range(self.slices) for bank in range(self.s)]
+        select = Cat(address[:low], address[low + ceil_log2(SLICE_WORDS) :])
+        if self.latency > 1 + RAM_LATENCY:
+            m.d.comb += self.read_data.eq(self._multiplex(m, flat, select, ""))
+        else:
+            m.d.comb += self.read_data.eq(flat[0])
         return m
 
-    def _multiplex(self, m: Module, outputs: list, select):
+    def _bank(self, m: Module, bank: int, row) -> list:
+        """The slices of a bank; returns what each holds in word ``row``."""
+        low, one = ceil_log2(self.s), self.slices == 1
+        mine = self.write_addr[:low] == bank if low else 1
+        writes = {
+            "en": self.write_en & mine,
+            "addr": self.write_addr[low:],
+            "data": self.write_data,
+        }
+        if not one or low:
+            writes = {
+                name: delay(m, value, 1, f"write_{name}{bank}") for name, value in writes.items()
+            }
+        found = []
+        for part in range(self.slices):
+            first = part * SLICE_WORDS
+            depth = self.bank_words if one else min(SLICE_WORDS, self.bank_words - first)
+            init = None if self.init is None else self.init[bank :: self.s][first : first + depth]
+            ram = Ram(
+                depth=max(depth, 2),
+                init=init,
+                width=self.width,
+                writable=self.init is None,
+                family=self.family,
+            )
+            m.submodules[f"ram{bank}_{part}"] = ram
+            here = 1 if one else writes["addr"][ceil_log2(SLICE_WORDS) :] == part
+            m.d.comb += [
+                ram.read_addr.eq(row),
+                ram.write_en.eq(writes["en"] & here),
+                ram.write_addr.eq(writes["addr"]),
+                ram.write_data.eq(writes["data"]),
+            ]
+            found.append(ram.read_data)
+        return found
+
+    def _multiplex(self, m: Module, outputs: list, select, name: str):
         """The outputs' multiplexer, in two registered steps.
 
         The first step is on the long way from the RAMs. It is a choice of two, as long as the
         second is one of at most four.
         """
-        low_bits = max(1, ceil_log2(self.slices) - 2)
-        select = delay(m, select, RAM_LATENCY, "select")
+        if len(outputs) == 1:
+            return delay(m, outputs[0], 2, f"data{name}")
+        low_bits = max(1, ceil_log2(len(outputs)) - 2)
+        select = delay(m, select, RAM_LATENCY, f"select{name}")
         # Two slices make one group: no signal without bits.
         one_group = len(outputs) <= 1 << low_bits
-        high = 0 if one_group else delay(m, select[low_bits:], 1, "select_high")
+        high = 0 if one_group else delay(m, select[low_bits:], 1, f"select_high{name}")
         groups = []
         for first in range(0, len(outputs), 1 << low_bits):
-            group = Signal(self.width, name=f"group{first}", reset_less=True)
+            group = Signal(self.width, name=f"group{name}_{first}", reset_less=True)
             choices = outputs[first : first + (1 << low_bits)]
             m.d.sync += group.eq(Array(choices)[select[:low_bits]])
             groups.append(group)
-        data = Signal(self.width, reset_less=True)
-        m.d.sync += data.eq(Array(groups)[high])
-        return data
+        found = Signal(self.width, name=f"found{name}", reset_less=True)
+        m.d.sync += found.eq(Array(groups)[high])
+        return found

@@ -178,6 +178,7 @@ class RegisterFile(wiring.Component):
     def _values(self) -> dict:
         geometry = self.geometry
         parts = {"N": geometry.n, "P": geometry.p, "TABLES": geometry.tables, "ROM": self.rom}
+        parts |= {"S": geometry.s}
         versions = {"IMAGE": spec.VERSION, "MAP": registers.MAP_VERSION}
         constant = {"GEOMETRY": parts, "VERSION": versions}
         values = {

@@ -91,6 +91,7 @@ REGISTERS = (
             Field("P", 8, 8, "lanes of pixels"),
             Field("TABLES", 16, 8, "activation tables"),
             Field("ROM", 24, 1, "the image is in ROM; nothing is to be loaded"),
+            Field("S", 28, 4, "lanes that may be filters"),
         ),
     ),
     Register("WEIGHT_WORDS", 0x0C, "r", "depth of the weight memory, in words of N + 1 bytes"),

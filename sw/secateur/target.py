@@ -38,7 +38,7 @@ class Target:
     def load(cls, name: str) -> Target:
         """The preset ``name``, or the target in a TOML file.
 
-        A file has the keys n, p, weight_words, bank_words and, optionally, tables, extended,
+        A file has the keys n, p, weight_words, bank_words and, optionally, s, tables, extended,
         device, family and hard.
 
         Raises
@@ -57,11 +57,11 @@ class Target:
         family = table.pop("family", "generic")
         extended = table.pop("extended", True)
         wanted = {"n", "p", "weight_words", "bank_words"}
-        if set(table) - {"tables", "hard"} != wanted:
+        if set(table) - {"s", "tables", "hard"} != wanted:
             found = ", ".join(sorted(table)) or "none"
             raise SecateurError(
                 f"{path}: a target has the integer keys {', '.join(sorted(wanted))} and, "
-                f"optionally, tables, extended, device, family, hard; found {found}"
+                f"optionally, s, tables, extended, device, family, hard; found {found}"
             )
         for key, value in table.items():
             if type(value) is not int:

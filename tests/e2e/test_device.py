@@ -121,7 +121,7 @@ def test_info_and_load(board: str, secateur, folder: Path) -> None:  # type: ign
     assert status == 0, err
     data = json.loads(out)
     assert (data["n"], data["p"]) == (2, 1)
-    assert data["registers"]["GEOMETRY"] == {"N": 2, "P": 1, "TABLES": 1, "ROM": 0}
+    assert data["registers"]["GEOMETRY"] == {"N": 2, "P": 1, "TABLES": 1, "ROM": 0, "S": 1}
     assert data["registers"]["WEIGHT_WORDS"] == {"VALUE": 1024}
     crc = int.from_bytes(api.load(folder / "t.sec").stream[20:24], "little")
     assert data["registers"]["IMAGE_CRC"] == {"VALUE": crc}

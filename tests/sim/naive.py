@@ -67,7 +67,8 @@ class Machine:
                         for n in range(self.n):
                             bank[(at + n) % self.size] = 128 * self.flag(spec.FLAG_FILL)
                     now += 1
-            pixels, now = self.layer(now)
+            filters = self.reg[Reg.FLAGS2] // 1024 % 2
+            pixels, now = self.filters(now) if filters else self.layer(now)
             layers.append(pixels)
             counts.append(now - began)
             if self.flag(spec.FLAG_RESULT) and self.reg[Reg.FLAGS2] // 512 % 2:
@@ -127,7 +128,38 @@ class Machine:
                 return pixels, now - 1 + spec.tail_cycles(self.p)
             r += 1
 
-    def one_pass(self, body, r, gy, gx, z, acc) -> None:
+    def filters(self, now: int):
+        """S rows at once, all words of a row for lane 0, then for lane 1, ..."""
+        reg, s, pixels, r, free = self.reg, self.geometry.s, [], 0, 0
+        while self.at % s:
+            self.at += 1
+        while True:
+            low, high = [self.take() for _ in range(s)], [self.take() for _ in range(s)]
+            now += 2
+            count = low[0][-1] + 256 * (high[0][-1] & 0x7F)
+            words = [self.take() for _ in range(s * count)]
+            last = high[0][-1] & 0x80
+            for gy in range(reg[Reg.GY]):
+                for gx in range(reg[Reg.GX]):
+                    now = max(now + count * reg[Reg.GZ], free + 1)
+                    free = now - 1 + s
+                    for lane in range(reg[Reg.CLAST] if last else s):
+                        acc = [[0] * self.n for _ in range(self.p)]
+                        for z in range(reg[Reg.GZ]):
+                            self.one_pass(words[lane::s], r, gy, gx, z, acc, flat=True)
+                        codes = []
+                        for n in range(self.n):
+                            shift = reg[Reg.FLAGS2] % 32 + (high[lane][n] >> 5)
+                            bias = signed(low[lane][n] + 256 * (high[lane][n] & 0x1F), 13)
+                            codes.append(self.code(acc[lane][n], shift, bias))
+                        m = reg[Reg.OUT_BASE] + r + lane * reg[Reg.D_PC]
+                        m += gy * reg[Reg.D_GY] + gx * reg[Reg.D_GX]
+                        pixels.append((m % 65536, codes))
+            if last:
+                return pixels, now - 1 + spec.tail_cycles(self.p) + 4
+            r += s
+
+    def one_pass(self, body, r, gy, gx, z, acc, flat=False) -> None:
         reg = self.reg
         origin_a = reg[Reg.A_BASE] + gy * reg[Reg.A_SY] + gx * reg[Reg.A_SX] + z * reg[Reg.A_SZ]
         origin_b = reg[Reg.B_BASE] + gy * reg[Reg.B_SY] + gx * reg[Reg.B_SX]
@@ -141,6 +173,7 @@ class Machine:
             if common >= 0xC0:
                 source, kernel_row = "B", origin_b
             elif common >= 0x80:
+                kernel_row = cur if flat else kernel_row
                 kernel_row += reg[Reg.A_KR if source == "A" else Reg.B_KR]
             second = int(source == "B")
             mode = reg[Reg.FLAGS] >> 2 * second & 3

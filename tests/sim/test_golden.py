@@ -11,6 +11,7 @@ from secateur.hw import spec
 from secateur.hw.spec import Geometry, Reg
 from secateur.sim.golden import hazards, parse, result_words, run
 from tests.sim.naive import Machine
+from tests.support.filter_programs import FilterMaker
 from tests.support.programs import Assembler, Sample, assemble, random_program
 
 
@@ -48,6 +49,21 @@ def test_random_programs_agree(part: int) -> None:
         sample = random_program(seed, several=seed % 3 == 0)
         compared += check(sample, 2, sequential=seed % 2 == 0)
     assert compared > 55  # layers with results
+
+
+FILTERS = [(n, p, s) for n, p in [(2, 3), (4, 8), (8, 5)] for s in (2, 4, 8) if s <= p]
+
+
+@pytest.mark.parametrize(("n", "p", "s"), FILTERS)
+def test_random_programs_with_filter_lanes_agree(n: int, p: int, s: int) -> None:
+    geometry, seen = Geometry(n=n, p=p, s=s, weight_words=4096, bank_words=128), 0
+    for seed in range(20):
+        sample = random_program(seed, geometry, several=seed % 3 == 0, maker=FilterMaker)
+        program = parse(sample.image, geometry)
+        seen += sum(layer.side == s for layer in program.layers)
+        assert hazards(program) == []
+        check(sample, 2, sequential=seed % 2 == 0)
+    assert seen > 20
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -55,7 +55,7 @@ def assemble(
         header.get("version", spec.VERSION),
         header.get("n", geometry.n),
         header.get("p", geometry.p),
-        0,
+        header.get("features", spec.pack_features(0, geometry.s)),
         header.get("words", words),
         geometry.bank_words if bank_words is None else bank_words,
         cycles,
@@ -136,19 +136,25 @@ def random_geometry(seed: int) -> Geometry:
 
 
 def random_program(
-    seed: int, geometry: Geometry | None = None, *, layers: int = 4, several: bool = False
+    seed: int,
+    geometry: Geometry | None = None,
+    *,
+    layers: int = 4,
+    several: bool = False,
+    maker: type[Maker] | None = None,
 ) -> Sample:
     """A valid program of up to ``layers`` layers; the header holds the exact cycle count.
 
     With ``several``, layers before the last one may give results, too.
     """
+    maker = maker or Maker
     geometry = random_geometry(seed) if geometry is None else geometry
     attempt = 0
     while True:
         rng = random.Random(f"{seed}.{attempt}")
         refills = random.Random(f"{seed}.{attempt}.refills")
         more = random.Random(f"{seed}.{attempt}.more") if several else None
-        made = _Maker(geometry, rng, refills, more).program(rng.randint(1, layers))
+        made = maker(geometry, rng, refills, more).program(rng.randint(1, layers))
         if made is not None and len(made[0]) + geometry.header_words <= geometry.weight_words:
             break
         attempt += 1
@@ -179,7 +185,7 @@ def refilled_at_once(geometry: Geometry, layers: int = 4) -> Sample:
     return Sample(geometry, image, 4, 0)
 
 
-class _Maker:
+class Maker:
     def __init__(
         self,
         geometry: Geometry,

@@ -6,7 +6,8 @@ lanes, so bodies are made once and every schedule is costed with them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +47,7 @@ class Body:
     uniform : all channels have the same weights, bias and shift, so that a row serves any block of
         channels; then every lane has weights
     blocks_total : blocks that a dense layer would have
+    spans : of each source, units of the mode that a kernel row of its window reaches
     """
 
     lanes: Ints
@@ -54,6 +56,15 @@ class Body:
     pass_rows: int
     uniform: bool
     blocks_total: int
+    spans: list[int]
+    found: list[list[_Block]] = field(repr=False)
+
+    @cached_property
+    def flat(self) -> list[Row]:
+        """The rows for filter lanes."""
+        if not any(block.kernel_row for row in self.found for block in row):
+            return self.rows
+        return [_encode(blocks, self.lanes.shape[1], self.spans) for blocks in self.found]
 
     @property
     def blocks(self) -> int:
@@ -105,12 +116,32 @@ def _moves(at: _Block, to: _Block) -> list[int]:
     return moves or [0]
 
 
-def _encode(blocks: list[_Block], n: int) -> Row:
+def _flat_moves(at: _Block, to: _Block, span: int) -> list[int]:
+    """As ``_moves`` for filter lanes, which do not know where their kernel row began.
+
+    They count units as if each kernel row began where the one before ends, ``span`` units on;
+    register KR holds what lies in between.
+    """
+    left, down, moves = span * to.kernel_row + to.offset, to.kernel_row, list[int]()
+    if to.source == at.source:
+        left, down = left - span * at.kernel_row - at.offset, down - at.kernel_row
+    for move in [spec.STEP_SOURCE] * (to.source != at.source) + [spec.STEP_ROW] * down:
+        moves.append(move | min(left, spec.STEP_FIELD))
+        left -= moves[-1] & spec.STEP_FIELD
+    while left > 0:
+        moves.append(min(left, spec.STEP_ADD_LIMIT - 1))
+        left -= moves[-1]
+    return moves or [0]
+
+
+def _encode(blocks: list[_Block], n: int, spans: list[int] | None = None) -> Row:
+    """Words of a row; with ``spans``, of filter lanes."""
     words: list[tuple[int, Ints]] = []
     nothing = np.zeros(n, dtype=np.int64)
     at = _Block(0, 0, 0, nothing)
     for block in blocks:
-        *pads, last = _moves(at, block)
+        moves = _flat_moves(at, block, spans[block.source]) if spans else _moves(at, block)
+        *pads, last = moves
         words += [(move, nothing) for move in pads]
         words.append((last, block.weights))
         at = block
@@ -223,7 +254,7 @@ def make_body(
         pass_rows if passes > 1 and source.mode != "broadcast" else source.kernel[0]
         for source in layer.sources
     ]
-    rows = []
+    found = []
     # All lanes of a uniform layer take the weights of channel 0: every row is the same then.
     for row in np.zeros_like(lanes) if uniform else lanes:
         blocks: list[_Block] = []
@@ -233,12 +264,21 @@ def make_body(
                 blocks += _broadcast_blocks(index, source, row, placement, dense)
             else:
                 blocks += _lanewise_blocks(index, source, row, placement, heights[index], dense)
-        rows.append(_encode(blocks, n))
+        found.append(blocks)
     total = sum(
         (source.count if source.mode == "broadcast" else 1) * height * source.kernel[1]
         for source, height in zip(layer.sources, heights, strict=True)
     )
-    return Body(lanes, rows, passes, pass_rows, uniform, total * len(rows))
+    rows = [_encode(blocks, n) for blocks in found]
+    spans = [_span(source, placements[source.tensor], n) for source in layer.sources]
+    return Body(lanes, rows, passes, pass_rows, uniform, total * len(rows), spans, found)
+
+
+def _span(source: Source, placement: Placement, n: int) -> int:
+    """Units of the mode from the first byte of a window's row to behind its last."""
+    unit = 1 if source.mode == "broadcast" else n
+    columns = (source.kernel[1] - 1) * source.dilation[1] + 1
+    return columns * placement.pixel_bytes // unit
 
 
 @dataclass(frozen=True)

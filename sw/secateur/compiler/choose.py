@@ -9,7 +9,7 @@ from secateur.compiler.cost import rows_cycles
 from secateur.compiler.lanes import LaneMap, Split, lane_maps
 from secateur.compiler.layout import MapLayout, make_layout, padding, row_pixels, unite
 from secateur.compiler.place import Placement
-from secateur.hw.spec import Geometry
+from secateur.hw.spec import Geometry, filter_cycles, filter_row_words
 from secateur.ir import Layer, Network, Source, Tensor
 
 
@@ -22,20 +22,37 @@ class LayerPlan:
     lane_map: LaneMap
 
     @property
+    def filters(self) -> bool:
+        """Whether the lanes are filters."""
+        return self.lane_map.kind == "filters"
+
+    @property
+    def side(self) -> int:
+        """Rows side by side in the stream, a row group."""
+        return self.lane_map.lanes if self.filters else 1
+
+    @property
     def rows(self) -> list[Row]:
         """The rows that are in the stream: one if the lanes divide up the channels."""
+        if self.filters:
+            return self.body.flat
         return self.body.rows[:1] if self.lane_map.kind == "blocks" else self.body.rows
 
     @property
     def counts(self) -> list[int]:
-        """Words of each row's body."""
-        return [len(row.common) for row in self.rows]
+        """Words of each row group's bodies: as many as the longest has, and a least number."""
+        counts, side = [len(row.common) for row in self.rows], self.side
+        if not self.filters:
+            return counts
+        least = -(-filter_row_words(side) // (self.lane_map.groups * self.body.passes))
+        return [max(least, *counts[at : at + side]) for at in range(0, len(counts), side)]
 
     @property
     def cycles(self) -> int:
-        """Cycles of the rows, headers included."""
+        """Cycles of the rows, headers included, and of filter lanes what they come later."""
         passes = self.body.passes
-        return rows_cycles(self.counts, self.lane_map.groups, passes, self.lane_map.lanes)
+        rows = rows_cycles(self.counts, self.lane_map.groups, passes, self.lane_map.lanes)
+        return rows + (filter_cycles() if self.filters else 0)
 
 
 Consumers = dict[Tensor, list[tuple[Layer, Source]]]
@@ -135,6 +152,7 @@ class Chooser:
             layer,
             p=self.geometry.p,
             n=n,
+            s=self.geometry.s,
             uniform_blocks=len(body.rows) if one and body.uniform else 0,
             raster=rasters.pop() if aligned and unit and len(rasters) == 1 else None,
         )

@@ -110,14 +110,24 @@ def _header_words(layer: Layer, lanes: npt.NDArray[np.int64], count: int, last: 
 
 
 def _row_words(layer_plan: LayerPlan) -> Iterator[Words]:
-    """Header and body of every row of a layer."""
-    for index, row in enumerate(layer_plan.rows):
-        last = index == len(layer_plan.rows) - 1
-        lanes = layer_plan.body.lanes[index]
-        if layer_plan.body.uniform:  # all channels have the bias and the shift of channel 0
-            lanes = np.zeros_like(lanes)
-        yield _header_words(layer_plan.layer, lanes, len(row.common), last)
-        yield np.concatenate([row.weights.view(np.uint8), row.common[:, None]], axis=1)
+    """Header and body of every row group of a layer, its rows interleaved word by word.
+
+    A shorter row is filled with words of weight 0 in front, as ``body`` fills short rows.
+    """
+    counts, side = layer_plan.counts, layer_plan.side
+    for group, count in enumerate(counts):
+        group_rows = []
+        for index in range(group * side, (group + 1) * side):
+            if index >= len(layer_plan.rows):  # no row of the layer: never drained
+                index = group * side
+            row, lanes = layer_plan.rows[index], layer_plan.body.lanes[index]
+            if layer_plan.body.uniform:  # all channels have the bias and the shift of channel 0
+                lanes = np.zeros_like(lanes)
+            head = _header_words(layer_plan.layer, lanes, count, group == len(counts) - 1)
+            body = np.concatenate([row.weights.view(np.uint8), row.common[:, None]], axis=1)
+            fill = np.zeros((count - len(body), body.shape[1]), np.uint8)
+            group_rows.append(np.concatenate([head, fill, body]))
+        yield np.stack(group_rows, axis=1).reshape(-1, group_rows[0].shape[1])
 
 
 def encode(plan: Plan, check_depth: bool = True) -> Encoded:
@@ -152,6 +162,7 @@ def encode(plan: Plan, check_depth: bool = True) -> Encoded:
         table, filling = tables.before(layer, writer)
         registers = layer_registers(plan, layer_plan, clear=clear, table=table)
         configuration = writer.configure(layer.name, registers, spec.COMMON_START)
+        writer.align(geometry.header_words, layer_plan.side)
         for words in _row_words(layer_plan):
             writer.add(words)
         took = filling + layer_cycles(
@@ -178,8 +189,11 @@ def _with_header(plan: Plan, program: Words, cycles: int, tables: int) -> Words:
     bank_words = max(layout.base + layout.window for layout in plan.layouts.values())
     header = np.zeros(geometry.header_words * geometry.word_bytes, dtype=np.uint8)
 
+    s = max(layer_plan.side for layer_plan in plan.layers)
+
     def fill(crc: int) -> bytes:
-        fields = (spec.MAGIC, spec.VERSION, geometry.n, geometry.p, tables)
+        features = spec.pack_features(tables, s)
+        fields = (spec.MAGIC, spec.VERSION, geometry.n, geometry.p, features)
         packed = spec.HEADER.pack(*fields, total, bank_words, cycles, crc)
         header[: spec.HEADER.size] = np.frombuffer(packed, dtype=np.uint8)
         return header.tobytes() + program.tobytes()

@@ -38,13 +38,14 @@ class LaneMap:
     kind : "tile": lane (i, j) of pr x pc computes gy rows from ``i * gy`` and gx columns from
         ``j * gx``; strips are tiles with pc = 1. "linear": lane j of pc computes every pc-th
         position of the map's raster from j, its padding included. "blocks": of a single pixel, lane
-        j computes gx blocks of N channels from ``j * gx`` (uniform layers only)
+        j computes gx blocks of N channels from ``j * gx`` (uniform layers only). "filters": lane j
+        of pc computes row j of every pc rows, of one pixel after the other
     pr, pc : rows and columns of lanes
     gx, gy : groups along x and y
     columns, lines : extent of the pixels or blocks
     """
 
-    kind: Literal["tile", "linear", "blocks"]
+    kind: Literal["tile", "linear", "blocks", "filters"]
     pr: int
     pc: int
     gx: int
@@ -77,6 +78,8 @@ class LaneMap:
         """
         if self.lanes == 1:
             return None
+        if self.kind == "filters":
+            return Split(MAX_LANES, 0, 0 if source.mode == "broadcast" else n)
         if self.kind == "linear":
             return Split(MAX_LANES, 0, pixel_bytes)
         if self.kind == "blocks":
@@ -101,7 +104,7 @@ def _tiles(height: int, width: int, p: int, n: int) -> Iterator[LaneMap]:
 
 
 def lane_maps(
-    layer: Layer, *, p: int, n: int, uniform_blocks: int, raster: int | None
+    layer: Layer, *, p: int, n: int, s: int, uniform_blocks: int, raster: int | None
 ) -> list[LaneMap]:
     """All lane mappings that are worth trying, in a fixed order.
 
@@ -109,6 +112,7 @@ def lane_maps(
     ----------
     layer : the layer
     p, n : lanes of the array
+    s : lanes that may be filters
     uniform_blocks : blocks of N channels of a uniform layer with one output pixel, else 0
     raster : pixels from one map row to the next of all sources alike, if the strides are 1
     """
@@ -121,4 +125,6 @@ def lane_maps(
         for gx in sorted(_shares(uniform_blocks, p, ())):
             pc = -(-uniform_blocks // gx)
             maps.append(LaneMap("blocks", 1, pc, gx, 1, uniform_blocks, 1))
+    if s > 1 and {source.mode for source in layer.sources} <= {"broadcast", "lanewise"}:
+        maps.append(LaneMap("filters", 1, s, width, height, width, height))
     return maps

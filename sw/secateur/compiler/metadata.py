@@ -23,15 +23,18 @@ def nonzero_macs(layer: Layer) -> int:
     return sum(int(np.count_nonzero(source.weight)) for source in layer.sources) * pixels
 
 
-def _traffic(layer_plan: LayerPlan, words: int) -> dict[str, int]:
+def _traffic(layer_plan: LayerPlan, words: int, p: int) -> dict[str, int]:
     """What an inference of the layer moves.
 
-    ``body_reads`` and ``other_reads``: weight words that issue, of bodies, and of configuration
-    and row headers; ``pixels``: pixels of N channels that drain.
+    ``body_reads`` and ``other_reads``: weight words that are read, of bodies, and of configuration
+    and row headers; ``lane_words``: words of bodies that lanes multiply by, one for each lane that
+    shares it; ``pixels``: pixels of N channels that drain.
     """
-    stored, lane_map = sum(layer_plan.counts), layer_plan.lane_map
+    stored, lane_map = sum(layer_plan.counts) * layer_plan.side, layer_plan.lane_map
+    reads = stored * lane_map.groups * layer_plan.body.passes
     return {
-        "body_reads": stored * lane_map.groups * layer_plan.body.passes,
+        "body_reads": reads,
+        "lane_words": reads if layer_plan.filters else reads * p,
         "other_reads": words - stored,
         "pixels": len(layer_plan.counts) * lane_map.groups * lane_map.lanes,
     }
@@ -40,7 +43,7 @@ def _traffic(layer_plan: LayerPlan, words: int) -> dict[str, int]:
 def _costs(planned: Plan, encoded: Encoded) -> list[tuple[int, dict[str, int]]]:
     """Cycles and traffic per layer."""
     return [
-        (cycles, _traffic(layer_plan, words))
+        (cycles, _traffic(layer_plan, words, planned.geometry.p))
         for layer_plan, cycles, words in zip(
             planned.layers, encoded.layer_cycles, encoded.layer_words, strict=True
         )
@@ -115,7 +118,9 @@ def _layer(
 ) -> dict[str, Any]:
     layer, lane_map = layer_plan.layer, layer_plan.lane_map
     geometry = planned.geometry
-    slots = lane_map.groups * geometry.p
+    slots, busy = lane_map.groups * geometry.p, lane_map.columns * lane_map.lines
+    if layer_plan.filters:
+        slots, busy = slots * len(layer_plan.counts), busy * len(layer_plan.rows)
     return {
         "name": layer.name,
         "label": layer.label,
@@ -129,11 +134,11 @@ def _layer(
         "blocks": layer_plan.body.blocks,
         "blocks_total": layer_plan.body.blocks_total,
         "words": words,
-        "rows": len(layer_plan.counts),
+        "rows": len(layer_plan.rows),
         "groups": lane_map.groups,
         "deal": lane_map.kind,
         "passes": layer_plan.body.passes,
-        "lanes_busy": lane_map.columns * lane_map.lines / slots,
+        "lanes_busy": busy / slots,
         "certificate": {"accumulator": proof.accumulator, "reference": proof.reference},
         "output": layer.output.name,
         "first": layer.first,
@@ -199,6 +204,7 @@ def metadata(
         "bank_words": geometry.bank_words,
         "tables": geometry.tables,
         "weight_words": geometry.weight_words,
+        "s": geometry.s,
     }
 
 
@@ -219,7 +225,8 @@ def result_walk(planned: Plan, layer_plan: LayerPlan) -> Ints:
     if lane_map.kind == "linear":
         y, x = np.divmod(np.arange(lane_map.lines * lane_map.columns), lane_map.columns)
     else:
-        shape = (lane_map.gx, lane_map.gy, lane_map.pc, lane_map.pr)
+        lanes = (1, 1) if layer_plan.filters else (lane_map.pc, lane_map.pr)
+        shape = (lane_map.gx, lane_map.gy, *lanes)
         y, x = _tile_order(*shape, lane_map.columns, lane_map.lines).T
     region = layer_plan.layer.pixels
     y, x = (
@@ -229,8 +236,9 @@ def result_walk(planned: Plan, layer_plan: LayerPlan) -> Ints:
         )
     )
     pixels = (layout.origin + y * layout.pitch + x * layout.placement.pixel_bytes) // n
-    rows = np.arange(len(layer_plan.counts))[:, None]
-    return np.ravel(rows + pixels)
+    rows, side = len(layer_plan.rows), layer_plan.side
+    groups = [np.arange(at, min(at + side, rows)) for at in range(0, rows, side)]
+    return np.concatenate([np.ravel(pixels[:, None] + group) for group in groups])
 
 
 def _tile_order(gx: int, gy: int, pc: int, pr: int, columns: int, lines: int) -> Ints:

@@ -16,6 +16,7 @@ import scipy.sparse
 
 from secateur.errors import SecateurError
 from secateur.hw import spec
+from secateur.hw.spec import Reg
 from secateur.image.image import Image
 
 #: Modes of sources that have no weights in the stream.
@@ -57,47 +58,61 @@ class _Word:
     source: int
     kernel_row: int
     offset: int
+    flat: bool
     weights: npt.NDArray[np.int8]
 
 
-def _rows(words: npt.NDArray[np.uint8], n: int) -> Iterator[tuple[bool, list[_Word]]]:
-    """(whether it is the last of its layer, nonzero words) of every row, in order."""
-    at, in_layer = 0, False
+def _row_groups(image: Image) -> Iterator[tuple[bool, list[list[_Word]]]]:
+    """(whether it is the last of its layer, nonzero words by row) of every row group, in order."""
+    words, n = image.words, image.n
+    at, side = -(-spec.HEADER.size // (n + 1)), 0
+    registers = np.zeros(1 << 7, "<u2")  # those that do not exist, too
     while at < len(words):
-        if not in_layer:
-            in_layer = bool(words[at, n] & spec.COMMON_START)
+        if not side:
+            index = words[at, n] & spec.COMMON_REGISTER
+            registers[index : index + n // 2] = words[at, :n].view("<u2")
             at += 1
+            if words[at - 1, n] & spec.COMMON_START:
+                filters = registers[Reg.FLAGS2] >> spec.FLAG2_FILTERS & 1
+                side = image.s if filters else 1
+                at = -(-at // side) * side
             continue
-        if at + 2 > len(words):
+        body = at + 2 * side
+        if body > len(words):
             raise SecateurError("the image ends within a row header; compile the model again")
-        low, high = int(words[at, n]), int(words[at + 1, n])
-        count = low | (high & ~spec.ROW_LAST) << 8
-        body = words[at + 2 : at + 2 + count]
-        at += 2 + count
-        in_layer = not high & spec.ROW_LAST
-        yield not in_layer, list(_body(body, n))
+        low, high = int(words[at, n]), int(words[at + side, n])
+        at = body + side * (low | (high & ~spec.ROW_LAST) << 8)
+        lanes = range(body, body + side)
+        rows = [list(_body(words[lane:at:side], n, side > 1)) for lane in lanes]
+        yield bool(high & spec.ROW_LAST), rows
+        side = 0 if high & spec.ROW_LAST else side
 
 
-def _body(words: npt.NDArray[np.uint8], n: int) -> Iterator[_Word]:
+def _body(words: npt.NDArray[np.uint8], n: int, flat: bool) -> Iterator[_Word]:
+    """Nonzero words; with ``flat``, offsets go on from one kernel row to the next."""
     source = kernel_row = offset = 0
     for word in words:
         step = int(word[n])
         if step < spec.STEP_ADD_LIMIT:
             offset += step
         else:
-            offset = step & spec.STEP_FIELD
             switch = step >= spec.STEP_SOURCE
+            offset = (offset if flat and not switch else 0) + (step & spec.STEP_FIELD)
             source, kernel_row = (1, 0) if switch else (source, kernel_row + 1)
         if word[:n].any():
-            yield _Word(source, kernel_row, offset, word[:n].view(np.int8))
+            yield _Word(source, kernel_row, offset, flat, word[:n].view(np.int8))
 
 
 def _column(word: _Word, meta: dict[str, Any], tensor: dict[str, Any], n: int) -> int:
     pixel = meta["dilation"][1] * tensor["pixel_bytes"]
     kernel_height, kernel_width = meta["shape"][-2:]
+    offset = word.offset * (1 if meta["mode"] == "broadcast" else n)
+    if word.flat:
+        last = (kernel_width - 1) * pixel
+        offset -= word.kernel_row * (last + tensor["pixel_bytes"])
     if meta["mode"] != "broadcast":
-        return int(word.kernel_row * kernel_width + word.offset * n // pixel)
-    x, position = divmod(word.offset, pixel)
+        return int(word.kernel_row * kernel_width + offset // pixel)
+    x, position = divmod(offset, pixel)
     channel = tensor["position"].index(position + meta["start"]) - meta["first"]
     return int((channel * kernel_height + word.kernel_row) * kernel_width + x)
 
@@ -126,21 +141,21 @@ def decode(image: Image) -> list[Weights]:
 
 def _decode(image: Image) -> list[Weights]:
     n, metadata = image.n, image.metadata
-    header = -(-spec.HEADER.size // (n + 1))
-    rows = _rows(image.words[header:], n)
+    groups = _row_groups(image)
     tensors = {tensor["name"]: tensor for tensor in metadata["tensors"]}
     found = []
     for layer in metadata["layers"]:
-        bodies = []
-        for last, words in rows:
-            bodies.append(words)
+        bodies, side = list[list[_Word]](), 1
+        for last, rows in groups:
+            bodies, side = bodies + rows, len(rows)
             if last:
                 break
-        if len(bodies) != layer["rows"]:
+        if -(-layer["rows"] // side) * side != len(bodies):
             raise SecateurError(
                 f"layer {layer['name']!r}: {len(bodies)} rows in the stream, {layer['rows']} "
                 f"expected; compile the model again"
             )
+        bodies = bodies[: layer["rows"]]  # the last row group may have rows of no channel
         lanes = np.array(layer["lanes"], dtype=np.int64)
         bodies = bodies * (len(lanes) // len(bodies))  # one row may serve all channels
         for index, meta in enumerate(layer["sources"]):

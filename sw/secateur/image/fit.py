@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from secateur.hw.spec import HEADER
+from secateur.hw.spec import HEADER, unpack_features
 
 
 class Sizes(Protocol):
@@ -14,6 +14,8 @@ class Sizes(Protocol):
     def n(self) -> int: ...
     @property
     def p(self) -> int: ...
+    @property
+    def s(self) -> int: ...
     @property
     def tables(self) -> int: ...
     @property
@@ -33,9 +35,12 @@ def misfit(stream: bytes, sizes: Sizes, name: str) -> str | None:
     """
     if len(stream) < HEADER.size:
         return f"not an image: {len(stream)} bytes, a header alone has {HEADER.size}"
-    _, _, n, p, tables, words, bank_words, _, _ = HEADER.unpack_from(stream)
+    _, _, n, p, features, words, bank_words, _, _ = HEADER.unpack_from(stream)
+    tables, s = unpack_features(features)
     if (n, p) != (sizes.n, sizes.p):
         return f"compiled for {n}x{p}, the {name} is {sizes.n}x{sizes.p}; compile the model for it"
+    if s not in (1, sizes.s):
+        return f"compiled for {s} filter lanes, the {name} has {sizes.s}; compile the model for it"
     for what, needed, there in (
         ("words of weight memory", words, sizes.weight_words),
         ("words per bank", bank_words, sizes.bank_words),

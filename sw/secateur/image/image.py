@@ -64,20 +64,26 @@ class Image:
     @property
     def tables(self) -> int:
         """Activation tables that the image needs."""
-        return self.stream[7]
+        return spec.unpack_features(self.stream[7])[0]
+
+    @property
+    def s(self) -> int:
+        """Lanes that are filters in some layer, 1 in none."""
+        return spec.unpack_features(self.stream[7])[1]
 
     @property
     def geometry(self) -> spec.Geometry:
         """The geometry that the image was compiled for, or else the smallest that runs it."""
-        banks = 16
+        banks, s = 16, self.metadata.get("s", self.s)
         while banks < self.bank_words:
             banks *= 2
         return spec.Geometry(
             n=self.n,
             p=self.p,
-            weight_words=self.metadata.get("weight_words", max(64, len(self.words))),
+            weight_words=self.metadata.get("weight_words", max(64, -(-len(self.words) // s) * s)),
             bank_words=self.metadata.get("bank_words", banks),
             tables=self.metadata.get("tables", self.tables),
+            s=s,
         )
 
     def save(self, path: Path | str) -> None:
@@ -110,13 +116,14 @@ def parse(data: bytes, name: str) -> Image:
     again = "compile the model again"
     if len(data) < spec.HEADER.size or data[:4] != spec.MAGIC:
         raise SecateurError(f"{name}: not a Secateur image (no {spec.MAGIC.decode()} at its start)")
-    _, version, n, p, tables, words, bank_words, _, crc = spec.HEADER.unpack_from(data)
+    _, version, n, p, features, words, bank_words, _, crc = spec.HEADER.unpack_from(data)
     if version != spec.VERSION:
         raise SecateurError(
             f"{name}: image version {version}, this Secateur reads {spec.VERSION}; {again}"
         )
+    tables, s = spec.unpack_features(features)
     sound = n in spec.ALLOWED_N and 1 <= p <= spec.MAX_P and tables <= spec.MAX_TABLES
-    if not sound or bank_words * n > 1 << 16:
+    if not sound or s > min(p, spec.MAX_S) or bank_words * n > 1 << 16:
         raise SecateurError(f"{name}: damaged header (N = {n}, P = {p}); {again}")
     size = words * (n + 1)
     if not spec.HEADER.size <= size <= len(data):

@@ -26,7 +26,7 @@ _TENSOR = {
     "words": range(1, (1 << 16) + 1), "pitch": _SIZE, "pixel_bytes": _SIZE,
     "origin": range(1 << 20), "fill": range(256), "position": [range(1 << 20)],
 }  # fmt: skip
-_TRAFFIC = {"body_reads": _COUNT, "other_reads": _COUNT, "pixels": _COUNT}
+_TRAFFIC = {"body_reads": _COUNT, "lane_words": _COUNT, "other_reads": _COUNT, "pixels": _COUNT}
 _SOURCE = {
     "tensor": str, "mode": ("broadcast", "lanewise", "maximum", "gate"),
     "first": _COUNT, "start": _COUNT, "shape": [_SIZE, _DIMENSIONS],
@@ -53,7 +53,7 @@ _IMAGE = {
     "outputs": [_PORT | {"m": [_MAP_WORD]}, _PORTS], "arguments": [str],
     "states": [str], "every_step": bool, "tensors": [_TENSOR | {"name": str}], "layers": [_LAYER],
     "memory": [{"tensor": str, "base": _MAP_WORD, "words": _COUNT, "clear": bool}],
-    "bank_words": _COUNT, "tables": _COUNT, "weight_words": _COUNT,
+    "bank_words": _COUNT, "tables": _COUNT, "weight_words": _COUNT, "s": (1, 2, 4, 8),
 }  # fmt: skip
 
 

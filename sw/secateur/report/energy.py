@@ -114,12 +114,12 @@ def estimate(image: Image, energies: Energies = HOROWITZ) -> dict[str, Any]:
 
 
 def _counts(image: Image, traffic: dict[str, int], cycles: int) -> dict[str, int]:
-    n, p = image.n, image.p
+    n = image.n
     return {
         "cycles": cycles,
-        "macs": traffic["body_reads"] * n * p,
+        "macs": traffic["lane_words"] * n,
         "weight_bytes": (traffic["other_reads"] + traffic["body_reads"]) * (n + 1),
-        "bank_read_bytes": traffic["body_reads"] * n * p,
+        "bank_read_bytes": traffic["lane_words"] * n,
         "bank_write_bytes": traffic["pixels"] * n,
         "requantised": traffic["pixels"] * n,
     }

@@ -200,7 +200,7 @@ class Model:
         constant = {
             0x00: int.from_bytes(b"SECT", "little"),
             0x04: 1 | 2 << 8,
-            0x08: N | P << 8 | TABLES << 16 | bool(self.rom) << 24,
+            0x08: N | P << 8 | TABLES << 16 | bool(self.rom) << 24 | 1 << 28,
             0x0C: WEIGHT_WORDS,
             0x10: BANK_WORDS,
             0x18: self.mode,

@@ -305,7 +305,7 @@ def test_a_rom_needs_no_loading() -> None:
     device.restart()
     assert device.run(bytes(160), BEATS) == expected(image, bytes(160))
     info = device.info()
-    assert info["GEOMETRY"] == {"N": N, "P": 3, "TABLES": TABLES, "ROM": 1}
+    assert info["GEOMETRY"] == {"N": N, "P": 3, "TABLES": TABLES, "ROM": 1, "S": 1}
     assert info["STATUS"]["STATE"] == 2
     assert info["WEIGHT_WORDS"] == {"VALUE": WEIGHT_WORDS}
     assert "RESULT" not in info

@@ -79,6 +79,11 @@ def _walk_registers(plan: Plan, layer_plan: LayerPlan, layout: MapLayout) -> dic
         read = plan.layouts[layer.sources[0].tensor]
         registers |= {Reg.PC: read.pitch // read.placement.pixel_bytes, Reg.PR: lane_map.lines}
         return registers | {Reg.D_PC: right, Reg.D_PR: down, Reg.CLAST: lane_map.columns}
+    if lane_map.kind == "filters":
+        registers |= {Reg.PC: lane_map.pc, Reg.PR: 1, Reg.D_PC: 1}
+        registers[Reg.CLAST] = (len(layer_plan.rows) - 1) % lane_map.pc + 1
+        steps = [(Reg.D_GX, lane_map.gx, right), (Reg.D_GY, lane_map.gy, down)]
+        return registers | {register: value for register, count, value in steps if count > 1}
     # Along "blocks" the walk goes on by N channels of one pixel, one word; else by a pixel.
     step = 1 if lane_map.kind == "blocks" else right
     last_column = lane_map.columns - (lane_map.pc - 1) * lane_map.gx
@@ -101,13 +106,17 @@ def _source_registers(plan: Plan, layer_plan: LayerPlan) -> dict[Reg, int]:
     registers: dict[Reg, int] = {}
     lane_map = layer_plan.lane_map
     names = ((Reg.A_BASE, Reg.A_KR, Reg.A_SX, Reg.A_SY), (Reg.B_BASE, Reg.B_KR, Reg.B_SX, Reg.B_SY))
-    for (base, kernel_row, step_x, step_y), source in zip(
-        names, layer_plan.layer.sources, strict=False
+    for index, ((base, kernel_row, step_x, step_y), source) in enumerate(
+        zip(names, layer_plan.layer.sources, strict=False)
     ):
         layout = plan.layouts[source.tensor]
         registers[base] = layout.base * layout.n + layout.first_tap(source)
         if source.kernel[0] > 1:
-            registers[kernel_row] = source.dilation[0] * layout.pitch
+            step = source.dilation[0] * layout.pitch
+            if layer_plan.filters:  # they have moved on by what the kernel row spans
+                unit = 1 if source.mode == "broadcast" else layout.n
+                step -= layer_plan.body.spans[index] * unit
+            registers[kernel_row] = step % spec.MAP_WORDS
         if lane_map.gx > 1:
             registers[step_x] = layout.group_step(source, lane_map)
         if lane_map.gy > 1:
@@ -137,6 +146,7 @@ def _flags(
     clip = (layer.low & 0xFF) | (layer.high & 0xFF) << 8
     flags2 = int(layer.shift.min()) << spec.FLAG2_SHIFT_BASE
     flags2 |= (result and layer_plan is not plan.layers[-1]) << spec.FLAG2_MORE
+    flags2 |= layer_plan.filters << spec.FLAG2_FILTERS
     if table is not None:
         flags2 |= 1 << spec.FLAG2_LOOKUP | table << spec.FLAG2_TABLE
     return {Reg.FLAGS: flags, Reg.FLAGS2: flags2, Reg.CLIP: clip}

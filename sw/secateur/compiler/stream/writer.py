@@ -29,6 +29,11 @@ class Writer:
         self.words.append(words)
         self.count += len(words)
 
+    def align(self, header_words: int, side: int) -> None:
+        """Words that are skipped, up to a multiple of ``side`` from the image's first word on."""
+        missing = -(header_words + self.count) % side
+        self.add(np.zeros((missing, self.n + 1), np.uint8))
+
     def tables(self, tables: list[bytes]) -> None:
         """Tables from the first slot on, and the mark at which later inferences begin."""
         if not tables:

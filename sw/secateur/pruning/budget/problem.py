@@ -99,8 +99,9 @@ class Problem:
             padding = int(np.argmin(empty)) if not empty.all() else len(empty)
         return RowCost(
             groups=lane_map.groups,
+            side=layer_plan.side,
             lanes=lane_map.lanes,
             passes=body.passes,
             fixed=len(row.common) - padding - chosen,
-            first=number == 0,
+            first=number < layer_plan.side,
         )

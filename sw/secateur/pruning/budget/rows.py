@@ -34,6 +34,7 @@ class RowCost:
     Attributes
     ----------
     groups : groups of pixels, each takes a pass over the row
+    side : rows that take their passes at the same time: S with filter lanes, else 1
     lanes : pixels drained per group
     passes : passes of one group over the body
     fixed : words of the row that are not blocks to choose: address moves, residual adds
@@ -41,13 +42,18 @@ class RowCost:
     """
 
     groups: int
+    side: int
     lanes: int
     passes: int
     fixed: int
     first: bool
 
-    def word_cost(self, word: int) -> tuple[int, int]:
-        """Cycles and words of the stream that the ``word``-th word (from 1) adds to the row."""
+    def word_cost(self, word: int) -> tuple[float, int]:
+        """Cycles and words of the stream that the ``word``-th word (from 1) adds to the row.
+
+        Rows side by side take as long as the longest, and are pruned to similar lengths: each
+        counts for its share.
+        """
         if word <= spec.MIN_ROW_WORDS:
             return 0, 0
 
@@ -56,7 +62,8 @@ class RowCost:
 
         # Two header words hide behind the drain of the row before.
         first_group = self.passes if self.first else beyond(self.lanes - 2)
-        return first_group + (self.groups - 1) * beyond(self.lanes), 1
+        cycles = first_group + (self.groups - 1) * beyond(self.lanes)
+        return cycles / self.side, 1
 
 
 def ranks(scores: Floats, row: Ints) -> Ints:
