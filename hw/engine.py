@@ -19,7 +19,7 @@ from secateur.hw.memory.memory import check_family
 from secateur.hw.memory.spram import SpramMemory
 from secateur.hw.memory.weight_memory import WeightMemory
 from secateur.hw.pipeline import ResetWay, delay
-from secateur.hw.spec import Error, Status
+from secateur.hw.spec import Error, Reg, Status
 
 #: ``state`` and ``error``; ``cycles`` of the last inference, without those in which the engine
 #: waited for the host; ``inferences`` that have ended, modulo 2**16; ``upset``: the weight memory
@@ -242,7 +242,9 @@ class Engine(wiring.Component):
         """Filter lanes read their words themselves, when the word of lane 0 has issued."""
         row = Signal(len(fetcher.row), reset_less=True)
         m.d.sync += row.eq(fetcher.row)
-        taken = delay(m, issue.issued.word.layer_last, self.geometry.s, "taken", reset_less=False)
+        filters = issue.issued.registers[Reg.FLAGS2][spec.FLAG2_FILTERS]
+        last = issue.issued.word.layer_last & filters
+        taken = delay(m, last, self.geometry.s, "taken", reset_less=False)
         m.d.comb += [
             memory.aside.eq(fetcher.aside),
             loader.busy.eq(fetcher.mem_read | fetcher.aside),
