@@ -34,6 +34,32 @@ def exceeds(value, limit: int):
     return Const(0) if limit >> len(value) else result
 
 
+def gather(m: Module, values: list, chosen: list, name: str):
+    """Return, two cycles later, the value that was chosen, or 0 if none was.
+
+    The others are cleared by their flip-flops' resets and all are ORed: fewer gates than a
+    multiplexer of many values, and none in front of the first flip-flops.
+
+    Parameters
+    ----------
+    m : module that the registers become part of
+    values : of one shape
+    chosen : a bit for each value, at most one of which is set
+    name : of the registers, before their numbers
+    """
+    total = 0
+    for index, (value, here) in enumerate(zip(values, chosen, strict=True)):
+        kept = Signal(value.shape(), name=f"{name}_{index}", reset_less=True)
+        with m.If(here):
+            m.d.sync += kept.eq(value)
+        with m.Else():
+            m.d.sync += kept.eq(0)
+        total = total | kept
+    found = Signal(values[0].shape(), name=name, reset_less=True)
+    m.d.sync += found.eq(total)
+    return found
+
+
 class ResetWay:
     """A reset on its way from part to part, a cycle each.
 

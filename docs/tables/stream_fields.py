@@ -29,7 +29,7 @@ HEADER = (
     ("version", f"{spec.VERSION}"),
     ("N", "output-channel lanes of the engine"),
     ("P", "pixel lanes of the engine"),
-    ("tables", "least number of activation tables"),
+    ("features", "least number of activation tables (bits 3:0), log2 of S (bits 7:4)"),
     ("words", "stream words of the image, header included"),
     ("bank_words", "least depth of a bank"),
     ("cycles", "of an inference; the limit of the watchdog"),
@@ -53,7 +53,7 @@ CONSTANTS = (
     (("WSHIFT",), "{}", "shift of the weights of a source with a WSHIFT flag"),
     (("MAP_WORDS",), "{:,}", "words of the largest map"),
     (("TABLE_ENTRIES", "MAX_TABLES"), "{}", "codes of a table; most tables of an engine"),
-    (("ALLOWED_N", "MAX_P"), "{}", "values of N; largest P"),
+    (("ALLOWED_N", "MAX_P", "MAX_S"), "{}", "values of N; largest P; largest S"),
 )  # fmt: skip
 
 #: (call in `stream.md`, formula, meaning)
@@ -61,6 +61,7 @@ LATENCIES = (
     ("load_tail(P)", "P + 2", "last accepted input word to the next configuration word"),
     ("setup_cycles(P)", "4", "START, besides its own word"),
     ("tail_cycles(P)", "2 * P + 24", "last word of a layer to the next configuration word"),
+    ("filter_cycles()", "4", "the same after a layer of filter lanes, further cycles"),
     ("clear_cycles(OUT_S)", "OUT_S", "START with FLAG_CLEAR, further cycles"),
     ("table_cycles(N)", "N", "a word of a table, further cycles"),
 )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from secateur.hw import spec
 from secateur.hw.core.lane import AT_CHOICE, AT_SELECT, AT_WEIGHTS, own_layout
-from secateur.hw.core.multiply import WEIGHT_BITS
 from secateur.hw.interfaces import (
     REGISTERS,
     Kind,
@@ -18,7 +17,7 @@ from secateur.hw.interfaces import (
     origins_layout,
 )
 from secateur.hw.memory.weight_memory import SIDE_LATENCY
-from secateur.hw.pipeline import delay
+from secateur.hw.pipeline import delay, gather
 from secateur.hw.spec import Reg
 
 #: Cycles from ``issued.word`` to the word of lane 0; lane k's comes k later.
@@ -146,13 +145,20 @@ class FilterLane(wiring.Component):
         late = delay(m, source, wait - 1, "late")
         wshift = Mux(late, flags[spec.FLAG_B_WSHIFT], flags[spec.FLAG_A_WSHIFT])
         for index in range(n):
-            weight = lanes[8 * index :][:8].as_signed()
-            shifted = Signal(signed(WEIGHT_BITS), name=f"weight{index}", reset_less=True)
+            weight = lanes[8 * index :][:8]
+            # The low bits are cleared by the flip-flops' resets: no gates.
+            low = Signal(spec.WSHIFT, name=f"low{index}", reset_less=True)
+            high = Signal(8, name=f"high{index}", reset_less=True)
             with m.If(body):
-                m.d.sync += shifted.eq(Mux(wshift, weight << spec.WSHIFT, weight))
+                whole = Cat(weight[spec.WSHIFT :], weight[7].replicate(spec.WSHIFT))
+                m.d.sync += high.eq(Mux(wshift, weight, whole))
             with m.Else():
-                m.d.sync += shifted.eq(0)
-            m.d.comb += self.own.weights[index].eq(shifted)
+                m.d.sync += high.eq(0)
+            with m.If(body & ~wshift):
+                m.d.sync += low.eq(weight[: spec.WSHIFT])
+            with m.Else():
+                m.d.sync += low.eq(0)
+            m.d.comb += self.own.weights[index].eq(Cat(low, high).as_signed())
 
 
 class FilterLanes(wiring.Component):
@@ -234,10 +240,10 @@ class FilterLanes(wiring.Component):
             m.d.sync += [count.eq(count + 1), more.eq(1)]
             with m.If(Mux(filters, count == 2 * self.geometry.s - 1, count == 1)):
                 m.d.sync += [count.eq(0), more.eq(0)]
-        lanes = Signal(8 * self.geometry.n, reset_less=True)
-        m.d.sync += [
-            self.header.valid.eq(begins | more),
-            self.header.second.eq(count[0]),
-            lanes.eq(Array(passed)[count[1:]]),
+        valid = begins | more
+        chosen = [valid & (count[1:] == index) for index in range(len(passed))]
+        m.d.comb += [
+            self.header.valid.eq(delay(m, valid, 2, "valid", reset_less=False)),
+            self.header.second.eq(delay(m, count[0], 2, "second")),
+            self.header.lanes.eq(gather(m, passed, chosen, "lanes")),
         ]
-        m.d.comb += self.header.lanes.eq(lanes)

@@ -11,10 +11,9 @@ from secateur.hw.core.requantise import BIAS_DELAY
 from secateur.hw.interfaces import GROUP, Kind, header_layout, word_layout
 from secateur.hw.pipeline import delay
 
-#: Rows that wait while words are on their way.
+#: Rows that wait while words are on their way. Two groups of eight rows are enough: a group takes
+#: ``spec.filter_row_words`` cycles: it has left before the header words of the next but one come.
 ROWS_IN_FLIGHT = 16
-#: Row groups that wait: each takes ``spec.filter_row_words`` cycles or more.
-GROUPS_IN_FLIGHT = 4
 
 
 def _split(low, high, bias, delta) -> list:
@@ -124,8 +123,8 @@ class GroupParameters(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        rows = max(ROWS_IN_FLIGHT, GROUPS_IN_FLIGHT * self.s)
-        head, base, at = Signal(range(rows)), Signal(range(rows)), Signal(range(rows))
+        rows = range(ROWS_IN_FLIGHT)
+        head, base, at = Signal(rows), Signal(rows), Signal(rows)
         left = Signal(range(self.s))
         with m.If(self.header.valid & self.header.second):
             m.d.sync += head.eq(head + 1)
@@ -139,7 +138,10 @@ class GroupParameters(wiring.Component):
         found = []
         for second, name in enumerate(("first", "second")):
             m.submodules[name] = words = memory.Memory(
-                shape=8 * self.n, depth=rows, init=[], attrs={"ram_style": "distributed"}
+                shape=8 * self.n,
+                depth=ROWS_IN_FLIGHT,
+                init=[],
+                attrs={"ram_style": "distributed"},
             )
             write, read = words.write_port(), words.read_port(domain="comb")
             m.d.comb += [

@@ -149,23 +149,23 @@ class Fetcher(wiring.Component):
         m.d.sync += pass_ends.eq(side.go & side.match)
         self._passes(m, pass_ends, arm, side.left, side.final, copies)
 
-        row = delay(m, where[shift:], 2, "row") if shift else Signal(0)
+        members = {"word": self.layout} | ({"row": width - shift} if shift else {})
         m.submodules.fifo = fifo = CreditFifo(
-            shape=data.StructLayout({"word": self.layout, "row": len(row)}),
-            depth=FIFO_DEPTH,
-            block=self.block,
+            shape=data.StructLayout(members), depth=FIFO_DEPTH, block=self.block
         )
         m.d.comb += [
             fifo.write_en.eq(turned_valid & ~jump),
             fifo.write_data.word.eq(turned),
-            fifo.write_data.row.eq(row),
             fifo.output.ready.eq(self.output.ready),
             self.output.valid.eq(fifo.output.valid),
             self.output.payload.eq(fifo.output.payload.word),
         ]
         back = 0  # words that do not reach the queue
         if shift:
-            m.d.comb += self.row.eq(fifo.output.payload.row)
+            m.d.comb += [
+                fifo.write_data.row.eq(delay(m, where[shift:], 2, "row")),
+                self.row.eq(fifo.output.payload.row),
+            ]
             dropped = Mux(jump, turned_valid + held_valid + live, seen.valid & ~live)
             back = Signal(range(4))
             m.d.sync += back.eq(dropped)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -14,7 +14,7 @@ from secateur.hw.memory.memory import (
     check_family,
     memory_ports,
 )
-from secateur.hw.pipeline import delay
+from secateur.hw.pipeline import delay, gather
 
 #: Words of the largest slice of a weight memory: 2048 x 9 bits in one block RAM.
 SLICE_WORDS = 2048
@@ -25,9 +25,9 @@ SIDE_LATENCY = 1 + RAM_LATENCY + 2
 class WeightMemory(wiring.Component):
     """S banks side by side, word i in bank i mod S.
 
-    Banks consist of slices of at most SLICE_WORDS, with a multiplexer in two registered steps. In
-    layers of filter lanes, bank 0 goes on to serve ``read_addr``; the others serve their lanes,
-    while ``row`` goes from bank to bank, a cycle each.
+    Banks consist of slices of at most SLICE_WORDS; the choice of one takes two registered steps.
+    In layers of filter lanes, ``read_addr`` is that of a word of bank 0; the other banks serve
+    their lanes, while ``row`` goes from bank to bank, a cycle each.
 
     Parameters
     ----------
@@ -86,8 +86,13 @@ class WeightMemory(wiring.Component):
                 m.d.comb += self.side[bank - 1].eq(self._multiplex(m, found, where, f"_{bank}"))
         # Slices of all banks, in the order of addresses: the bank in the low bits.
         flat = [outputs[bank][part] for part in range(self.slices) for bank in range(self.s)]
-        select = Cat(address[:low], address[low + ceil_log2(SLICE_WORDS) :])
-        if self.latency > 1 + RAM_LATENCY:
+        parts = address[low + ceil_log2(SLICE_WORDS) :] if self.slices > 1 else Const(0, 0)
+        select = Cat(address[:low], parts)
+        if self.s > 1:
+            at = delay(m, select, RAM_LATENCY, "select")
+            chosen = [at == index for index in range(len(flat))]
+            m.d.comb += self.read_data.eq(gather(m, flat, chosen, "gathered"))
+        elif self.latency > 1 + RAM_LATENCY:
             m.d.comb += self.read_data.eq(self._multiplex(m, flat, select, ""))
         else:
             m.d.comb += self.read_data.eq(flat[0])

@@ -15,6 +15,7 @@ from secateur.hw.engine import Engine
 from secateur.hw.spec import Error, Geometry, Mode, Reg, Status, words_of
 from secateur.sim.golden import ImageError, parse, run
 from tests.hw.harness import Outcome, run_engine, send
+from tests.support.filter_programs import FilterMaker
 from tests.support.programs import UNLIMITED, Assembler, Sample, assemble, random_program, with_crc
 
 SMALL = Geometry(n=2, p=2, weight_words=1024, bank_words=64)
@@ -49,6 +50,17 @@ def test_random_programs(geometry: Geometry, seed: int) -> None:
     sample = random_program(seed, geometry, layers=3, several=seed == 7)
     inputs = sample.inputs(2)
     outcome = run_engine(geometry, sample.image, inputs, rom=seed == 2, seed=seed)
+    compare(sample, outcome, inputs)
+    assert outcome.cycles == [parse(sample.image, geometry).cycles] * 2
+
+
+def test_filter_lanes_from_rom_between_scrubs() -> None:
+    """The scrubber waits while lanes use the banks of the weight memory."""
+    geometry = Geometry(n=2, p=2, s=2, weight_words=1024, bank_words=64)
+    sample = random_program(4, geometry, layers=3, maker=FilterMaker)
+    assert {layer.side for layer in parse(sample.image, geometry).layers} == {2}
+    inputs = sample.inputs(2)
+    outcome = run_engine(geometry, sample.image, inputs, rom=True, seed=4)
     compare(sample, outcome, inputs)
     assert outcome.cycles == [parse(sample.image, geometry).cycles] * 2
 

@@ -14,6 +14,7 @@ from secateur.hw import spec
 from secateur.hw.spec import Error, Geometry, Reg, Status
 from secateur.sim.golden import ImageError, parse, run
 from secateur.sim.simulate import SimResult, compare, simulate
+from tests.support.filter_programs import FilterMaker
 from tests.support.programs import (
     Assembler,
     Sample,
@@ -51,6 +52,43 @@ def test_random_programs(geometry: Geometry, seed: int, stalls: float) -> None:
     inputs = sample.inputs(3)
     result = simulate(sample.image, inputs, geometry, stalls=stalls, seed=seed)
     check(sample, result, inputs, exact=not stalls)
+
+
+def with_filters(n: int, p: int, s: int, *, long: bool = False):
+    geometry = Geometry(n=n, p=p, s=s, weight_words=4096, bank_words=128)
+    return pytest.param(geometry, marks=[pytest.mark.long] if long else [], id=f"{n}x{p}x{s}")
+
+
+FILTERS = [
+    with_filters(4, 3, 2),
+    with_filters(2, 8, 8),
+    *(
+        with_filters(n, p, s, long=True)
+        for n, p in ((2, 2), (2, 5), (4, 8), (8, 8), (8, 5), (16, 3), (2, 16))
+        for s in (2, 4, 8)
+        if s <= p
+    ),
+]
+
+
+@pytest.mark.parametrize("stalls", [0.0, 0.4])
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("geometry", FILTERS)
+def test_random_programs_with_filter_lanes(geometry: Geometry, seed: int, stalls: float) -> None:
+    sample = random_program(seed, geometry, several=seed % 3 == 0, maker=FilterMaker)
+    inputs = sample.inputs(3)
+    result = simulate(sample.image, inputs, geometry, stalls=stalls, seed=seed)
+    check(sample, result, inputs, exact=not stalls)
+
+
+def test_an_image_of_other_filter_lanes_is_refused() -> None:
+    sample = random_program(104, SMALL)
+    assert parse(sample.image, SMALL).geometry.s == 1
+    image = bytearray(sample.image)
+    image[7] |= 2 << 4
+    inputs = sample.inputs(1)
+    result = simulate(with_crc(bytes(image)), inputs, SMALL)
+    assert (result.state, result.error) == (Status.ERROR, Error.GEOMETRY)
 
 
 @pytest.mark.parametrize("stalls", [0.0, 0.4])

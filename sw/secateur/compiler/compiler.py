@@ -5,12 +5,11 @@ from __future__ import annotations
 from secateur.compiler import dataflow
 from secateur.compiler.body import make_bodies
 from secateur.compiler.certificate import certify
-from secateur.compiler.encode import encode
+from secateur.compiler.encode import plan_and_encode
 from secateur.compiler.metadata import metadata
 from secateur.compiler.prepare import runnable
 from secateur.compiler.room.advice import advising
 from secateur.compiler.room.weights import check_weights
-from secateur.compiler.schedule import plan
 from secateur.image.image import Image
 from secateur.ir import Network
 from secateur.target import Target
@@ -29,7 +28,6 @@ def compile_network(network: Network, target: Target) -> Image:
     with advising(placed, target):
         bodies = make_bodies(placed, target.geometry.n)
         check_weights(bodies.layers, target.geometry)
-        planned = plan(placed, target.geometry, bodies=bodies)
-        encoded = encode(planned)
+        planned, encoded = plan_and_encode(placed, target.geometry, bodies)
     dataflow.check(network, planned)
     return Image(encoded.words, metadata(planned, encoded, certificates, target))

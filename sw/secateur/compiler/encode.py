@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from secateur.compiler.body import Bodies, Body
 from secateur.compiler.certificate import check_fields
 from secateur.compiler.choose import LayerPlan
 from secateur.compiler.cost import layer_cycles
 from secateur.compiler.room.weights import crowded
-from secateur.compiler.schedule import Plan
+from secateur.compiler.schedule import Plan, plan
 from secateur.compiler.stream.registers import layer_registers, output_registers
 from secateur.compiler.stream.tables import assign
 from secateur.compiler.stream.writer import Words, Writer
 from secateur.errors import SecateurError, TargetTooSmall
 from secateur.hw import spec
-from secateur.hw.spec import Reg
-from secateur.ir import Layer
+from secateur.hw.spec import Geometry, Reg
+from secateur.ir import Layer, Network
 from secateur.text import printable
 
 
@@ -130,12 +131,12 @@ def _row_words(layer_plan: LayerPlan) -> Iterator[Words]:
         yield np.stack(group_rows, axis=1).reshape(-1, group_rows[0].shape[1])
 
 
-def encode(plan: Plan, check_depth: bool = True) -> Encoded:
+def encode(planned: Plan, check_depth: bool = True) -> Encoded:
     """Image of a plan, header and CRC included.
 
     Parameters
     ----------
-    plan : the plan
+    planned : the plan
     check_depth : refuse more words than the weight memory has
 
     Raises
@@ -143,24 +144,24 @@ def encode(plan: Plan, check_depth: bool = True) -> Encoded:
     SecateurError : a number does not fit its field
     TargetTooSmall : the image does not fit the weight memory, or needs tables that are not there
     """
-    geometry = plan.geometry
-    check_fields(plan)
-    writer, tables = Writer(geometry.n), _Tables(plan)
+    geometry = planned.geometry
+    check_fields(planned)
+    writer, tables = Writer(geometry.n), _Tables(planned)
     writer.tables(tables.first)
-    for given in plan.network.given:
-        read = plan.layouts[given]
+    for given in planned.network.given:
+        read = planned.layouts[given]
         load = output_registers(read) | {Reg.GX: read.words}
         writer.configure(given.name, load, spec.COMMON_LOAD)
     cycles, written = spec.load_tail(geometry.p), set()
     by_layer, words_by_layer, fills_by_layer = [], [], []
-    for layer_plan in plan.layers:
+    for layer_plan in planned.layers:
         layer, before = layer_plan.layer, writer.count
-        result = layer.output in plan.results
-        layout = plan.results[layer.output] if result else plan.layouts[layer.output]
+        result = layer.output in planned.results
+        layout = planned.results[layer.output] if result else planned.layouts[layer.output]
         clear = layout.clear and layer.output not in written
         written.add(layer.output)
         table, filling = tables.before(layer, writer)
-        registers = layer_registers(plan, layer_plan, clear=clear, table=table)
+        registers = layer_registers(planned, layer_plan, clear=clear, table=table)
         configuration = writer.configure(layer.name, registers, spec.COMMON_START)
         writer.align(geometry.header_words, layer_plan.side)
         for words in _row_words(layer_plan):
@@ -178,9 +179,48 @@ def encode(plan: Plan, check_depth: bool = True) -> Encoded:
     program = np.concatenate(writer.words)
     total = geometry.header_words + len(program)
     if check_depth and total > geometry.weight_words:
-        raise crowded({each.layer: each.body for each in plan.layers}, geometry, total)
-    words = _with_header(plan, program, cycles, len(tables.slots.start))
+        raise crowded(bodies_of(planned), geometry, total)
+    words = _with_header(planned, program, cycles, len(tables.slots.start))
     return Encoded(words, cycles, by_layer, words_by_layer, fills_by_layer)
+
+
+def plan_and_encode(
+    network: Network,
+    geometry: Geometry,
+    bodies: Bodies | None = None,
+    *,
+    check_depth: bool = True,
+) -> tuple[Plan, Encoded]:
+    """A plan and its image; with pixel lanes alone if only then it fits the weight memory.
+
+    Rows side by side are as long as the longest, so filter lanes take more words.
+
+    Parameters
+    ----------
+    network : with the copies that the array needs
+    geometry : of the array
+    bodies : rows of the network, if there are any yet
+    check_depth : refuse more words than the weight memory has
+
+    Raises
+    ------
+    SecateurError : as ``plan`` and ``encode``
+    """
+    planned = plan(network, geometry, bodies=bodies)
+    encoded = encode(planned, check_depth=False)
+    if geometry.s > 1 and len(encoded.words) > geometry.weight_words:
+        narrow = plan(network, replace(geometry, s=1), bodies=bodies)
+        smaller = encode(narrow, check_depth=False)
+        if len(smaller.words) <= geometry.weight_words:
+            return narrow, smaller
+    if check_depth and len(encoded.words) > geometry.weight_words:
+        raise crowded(bodies_of(planned), geometry, len(encoded.words))
+    return planned, encoded
+
+
+def bodies_of(planned: Plan) -> dict[Layer, Body]:
+    """The rows of every layer."""
+    return {each.layer: each.body for each in planned.layers}
 
 
 def _with_header(plan: Plan, program: Words, cycles: int, tables: int) -> Words:

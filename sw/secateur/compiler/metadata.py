@@ -166,7 +166,7 @@ def metadata(
     metadata : as ``image.md`` lists it
     """
     network, geometry = planned.network, planned.geometry
-    dense_plan = plan(network, geometry, dense=True)
+    dense_plan = plan(network, target.geometry, dense=True)
     dense = _costs(dense_plan, encode(dense_plan, check_depth=False))
     layers = [
         _layer(planned, layer_plan, cost, whole, words, certificates[layer_plan.layer])
@@ -204,7 +204,7 @@ def metadata(
         "bank_words": geometry.bank_words,
         "tables": geometry.tables,
         "weight_words": geometry.weight_words,
-        "s": geometry.s,
+        "s": target.geometry.s,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from secateur.hw import spec
 from secateur.image.form import bad_form
 
 #: ``range``: an integer in it; ``float``: a number from 0 to 2**63; ``tuple``: one of these;
@@ -53,7 +54,7 @@ _IMAGE = {
     "outputs": [_PORT | {"m": [_MAP_WORD]}, _PORTS], "arguments": [str],
     "states": [str], "every_step": bool, "tensors": [_TENSOR | {"name": str}], "layers": [_LAYER],
     "memory": [{"tensor": str, "base": _MAP_WORD, "words": _COUNT, "clear": bool}],
-    "bank_words": _COUNT, "tables": _COUNT, "weight_words": _COUNT, "s": (1, 2, 4, 8),
+    "bank_words": _COUNT, "tables": _COUNT, "weight_words": _COUNT, "s": range(1, spec.MAX_S + 1),
 }  # fmt: skip
 
 

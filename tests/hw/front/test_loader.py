@@ -120,7 +120,7 @@ def test_accepts(geometry: Geometry, rom: bool, scrub: bool, full: bool) -> None
 @pytest.mark.parametrize(
     ("fields", "error"),
     [
-        ({"version": 2}, Error.VERSION),
+        ({"version": 1}, Error.VERSION),
         ({"n": 4}, Error.GEOMETRY),
         ({"p": 2}, Error.GEOMETRY),
         ({"words": 65}, Error.LENGTH),

@@ -17,7 +17,7 @@ TENSOR = {
     "words": 1, "pitch": 2, "pixel_bytes": 2, "origin": 0, "fill": 0, "position": [0, 1],
 }  # fmt: skip
 PORT = TENSOR | {"tensor": "x", "shape": [2]}
-TRAFFIC = {"body_reads": 8, "other_reads": 3, "pixels": 1}
+TRAFFIC = {"body_reads": 8, "lane_words": 8, "other_reads": 3, "pixels": 1}
 SOURCE = {
     "tensor": "x", "mode": "broadcast", "first": 0, "start": 0, "shape": [2, 2, 1, 1],
     "dilation": [1, 1],
@@ -36,7 +36,7 @@ METADATA: dict[str, Any] = {
     "arguments": ["x"], "returns": "x",
     "states": [], "every_step": False, "tensors": [TENSOR], "layers": [LAYER],
     "memory": [{"tensor": "x", "base": 0, "words": 1, "clear": False}],
-    "bank_words": 16, "tables": 0, "weight_words": 4096,
+    "bank_words": 16, "tables": 0, "s": 1, "weight_words": 4096,
 }  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def image_file(words: Bytes, metadata: dict[str, Any] | bytes | None) -> bytes:
     size = words.shape[1]
     header_words = -(-24 // size)
     total = header_words + len(words)
-    header = struct.pack("<4sBBBBIIII", b"SECT", 1, size - 1, 1, 0, total, 16, 1000, 0)
+    header = struct.pack("<4sBBBBIIII", b"SECT", 2, size - 1, 1, 0, total, 16, 1000, 0)
     stream = header.ljust(header_words * size, b"\0") + words.tobytes()
     stream = stream[:20] + struct.pack("<I", zlib.crc32(stream)) + stream[24:]
     if metadata is None:

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from secateur.compiler.body import Bodies, make_bodies
-from secateur.compiler.encode import encode
+from secateur.compiler.encode import plan_and_encode
 from secateur.compiler.room.weights import check_weights
-from secateur.compiler.schedule import plan
 from secateur.errors import SecateurError, TargetTooSmall
 from secateur.hw.spec import MAX_TABLES, Geometry
 from secateur.ir import Network
@@ -58,7 +57,7 @@ class _Advisor:
         bodies = self.bodies[geometry.n]
         try:
             check_weights(bodies.layers, geometry)
-            return len(encode(plan(self.network, geometry, bodies=bodies)).words)
+            return len(plan_and_encode(self.network, geometry, bodies)[1].words)
         except SecateurError:
             return 0
 
@@ -72,7 +71,7 @@ class _Advisor:
                 tables=MAX_TABLES,
                 extended=True,
             )
-            words = self.words(wide)
+            words = -(-self.words(wide) // small.s) * small.s
             if words:
                 wanted = [f"bank_words = {depth}"] if depth > small.bank_words else []
                 wanted += [f"weight_words = {words}"] if words > small.weight_words else []

@@ -21,10 +21,10 @@ import torch
 from torch import nn
 
 from secateur.capture.steps import Sequence
-from secateur.compiler.encode import encode
+from secateur.compiler.encode import plan_and_encode
 from secateur.compiler.prepare import runnable
 from secateur.compiler.room.advice import advising
-from secateur.compiler.schedule import Plan, plan
+from secateur.compiler.schedule import Plan
 from secateur.errors import SecateurError
 from secateur.fx.graph import PRODUCTS, is_call, path_of
 from secateur.ir import Layer, Network, Source, Table
@@ -149,8 +149,7 @@ class CostModel:
         """Plan and encode; exact."""
         masked = self.masked(kept)
         with advising(masked, self.target):
-            planned = plan(masked, self.target.geometry)
-            encoded = encode(planned, check_depth=False)
+            planned, encoded = plan_and_encode(masked, self.target.geometry, check_depth=False)
         names = [layer_plan.layer.name for layer_plan in planned.layers]
         cycles = dict(zip(names, encoded.layer_cycles, strict=True))
         width = self.target.geometry.word_bytes
