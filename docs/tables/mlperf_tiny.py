@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from docs.tables.networks import ROOMY
+from docs.tables.networks import PIXELS
 from secateur import api
 from secateur.errors import SecateurError
 from secateur.hw.spec import Geometry
@@ -89,7 +89,7 @@ def figures(name: str, density: float, simulate: bool) -> dict[str, Any]:
         prune(model, density=density, n=8, skip=skipped(model))
     graph = quantize(model.eval(), calibration)
     built = Built(graph, lower(graph), x[:SHOWN])
-    image = compile_for(built, ROOMY)
+    image = compile_for(built, PIXELS)
     found = summary(image)
     began = time.monotonic()
     outputs = torch.from_numpy(api.run(image, x.numpy()).values)
@@ -105,7 +105,7 @@ def figures(name: str, density: float, simulate: bool) -> dict[str, Any]:
         else None,
         "inputs": len(x),
         "golden_seconds": round(seconds, 1),
-        "codes_compared": check_image(built, image, ROOMY.geometry),
+        "codes_compared": check_image(built, image, PIXELS.geometry),
         "presets": _presets(built),
     }
     if simulate:

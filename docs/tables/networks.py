@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 
 import torch
 
@@ -15,8 +16,9 @@ from tests.support.networks import MLPERF_TINY, mlperf_tiny, resnet8
 from tests.support.pipeline import Built, build, compile_for
 
 TARGET = Target.load("8x8")
-#: The same array with room for the dense networks.
-ROOMY = Target(name="8x8", geometry=Geometry(n=8, p=8, s=8, weight_words=1 << 16, bank_words=8192))
+#: The same array with room for the dense networks, and with pixel lanes alone or filter lanes, too.
+PIXELS = Target(name="8x8", geometry=Geometry(n=8, p=8, weight_words=1 << 16, bank_words=8192))
+ROOMY = replace(PIXELS, geometry=replace(PIXELS.geometry, s=8))
 
 
 def build_resnet8(density: float) -> Built:

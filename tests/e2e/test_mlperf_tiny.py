@@ -19,10 +19,10 @@ from tests.support.pipeline import build, check_image, compile_for
 @pytest.mark.parametrize(
     ("kind", "dense", "quarter"),
     [
-        (ResNet8, 205_000, 58_000),
-        (DSCNN, 60_000, 24_000),
-        (MobileNetV1, 160_000, 61_000),
-        (Autoencoder, 35_000, 9_500),
+        (ResNet8, 196_270, 54_959),
+        (DSCNN, 42_500, 18_600),
+        (MobileNetV1, 128_000, 54_000),
+        (Autoencoder, 5_000, 1_800),
     ],
 )
 @pytest.mark.parametrize("density", [1.0, 0.25])
