@@ -301,7 +301,7 @@ def tail_cycles(p: int) -> int:
     return 2 * p + 24
 
 
-def filter_cycles() -> int:
+def filter_cycles(p: int) -> int:
     """Further cycles of ``tail_cycles`` behind a layer of filter lanes: their words come later."""
     return 4
 

@@ -181,7 +181,8 @@ class _Decoder:
             ended = max(now + 2 + length - 1, ended + lanes) + (groups - 1) * max(length, lanes)
             at, now = body + side * count, ended + 1
             self._watch(now, at)
-        tail = spec.tail_cycles(self._geometry.p) + (spec.filter_cycles() if side > 1 else 0)
+        p = self._geometry.p
+        tail = spec.tail_cycles(p) + (spec.filter_cycles(p) if side > 1 else 0)
         return at, ended + tail, tuple(rows)
 
     def _count(self, at: int, side: int) -> tuple[int, bool]:

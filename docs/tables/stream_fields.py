@@ -61,7 +61,7 @@ LATENCIES = (
     ("load_tail(P)", "P + 2", "last accepted input word to the next configuration word"),
     ("setup_cycles(P)", "4", "START, besides its own word"),
     ("tail_cycles(P)", "2 * P + 24", "last word of a layer to the next configuration word"),
-    ("filter_cycles()", "4", "the same after a layer of filter lanes, further cycles"),
+    ("filter_cycles(P)", "4", "the same after a layer of filter lanes, further cycles"),
     ("clear_cycles(OUT_S)", "OUT_S", "START with FLAG_CLEAR, further cycles"),
     ("table_cycles(N)", "N", "a word of a table, further cycles"),
 )

@@ -149,31 +149,37 @@ class Fetcher(wiring.Component):
         m.d.sync += pass_ends.eq(side.go & side.match)
         self._passes(m, pass_ends, arm, side.left, side.final, copies)
 
-        members = {"word": self.layout} | ({"row": width - shift} if shift else {})
+        back = self._enqueue(m, turned, turned_valid & ~jump, where)
+        dropped = Mux(jump, turned_valid + held_valid + live, seen.valid & ~live) if shift else 0
+        pop = Signal()
+        m.d.sync += [pop.eq(self.output.valid & self.output.ready), back.eq(dropped)]
+        m.d.comb += side.go.eq(self.enable & ~credits[-1] & ~side.held)
+        m.d.sync += credits.eq(credits + pop + back - side.go)
+        return m
+
+    def _enqueue(self, m: Module, word, valid, where) -> Signal:
+        """Add the queue of fetched words.
+
+        Returns a register for the number of words that do not reach it.
+        """
+        shift = self.side_bits
+        rows = {"row": len(where) - shift} if shift else {}
         m.submodules.fifo = fifo = CreditFifo(
-            shape=data.StructLayout(members), depth=FIFO_DEPTH, block=self.block
+            shape=data.StructLayout({"word": self.layout} | rows),
+            depth=FIFO_DEPTH,
+            block=self.block,
         )
         m.d.comb += [
-            fifo.write_en.eq(turned_valid & ~jump),
-            fifo.write_data.word.eq(turned),
+            fifo.write_en.eq(valid),
+            fifo.write_data.word.eq(word),
             fifo.output.ready.eq(self.output.ready),
             self.output.valid.eq(fifo.output.valid),
             self.output.payload.eq(fifo.output.payload.word),
         ]
-        back = 0  # words that do not reach the queue
         if shift:
-            m.d.comb += [
-                fifo.write_data.row.eq(delay(m, where[shift:], 2, "row")),
-                self.row.eq(fifo.output.payload.row),
-            ]
-            dropped = Mux(jump, turned_valid + held_valid + live, seen.valid & ~live)
-            back = Signal(range(4))
-            m.d.sync += back.eq(dropped)
-        pop = Signal()
-        m.d.sync += pop.eq(self.output.valid & self.output.ready)
-        m.d.comb += side.go.eq(self.enable & ~credits[-1] & ~side.held)
-        m.d.sync += credits.eq(credits + pop + back - side.go)
-        return m
+            row = delay(m, where[shift:], 2, "row")
+            m.d.comb += [fifo.write_data.row.eq(row), self.row.eq(fifo.output.payload.row)]
+        return Signal(range(4), name="back")
 
     def _jump(self, m: Module, side: _AddressSide, jump, begins, where) -> None:
         """To the rows of filter lanes, and behind them on when the lanes have their words."""

@@ -210,7 +210,7 @@ class Issue(wiring.Component):
                 tail = spec.tail_cycles(p) - 1
                 if self.geometry.s > 1:
                     filters = registers[Reg.FLAGS2][spec.FLAG2_FILTERS]
-                    tail = Mux(filters, tail + spec.filter_cycles(), tail)
+                    tail = Mux(filters, tail + spec.filter_cycles(p), tail)
                 m.d.sync += flow.left.eq(Mux(is_config, setup, tail))
                 m.d.sync += flow.last.eq(0)
                 with m.If(self.fetched.valid & is_config):

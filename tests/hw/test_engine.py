@@ -15,7 +15,7 @@ from secateur.hw.engine import Engine
 from secateur.hw.spec import Error, Geometry, Mode, Reg, Status, words_of
 from secateur.sim.golden import ImageError, parse, run
 from tests.hw.harness import Outcome, run_engine, send
-from tests.support.filter_programs import FilterMaker
+from tests.sim.filter_programs import FilterMaker
 from tests.support.programs import UNLIMITED, Assembler, Sample, assemble, random_program, with_crc
 
 SMALL = Geometry(n=2, p=2, weight_words=1024, bank_words=64)

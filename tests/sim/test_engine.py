@@ -14,7 +14,7 @@ from secateur.hw import spec
 from secateur.hw.spec import Error, Geometry, Reg, Status
 from secateur.sim.golden import ImageError, parse, run
 from secateur.sim.simulate import SimResult, compare, simulate
-from tests.support.filter_programs import FilterMaker
+from tests.sim.filter_programs import FilterMaker
 from tests.support.programs import (
     Assembler,
     Sample,

@@ -10,8 +10,8 @@ import pytest
 from secateur.hw import spec
 from secateur.hw.spec import Geometry, Reg
 from secateur.sim.golden import hazards, parse, result_words, run
+from tests.sim.filter_programs import FilterMaker
 from tests.sim.naive import Machine
-from tests.support.filter_programs import FilterMaker
 from tests.support.programs import Assembler, Sample, assemble, random_program
 
 

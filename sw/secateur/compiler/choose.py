@@ -49,10 +49,9 @@ class LayerPlan:
 
     @property
     def cycles(self) -> int:
-        """Cycles of the rows, headers included, and of filter lanes what they come later."""
+        """Cycles of the rows, headers included."""
         passes = self.body.passes
-        rows = rows_cycles(self.counts, self.lane_map.groups, passes, self.lane_map.lanes)
-        return rows + (filter_cycles() if self.filters else 0)
+        return rows_cycles(self.counts, self.lane_map.groups, passes, self.lane_map.lanes)
 
 
 Consumers = dict[Tensor, list[tuple[Layer, Source]]]
@@ -156,7 +155,9 @@ class Chooser:
             uniform_blocks=len(body.rows) if one and body.uniform else 0,
             raster=rasters.pop() if aligned and unit and len(rasters) == 1 else None,
         )
-        costed = [(LayerPlan(layer, body, lane_map).cycles, lane_map) for lane_map in maps]
+        plans = [LayerPlan(layer, body, lane_map) for lane_map in maps]
+        later = filter_cycles(self.geometry.p)
+        costed = [(each.cycles + later * each.filters, each.lane_map) for each in plans]
         return sorted(costed, key=lambda item: item[0])
 
     def layout(self, tensor: Tensor, split: Split | None) -> MapLayout | None:

@@ -28,7 +28,7 @@ def rows_cycles(counts: Iterable[int], groups: int, passes: int, lanes: int) -> 
     return time
 
 
-def layer_cycles(*, configuration: int, rows: int, clear: int, p: int) -> int:
+def layer_cycles(*, configuration: int, rows: int, clear: int, filters: bool, p: int) -> int:
     """Cycles from a layer's first configuration word to that of the next layer.
 
     Parameters
@@ -36,7 +36,9 @@ def layer_cycles(*, configuration: int, rows: int, clear: int, p: int) -> int:
     configuration : configuration words
     rows : ``rows_cycles`` of the layer
     clear : words of the output window if it is cleared, else 0
-    p : pixel lanes of the array
+    filters : whether the lanes are filters
+    p : lanes of the array
     """
     clearing = spec.clear_cycles(clear) if clear else 0
-    return configuration + spec.setup_cycles(p) + clearing + rows - 1 + spec.tail_cycles(p)
+    tail = spec.tail_cycles(p) + (spec.filter_cycles(p) if filters else 0)
+    return configuration + spec.setup_cycles(p) + clearing + rows - 1 + tail

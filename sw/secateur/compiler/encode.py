@@ -170,6 +170,7 @@ def encode(planned: Plan, check_depth: bool = True) -> Encoded:
             configuration=configuration,
             rows=layer_plan.cycles,
             clear=layout.window if clear else 0,
+            filters=layer_plan.filters,
             p=geometry.p,
         )
         by_layer.append(took)
