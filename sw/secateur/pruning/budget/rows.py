@@ -34,19 +34,19 @@ class RowCost:
     Attributes
     ----------
     groups : groups of pixels, each takes a pass over the row
-    side : rows that take their passes at the same time: S with filter lanes, else 1
     lanes : pixels drained per group
     passes : passes of one group over the body
     fixed : words of the row that are not blocks to choose: address moves, residual adds
     first : whether it is its layer's first row, whose first group waits for no drain
+    side : rows that take their passes at the same time: S with filter lanes, else 1
     """
 
     groups: int
-    side: int
     lanes: int
     passes: int
     fixed: int
     first: bool
+    side: int = 1
 
     def word_cost(self, word: int) -> tuple[float, int]:
         """Cycles and words of the stream that the ``word``-th word (from 1) adds to the row.
