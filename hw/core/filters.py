@@ -119,8 +119,10 @@ class FilterLane(wiring.Component):
                 unit.eq(Mux(of_b, bytewise[1], bytewise[0])),
                 move.eq(Mux(common[7], common & spec.STEP_FIELD, common)),
             ]
-        valid3, restart = Signal(), Signal()
-        base, difference = Signal(self.width), Signal(self.width)
+        valid3 = Signal()
+        restart = Signal()
+        base = Signal(self.width)
+        difference = Signal(self.width)
         down = Mux(source, regs[Reg.B_KR], regs[Reg.A_KR])[: self.width]
         m.d.sync += [
             valid3.eq(valid),

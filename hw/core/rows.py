@@ -124,7 +124,9 @@ class GroupParameters(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         rows = range(ROWS_IN_FLIGHT)
-        head, base, at = Signal(rows), Signal(rows), Signal(rows)
+        head = Signal(rows)
+        base = Signal(rows)
+        at = Signal(rows)
         left = Signal(range(self.s))
         with m.If(self.header.valid & self.header.second):
             m.d.sync += head.eq(head + 1)

@@ -120,7 +120,8 @@ class Fetcher(wiring.Component):
         raw, begins, row_final, arm = self._parse(m, seen, live, where, side, count_low)
         common, shift = self.mem_data[8 * n :], self.side_bits
         count = Cat(count_low, common[:7])
-        body, words = Signal(width), Signal(spec.ROW_COUNT_BITS + shift)
+        body = Signal(width)
+        words = Signal(spec.ROW_COUNT_BITS + shift)
         before_body = Signal(width)
         m.d.sync += [
             body.eq(where + side.step),
