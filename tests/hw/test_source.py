@@ -11,9 +11,11 @@ from pathlib import Path
 import pyslang
 import pyslang.driver
 import pytest
+from amaranth.back.verilog import convert
 
 from secateur.boards.flow.ecp5 import TOOLS
-from secateur.hw.source import CHUNK, fill_memories
+from secateur.hw.memory.fifo import CreditFifo
+from secateur.hw.source import CHUNK, fill_memories, in_any_memory
 from secateur.hw.spec import Geometry
 from secateur.hw.verilog import to_files, to_verilog
 
@@ -140,3 +142,19 @@ def test_slang_finds_a_case_that_names_too_little(tmp_path: Path) -> None:
     body = "always @* case (a) 1'b0: y = 1'b1; endcase"
     file.write_text(f"module top(input a, output reg y); {body} endmodule\n")
     assert not slang(file, "1800-2017")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "family",
+    [
+        "ice40", "gatemate", "efinix", "quicklogic -family pp3", "quicklogic -family qlf_k6n10f",
+        "gowin", "xilinx", "nexus", "intel_alm", "anlogic", "lattice -family xo2",
+    ],
+)  # fmt: skip
+def test_queues_fit_any_part(family: str, tmp_path: Path) -> None:
+    """Also parts without RAM of LUTs: then they take block RAM or flip-flops."""
+    text = convert(CreditFifo(shape=72, depth=16), name="top", emit_src=False)
+    assert "ram_style" in text
+    (tmp_path / "top.v").write_text(in_any_memory(text))
+    assert yosys(tmp_path, f"read_verilog top.v; synth_{family} -top top")
