@@ -55,7 +55,9 @@ def calibration_calls(model: Model, calibration: Calibration) -> list[Call]:
 
 
 def _in_float32(x: Any) -> Any:
-    return x.float() if isinstance(x, torch.Tensor) and x.is_floating_point() else x
+    if not isinstance(x, torch.Tensor):
+        return x
+    return x.cpu().float() if x.is_floating_point() else x.cpu()
 
 
 def _check_counts(call: Call) -> None:
