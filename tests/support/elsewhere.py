@@ -14,10 +14,28 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+from torch.utils.backend_registration import (
+    _DummyBackendModule,
+    _setup_privateuseone_for_python_backend,
+)
 
 NAME = "elsewhere"
-_setup_privateuseone_for_python_backend(NAME)
+
+
+class _Backend(_DummyBackendModule):  # type: ignore[misc]
+    """What PyTorch asks about the device; outside of `machine` there is none."""
+
+    here = False
+
+    def is_available(self) -> bool:
+        return self.here
+
+    def device_count(self) -> int:
+        return int(self.here)
+
+
+_BACKEND = _Backend()
+_setup_privateuseone_for_python_backend(NAME, _BACKEND)
 _COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 
 
@@ -68,5 +86,9 @@ class _Machine(TorchDispatchMode):
 @contextmanager
 def machine() -> Iterator[str]:
     """A machine that has the device; gives its name."""
-    with _Machine():
-        yield NAME
+    _BACKEND.here = True
+    try:
+        with _Machine():
+            yield NAME
+    finally:
+        _BACKEND.here = False
