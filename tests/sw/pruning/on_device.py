@@ -25,7 +25,7 @@ from secateur.pruning import (
 from secateur.pruning.criteria.criteria import CRITERIA
 from secateur.pruning.units.blocks import prunable_layers
 from tests import parts
-from tests.support.elsewhere import Elsewhere, machine
+from tests.sw.pruning.elsewhere import Elsewhere, machine
 
 
 def batches() -> list[tuple[Tensor, Tensor]]:

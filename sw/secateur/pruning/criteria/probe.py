@@ -39,7 +39,14 @@ def placed(values: Any, model: nn.Module) -> Any:
 
 
 def loss_of(loss: Loss, model: nn.Module, batch: Batch) -> Tensor:
-    """The loss of a batch, on the device of a model."""
+    """The loss of a batch, on the device of a model.
+
+    Parameters
+    ----------
+    loss : (outputs, targets) -> scalar
+    model : in the mode that it is in
+    batch : inputs and targets, on any device
+    """
     x, y = placed(batch, model)
     return loss(called(model, x), y)
 
