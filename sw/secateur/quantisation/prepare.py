@@ -24,6 +24,7 @@ from secateur.capture.recurrent import is_recurrent
 from secateur.capture.steps import Sequence, capture_sequences
 from secateur.errors import SecateurError
 from secateur.quantisation.annotate import SecateurQuantizer
+from secateur.quantisation.balance.balance import balance
 from secateur.quantisation.bias import write_biases
 from secateur.quantisation.calibration import (
     Calibration,
@@ -38,6 +39,7 @@ from secateur.quantisation.exponents.arguments import arguments_of
 from secateur.quantisation.fake_quantise import ActivationFakeQuantize, PowerOfTwo
 from secateur.quantisation.harmonise import harmonise
 from secateur.quantisation.observed import ObservedLayer
+from secateur.quantisation.refine import refine
 
 #: A graph; of a recurrent model, that of a step in a module that runs it over sequences.
 Graph = GraphModule | Sequence
@@ -128,24 +130,43 @@ def prepare(
     # Before torchao's own folding of BatchNorm, which knows no masks.
     graph = _canonical(graph, calls[0]) if sequence is None else canonicalise(graph)
     quantizer = SecateurQuantizer(samples=samples_by_name(graph, calls), qat=qat)
+    if sequence is None:
+        balance(graph, quantizer, calls)
 
     def run(prepared: GraphModule) -> None:
         for call in calls:
             for part in parts(prepared, call) if sequence is None else [call]:
                 part.of(prepared if sequence is None else sequence.with_graph(prepared))
 
-    for again in reversed(range(_DIVISIONS + 1)):
-        original = copy.deepcopy(graph) if again else graph
-        prepared = (prepare_qat_pt2e if qat else prepare_pt2e)(graph, quantizer)
-        layers = _calibrate(prepared, run, qat)
-        graph = original
-        if not again or not divide(graph, layers):
-            break
+    prepared, layers = _observed(graph, quantizer, run)
+    if not qat and sequence is None:
+        refine(prepared, layers, calls)
     if train_scales:
         for module in [m for m in prepared.modules() if isinstance(m, PowerOfTwo)]:
             module.train_scale()
     prepared = cast(GraphModule, allow_exported_model_train_eval(prepared))
     return prepared if sequence is None else sequence.with_graph(prepared)
+
+
+def _observed(
+    graph: GraphModule, quantizer: SecateurQuantizer, run: Callable[[GraphModule], None]
+) -> tuple[GraphModule, list[ObservedLayer]]:
+    """The graph with calibrated fake quantisers, and its layers; wide sums are divided.
+
+    Parameters
+    ----------
+    graph : canonical
+    quantizer : places the fake quantisers
+    run : runs a prepared graph on the data
+    """
+    for again in reversed(range(_DIVISIONS + 1)):
+        original = copy.deepcopy(graph) if again else graph
+        prepared = (prepare_qat_pt2e if quantizer.qat else prepare_pt2e)(graph, quantizer)
+        layers = _calibrate(prepared, run, quantizer.qat)
+        graph = original
+        if not again or not divide(graph, layers):
+            break
+    return prepared, layers
 
 
 def _calibrate(

@@ -1,0 +1,47 @@
+"""Factors of the tensors that a graph stores, by which their values fill 8-bit codes.
+
+A scale that is a power of two wastes up to one bit of a tensor. The weights and the bias of the
+layer that computes it are multiplied by a factor, and those that read it are divided by it: the
+function stays the same, for a ReLU of a positive multiple is that multiple of the ReLU. Tables of
+functions absorb any factor on both sides.
+
+References
+----------
+Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019
+(arXiv:1906.04721), section 4.1, with one factor for a tensor instead of one for a channel.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import GraphModule
+
+from secateur.capture.ports import Call, tensors_of
+from secateur.quantisation.annotate import SecateurQuantizer
+from secateur.quantisation.balance.choose import Histograms, Noise, choose
+from secateur.quantisation.balance.layers import FloatLayers
+from secateur.quantisation.balance.rescale import Rescaled
+from secateur.quantisation.balance.ties import Ties
+from secateur.quantisation.calibration import parts
+
+
+def balance(gm: GraphModule, quantizer: SecateurQuantizer, calls: list[Call]) -> None:
+    """Give the stored tensors of a canonical graph factors, in place; what it computes stays.
+
+    Parameters
+    ----------
+    gm : the graph
+    quantizer : that will annotate it
+    calls : calibration data
+    """
+    groups = quantizer.groups(gm)
+    signs = {node: unsigned for members, unsigned in groups for node in members}
+    histograms = Histograms(gm, signs)
+    with torch.no_grad():
+        for call in calls:
+            for part in parts(gm, call):
+                histograms.run(*tensors_of(gm, part), enable_io_processing=False)
+    layers = FloatLayers(gm)
+    noises = {node: Noise(observed) for node, observed in histograms.of.items()}
+    logs = choose(Ties(layers), noises, [members for members, _ in groups])
+    Rescaled(layers, {node: 2.0**log for node, log in logs.items()}).write()
