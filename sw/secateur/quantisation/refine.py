@@ -24,6 +24,7 @@ from torch.fx.node import map_aggregate
 
 from secateur.capture.ports import Call, tensors_of
 from secateur.fx.graph import LINEAR, argument, conv_window, is_call
+from secateur.quantisation.balance.layers import uniform
 from secateur.quantisation.calibration import parts
 from secateur.quantisation.fake_quantise import ActivationFakeQuantize, PowerOfTwo
 from secateur.quantisation.gptq import round_weights
@@ -110,6 +111,9 @@ class Refinement(Interpreter):
         bias = cast("Tensor | None", args[2] if len(args) > 2 else None)
         call = cast(Callable[..., Any], node.target)
         exact = [call(batch, weight, bias, *args[3:]) for batch in x.exact]
+        if uniform(node, weight):
+            weight = product.w(weight)
+            return _Both([call(batch, weight, bias, *args[3:]) for batch in x.quantised], exact)
         weight = self._rounded(node, product, layer, x.quantised, weight)
         found = [call(batch, weight, bias, *args[3:]) for batch in x.quantised]
         channel = 1 if exact[0].dim() > 2 else -1

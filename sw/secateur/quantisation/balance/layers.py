@@ -15,6 +15,7 @@ from secateur.fx.functions import Function, functions_of
 from secateur.fx.graph import (
     ACTIVATIONS,
     ADD,
+    CONV,
     MAX_POOL,
     MUL,
     PRODUCTS,
@@ -49,6 +50,15 @@ class FloatLayer:
     function: Function | None = None
 
 
+def uniform(product: Node, weight: torch.Tensor) -> bool:
+    """Whether all channels of a depthwise convolution have the same weights: an average, a copy.
+
+    A row of the array then serves any block of channels. It is worth keeping them the same.
+    """
+    depthwise = is_call(product, CONV) and weight.shape[0] > 1 == weight.shape[1]
+    return depthwise and bool((weight == weight[:1]).all())
+
+
 class FloatLayers:
     """The stored values of a canonical graph, and the layers that compute them.
 
@@ -62,7 +72,7 @@ class FloatLayers:
         self.gm = gm
         self.stored = stored_nodes(gm)
         self._known, self._functions = set(self.stored), functions_of(gm.graph)
-        self._active, self._numbers = active_nodes(gm), dict[tuple[Node, bool], Numbers | None]()
+        self._active = active_nodes(gm)
         self.layers = [
             self._layer(node)
             for node in self.stored
@@ -131,7 +141,8 @@ class FloatLayers:
     def columns(self, product: Node) -> Numbers | None:
         """The part of its input that every weight of a product is multiplied by, -1 for none.
 
-        Of the weights' shape, or one that broadcasts to it. None if it is not one part alone.
+        Of the weights' shape, or one that broadcasts to it. None if it is not one part alone, or
+        should not be.
         """
         value = cast(Node, product.args[0])
         origins = self.origins(value)
@@ -145,6 +156,9 @@ class FloatLayers:
         flat = origins.reshape(len(origins), -1)
         found = flat.max(1)
         if not bool(((flat == found[:, None]) | (flat < 0)).all()):
+            return None
+        weight = constant(self.gm, cast(Node, product.args[1]))
+        if uniform(product, weight) and len(set(found.tolist())) > 1:
             return None
         groups = len(found) // shape[1]
         of_groups = found.reshape(groups, shape[1])
