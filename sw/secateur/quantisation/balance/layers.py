@@ -66,13 +66,14 @@ class FloatLayers:
     ----------
     stored : nodes of which the values are stored
     layers : of those that layers or functions compute
+    active : nodes that depend on the input
     """
 
     def __init__(self, gm: GraphModule) -> None:
         self.gm = gm
         self.stored = stored_nodes(gm)
         self._known, self._functions = set(self.stored), functions_of(gm.graph)
-        self._active = active_nodes(gm)
+        self.active = active_nodes(gm)
         self.layers = [
             self._layer(node)
             for node in self.stored
@@ -124,7 +125,7 @@ class FloatLayers:
         if not is_move(value):
             return None
         given = {}
-        for source in (n for n in sources_of(value) if n in self._active):
+        for source in (n for n in sources_of(value) if n in self.active):
             numbers = self._origins(source, parts, sign)
             if numbers is None:
                 return None

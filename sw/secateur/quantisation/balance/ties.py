@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from math import prod
 from typing import cast
 
 import numpy as np
 from torch.fx import Node
+from torch.fx.node import map_arg
 
 from secateur.capture.outputs import output_nodes
 from secateur.capture.steps import state_pairs
-from secateur.fx.graph import active_nodes
+from secateur.fx.functions import Function
+from secateur.fx.graph import constant, shape_of
 from secateur.fx.moves import is_move
+from secateur.hw.spec import MAX_TABLES
 from secateur.quantisation.balance.layers import FloatLayers
 
+#: Values of a map that are worth a table of their own.
+_LARGE = 1024
 #: Logarithms of factors that a logarithm is the sum of, and how often.
 Sum = Counter[Node]
 
@@ -52,6 +58,9 @@ class Ties:
                     self._equal(layers.parts(cast(Node, product.args[0])))
             for factor in layer.factors:
                 self._equal(layers.parts(factor))
+        for same in _one_table(layers):
+            self._equal([layers.parts(function.argument)[0] for function in same])
+            self._equal([function.nodes[-1] for function in same])
         for layer in (layer for layer in layers.layers if layer.factors):
             first, second = (layers.parts(factor)[0] for factor in layer.factors)
             self._zero(self._minus(self._minus(self.sum(layer.end), first), second))
@@ -66,8 +75,11 @@ class Ties:
         return [node for node in self._sums if node in used]
 
     def _read(self, move: Node) -> list[Node]:
-        active = active_nodes(self._layers.gm)
-        return [n for n in move.all_input_nodes if n in active and n.meta.get("val") is not None]
+        return [
+            n
+            for n in move.all_input_nodes
+            if n in self._layers.active and n.meta.get("val") is not None
+        ]
 
     def _minus(self, found: Sum, node: Node) -> Sum:
         found = Counter(found)
@@ -105,6 +117,36 @@ class Ties:
                 held[other] += count * times
                 if not held[other]:
                     del held[other]
+
+
+def _one_table(layers: FloatLayers) -> list[list[Function]]:
+    """Functions that should share a table.
+
+    Where there are more functions than slots, a table of one's own is filled for every layer. That
+    is little work beside a map, but more than a vector: as in every step of a sequence.
+    """
+    functions = [layer.function for layer in layers.layers if layer.function is not None]
+    if len(functions) <= MAX_TABLES:
+        return []
+    alike: dict[str, list[Function]] = {}
+    for function in functions:
+        if prod(shape_of(function.nodes[-1])) < _LARGE:
+            alike.setdefault(_spelling(layers, function), []).append(function)
+    return list(alike.values())
+
+
+def _spelling(layers: FloatLayers, function: Function) -> str:
+    """What a function computes, as a text: operations, constants, and places of the nodes."""
+    names = {node: f"node {index}" for index, node in enumerate(function.nodes)}
+
+    def said(node: Node) -> str:
+        if node in names:
+            return names[node]
+        fixed = node not in layers.active
+        return str(constant(layers.gm, node).tolist()) if fixed else "argument"
+
+    calls = ((n.target, map_arg(n.args, said), map_arg(n.kwargs, said)) for n in function.nodes)
+    return str(list(calls))
 
 
 def log_factor(found: Sum, chosen: Mapping[Node, float]) -> float:
