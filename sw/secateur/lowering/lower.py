@@ -24,6 +24,7 @@ from secateur.errors import SecateurError
 from secateur.fx.functions import Function, functions_of
 from secateur.fx.graph import (
     MAX_POOL,
+    MUL,
     PAD,
     Window,
     is_call,
@@ -88,6 +89,8 @@ class _Lowering:
         for node in self.gm.graph.nodes:
             if node in active and node.op == "call_function":
                 self._visit(node)
+        for node in output_nodes(self.gm):
+            self._without_factor(node)
         self._check_complete(active)
         arguments = inputs_of(self.gm)
         form, results = results_of(self.gm)
@@ -132,6 +135,7 @@ class _Lowering:
             node, axis = with_samples_first(result)
             if node not in self.values.varying:
                 raise refuse(node, "the output does not depend on the input", "give it to a layer")
+            node, factor = self._without_factor(node)
             if node not in self.values.of:
                 raise refuse(node, "the output is not quantised", REQUANTISE)
             value = self.values.stored(node)

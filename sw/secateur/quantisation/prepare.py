@@ -24,7 +24,7 @@ from secateur.capture.recurrent import is_recurrent
 from secateur.capture.steps import Sequence, capture_sequences
 from secateur.errors import SecateurError
 from secateur.quantisation.annotate import SecateurQuantizer
-from secateur.quantisation.balance.balance import balance
+from secateur.quantisation.balance.balance import balance, to_units
 from secateur.quantisation.bias import write_biases
 from secateur.quantisation.calibration import (
     Calibration,
@@ -130,8 +130,7 @@ def prepare(
     # Before torchao's own folding of BatchNorm, which knows no masks.
     graph = _canonical(graph, calls[0]) if sequence is None else canonicalise(graph)
     quantizer = SecateurQuantizer(samples=samples_by_name(graph, calls), qat=qat)
-    if sequence is None:
-        balance(graph, quantizer, calls)
+    units = balance(graph, quantizer, calls) if sequence is None else []
 
     def run(prepared: GraphModule) -> None:
         for call in calls:
@@ -141,6 +140,8 @@ def prepare(
     prepared, layers = _observed(graph, quantizer, run)
     if not qat and sequence is None:
         refine(prepared, layers, calls)
+    if sequence is None:
+        to_units(prepared, units)
     if train_scales:
         for module in [m for m in prepared.modules() if isinstance(m, PowerOfTwo)]:
             module.train_scale()

@@ -3,7 +3,7 @@
 A scale that is a power of two wastes up to one bit of a tensor. The weights and the bias of the
 layer that computes it are multiplied by a factor, and those that read it are divided by it: the
 function stays the same, for a ReLU of a positive multiple is that multiple of the ReLU. Tables of
-functions absorb any factor on both sides.
+functions absorb any factor on both sides. What the host gets back it multiplies by the inverse.
 
 References
 ----------
@@ -13,10 +13,13 @@ Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Corre
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch.fx import GraphModule
 
+from secateur.capture.outputs import output_nodes
 from secateur.capture.ports import Call, tensors_of
+from secateur.fx.graph import MUL
 from secateur.quantisation.annotate import SecateurQuantizer
 from secateur.quantisation.balance.choose import Histograms, Noise, choose
 from secateur.quantisation.balance.layers import FloatLayers
@@ -25,14 +28,18 @@ from secateur.quantisation.balance.ties import Ties
 from secateur.quantisation.calibration import parts
 
 
-def balance(gm: GraphModule, quantizer: SecateurQuantizer, calls: list[Call]) -> None:
-    """Give the stored tensors of a canonical graph factors, in place; what it computes stays.
+def balance(gm: GraphModule, quantizer: SecateurQuantizer, calls: list[Call]) -> list[float]:
+    """Give the stored tensors of a canonical graph factors, in place; the host undoes the outputs'.
 
     Parameters
     ----------
     gm : the graph
     quantizer : that will annotate it
     calls : calibration data
+
+    Returns
+    -------
+    inverse : of every output, what it has to be multiplied by, a float32 number
     """
     groups = quantizer.groups(gm)
     signs = {node: unsigned for members, unsigned in groups for node in members}
@@ -44,4 +51,24 @@ def balance(gm: GraphModule, quantizer: SecateurQuantizer, calls: list[Call]) ->
     layers = FloatLayers(gm)
     noises = {node: Noise(observed) for node, observed in histograms.of.items()}
     logs = choose(Ties(layers), noises, [members for members, _ in groups])
+    outputs = [layers.parts(output)[0] for output in output_nodes(gm)]
     Rescaled(layers, {node: 2.0**log for node, log in logs.items()}).write()
+    return [float(np.float32(2.0 ** -logs[output])) for output in outputs]
+
+
+def to_units(gm: GraphModule, inverse: list[float]) -> None:
+    """Multiply the outputs of a graph, in place: the last step, which the host takes.
+
+    Parameters
+    ----------
+    gm : prepared from a graph that is balanced
+    inverse : of `balance`
+    """
+    end = next(n for n in gm.graph.nodes if n.op == "output")
+    for output, factor in dict(zip(output_nodes(gm), inverse, strict=True)).items():
+        if factor != 1:
+            with gm.graph.inserting_before(end):
+                scaled = gm.graph.call_function(MUL, (output, factor))
+            scaled.meta.update(output.meta)
+            end.replace_input_with(output, scaled)
+    gm.recompile()

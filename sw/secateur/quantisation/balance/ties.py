@@ -29,8 +29,8 @@ class Ties:
     """The logarithm of every stored tensor's factor as a sum of free ones.
 
     Logarithms are equal where tensors are added up, or where one layer or the host reads both and
-    cannot tell them apart. That of a product of two tensors is the sum of theirs. Those of inputs,
-    states and outputs are zero.
+    cannot tell them apart. That of a product of two tensors is the sum of theirs. Those of inputs
+    and states are zero.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class Ties:
         for before, after in state_pairs(layers.gm):
             self._fix([before, *layers.parts(after)])
         for output in output_nodes(layers.gm):
-            self._fix(layers.parts(output))
+            self._equal(layers.parts(output))
         for layer in layers.layers:
             if layer.function is not None:
                 self._equal(layers.parts(layer.function.argument))
