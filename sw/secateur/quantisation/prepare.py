@@ -30,6 +30,7 @@ from secateur.quantisation.calibration import (
     Calibration,
     Model,
     calibration_calls,
+    fed,
     graph_of,
     parts,
     samples_by_name,
@@ -130,7 +131,7 @@ def prepare(
     # Before torchao's own folding of BatchNorm, which knows no masks.
     graph = _canonical(graph, calls[0]) if sequence is None else canonicalise(graph)
     quantizer = SecateurQuantizer(samples=samples_by_name(graph, calls), qat=qat)
-    units = balance(graph, quantizer, calls) if sequence is None else []
+    units = balance(graph, quantizer, fed(graph, calls, sequence))
 
     def run(prepared: GraphModule) -> None:
         for call in calls:
@@ -138,10 +139,9 @@ def prepare(
                 part.of(prepared if sequence is None else sequence.with_graph(prepared))
 
     prepared, layers = _observed(graph, quantizer, run)
-    if not qat and sequence is None:
-        refine(prepared, layers, calls)
-    if sequence is None:
-        to_units(prepared, units)
+    if not qat:
+        refine(prepared, layers, lambda: fed(prepared, calls, sequence))
+    to_units(prepared, units)
     if train_scales:
         for module in [m for m in prepared.modules() if isinstance(m, PowerOfTwo)]:
             module.train_scale()

@@ -11,7 +11,7 @@ Biases: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,10 +22,8 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.node import map_aggregate
 
-from secateur.capture.ports import Call, tensors_of
 from secateur.fx.graph import LINEAR, argument, conv_window, is_call
 from secateur.quantisation.balance.layers import uniform
-from secateur.quantisation.calibration import parts
 from secateur.quantisation.fake_quantise import ActivationFakeQuantize, PowerOfTwo
 from secateur.quantisation.gptq import round_weights
 from secateur.quantisation.harmonise import fits
@@ -37,25 +35,34 @@ SAMPLES = 64
 _POSITIONS, _LEAST = 4, 4096
 
 
-def refine(prepared: GraphModule, layers: list[ObservedLayer], calls: list[Call]) -> None:
+def refine(
+    prepared: GraphModule,
+    layers: list[ObservedLayer],
+    data: Callable[[], Iterator[list[list[Tensor]]]],
+) -> None:
     """Round the weights of a prepared, harmonised graph, and correct its biases.
 
     Parameters
     ----------
     prepared : is changed; its fake quantisers only observe
     layers : of it
-    calls : calibration data, of which some are used
+    data : yields what it is given, of which some is used; states are those that it computes
     """
-    batches, count = [], 0
-    for call in calls:
-        for part in parts(prepared, call):
-            if count < SAMPLES:
-                batches.append(tensors_of(prepared, part))
-                count += len(part)
+
+    def some() -> list[list[Tensor]]:
+        found, count = list[list[Tensor]](), 0
+        with torch.no_grad():
+            for steps in data():
+                found, count = found + steps, count + len(steps[0][0])
+                if count >= SAMPLES:
+                    break
+        return found
+
+    exact = some()
     quantisers = [module for module in prepared.modules() if isinstance(module, PowerOfTwo)]
     for module in quantisers:
         module.enable_fake_quant(True)
-    Refinement(prepared, layers).refine(batches)
+    Refinement(prepared, layers).refine(exact, some())
     for module in quantisers:
         module.enable_fake_quant(False)
 
@@ -82,9 +89,10 @@ class Refinement(Interpreter):
         self._products = {p.node: (layer, p) for layer in layers for p in layer.products}
         self._count = 0
 
-    def refine(self, batches: list[list[Tensor]]) -> None:
-        """Rewrite the graph for these inputs, tensors in the order of the placeholders."""
-        inputs = [_Both(list(values), list(values)) for values in zip(*batches, strict=True)]
+    def refine(self, exact: list[list[Tensor]], quantised: list[list[Tensor]]) -> None:
+        """Rewrite the graph for inputs of the float network, and those of the quantised one."""
+        given = zip(zip(*quantised, strict=True), zip(*exact, strict=True), strict=True)
+        inputs = [_Both(list(q), list(e)) for q, e in given]
         with torch.no_grad():
             self.run(*inputs, enable_io_processing=False)
         gm = cast(GraphModule, self.module)

@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 from secateur import quantize
 from secateur.canonical.rewrite import canonicalise
 from secateur.capture.export import export
-from secateur.capture.ports import Call, inputs_of
+from secateur.capture.ports import inputs_of
 from secateur.fx.graph import PRODUCTS, constant, is_call
 from secateur.quantisation.annotate import SecateurQuantizer
 from secateur.quantisation.balance.balance import balance, to_units
@@ -41,7 +41,7 @@ class Gate(nn.Module):
 def _balanced(model: nn.Module, x: Tensor) -> tuple[GraphModule, GraphModule]:
     graph = canonicalise(export(model.eval(), x))
     before = copy.deepcopy(graph)
-    units = balance(graph, SecateurQuantizer(unsigned=list(inputs_of(graph))), [Call((x,))])
+    units = balance(graph, SecateurQuantizer(unsigned=list(inputs_of(graph))), [[[x]]])
     to_units(graph, units)
     return before, graph
 

@@ -13,29 +13,32 @@ Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Corre
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
+from torch import Tensor
 from torch.fx import GraphModule
 
 from secateur.capture.outputs import output_nodes
-from secateur.capture.ports import Call, tensors_of
 from secateur.fx.graph import MUL
 from secateur.quantisation.annotate import SecateurQuantizer
 from secateur.quantisation.balance.choose import Histograms, Noise, choose
 from secateur.quantisation.balance.layers import FloatLayers
 from secateur.quantisation.balance.rescale import Rescaled
 from secateur.quantisation.balance.ties import Ties
-from secateur.quantisation.calibration import parts
 
 
-def balance(gm: GraphModule, quantizer: SecateurQuantizer, calls: list[Call]) -> list[float]:
+def balance(
+    gm: GraphModule, quantizer: SecateurQuantizer, data: Iterable[list[list[Tensor]]]
+) -> list[float]:
     """Give the stored tensors of a canonical graph factors, in place; the host undoes the outputs'.
 
     Parameters
     ----------
     gm : the graph
     quantizer : that will annotate it
-    calls : calibration data
+    data : what it is given, as ``fed`` yields it
 
     Returns
     -------
@@ -45,9 +48,9 @@ def balance(gm: GraphModule, quantizer: SecateurQuantizer, calls: list[Call]) ->
     signs = {node: unsigned for members, unsigned in groups for node in members}
     histograms = Histograms(gm, signs)
     with torch.no_grad():
-        for call in calls:
-            for part in parts(gm, call):
-                histograms.run(*tensors_of(gm, part), enable_io_processing=False)
+        for steps in data:
+            for inputs in steps:
+                histograms.run(*inputs, enable_io_processing=False)
     layers = FloatLayers(gm)
     noises = {node: Noise(observed) for node, observed in histograms.of.items()}
     logs = choose(Ties(layers), noises, [members for members, _ in groups])

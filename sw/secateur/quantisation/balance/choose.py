@@ -58,7 +58,7 @@ class Noise:
         #: Logarithm of the largest step, in parts of an octave.
         self.largest = (top - bits + 1) * STEPS
         count = (CANDIDATES + 2) * STEPS
-        self._errors = np.zeros(count)
+        self._errors, self.least = np.zeros(count), [0.0] * STEPS
         self.dead = power == 0.0
         if self.dead:
             return
@@ -68,6 +68,18 @@ class Noise:
             inside = excess < step / 2
             clipped = (counts * excess**2)[~inside].sum()
             self._errors[index] = (clipped + counts[inside].sum() * step**2 / 12) / power
+
+        #: Of factors of the fractions of an octave, with the best scale for each.
+        self.least = [
+            min(self.at(exponent * STEPS - ahead) for exponent in self.exponents(ahead))
+            for ahead in range(STEPS)
+        ]
+
+    def exponents(self, ahead: int) -> tuple[int, int]:
+        """Those of the best scales behind a factor, of which this is the logarithm."""
+        # A step of 2**e behind a factor is one of 2**(e - log factor) before it.
+        highest = -(-(self.best() + ahead) // STEPS)
+        return highest - 1, highest
 
     def at(self, step: int) -> float:
         """Noise by signal at a step, of which this is the logarithm."""
@@ -101,11 +113,10 @@ def choose(ties: Ties, noises: dict[Node, Noise], groups: list[list[Node]]) -> d
     }
 
     def noise(group: list[Node]) -> float:
-        at = [(noises[m], int(log_factor(sums[m], chosen))) for m in group if not noises[m].dead]
-        if not at:
-            return 0.0
-        # A step of 2**e behind a factor is one of 2**(e - log factor) before it.
-        exponents = {-(-(n.best() + ahead) // STEPS) + d for n, ahead in at for d in (-1, 0)}
+        at = [(noises[m], log_factor(sums[m], chosen)) for m in group if not noises[m].dead]
+        if len(at) < 2:
+            return sum(n.least[ahead % STEPS] for n, ahead in at)
+        exponents = {exponent for n, ahead in at for exponent in n.exponents(ahead)}
         return min(sum(n.at(e * STEPS - ahead) for n, ahead in at) for e in exponents)
 
     def total(node: Node) -> float:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from math import prod
 from typing import cast
 
-import numpy as np
 from torch.fx import Node
 from torch.fx.node import map_arg
 
@@ -149,6 +148,6 @@ def _spelling(layers: FloatLayers, function: Function) -> str:
     return str(list(calls))
 
 
-def log_factor(found: Sum, chosen: Mapping[Node, float]) -> float:
+def log_factor(found: Sum, chosen: Mapping[Node, int]) -> int:
     """Logarithm of a factor, of the free ones' that are chosen."""
-    return float(np.sum([count * chosen[node] for node, count in found.items()]))
+    return sum(count * chosen[node] for node, count in found.items())
