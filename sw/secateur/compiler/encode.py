@@ -91,7 +91,9 @@ class _Tables:
         return slot, writer.fill(slot, self.entries[table]) if fill else 0
 
 
-def _header_words(layer: Layer, lanes: npt.NDArray[np.int64], count: int, last: bool) -> Words:
+def _header_words(
+    layer: Layer, lanes: npt.NDArray[np.int64], count: int, last: bool, base: int
+) -> Words:
     n = len(lanes)
     if count >= 1 << spec.ROW_COUNT_BITS:
         raise SecateurError(
@@ -100,7 +102,7 @@ def _header_words(layer: Layer, lanes: npt.NDArray[np.int64], count: int, last: 
         )
     used = lanes >= 0
     bias = np.where(used, layer.bias[lanes], 0)
-    delta = np.where(used, layer.shift[lanes] - layer.shift.min(), 0)
+    delta = np.where(used, layer.shift[lanes] - base, 0)
     words = np.zeros((2, n + 1), dtype=np.int64)
     words[0, :n] = bias & 0xFF
     words[0, n] = count & 0xFF
@@ -109,14 +111,20 @@ def _header_words(layer: Layer, lanes: npt.NDArray[np.int64], count: int, last: 
     return words.astype(np.uint8)
 
 
-def _row_words(layer_plan: LayerPlan) -> Iterator[Words]:
-    """Header and body of every row of a layer."""
+def _shift_base(layer: Layer, before: int) -> int:
+    """From where shifts count: as in the layer before, if they can, which costs no word."""
+    least, most = int(layer.shift.min()), int(layer.shift.max())
+    return before if most - spec.SHIFT_SPAN <= before <= least else least
+
+
+def _row_words(layer_plan: LayerPlan, base: int) -> Iterator[Words]:
+    """Header and body of every row of a layer, with shifts from ``base`` on."""
     for index, row in enumerate(layer_plan.rows):
         last = index == len(layer_plan.rows) - 1
         lanes = layer_plan.body.lanes[index]
         if layer_plan.body.uniform:  # all channels have the bias and the shift of channel 0
             lanes = np.zeros_like(lanes)
-        yield _header_words(layer_plan.layer, lanes, len(row.common), last)
+        yield _header_words(layer_plan.layer, lanes, len(row.common), last, base)
         yield np.concatenate([row.weights.view(np.uint8), row.common[:, None]], axis=1)
 
 
@@ -142,7 +150,7 @@ def encode(plan: Plan, check_depth: bool = True) -> Encoded:
         load = output_registers(read) | {Reg.GX: read.words}
         writer.configure(given.name, load, spec.COMMON_LOAD)
     cycles, written = spec.load_tail(geometry.p), set()
-    by_layer, words_by_layer, fills_by_layer = [], [], []
+    by_layer, words_by_layer, fills_by_layer, base = [], [], [], 0
     for layer_plan in plan.layers:
         layer, before = layer_plan.layer, writer.count
         result = layer.output in plan.results
@@ -150,9 +158,10 @@ def encode(plan: Plan, check_depth: bool = True) -> Encoded:
         clear = layout.clear and layer.output not in written
         written.add(layer.output)
         table, filling = tables.before(layer, writer)
-        registers = layer_registers(plan, layer_plan, clear=clear, table=table)
+        base = _shift_base(layer, base)
+        registers = layer_registers(plan, layer_plan, clear=clear, table=table, base=base)
         configuration = writer.configure(layer.name, registers, spec.COMMON_START)
-        for words in _row_words(layer_plan):
+        for words in _row_words(layer_plan, base):
             writer.add(words)
         took = filling + layer_cycles(
             configuration=configuration,
