@@ -40,9 +40,9 @@ def show_run(data: Data) -> None:
             array = np.asarray(values)
             if array.ndim > 1:
                 short = False
-                shown = f"{array.shape}, {array.min():.6g} to {array.max():.6g}"
+                shown = f"{array.shape}, {array.min():.4g} to {array.max():.4g}"
             else:
-                shown = f"[{', '.join(f'{value:.6g}' for value in array.ravel())}]"
+                shown = f"[{', '.join(f'{value:.4g}' for value in array.ravel())}]"
             console.print(f"  {index}: {shown}", markup=False)
         if data["images"] > 10:
             console.print("  ...")
