@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import re
+from collections.abc import Sequence
 
 from amaranth.back import verilog
+from amaranth.hdl import Value
+from amaranth.lib import wiring
 
+from secateur.hw import source
 from secateur.hw.engine import Engine
 from secateur.hw.link.uart_top import UartEngine
 from secateur.hw.memory import asic_ram
@@ -13,22 +19,37 @@ from secateur.hw.soc.soc import BUSES, Soc
 from secateur.hw.spec import Geometry
 from secateur.hw.stream_top import StreamEngine
 
-#: A register's value at power-up, and that of a memory, as Amaranth's back end writes them.
-_REGISTER = re.compile(r"^(\s*reg [^=;]*?)\s+= \d+'\w+;$", re.MULTILINE)
-_CONTENTS = re.compile(r"^  initial begin\n(?:    \S+\[\d+\] = \d+'\w+;\n)+  end\n", re.MULTILINE)
+#: Rules of Verilator that the back end's style breaks, and why that is right: values are extended
+#: and cut as Amaranth defines it, and tests compare what is meant with what is simulated; one file
+#: holds all modules; see ``start_processes``.
+_WAIVERS = [f"verilator lint_off {rule}" for rule in ("WIDTH", "DECLFILENAME", "INITIALDLY")]
 
 
-def to_verilog(
+def to_verilog(geometry: Geometry, init: Sequence[int] | None = None, **options) -> str:
+    """Verilog of the engine in one file.
+
+    Parameters
+    ----------
+    geometry, init : see ``Engine``
+    **options : those of ``to_files`` but ``apart``
+    """
+    name = options.get("name", "secateur")
+    return to_files(geometry, init, **options)[f"{name}.v"]
+
+
+def to_files(
     geometry: Geometry,
-    init=None,
+    init: Sequence[int] | None = None,
     *,
-    family="generic",
-    bels=None,
-    compact=None,
-    name="secateur",
-    interface="stream",
-    divisor=None,
-) -> str:
+    family: str = "generic",
+    bels: Sequence[str | None] | None = None,
+    compact: bool | None = None,
+    name: str = "secateur",
+    interface: str = "stream",
+    divisor: int | None = None,
+    apart: bool = False,
+    origin: str = "Secateur",
+) -> dict[str, str]:
     """Verilog of the engine, with a bus or a UART around it or without.
 
     Ports of an engine's nested interfaces are named with two underscores (``image__valid``). Clock
@@ -42,6 +63,12 @@ def to_verilog(
     interface : "stream" (see ``StreamEngine``), "axi" or "wishbone" (``Soc``), "uart"
         (``UartEngine``)
     divisor : cycles of a bit on the line, for "uart" only
+    apart : put the contents of a ROM into files beside the source, which ``$readmemh`` reads
+    origin : what made the file, for its head
+
+    Returns
+    -------
+    texts by the names of the files: ``NAME.v``, and those of a ROM
 
     Raises
     ------
@@ -49,32 +76,85 @@ def to_verilog(
     """
     if (divisor is not None) != (interface == "uart"):
         raise ValueError(f"divisor must be given for interface 'uart' alone, not {divisor!r}")
-    if interface == "stream":
-        engine = Engine(geometry, init=init, family=family, bels=bels, compact=compact)
-        top = StreamEngine(engine)
-    elif interface in BUSES:
-        top = Soc(geometry, bus=interface, init=init, family=family, bels=bels)
-    elif interface == "uart":
-        top = UartEngine(geometry, init=init, family=family, bels=bels, divisor=divisor)
-    else:
-        known = ", ".join(["stream", *BUSES, "uart"])
-        raise ValueError(f"interface must be one of {known}, not {interface!r}")
+    settings = {"init": init, "family": family, "bels": bels}
+    top = _top(geometry, interface, settings, compact=compact, divisor=divisor)
     text = verilog.convert(top, name=name, emit_src=False)
+    files: dict[str, str] = {}
+    if family != "ecp5":
+        text = source.in_any_memory(text)
     if family == "asic":
-        text = without_initial_values(text)
+        text = source.without_initial_values(text)
         text += asic_ram.definitions(text)
-    return text
+    else:
+        text, files = source.fill_memories(text, apart=f"{name}.engine.memory" if apart else None)
+    head = _head(top, name=name, interface=interface, files=list(files), origin=origin)
+    text = source.introduce(
+        source.complete_cases(source.start_processes(text)), name, _ports(top, interface), head
+    )
+    return {f"{name}.v": text} | files
 
 
-def without_initial_values(text: str) -> str:
-    """``text``, of Amaranth, with every register and memory unknown until it is written.
+def _top(
+    geometry: Geometry, interface: str, settings: dict, *, compact: bool | None, divisor: int | None
+) -> wiring.Component:
+    """The component of an interface."""
+    if interface == "stream":
+        return StreamEngine(Engine(geometry, compact=compact, **settings))
+    if interface in BUSES:
+        return Soc(geometry, bus=interface, **settings)
+    if interface == "uart":
+        return UartEngine(geometry, divisor=divisor, **settings)
+    known = ", ".join(["stream", *BUSES, "uart"])
+    raise ValueError(f"interface must be one of {known}, not {interface!r}")
 
-    Raises
-    ------
-    ValueError : an initial value of another form is left
-    """
-    text = _CONTENTS.sub("", _REGISTER.sub(r"\1 ;", text))
-    left = re.search(r"^\s*(?:initial\b.*|reg [^=;]*= \d+'.*)$", text, re.MULTILINE)
-    if left:
-        raise ValueError(f"an initial value is left: {left.group().strip()}")
-    return text
+
+def _ports(top: wiring.Component, interface: str) -> list[str]:
+    """Names of the ports: clock and reset, then in the order of the members."""
+    own = ["__".join(map(str, path)) for path, _, _ in top.signature.flatten(top)]
+    return own if interface == "axi" else ["clk", "rst", *own]
+
+
+def _head(
+    top: wiring.Component, *, name: str, interface: str, files: list[str], origin: str
+) -> list[str]:
+    """The comment in front of a file: what the module is, and what its ports are."""
+    engine = top.engine
+    size, family = engine.geometry, engine.family
+    soft = 0 if engine.bels is None else size.multipliers - len(engine.bels)
+    clock = "aclk; reset: aresetn, low" if interface == "axi" else "clk; reset: rst, high"
+    lines = [
+        f"Module {name}: a block-sparse engine of {size.n} x {size.p} multipliers for networks.",
+        f"Written by {origin}.",
+        "",
+        f"N = {size.n}, P = {size.p}, {size.tables} tables, {soft} multipliers from logic; "
+        f"family {family}.",
+        f"Memories: weights of {size.weight_words} words of {size.word_bits} bits, {size.p} banks "
+        f"of {size.bank_words} words of {8 * size.n} bits.",
+        f"Weights: {_contents(engine.init, size)}.",
+    ]
+    lines += [f"Parameter {file[:-4].upper()}: path of {file}, for $readmemh." for file in files]
+    lines += [
+        f"Clock: {clock}, synchronous, for one cycle or more.",
+        "",
+        "Ports, besides clock and reset:",
+    ]
+    for path, member, value in top.signature.flatten(top):
+        kind = "input " if member.flow == wiring.In else "output"
+        lines.append(f"  {kind} {len(Value.cast(value)):4}  {'__'.join(map(str, path))}")
+    members = _members(type(engine if interface == "stream" else top))
+    return [*lines, "", "What they are:", *(f"  {line}" for line in members), "", *_WAIVERS]
+
+
+def _contents(init: Sequence[int] | None, size: Geometry) -> str:
+    """What the weight memory holds."""
+    if init is None:
+        return "a RAM, which takes an image"
+    data = b"".join(word.to_bytes(size.word_bytes, "little") for word in init)
+    return f"a ROM with the image of SHA-256 {hashlib.sha256(data).hexdigest()}"
+
+
+def _members(component: type) -> list[str]:
+    """The members in a component's docstring, as they stand there."""
+    doc = inspect.getdoc(component)
+    found = re.search(r"^Members\n-+\n(.*?)(?:\n\n|\Z)", doc, re.MULTILINE | re.DOTALL)
+    return found[1].splitlines()

@@ -43,7 +43,8 @@ class CreditFifo(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         width = Shape.cast(self.shape).width
-        attributes = {"no_rw_check": 1} if self.block else {"ram_style": "distributed"}
+        # A word is not read in the cycle in which it is written.
+        attributes = {"no_rw_check": 1} | ({} if self.block else {"ram_style": "distributed"})
         m.submodules.mem = mem = memory.Memory(
             shape=width, depth=self.depth, init=[], attrs=attributes
         )

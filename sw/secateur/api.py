@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from secateur._version import __version__
 from secateur.errors import SecateurError
 from secateur.hw.spec import Geometry, words_of
 from secateur.image.image import Image
@@ -149,16 +150,50 @@ def verilog(
     ------
     ValueError : family or interface are unknown, or do not go with the other arguments
     """
-    from secateur.hw.verilog import to_verilog
+    texts = verilog_files(geometry, image, family, interface, divisor, hard, apart=False)
+    return texts["secateur.v"]
 
-    words = None
-    if image is not None:
-        words = words_of(image.stream, image.n + 1)
-    bels = None if hard is None else [None] * hard
-    text = to_verilog(
-        geometry, words, family=family, bels=bels, interface=interface, divisor=divisor
+
+def verilog_files(
+    geometry: Geometry,
+    image: Image | None,
+    family: str,
+    interface: str,
+    divisor: int | None,
+    hard: int | None,
+    *,
+    apart: bool,
+    origin: str = f"Secateur {__version__}",
+) -> dict[str, str]:
+    """The engine as Verilog, and files for its ROM.
+
+    Parameters
+    ----------
+    geometry, image, family, interface, divisor, hard : as for `verilog`
+    apart : put what is in ROM into files that ``$readmemh`` reads
+    origin : what made the file, for its head
+
+    Returns
+    -------
+    texts by the names of the files
+
+    Raises
+    ------
+    ValueError : as `verilog`
+    """
+    from secateur.hw.verilog import to_files
+
+    texts: dict[str, str] = to_files(
+        geometry,
+        None if image is None else words_of(image.stream, image.n + 1),
+        family=family,
+        bels=None if hard is None else [None] * hard,
+        interface=interface,
+        divisor=divisor,
+        apart=apart,
+        origin=origin,
     )
-    return str(text)
+    return texts
 
 
 def build_simulator(geometry: Geometry) -> None:

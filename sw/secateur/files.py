@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from secateur._version import __version__
-from secateur.api import verilog
+from secateur.api import verilog_files
 from secateur.disk.storage import write_atomically
 from secateur.errors import SecateurError
 from secateur.image import image as images
@@ -32,7 +33,7 @@ filesets:
   rtl:
     files:
       - secateur.v
-    file_type: verilogSource
+{memories}    file_type: verilogSource
 
 targets:
   default:
@@ -45,7 +46,6 @@ targets:
     flow: lint
     flow_options:
       tool: verilator
-      verilator_options: [-Wno-fatal]
 """
 _PORTS = {
     "stream": "valid/ready streams",
@@ -81,9 +81,17 @@ def check_fit(image: Image, target: Target, name: str) -> None:
         raise SecateurError(f"{name}: {problem}")
 
 
-def core(target: Target, interface: str) -> str:
-    """FuseSoC's description (CAPI2) of the Verilog beside it."""
+def core(target: Target, interface: str, memories: Iterable[str] = ()) -> str:
+    """FuseSoC's description (CAPI2) of the Verilog beside it.
+
+    Parameters
+    ----------
+    target : the engine
+    interface : one of INTERFACES
+    memories : files that the Verilog reads; they are copied to where tools run
+    """
     return _CORE.format(
+        memories="".join(f"      - {m}: {{file_type: user, copyto: {m}}}\n" for m in memories),
         n=target.geometry.n,
         p=target.geometry.p,
         interface=interface,
@@ -100,6 +108,8 @@ def write_verilog(
     interface: str = "stream",
     divisor: int | None = None,
     key: Path | None = None,
+    *,
+    one_file: bool = False,
 ) -> dict[str, Any]:
     """Write ``secateur.v`` and ``secateur.core``; for a bus also the C driver.
 
@@ -112,6 +122,7 @@ def write_verilog(
     interface : one of INTERFACES
     divisor : for the interface uart, clock cycles per bit
     key : public key; an image without its signature is then refused
+    one_file : keep the contents of a ROM in ``secateur.v``, instead of in files beside it
 
     Returns
     -------
@@ -121,6 +132,54 @@ def write_verilog(
     ------
     SecateurError : unknown target, family or interface, or the image does not fit or is unsigned
     """
+    _check_options(interface, divisor, family)
+    target = Target.load(target_name)
+    family = family or target.family
+    check_primitives(target.geometry, family, f"target {target_name!r}")
+    image = None if image_path is None else _load(image_path, target, family, key)
+    named = image_path and image_path.name
+    options = {"target": target_name, "image": named, "family": family, "interface": interface}
+    options["divisor"] = None if divisor is None else str(divisor)
+    texts = verilog_files(
+        target.geometry,
+        image,
+        family,
+        interface,
+        divisor,
+        target.hard,
+        apart=not one_file,
+        origin=f"Secateur {__version__}: {_command(options, one_file)}",
+    )
+    _make(folder)
+    texts["secateur.core"] = core(target, interface, [n for n in texts if n != "secateur.v"])
+    contents = {name: text.encode() for name, text in texts.items()}
+    if interface in BUSES:
+        sources = resources.files("secateur.boards.driver") / "c"
+        contents |= {name: (sources / name).read_bytes() for name in DRIVER}
+    contents |= {} if image is None else _memories(image, target.geometry.weight_words)
+    for name, content in contents.items():
+        write_atomically(folder / name, content)
+    return {"target": target.name, "files": [str(folder / name) for name in contents]}
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SecateurError(f"{folder}: cannot be made: {error.strerror}") from None
+
+
+def _memories(image: Image, depth: int) -> dict[str, bytes]:
+    """The weight memory of an image in every format, by the names of the files."""
+    contents = {f"weights.{style}": images.export(image, style, depth) for style in images.FORMATS}
+    return {
+        name: memory if isinstance(memory, bytes) else memory.encode()
+        for name, memory in contents.items()
+    }
+
+
+def _check_options(interface: str, divisor: int | None, family: str | None) -> None:
+    """Refuse an interface or a family that there is not, and a divisor without a UART."""
     if interface not in INTERFACES:
         raise SecateurError(f"interface {interface!r} is not one of {', '.join(INTERFACES)}")
     if interface == "uart" and divisor is None:
@@ -129,26 +188,12 @@ def write_verilog(
         raise SecateurError(f"--divisor is for --interface uart, not {interface}; omit it")
     if family is not None:
         check_family(family)
-    target = Target.load(target_name)
-    family = family or target.family
-    check_primitives(target.geometry, family, f"target {target_name!r}")
-    image = None if image_path is None else _load(image_path, target, family, key)
-    text = verilog(target.geometry, image, family, interface, divisor, target.hard)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SecateurError(f"{folder}: cannot be made: {error.strerror}") from None
-    contents = {"secateur.v": text.encode(), "secateur.core": core(target, interface).encode()}
-    if interface in BUSES:
-        sources = resources.files("secateur.boards.driver") / "c"
-        contents |= {name: (sources / name).read_bytes() for name in DRIVER}
-    if image is not None:
-        for style in images.FORMATS:
-            memory = images.export(image, style, target.geometry.weight_words)
-            contents[f"weights.{style}"] = memory if isinstance(memory, bytes) else memory.encode()
-    for name, content in contents.items():
-        write_atomically(folder / name, content)
-    return {"target": target.name, "files": [str(folder / name) for name in contents]}
+
+
+def _command(options: Mapping[str, object], one_file: bool) -> str:
+    """The command that writes a file again."""
+    given = [f"--{name} {value}" for name, value in options.items() if value is not None]
+    return " ".join(["secateur verilog", *given, *["--one-file"] * one_file])
 
 
 def _load(path: Path, target: Target, family: str, key: Path | None) -> Image:

@@ -268,6 +268,7 @@ class Port:
     finer : of an input, added to the tensor's exponent; of as many dimensions as ``shape``, and of
         its size or 1 in each of them
     samples : of an output, the user's dimension of the batch
+    factor : of an output, by which the host multiplies its values, a float32 number
     """
 
     name: str
@@ -275,6 +276,7 @@ class Port:
     shape: tuple[int, ...]
     finer: Ints = field(default_factory=lambda: np.zeros((), np.int64))
     samples: int = 0
+    factor: float = 1.0
 
     @property
     def exponents(self) -> Ints:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import struct
@@ -14,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from secateur import __version__
 from tests.support.commands import listed
 from tests.sw.image.image_files import altered
 
@@ -168,11 +170,21 @@ def test_verilog_and_memory_files(image: Path, secateur, folder: Path) -> None: 
     assert status == 0, err
     names = {Path(name).name for name in json.loads(out)["files"]}
     weights = {f"weights.{s}" for s in ("bin", "hex", "coe", "mem", "mif")}
-    assert names == {"secateur.v", "secateur.core"} | weights
+    assert names == {"secateur.v", "secateur.core", "memory_0.hex"} | weights
     assert listed("verilog", folder / "v")
     raw = (folder / "v/weights.bin").read_bytes()
+    verilog = (folder / "v/secateur.v").read_text()
+    assert f"Written by Secateur {__version__}: secateur verilog --target t.toml" in verilog
+    assert f"image of SHA-256 {hashlib.sha256(raw).hexdigest()}" in verilog
+    assert "memory_0.hex: {file_type: user" in (folder / "v/secateur.core").read_text()
     assert image.read_bytes().startswith(raw)
     words = [raw[i : i + 5][::-1].hex() for i in range(0, len(raw), 5)]
+    memory = (folder / "v/memory_0.hex").read_text().split()
+    assert memory == words + [10 * "0"] * (1024 - len(words))
+    status, out, err = secateur("verilog --target t.toml --image m.sec --one-file -o one --json")
+    assert status == 0, err
+    assert not (folder / "one/memory_0.hex").exists()
+    assert f"40'h{words[-1]};" in (folder / "one/secateur.v").read_text()
     assert (folder / "v/weights.hex").read_text().split() == words
     assert (folder / "v/weights.mem").read_text().split() == ["@0000", *words]
     coe = (folder / "v/weights.coe").read_text().split("vector=")[1]
@@ -203,7 +215,8 @@ def test_verilog_behind_a_uart(secateur, folder: Path) -> None:  # type: ignore[
     assert {Path(name).name for name in json.loads(out)["files"]} == {
         "secateur.v", "secateur.core",
     }  # fmt: skip
-    assert "(clk, rst, tx, running, error, rx);" in (folder / "u/secateur.v").read_text()
+    ports = ",\n  ".join(("clk", "rst", "rx", "tx", "running", "error"))
+    assert f"module secateur(\n  {ports}\n);" in (folder / "u/secateur.v").read_text()
     assert "_uart:" in (folder / "u/secateur.core").read_text()
 
 

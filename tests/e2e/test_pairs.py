@@ -8,8 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -101,16 +99,6 @@ def expected(place: Path) -> dict[str, Contents]:
     return found
 
 
-def first_ended(pair: list[subprocess.Popen[str]], closed: Path) -> Iterator[int]:
-    """Which has ended, while the other waits; if none can any more, neither."""
-    while gate.came(closed) < len(pair):
-        for number, process in enumerate(pair):
-            if process.poll() is not None:
-                yield number
-                return
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("pair", PAIRS, ids=" | ".join)
 def test_one_of_two_runs(
     pair: tuple[str, str], place: Path, expected: dict[str, Contents], tmp_path: Path
@@ -121,7 +109,7 @@ def test_one_of_two_runs(
     both = environment(place) | {gate.VARIABLE: str(where / "gate")}
     processes = [start(line, where, both) for line in pair]
     try:
-        ended = list(first_ended(processes, where / "gate"))
+        ended = list(gate.first_ended(processes, where / "gate"))
         assert ended, "both run"
         refused, running = processes[ended[0]], processes[1 - ended[0]]
         out, err = refused.communicate()

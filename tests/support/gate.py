@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 #: Names the folder of the gate; without it nobody waits.
@@ -33,3 +35,13 @@ def came(folder: Path) -> int:
 def open_gate(folder: Path) -> None:
     """Let all go on."""
     (folder / "closed").unlink()
+
+
+def first_ended(pair: list[subprocess.Popen[str]], closed: Path) -> Iterator[int]:
+    """Which has ended, while the other waits; if none can any more, neither."""
+    while came(closed) < len(pair):
+        for number, process in enumerate(pair):
+            if process.poll() is not None:
+                yield number
+                return
+        time.sleep(0.02)

@@ -58,7 +58,7 @@ def checked(model: object) -> torch.nn.Module | ExportedProgram:
 def in_float32(
     model: torch.nn.Module | ExportedProgram, call: Call | None = None
 ) -> torch.nn.Module | ExportedProgram:
-    """The model with values in all tensors, and floats of 32 bits: itself, or a copy.
+    """The model on the CPU, with values in all tensors, and floats of 32 bits: itself, or a copy.
 
     Counters, and other tensors that hold no floats, may be in buffers.
 
@@ -78,8 +78,10 @@ def in_float32(
         with torch.no_grad():
             call.of(model)
     kinds = {"parameter": model.named_parameters, "buffer": model.named_buffers}
+    elsewhere = False
     for kind, tensors in kinds.items():
         for name, tensor in tensors():
+            elsewhere |= tensor.device.type not in ("cpu", "meta")
             if tensor.is_meta:
                 raise SecateurError(
                     f"{kind} {name!r} is on the meta device, it has no values; load them: "
@@ -97,7 +99,9 @@ def in_float32(
                 SecateurWarning,
                 stacklevel=3,
             )
-            return copied(model).float()
+            return copied(model).cpu().float()
+    if elsewhere and isinstance(model, torch.nn.Module):
+        return copied(model).cpu()
     return model
 
 

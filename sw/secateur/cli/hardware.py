@@ -51,13 +51,16 @@ def verilog(
     divisor: Annotated[
         int | None, typer.Option(min=4, help="Clock cycles per bit of the UART.")
     ] = None,
+    one_file: Annotated[
+        bool, typer.Option("--one-file", help="Keep what is in ROM in the Verilog.")
+    ] = False,
     key: Key = None,
     as_json: Json = False,
 ) -> None:
     """Write the engine as Verilog and the image as memory files for other tools."""
     from secateur.files import write_verilog
 
-    data = write_verilog(target, output, image, family, interface, divisor, key)
+    data = write_verilog(target, output, image, family, interface, divisor, key, one_file=one_file)
     emit(data, as_json, show_files)
 
 

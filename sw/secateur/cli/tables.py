@@ -40,8 +40,10 @@ def show_run(data: Data) -> None:
             array = np.asarray(values)
             if array.ndim > 1:
                 short = False
-                values = f"{array.shape}, {array.min()} to {array.max()}"
-            console.print(f"  {index}: {values}")
+                shown = f"{array.shape}, {array.min():.4g} to {array.max():.4g}"
+            else:
+                shown = f"[{', '.join(f'{value:.4g}' for value in array.ravel())}]"
+            console.print(f"  {index}: {shown}", markup=False)
         if data["images"] > 10:
             console.print("  ...")
     if data.get("file"):

@@ -92,7 +92,9 @@ class _Tables:
         return slot, writer.fill(slot, self.entries[table]) if fill else 0
 
 
-def _header_words(layer: Layer, lanes: npt.NDArray[np.int64], count: int, last: bool) -> Words:
+def _header_words(
+    layer: Layer, lanes: npt.NDArray[np.int64], count: int, last: bool, base: int
+) -> Words:
     n = len(lanes)
     if count >= 1 << spec.ROW_COUNT_BITS:
         raise SecateurError(
@@ -101,7 +103,7 @@ def _header_words(layer: Layer, lanes: npt.NDArray[np.int64], count: int, last: 
         )
     used = lanes >= 0
     bias = np.where(used, layer.bias[lanes], 0)
-    delta = np.where(used, layer.shift[lanes] - layer.shift.min(), 0)
+    delta = np.where(used, layer.shift[lanes] - base, 0)
     words = np.zeros((2, n + 1), dtype=np.int64)
     words[0, :n] = bias & 0xFF
     words[0, n] = count & 0xFF
@@ -110,7 +112,13 @@ def _header_words(layer: Layer, lanes: npt.NDArray[np.int64], count: int, last: 
     return words.astype(np.uint8)
 
 
-def _row_words(layer_plan: LayerPlan) -> Iterator[Words]:
+def _shift_base(layer: Layer, before: int) -> int:
+    """From where shifts count: as in the layer before, if they can, which costs no word."""
+    least, most = int(layer.shift.min()), int(layer.shift.max())
+    return before if most - spec.SHIFT_SPAN <= before <= least else least
+
+
+def _row_words(layer_plan: LayerPlan, base: int) -> Iterator[Words]:
     """Header and body of every row group of a layer, its rows interleaved word by word.
 
     A shorter row is filled with words of weight 0 in front, as ``body`` fills short rows.
@@ -124,7 +132,7 @@ def _row_words(layer_plan: LayerPlan) -> Iterator[Words]:
             row, lanes = layer_plan.rows[index], layer_plan.body.lanes[index]
             if layer_plan.body.uniform:  # all channels have the bias and the shift of channel 0
                 lanes = np.zeros_like(lanes)
-            head = _header_words(layer_plan.layer, lanes, count, group == len(counts) - 1)
+            head = _header_words(layer_plan.layer, lanes, count, group == len(counts) - 1, base)
             body = np.concatenate([row.weights.view(np.uint8), row.common[:, None]], axis=1)
             fill = np.zeros((count - len(body), body.shape[1]), np.uint8)
             group_rows.append(np.concatenate([head, fill, body]))
@@ -153,7 +161,7 @@ def encode(planned: Plan, check_depth: bool = True) -> Encoded:
         load = output_registers(read) | {Reg.GX: read.words}
         writer.configure(given.name, load, spec.COMMON_LOAD)
     cycles, written = spec.load_tail(geometry.p), set()
-    by_layer, words_by_layer, fills_by_layer = [], [], []
+    by_layer, words_by_layer, fills_by_layer, base = [], [], [], 0
     for layer_plan in planned.layers:
         layer, before = layer_plan.layer, writer.count
         result = layer.output in planned.results
@@ -161,10 +169,11 @@ def encode(planned: Plan, check_depth: bool = True) -> Encoded:
         clear = layout.clear and layer.output not in written
         written.add(layer.output)
         table, filling = tables.before(layer, writer)
-        registers = layer_registers(planned, layer_plan, clear=clear, table=table)
+        base = _shift_base(layer, base)
+        registers = layer_registers(planned, layer_plan, clear=clear, table=table, base=base)
         configuration = writer.configure(layer.name, registers, spec.COMMON_START)
         writer.align(geometry.header_words, layer_plan.side)
-        for words in _row_words(layer_plan):
+        for words in _row_words(layer_plan, base):
             writer.add(words)
         took = filling + layer_cycles(
             configuration=configuration,

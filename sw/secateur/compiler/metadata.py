@@ -81,6 +81,8 @@ def _port(port: Port, layout: MapLayout) -> dict[str, Any]:
         named |= {"axis": axis, "exponents": port.exponents.ravel().tolist()}
     if port.samples:
         named["samples"] = port.samples
+    if port.factor != 1:
+        named["factor"] = port.factor
     return _tensor(layout) | named
 
 

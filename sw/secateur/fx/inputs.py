@@ -1,6 +1,7 @@
-"""Inputs of which every channel has an exponent of its own: the host multiplies it by a constant.
+"""What the host multiplies by constants: inputs with an exponent per channel, and outputs.
 
-In a graph such an input is ``mul(placeholder, factors)``, and that is what is quantised.
+In a graph such an input is ``mul(placeholder, factors)``, and that is what is quantised. An output
+is ``mul(stored, number)``.
 """
 
 from __future__ import annotations
@@ -32,6 +33,14 @@ def is_scaled_input(node: object) -> bool:
 def unscaled(node: Node) -> Node:
     """The input of a node that may be a scaled one."""
     return cast(Node, node.args[0]) if is_scaled_input(node) else node
+
+
+def in_units(output: Node) -> tuple[Node, float]:
+    """The stored value of an output, and the number by which the host multiplies it."""
+    factor = output.args[1] if is_call(output, MUL) else None
+    if not isinstance(factor, float):
+        return output, 1.0
+    return cast(Node, output.args[0]), factor
 
 
 def finer_of(gm: GraphModule, node: Node) -> Ints:

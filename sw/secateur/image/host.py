@@ -226,4 +226,6 @@ def by_output(
 
 def to_floats(codes: npt.NDArray[Any], meta: Meta) -> npt.NDArray[np.float32]:
     """Values of codes, in the model's units."""
-    return codes.astype(np.float32) * np.float32(2.0 ** meta["exponent"])
+    # In two steps, as the model's graph does.
+    values = codes.astype(np.float32) * np.float32(2.0 ** meta["exponent"])
+    return values * np.float32(meta.get("factor", 1.0))

@@ -109,10 +109,9 @@ def _bad_port(port: dict[str, Any]) -> str | None:
     if prod(port["shape"]) != port["channels"] * port["height"] * port["width"]:
         return f"shape is {_shown(port['shape'])}, not of the tensor's size"
     found = _mismatch(port.get("samples", 0), range(len(port["shape"]) + 1), "samples")
-    if found is not None:
+    found = found or _mismatch(port.get("factor", 1.0), float, "factor")
+    if found is not None or "exponents" not in port:
         return found
-    if "exponents" not in port:
-        return None
     found = _mismatch(port.get("axis"), range(3), "axis")
     if found is not None:
         return found

@@ -8,8 +8,8 @@ from torch.fx import Node
 
 from secateur.fx.graph import CONV, Window, is_call
 from secateur.ir import Ints, Mode, Region, Table
-from secateur.lowering.store import Store
-from secateur.quantisation.match import Operand
+from secateur.lowering.store import Store, Value
+from secateur.quantisation.match import Match, Operand
 
 PLAIN = Window((1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
 
@@ -57,3 +57,18 @@ def output_shape(source: DraftSource) -> tuple[int, int, int]:
     ):
         size.append((extent - d * (k - 1) - 1) // s + 1)
     return int(source.weight.shape[0]), size[0], size[1]
+
+
+def result_shape(match: Match, operands: dict[Node, Value], output: Store) -> tuple[int, ...]:
+    """Shape of a layer's result, without samples.
+
+    Parameters
+    ----------
+    match : the layer
+    operands : what it reads
+    output : of the layer
+    """
+    last = match.operands[-1 if match.multiplies else 0]
+    if last.product is None:
+        return output.size if any(last.padding) else operands[last.value].shape
+    return (output.channels,) if is_linear(last) else output.size

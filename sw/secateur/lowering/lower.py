@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -35,10 +36,17 @@ from secateur.fx.graph import (
     refuse,
     shape_of,
 )
-from secateur.fx.inputs import finer_of, unscaled
+from secateur.fx.inputs import finer_of, in_units, unscaled
 from secateur.fx.moves import is_move, is_size, with_samples_first
 from secateur.ir import Form, Ints, Layer, Network, Port, Source, State
-from secateur.lowering.draft import PLAIN, DraftLayer, DraftSource, is_linear, output_shape
+from secateur.lowering.draft import (
+    PLAIN,
+    DraftLayer,
+    DraftSource,
+    is_linear,
+    output_shape,
+    result_shape,
+)
 from secateur.lowering.layer import draft_layer
 from secateur.lowering.moved import written_in_place
 from secateur.lowering.store import Size, Store, Stores, Value
@@ -88,6 +96,7 @@ class _Lowering:
         for node in self.gm.graph.nodes:
             if node in active and node.op == "call_function":
                 self._visit(node)
+        self.used.update(node for node in output_nodes(self.gm) if in_units(node)[1] != 1)
         self._check_complete(active)
         arguments = inputs_of(self.gm)
         form, results = results_of(self.gm)
@@ -115,21 +124,19 @@ class _Lowering:
                 for name, node in arguments.items()
                 if node in self.inputs
             ],
-            outputs=[
-                Port(name, stores.tensor(store), shape, samples=axis)
-                for name, (store, shape, axis) in outputs.items()
-            ],
+            outputs=[port(name, stores.tensor(store)) for name, (store, port) in outputs.items()],
             layers=[_finish(draft, stores, names) for draft in self.values.layers],
             form=Form(tuple(arguments), form),
             source_hash=source_hash(self.gm),
             states=[State(stores.part(before), stores.part(later)) for before, later in after],
         )
 
-    def _outputs(self, results: dict[str, Node]) -> dict[str, tuple[Store, tuple[int, ...], int]]:
-        """Store, shape, and dimension of the samples, of results; one layer writes each store."""
-        found: dict[str, tuple[Store, tuple[int, ...], int]] = {}
+    def _outputs(self, results: dict[str, Node]) -> dict[str, tuple[Store, partial[Port]]]:
+        """Every result, in a store of its own that one layer writes."""
+        found: dict[str, tuple[Store, partial[Port]]] = {}
         for name, result in results.items():
-            node, axis = with_samples_first(result)
+            in_own, factor = in_units(result)
+            node, axis = with_samples_first(in_own)
             if node not in self.values.varying:
                 raise refuse(node, "the output does not depend on the input", "give it to a layer")
             if node not in self.values.of:
@@ -139,7 +146,7 @@ class _Lowering:
             if store.fixed or store.parent or store.parts:
                 store = self.values.copied(store, node)
             store.fixed = True
-            found[name] = store, value.shape, axis
+            found[name] = store, partial(Port, shape=value.shape, samples=axis, factor=factor)
         return found
 
     def _visit(self, node: Node) -> None:
@@ -187,7 +194,7 @@ class _Lowering:
             draft.nodes = [*match.nodes, node, *(u for u in node.users if is_dequantise(u))]
             self.values.layers.append(draft)
             self.values.of[node] = self.values.new(
-                draft.output, _shape(match, operands, draft.output)
+                draft.output, result_shape(match, operands, draft.output)
             )
 
     def _input(self, node: Node, source: Node, scale: Scale) -> None:
@@ -287,14 +294,6 @@ class _Lowering:
 def _has_parts(node: Node) -> bool:
     """Whether a move has several results, which are taken one by one."""
     return is_move(node) and isinstance(node.meta.get("val"), list | tuple)
-
-
-def _shape(match: Match, operands: dict[Node, Value], output: Store) -> tuple[int, ...]:
-    """Shape of a layer's result, without samples."""
-    last = match.operands[-1 if match.multiplies else 0]
-    if last.product is None:
-        return output.size if any(last.padding) else operands[last.value].shape
-    return (output.channels,) if is_linear(last) else output.size
 
 
 def _finish(draft: DraftLayer, stores: Stores, names: set[str]) -> Layer:

@@ -89,20 +89,8 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Give all stored values and all weights their fake quantisers."""
-        active = active_nodes(model)
-        nodes = [n for n in model.graph.nodes if n in active and n.op != "output"]
-        varying = varying_nodes(model.graph)
-        self._functions = functions_of(model.graph)
-        inside = {node for function in self._functions.values() for node in function.nodes}
-        for node in nodes:
-            node.meta[_CONSTANTS] = adds_constants(node, varying)
-            node.meta[_LOOKED_UP] = node in self._functions if node in inside else None
-        outputs = [n for n in nodes if _ends_a_layer(n)]
-        states = state_pairs(model)
-        self._unsigned = {n for name, n in inputs_of(model).items() if name in self.unsigned}
-        signs = self._signs(nodes, states)
-        for leader, members in _shared_groups(nodes, outputs, states).items():
-            unsigned = all(signs[m] for m in members)
+        for members, unsigned in self.groups(model):
+            leader = members[0]
             leader.meta[_ANNOTATION] = QuantizationAnnotation(
                 output_qspec=self._activation_spec(unsigned), _annotated=True
             )
@@ -110,13 +98,26 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
                 member.meta[_ANNOTATION] = QuantizationAnnotation(
                     output_qspec=SharedQuantizationSpec(leader), _annotated=True
                 )
-        for node in nodes:
+        for node in active_nodes(model):
             if is_call(node, *PRODUCTS):
                 annotation = node.meta.setdefault(
                     _ANNOTATION, QuantizationAnnotation(_annotated=True)
                 )
                 annotation.input_qspec_map[node.args[1]] = self._weight_spec()
         return model
+
+    def groups(self, model: GraphModule) -> list[tuple[list[Node], bool]]:
+        """The stored values of a canonical graph, by the scale that they share, and whether none of
+        a group is ever negative.
+        """
+        outputs, states = stored_nodes(model), state_pairs(model)
+        active = active_nodes(model)
+        nodes = [n for n in model.graph.nodes if n in active and n.op != "output"]
+        self._functions = functions_of(model.graph)
+        self._unsigned = {n for name, n in inputs_of(model).items() if name in self.unsigned}
+        signs = self._signs(nodes, states)
+        shared = _shared_groups(nodes, outputs, states).values()
+        return [(members, all(signs[m] for m in members)) for members in shared]
 
     def validate(self, model: GraphModule) -> None:
         """Check that the array can run the graph."""
@@ -173,6 +174,21 @@ class SecateurQuantizer(Quantizer):  # type: ignore[misc]
         return all(before.get(part, True) for part in node.all_input_nodes)
 
 
+def stored_nodes(model: GraphModule) -> list[Node]:
+    """The nodes of a canonical graph of which the values are stored, as codes, in order.
+
+    `stored_parts` of its nodes can be asked for afterwards.
+    """
+    active, varying = active_nodes(model), varying_nodes(model.graph)
+    functions = functions_of(model.graph)
+    inside = {node for function in functions.values() for node in function.nodes}
+    nodes = [n for n in model.graph.nodes if n in active and n.op != "output"]
+    for node in nodes:
+        node.meta[_CONSTANTS] = adds_constants(node, varying)
+        node.meta[_LOOKED_UP] = node in functions if node in inside else None
+    return [n for n in nodes if _ends_a_layer(n)]
+
+
 def _adds_positive(move: Node) -> bool:
     """Whether no constant is negative that a move brings among the values."""
     gm = cast(GraphModule, move.graph.owning_module)
@@ -218,10 +234,10 @@ def _ends_a_layer(node: Node) -> bool:
 
 
 def _stored_sources(node: Node) -> list[Node]:
-    return [stored for source in sources_of(node) for stored in _stored(source)]
+    return [stored for source in sources_of(node) for stored in stored_parts(source)]
 
 
-def _stored(node: Node) -> list[Node]:
+def stored_parts(node: Node) -> list[Node]:
     """The layer outputs that a value consists of."""
 
     def parts(value: Node) -> list[Node]:
@@ -249,9 +265,9 @@ def _shared_groups(
             node = parent[node]
         return node
 
-    united = [_stored(node) for node in nodes if is_move(node) and len(sources_of(node)) > 1]
+    united = [stored_parts(node) for node in nodes if is_move(node) and len(sources_of(node)) > 1]
     united += [[node, *_stored_sources(node)] for node in nodes if node.meta.get(_CONSTANTS)]
-    united += [[before, *_stored(after)] for before, after in states]
+    united += [[before, *stored_parts(after)] for before, after in states]
     for stored in united:
         roots = {root(node) for node in stored if node in parent}  # others are constants
         first = min(roots, key=order.__getitem__)

@@ -20,6 +20,7 @@ from secateur.capture.ports import (
     tensors_of,
     without,
 )
+from secateur.capture.steps import Sequence
 from secateur.errors import SecateurError
 
 #: A tensor; arguments of a model in a tuple, list or dictionary; or batches of these.
@@ -55,7 +56,9 @@ def calibration_calls(model: Model, calibration: Calibration) -> list[Call]:
 
 
 def _in_float32(x: Any) -> Any:
-    return x.float() if isinstance(x, torch.Tensor) and x.is_floating_point() else x
+    if not isinstance(x, torch.Tensor):
+        return x
+    return x.cpu().float() if x.is_floating_point() else x.cpu()
 
 
 def _check_counts(call: Call) -> None:
@@ -155,3 +158,28 @@ def parts(graph: GraphModule, call: Call) -> Iterator[Call]:
         at = torch.arange(start, start + size)
         at = torch.where(at < len(call), at, start)
         yield call.map(partial(torch.Tensor.index_select, dim=0, index=at))
+
+
+def fed(
+    graph: GraphModule, calls: list[Call], sequence: Sequence | None
+) -> Iterator[list[list[torch.Tensor]]]:
+    """What a graph is given, tensors in the order of its inputs: batch after batch, of each one
+    entry, or one for each step.
+
+    Parameters
+    ----------
+    graph : float, prepared or converted
+    calls : of the model
+    sequence : that runs the graph of a step; None for other graphs
+    """
+    for call in calls:
+        if sequence is None:
+            for part in parts(graph, call):
+                yield [tensors_of(graph, part)]
+            continue
+        x, steps = call.one, []
+        states = [x.new_zeros(len(x), *shape) for shape in sequence.shapes]
+        for step in x.unbind(1):
+            steps.append([step, *states])
+            _, *states = graph(step, *states)
+        yield steps

@@ -153,7 +153,7 @@ class ActivationFakeQuantize(PowerOfTwo):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Observe and fake-quantise activations of any shape."""
         if self.observer_enabled[0]:
-            self._observe(x.detach())
+            self.observe(x.detach())
             self.choose()
         self.settle()
         if not self.fake_quant_enabled[0]:
@@ -164,7 +164,13 @@ class ActivationFakeQuantize(PowerOfTwo):
         scale = 2.0 ** int(self.exponent)
         return torch.fake_quantize_per_tensor_affine(x, scale, 0, self.quant_min, self.quant_max)
 
-    def _observe(self, x: torch.Tensor) -> None:
+    def observe(self, x: torch.Tensor) -> None:
+        """Count the magnitudes of activations of any shape.
+
+        Raises
+        ------
+        SecateurError : they are not finite, or too large
+        """
         magnitudes = x.float().abs().flatten()
         top = float(magnitudes.max()) if magnitudes.numel() else 0.0
         if not math.isfinite(top):
@@ -247,6 +253,7 @@ class PerChannelWeightFakeQuantize(PowerOfTwo):
         self.ch_axis = ch_axis
         self.register_buffer("floor", torch.zeros(0, dtype=torch.int32))
         self.register_buffer("wanted", torch.zeros(0, dtype=torch.int32))
+        self.held = False
 
     def train_scale(self) -> None:
         """As for activations; exponents that the harmoniser has raised are not made finer."""
@@ -281,6 +288,8 @@ class PerChannelWeightFakeQuantize(PowerOfTwo):
 
         ``DEAD`` for channels of zeros.
         """
+        if self.held:
+            return self.floor
         if self.logarithm is not None:
             return torch.where(w.detach().flatten(1).any(1), self._trained(), DEAD)
         rows = w.detach().flatten(1).double()
@@ -298,6 +307,11 @@ class PerChannelWeightFakeQuantize(PowerOfTwo):
             best = torch.where(better, start - drop, best)
             least = torch.where(better, error, least)
         return torch.where(top > 0, best.clamp(min=DEAD), DEAD).to(torch.int32)
+
+    def hold(self, exponents: torch.Tensor) -> None:
+        """Take (O,) exponents for those of least error: weights are multiples of them already."""
+        self.fix(exponents, exponents)
+        self.held = True
 
     def fix(self, exponents: torch.Tensor, wanted: torch.Tensor) -> None:
         """Use these exponents, and no finer ones at every later choice.

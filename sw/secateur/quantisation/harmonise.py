@@ -31,6 +31,7 @@ from secateur.hw.spec import (
 )
 from secateur.ir import Ints
 from secateur.quantisation.bias import bias_codes
+from secateur.quantisation.fake_quantise import ActivationFakeQuantize
 from secateur.quantisation.observed import ObservedLayer, Product, read_layers
 
 _ROUNDS = 400
@@ -64,6 +65,29 @@ def harmonise(prepared: GraphModule) -> list[ObservedLayer]:
         f"{name_of(unsettled[0].match.result)}: no power-of-two scales fit its concatenated or "
         "residual tensors; insert a convolution between them"
     )
+
+
+def fits(layer: ObservedLayer) -> bool:
+    """Whether the exponents of a harmonised layer need no change; they are left as they are."""
+    before, quantisers = _state(layer), layer.quantisers()
+    kept = [(q.exponent.clone(), q.floor.clone()) for q in quantisers]
+    floors = [(p, p.floor) for p in layer.products]
+    _fit(layer)
+    same = _state(layer) == before
+    _restore(quantisers, kept, floors)
+    return same
+
+
+def _restore(
+    quantisers: list[ActivationFakeQuantize],
+    kept: list[tuple[torch.Tensor, torch.Tensor]],
+    floors: list[tuple[Product, Ints]],
+) -> None:
+    for quantiser, (exponent, floor) in zip(quantisers, kept, strict=True):
+        quantiser.exponent = exponent
+        quantiser.floor.copy_(floor)
+    for product, before in floors:
+        product.floor = before
 
 
 def _settle(layer: ObservedLayer, chosen: dict[ObservedLayer, _State]) -> bool:
@@ -126,11 +150,7 @@ def _noise_with(layer: ObservedLayer, wide: Product | None) -> float:
             break
         _fit(layer)
     noise = layer.noise()
-    for quantiser, (exponent, floor) in zip(quantisers, exponents, strict=True):
-        quantiser.exponent = exponent
-        quantiser.floor.copy_(floor)
-    for product, kept in floors:
-        product.floor = kept
+    _restore(quantisers, exponents, floors)
     return noise
 
 

@@ -14,6 +14,7 @@ import secateur
 from secateur.canonical.rewrite import canonicalise
 from secateur.capture.export import export
 from secateur.image.image import Image
+from tests.support.network_blocks import Call
 
 Function = Callable[[Tensor], Tensor]
 MATRIX = torch.linspace(-1, 1, 64).view(8, 8)
@@ -188,3 +189,16 @@ def test_the_batch_may_be_fixed_by_a_constant() -> None:
     graph = canonicalise(export(model, inputs()))
     with torch.no_grad():
         assert torch.allclose(graph(inputs()), model(inputs()), rtol=1e-4, atol=1e-5)
+
+
+def test_an_output_that_cancels_is_no_fault() -> None:
+    """Equal values minus their mean: rounding, before the graph is rewritten and after."""
+
+    def cancelled(x: Tensor) -> Tensor:
+        equal = x.amax((2, 3), keepdim=True).expand(-1, -1, 1, 3)
+        return equal - equal.mean(3, keepdim=True)
+
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), Call(cancelled))
+    torch.manual_seed(0)
+    image = secateur.compile(model.eval(), target="8x8", calibration=inputs())
+    assert image.metadata["layers"]

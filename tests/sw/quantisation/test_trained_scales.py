@@ -95,7 +95,9 @@ def test_a_trained_graph_is_exact_on_the_array() -> None:
     scales = {n: p for n, p in prepared.named_parameters() if n.endswith("logarithm")}
     before = {name: value.detach().clone() for name, value in scales.items()}
     assert len(scales) >= 6  # three weights, input, two maps, mean and result
-    optimiser = torch.optim.Adam(prepared.parameters(), lr=0.05)
+    rest = [p for n, p in prepared.named_parameters() if n not in scales]
+    rates = [{"params": rest, "lr": 0.05}, {"params": list(scales.values()), "lr": 0.2}]
+    optimiser = torch.optim.Adam(rates)
     prepared.train()
     for _ in range(30):
         optimiser.zero_grad()

@@ -17,7 +17,7 @@ _MODES = {
 
 
 def layer_registers(
-    plan: Plan, layer_plan: LayerPlan, *, clear: bool, table: int | None
+    plan: Plan, layer_plan: LayerPlan, *, clear: bool, table: int | None, base: int
 ) -> dict[Reg, int]:
     """All registers that a layer needs.
 
@@ -27,12 +27,14 @@ def layer_registers(
     layer_plan : of one of its layers
     clear : the output window is filled first
     table : that codes go through, or None
+    base : shift of a lane whose delta is 0
     """
     output = layer_plan.layer.output
     result = output in plan.results
     layout = plan.results[output] if result else plan.layouts[output]
     registers = _source_registers(plan, layer_plan)
     registers |= _flags(plan, layer_plan, layout, clear, table)
+    registers[Reg.FLAGS2] |= base << spec.FLAG2_SHIFT_BASE
     registers |= _walk_registers(plan, layer_plan, layout)
     return registers if result else registers | output_registers(layout)
 
@@ -144,8 +146,7 @@ def _flags(
         flags |= _MODES[source.mode] << mode | source.tensor.signed << signed
         flags |= (source.mode != "broadcast") << rowstep | source.wshift << wshift
     clip = (layer.low & 0xFF) | (layer.high & 0xFF) << 8
-    flags2 = int(layer.shift.min()) << spec.FLAG2_SHIFT_BASE
-    flags2 |= (result and layer_plan is not plan.layers[-1]) << spec.FLAG2_MORE
+    flags2 = (result and layer_plan is not plan.layers[-1]) << spec.FLAG2_MORE
     flags2 |= layer_plan.filters << spec.FLAG2_FILTERS
     if table is not None:
         flags2 |= 1 << spec.FLAG2_LOOKUP | table << spec.FLAG2_TABLE

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from secateur.errors import SecateurError
 from secateur.pruning.channels.coupling import ChannelSet
-from secateur.pruning.criteria.probe import Inputs, called, evaluating
+from secateur.pruning.criteria.probe import Inputs, called, evaluating, wide
 from secateur.pruning.units.blocks import prunable_layers
 
 
@@ -71,7 +71,7 @@ def _input_means(model: nn.Module, inputs: Sequence[Inputs]) -> dict[nn.Module, 
     count: dict[nn.Module, int] = {}
 
     def hook(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
-        x = args[0].detach().to(torch.float64)
+        x = wide(args[0])
         x = x.flatten(2) if not isinstance(layer, nn.Linear) else x.reshape(-1, x.shape[-1], 1)
         total[layer] = total.get(layer, torch.zeros((), dtype=torch.float64)) + x.sum(dim=(0, 2))
         count[layer] = count.get(layer, 0) + x.shape[0] * x.shape[2]

@@ -64,7 +64,7 @@ def _compare(model: nn.Module, trial: nn.Module, example: Inputs) -> None:
     with evaluating(model), evaluating(trial), torch.no_grad():
         for x in (tree_map(torch.Tensor.double, example), noise):
             try:
-                before, after = (tensors_in(called(m.double(), x)) for m in (model, trial))
+                before, after = (tensors_in(called(m.cpu().double(), x)) for m in (model, trial))
             except Exception as error:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise SecateurError(

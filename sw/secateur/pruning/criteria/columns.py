@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateur.errors import SecateurError
-from secateur.pruning.criteria.probe import Batch, Inputs, called, evaluating
+from secateur.pruning.criteria.probe import Batch, Inputs, called, evaluating, wide
 
 Hook = Callable[[str, nn.Module, Tensor, Tensor], None]
 
@@ -90,7 +90,7 @@ def grams(
 
     def add(name: str, layer: nn.Module, x: Tensor, y: Tensor) -> None:
         matrix = columns(layer, x)
-        gram = (matrix.transpose(1, 2) @ matrix).double()
+        gram = wide(matrix.transpose(1, 2) @ matrix)
         found[name] = found[name] + gram if name in found else gram
 
     with watched(layers, add), evaluating(model), torch.no_grad():

@@ -28,6 +28,7 @@ from secateur.pruning.criteria.probe import (
     check_batches,
     input_squares,
     norms_behind,
+    wide,
     wide_weight,
 )
 from secateur.pruning.criteria.removal import Reconstruction
@@ -127,7 +128,7 @@ class BatchNormScale:
                     "choose another criterion or name the layer in skip"
                 )
             weight = wide_weight(layer)
-            share = scale.detach().to(torch.float64).abs() / weight[0].numel()
+            share = wide(scale).abs() / weight[0].numel()
             result[name] = share.reshape(-1, *[1] * (weight.dim() - 1)).expand_as(weight).clone()
         return result
 

@@ -15,11 +15,12 @@ from secateur.errors import SecateurError
 from secateur.pruning.criteria.probe import (
     Batch,
     Loss,
-    called,
     check_batches,
     evaluating,
     gradients,
+    loss_of,
     parameters,
+    wide,
 )
 from secateur.pruning.units.blocks import prunable_layers, weight_of
 
@@ -90,11 +91,11 @@ def distributions(
         return result
     check_batches("distributions", batches)
     trained = parameters(layers)
-    total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in trained.items()}
+    total = {name: torch.zeros(p.shape, dtype=torch.float64) for name, p in trained.items()}
     with evaluating(model):
-        for x, y in batches:
-            for name, g in zip(total, gradients(loss(called(model, x), y), trained), strict=True):
-                total[name] += g
+        for batch in batches:
+            for name, g in zip(total, gradients(loss_of(loss, model, batch), trained), strict=True):
+                total[name] += wide(g)
     for name, value in total.items():
         result[name]["gradient"] = histogram(value / len(batches), bins)
     return result

@@ -17,11 +17,12 @@ from secateur.pruning.criteria.probe import (
     Batch,
     Layers,
     Loss,
-    called,
     check_batches,
     evaluating,
     gradients,
+    loss_of,
     parameters,
+    wide,
     wide_weight,
 )
 
@@ -133,8 +134,8 @@ class Hessian:
         total = {name: torch.zeros_like(wide_weight(layer)) for name, layer in layers.items()}
         count = self.probes * len(self.batches)
         with evaluating(model):
-            for x, y in self.batches:
-                first = gradients(self.loss(called(model, x), y), trained, create_graph=True)
+            for batch in self.batches:
+                first = gradients(loss_of(self.loss, model, batch), trained, create_graph=True)
                 for _ in range(self.probes):
                     z = [_signs(p, generator) for p in trained.values()]
                     product = sum(((g * s).sum() for g, s in zip(first, z, strict=True)))
@@ -142,7 +143,7 @@ class Hessian:
                         continue  # a loss that is linear in all weights has no curvature
                     second = gradients(product, trained, retain_graph=True)
                     for name, h, s in zip(total, second, z, strict=True):
-                        total[name] += (h * s).to(torch.float64) / count
+                        total[name] += wide(h * s) / count
         return {
             name: (total[name] * wide_weight(layer) ** 2).abs() / 2
             for name, layer in layers.items()
@@ -166,7 +167,8 @@ def _mean(
     trained = parameters(layers)
     total = {name: torch.zeros_like(wide_weight(layer)) for name, layer in layers.items()}
     with evaluating(model):
-        for x, y in batches:
-            for name, g in zip(total, gradients(loss(called(model, x), y), trained), strict=True):
-                total[name] += score(g.to(torch.float64), wide_weight(layers[name]))
+        for batch in batches:
+            found = gradients(loss_of(loss, model, batch), trained)
+            for name, g in zip(total, found, strict=True):
+                total[name] += score(wide(g), wide_weight(layers[name]))
     return {name: value / len(batches) for name, value in total.items()}

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from secateur.errors import SecateurError
 from secateur.pruning.units.blocks import weight_of
@@ -24,15 +25,40 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def called(model: nn.Module, inputs: Inputs) -> Any:
-    """What a model returns of one tensor, of several in order, or by name."""
+    """What a model returns of one tensor, of several in order, or by name, on its own device."""
+    inputs = placed(inputs, model)
     if isinstance(inputs, dict):
         return model(**inputs)
     return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
 
 
+def placed(values: Any, model: nn.Module) -> Any:
+    """The same tensors on the device of a model."""
+    device = next((parameter.device for parameter in model.parameters()), None)
+    return tree_map(lambda v: v.to(device) if isinstance(v, Tensor) else v, values)
+
+
+def loss_of(loss: Loss, model: nn.Module, batch: Batch) -> Tensor:
+    """The loss of a batch, on the device of a model.
+
+    Parameters
+    ----------
+    loss : (outputs, targets) -> scalar
+    model : in the mode that it is in
+    batch : inputs and targets, on any device
+    """
+    x, y = placed(batch, model)
+    return loss(called(model, x), y)
+
+
+def wide(values: Tensor) -> Tensor:
+    """In float64, without gradient, on the CPU: not every device has float64."""
+    return values.detach().cpu().double()
+
+
 def wide_weight(layer: nn.Module) -> Tensor:
-    """The weight that the layer computes with, float64, without gradient."""
-    return weight_of(layer).to(torch.float64)
+    """The weight that the layer computes with, as `wide` has it."""
+    return wide(weight_of(layer))
 
 
 def check_batches(name: str, batches: Sequence[Any]) -> None:
@@ -133,8 +159,8 @@ def input_squares(
     names = {layer: name for name, layer in layers.items()}
 
     def hook(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
-        squared = args[0].detach().to(torch.float64) ** 2
-        weight = torch.zeros_like(weight_of(layer), dtype=torch.float64).requires_grad_()
+        squared = wide(args[0]) ** 2
+        weight = torch.zeros(weight_of(layer).shape, dtype=torch.float64).requires_grad_()
         with torch.enable_grad():
             (found,) = torch.autograd.grad(_output(layer, squared, weight).sum(), [weight])
         name = names[layer]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.pruning.criteria.columns import watched
-from secateur.pruning.criteria.probe import NORMS, Inputs, called, evaluating
+from secateur.pruning.criteria.probe import NORMS, Inputs, called, evaluating, wide
 
 
 def match_norms(model: nn.Module, dense: nn.Module, inputs: Sequence[Inputs]) -> None:
@@ -37,8 +37,8 @@ def match_norms(model: nn.Module, dense: nn.Module, inputs: Sequence[Inputs]) ->
         if mean is None or spread is None or name not in before:
             continue
         old = whole[name]
-        scale = (old.running_var.double() + old.eps).sqrt()
-        wanted = (before[name][0] - old.running_mean.double()) / scale
+        scale = (wide(old.running_var) + old.eps).sqrt()
+        wanted = (before[name][0] - wide(old.running_mean)) / scale
         shrunk = torch.where(before[name][1] > 0, spread / before[name][1], 1.0)
         scale = scale * shrunk
         norm.running_var.copy_((scale**2 - norm.eps).clamp(min=0))
@@ -58,7 +58,7 @@ def _moments(
     sums: dict[str, Tensor] = {}
 
     def add(name: str, norm: nn.Module, x: Tensor, y: Tensor) -> None:
-        values = x.double().movedim(1, 0).flatten(1)
+        values = wide(x).movedim(1, 0).flatten(1)
         count = torch.full((len(values),), float(values.shape[1]), dtype=torch.float64)
         found = torch.stack([count, values.sum(dim=1), (values**2).sum(dim=1)])
         sums[name] = sums[name] + found if name in sums else found

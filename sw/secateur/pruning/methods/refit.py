@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from secateur.errors import SecateurError
 from secateur.progress import Progress, silent
 from secateur.pruning.criteria.columns import columns, inputs_of, rows, watched
-from secateur.pruning.criteria.probe import Batch, Inputs, called, check_batches, evaluating
+from secateur.pruning.criteria.probe import (
+    Batch,
+    Inputs,
+    called,
+    check_batches,
+    evaluating,
+    wide,
+    wide_weight,
+)
 from secateur.pruning.methods.norms import match_norms
 from secateur.pruning.units.blocks import prunable_layers, weight_of
 from secateur.pruning.units.mask import mask_of, parameter_of
@@ -124,8 +132,8 @@ def _equations(
             if layer.bias is not None:
                 matrix = torch.cat([matrix, torch.ones_like(matrix[:, :, :1])], dim=2)
             across = matrix.transpose(1, 2)
-            half.gram.add_(across @ matrix)
-            half.wanted.add_(across @ rows(layer, expected[first::2]))
+            half.gram.add_(wide(across @ matrix))
+            half.wanted.add_(wide(across @ rows(layer, expected[first::2])))
 
     keep = watched({"": whole}, lambda name, layer, x, y: outputs.append(y))
     with keep, watched({"": layer}, add), evaluating(model), evaluating(dense), torch.no_grad():
@@ -141,12 +149,16 @@ def _fit(layer: nn.Module, halves: tuple[_Equations, _Equations]) -> None:
     How far they are pulled towards the weights as they are is what serves samples best that a
     solution has not seen: each half judges the solutions of the other. Endless is a choice, too.
     """
-    weight = weight_of(layer).double().flatten(1)
+    weight = wide_weight(layer).flatten(1)
     mask = mask_of(layer)
-    kept = torch.ones_like(weight, dtype=torch.bool) if mask is None else mask.mask.flatten(1) != 0
+    kept = (
+        torch.ones_like(weight, dtype=torch.bool)
+        if mask is None
+        else mask.mask.cpu().flatten(1) != 0
+    )
     bias = layer.bias
     if isinstance(bias, Tensor):
-        weight = torch.cat([weight, bias.detach().double()[:, None]], dim=1)
+        weight = torch.cat([weight, wide(bias)[:, None]], dim=1)
         kept = torch.cat([kept, torch.ones_like(kept[:, :1])], dim=1)
 
     def judged(pull: float) -> float:

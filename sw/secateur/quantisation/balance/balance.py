@@ -1,0 +1,77 @@
+"""Factors of the tensors that a graph stores, by which their values fill 8-bit codes.
+
+A scale that is a power of two wastes up to one bit of a tensor. The weights and the bias of the
+layer that computes it are multiplied by a factor, and those that read it are divided by it: the
+function stays the same, for a ReLU of a positive multiple is that multiple of the ReLU. Tables of
+functions absorb any factor on both sides. What the host gets back it multiplies by the inverse.
+
+References
+----------
+Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019
+(arXiv:1906.04721), section 4.1, with one factor for a tensor instead of one for a channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from secateur.capture.outputs import output_nodes
+from secateur.fx.graph import MUL
+from secateur.quantisation.annotate import SecateurQuantizer
+from secateur.quantisation.balance.choose import Histograms, Noise, choose
+from secateur.quantisation.balance.layers import FloatLayers
+from secateur.quantisation.balance.rescale import Rescaled
+from secateur.quantisation.balance.ties import Ties
+
+
+def balance(
+    gm: GraphModule, quantizer: SecateurQuantizer, data: Iterable[list[list[Tensor]]]
+) -> list[float]:
+    """Give the stored tensors of a canonical graph factors, in place; the host undoes the outputs'.
+
+    Parameters
+    ----------
+    gm : the graph
+    quantizer : that will annotate it
+    data : what it is given, as ``fed`` yields it
+
+    Returns
+    -------
+    inverse : of every output, what it has to be multiplied by, a float32 number
+    """
+    groups = quantizer.groups(gm)
+    signs = {node: unsigned for members, unsigned in groups for node in members}
+    histograms = Histograms(gm, signs)
+    with torch.no_grad():
+        for steps in data:
+            for inputs in steps:
+                histograms.run(*inputs, enable_io_processing=False)
+    layers = FloatLayers(gm)
+    noises = {node: Noise(observed) for node, observed in histograms.of.items()}
+    logs = choose(Ties(layers), noises, [members for members, _ in groups])
+    outputs = [layers.parts(output)[0] for output in output_nodes(gm)]
+    Rescaled(layers, {node: 2.0**log for node, log in logs.items()}).write()
+    return [float(np.float32(2.0 ** -logs[output])) for output in outputs]
+
+
+def to_units(gm: GraphModule, inverse: list[float]) -> None:
+    """Multiply the outputs of a graph, in place: the last step, which the host takes.
+
+    Parameters
+    ----------
+    gm : prepared from a graph that is balanced
+    inverse : of `balance`
+    """
+    end = next(n for n in gm.graph.nodes if n.op == "output")
+    for output, factor in dict(zip(output_nodes(gm), inverse, strict=True)).items():
+        if factor != 1:
+            with gm.graph.inserting_before(end):
+                scaled = gm.graph.call_function(MUL, (output, factor))
+            scaled.meta.update(output.meta)
+            end.replace_input_with(output, scaled)
+    gm.recompile()

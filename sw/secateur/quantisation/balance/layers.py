@@ -1,0 +1,167 @@
+"""The layers of a canonical float graph: what each reads, and which factors it can give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+import torch
+from torch.fx import GraphModule, Node
+
+from secateur.capture.export import batch_of
+from secateur.errors import SecateurError
+from secateur.fx.functions import Function, functions_of
+from secateur.fx.graph import (
+    ACTIVATIONS,
+    ADD,
+    CONV,
+    MAX_POOL,
+    MUL,
+    PRODUCTS,
+    active_nodes,
+    constant,
+    is_call,
+    shape_of,
+)
+from secateur.fx.moves import Moved, Numbers, is_move, moved, sources_of
+from secateur.quantisation.annotate import stored_nodes, stored_parts
+
+
+@dataclass(eq=False)
+class FloatLayer:
+    """What computes a stored value.
+
+    Attributes
+    ----------
+    end : the node with the value
+    clip : its activation, if it has one
+    products : convolutions and linears
+    terms : values that are added without weights
+    factors : the two values of which it is the product
+    function : the function by table that it is
+    """
+
+    end: Node
+    clip: Node | None = None
+    products: list[Node] = field(default_factory=list)
+    terms: list[Node] = field(default_factory=list)
+    factors: list[Node] = field(default_factory=list)
+    function: Function | None = None
+
+
+def uniform(product: Node, weight: torch.Tensor) -> bool:
+    """Whether all channels of a depthwise convolution have the same weights: an average, a copy.
+
+    A row of the array then serves any block of channels. It is worth keeping them the same.
+    """
+    depthwise = is_call(product, CONV) and weight.shape[0] > 1 == weight.shape[1]
+    return depthwise and bool((weight == weight[:1]).all())
+
+
+class FloatLayers:
+    """The stored values of a canonical graph, and the layers that compute them.
+
+    Attributes
+    ----------
+    stored : nodes of which the values are stored
+    layers : of those that layers or functions compute
+    active : nodes that depend on the input
+    """
+
+    def __init__(self, gm: GraphModule) -> None:
+        self.gm = gm
+        self.stored = stored_nodes(gm)
+        self._known, self._functions = set(self.stored), functions_of(gm.graph)
+        self.active = active_nodes(gm)
+        self.layers = [
+            self._layer(node)
+            for node in self.stored
+            if node.op != "placeholder" and not is_move(node)
+        ]
+
+    def _layer(self, end: Node) -> FloatLayer:
+        layer = FloatLayer(end)
+        if end in self._functions:
+            layer.function = self._functions[end]
+            return layer
+        body = end
+        if is_call(end, *ACTIVATIONS):
+            layer.clip, body = end, cast(Node, end.args[0])
+        if is_call(body, MUL):
+            layer.factors = cast(list[Node], list(body.args[:2]))
+            return layer
+        for node in cast(list[Node], body.args[:2] if is_call(body, ADD) else [body]):
+            own = is_call(node, *PRODUCTS) and (node is body or node not in self._known)
+            (layer.products if own else layer.terms).append(node)
+        return layer
+
+    def parts(self, value: Node) -> list[Node]:
+        """The stored values that a value consists of."""
+        return stored_parts(value)
+
+    def origins(self, value: Node) -> Numbers | None:
+        """Of every number in a value, without samples, the index of its part, -1 for a constant.
+
+        None if that depends on the values.
+        """
+        parts = self.parts(value)
+        if len(parts) == 1:
+            return np.zeros(shape_of(value), np.int64)
+        least, most = self._origins(value, parts, -1), self._origins(value, parts, 1)
+        same = least is not None and most is not None and np.array_equal(least, most)
+        return least if same else None
+
+    def _origins(self, value: Node, parts: list[Node], sign: int) -> Numbers | None:
+        """As `origins`, with the largest (sign 1) or smallest index of a pooling's window."""
+        if value in parts:
+            return np.full(shape_of(value), parts.index(value), np.int64)
+        if is_call(value, MAX_POOL):
+            below = self._origins(cast(Node, value.args[0]), parts, sign)
+            if below is None:
+                return None
+            pooled = MAX_POOL(sign * torch.from_numpy(below)[None].double(), *value.args[1:])
+            return np.asarray((sign * pooled)[0].long().numpy())
+        if not is_move(value):
+            return None
+        given = {}
+        for source in (n for n in sources_of(value) if n in self.active):
+            numbers = self._origins(source, parts, sign)
+            if numbers is None:
+                return None
+            given[source] = Moved(numbers, np.zeros(numbers.shape))
+        try:
+            found = moved(value, given, self._constant, batch_of(self.gm))
+        except SecateurError:  # samples are moved, too
+            return None
+        return found.numbers
+
+    def _constant(self, node: Node) -> torch.Tensor:
+        return constant(self.gm, node)
+
+    def columns(self, product: Node) -> Numbers | None:
+        """The part of its input that every weight of a product is multiplied by, -1 for none.
+
+        Of the weights' shape, or one that broadcasts to it. None if it is not one part alone, or
+        should not be.
+        """
+        value = cast(Node, product.args[0])
+        origins = self.origins(value)
+        if origins is None:
+            return None
+        shape = tuple(int(n) for n in cast(Node, product.args[1]).meta["val"].shape)
+        if len(shape) == 2:
+            flat = origins.reshape(-1, shape[1])
+            found = flat.max(0)
+            return found[None] if bool(((flat == found) | (flat < 0)).all()) else None
+        flat = origins.reshape(len(origins), -1)
+        found = flat.max(1)
+        if not bool(((flat == found[:, None]) | (flat < 0)).all()):
+            return None
+        weight = constant(self.gm, cast(Node, product.args[1]))
+        if uniform(product, weight) and len(set(found.tolist())) > 1:
+            return None
+        groups = len(found) // shape[1]
+        of_groups = found.reshape(groups, shape[1])
+        rows = np.repeat(of_groups, shape[0] // groups, axis=0)
+        return rows[..., None, None]
