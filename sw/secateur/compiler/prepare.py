@@ -19,10 +19,11 @@ from secateur.ir import Layer, Network, Part, Source, State, Tensor
 def with_states_in_place(network: Network, lanes: int) -> Network:
     """The network with every state written where the next step reads it.
 
-    The layer that computes the new state overwrites the old one if neither it nor a later layer
-    reads the old one; otherwise a copy overwrites it, behind the last reader. A state whose old
-    value becomes another state waits until that one has it; where states wait for each other, one
-    is copied first. A history moves in place, if the array reads it before it writes it.
+    The layer that computes the new state overwrites the old one if no later layer reads the old
+    one, nor it itself but value by value; otherwise a copy overwrites it, behind the last reader. A
+    state whose old value becomes another state waits until that one has it; where states wait for
+    each other, one is copied first. A history moves in place, if the array reads it before it
+    writes it.
 
     Parameters
     ----------
@@ -111,6 +112,19 @@ def _overtakes(layer: Layer, state: State, lanes: int) -> bool:
     return pixels.height * pixels.width > lanes if lanes > 1 else not ahead
 
 
+def _value_by_value(layer: Layer, before: Part) -> bool:
+    """Whether a layer reads each old value for the new one of the same place alone, one pixel."""
+    return (
+        layer.whole
+        and all(
+            source.mode == "lanewise" and source.kernel == (1, 1) and source.part == before
+            for source in layer.sources
+            if source.part.meets(before)
+        )
+        and (layer.output.height, layer.output.width) == (1, 1)
+    )
+
+
 def _moved(network: Network, state: State, lanes: int) -> Network:
     layers, before, after = list(network.layers), state.before, state.after
     made = _made(layers, after)
@@ -121,7 +135,8 @@ def _moved(network: Network, state: State, lanes: int) -> Network:
     alone = after.whole and len(after.tensor.slices) == 1 and not shared
     whole = after.tensor not in network.results or before.whole
     overtakes = any(_overtakes(layer, state, lanes) for layer in layers)
-    if made > last and alone and not overtakes and whole:
+    free = made > last or (made == last and _value_by_value(layers[made], before))
+    if free and alone and not overtakes and whole:
         layers = [_renamed(layer, after, before) for layer in layers]
         network = _returning(network, after.tensor, before.tensor, layers)
     else:

@@ -124,6 +124,14 @@ def test_a_long_sequence_forgets_nothing_and_the_next_knows_nothing_of_it() -> N
         assert torch.equal(values[1:2], graph(x[1:2]))
 
 
+def test_a_gru_writes_its_state_where_it_reads_it() -> None:
+    """Value by value: no copy of the new state."""
+    torch.manual_seed(0)
+    for n, p in ((8, 8), (8, 1)):
+        image = compile_for(build(MODELS["gru"](), sequences(5)), target(n, p, bank_words=256))
+        assert "copy" not in [layer["kind"] for layer in image.metadata["layers"]]
+
+
 class Average(nn.Module):
     def __init__(self, function) -> None:
         super().__init__()
