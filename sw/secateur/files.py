@@ -16,6 +16,7 @@ from secateur.image import signing
 from secateur.image.fit import misfit
 from secateur.image.image import Image
 from secateur.target import Target, check_family, check_primitives
+from secateur.text import printable
 
 INTERFACES = ("stream", "axi", "wishbone", "uart")
 #: Interfaces with registers on a bus, which the C driver is for.
@@ -148,7 +149,7 @@ def write_verilog(
         divisor,
         target.hard,
         apart=not one_file,
-        origin=f"Secateur {__version__}: {_command(options, one_file)}",
+        origin=f"Secateur {__version__}: {printable(_command(options, one_file))}",
     )
     _make(folder)
     texts["secateur.core"] = core(target, interface, [n for n in texts if n != "secateur.v"])

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
 
 from secateur.capture.export import batch_of, export, module_of
 from secateur.capture.ports import (
@@ -52,7 +53,27 @@ def calibration_calls(model: Model, calibration: Calibration) -> list[Call]:
     calls = [call.map(_in_float32) for call in calls]
     for call in calls:
         _check(call)
-    return calls
+    return _recut(calls)
+
+
+def _recut(calls: list[Call]) -> list[Call]:
+    """Calls of 64 samples, whatever the batches were, so that sums do not depend on their sizes;
+    batches of several shapes stay as they are."""
+    flat = [pytree.tree_flatten((call.args, call.kwargs)) for call in calls]
+    kinds = [
+        (str(spec), [x.shape[1:] if isinstance(x, torch.Tensor) else repr(x) for x in leaves])
+        for leaves, spec in flat
+    ]
+    if any(kind != kinds[0] for kind in kinds):
+        return calls
+    joined = [
+        torch.cat(parts) if isinstance(parts[0], torch.Tensor) else parts[0]
+        for parts in zip(*(leaves for leaves, _ in flat), strict=True)
+    ]
+    args, kwargs = pytree.tree_unflatten(joined, flat[0][1])
+    whole = Call(args, kwargs, calls[0].names)
+    count = max(map(len, whole.tensors))
+    return [_cut(whole, start, start + 64) for start in range(0, count, 64)]
 
 
 def _in_float32(x: Any) -> Any:

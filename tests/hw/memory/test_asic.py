@@ -131,8 +131,8 @@ def test_cells_by_module(interface: str, tmp_path: Path) -> None:
     modules = found["modules"]
     multiplier = f"{engine}.datapath.array.lane0.multiplier1"
     assert {"secateur", f"{engine}.loader", multiplier} <= set(modules)
-    # operands of 9 and 12 bits, a product of 21
-    assert modules[multiplier]["flip_flops"] == 42
+    # operands of 9 and 12 bits, and a product of 21 twice: of the multiplier, and behind it
+    assert modules[multiplier]["flip_flops"] == 9 + 12 + 2 * 21
     assert json.loads((tmp_path / "cells.json").read_text()) == found
     lines = (tmp_path / "cells.txt").read_text().splitlines()
     assert len(lines) == 2 + len(modules)

@@ -253,5 +253,7 @@ def test_a_tensor_of_another_kind_is_named(tmp_path: Path) -> None:
     file = tmp_path / "double.pt2"
     model = torch.nn.Sequential(torch.nn.Linear(4, 3)).double()
     file.write_bytes(saved(model, torch.rand(3, 4).double()))
-    with pytest.raises(SecateurError, match=r"parameter '0.weight' is torch.float64; convert by"):
+    with pytest.raises(
+        SecateurError, match=r"parameter '0.weight' is torch.float64; convert the module by"
+    ):
         secateur.compile(load_archive(file), target="8x1", calibration=torch.rand(4, 4))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -85,7 +86,10 @@ def test_a_batch_that_is_twice_a_size_is_that_of_the_example(tmp_path: Path) -> 
     file.write_bytes(derived())
     image = secateur.compile(load_archive(file), target="8x1", calibration=inputs(5))
     expected = secateur.compile(small(), target="8x1", calibration=inputs(5))
-    assert image.stream == expected.stream
+    found, wanted = (secateur.run(i, inputs(5).numpy()).codes for i in (image, expected))
+    assert found.any()
+    # Two batch sizes: PyTorch's convolutions may round a calibration sum in two ways.
+    assert np.abs(found.astype(int) - wanted.astype(int)).max() <= 1
 
 
 def sized(text: object, hint: object) -> Callable[[Any], None]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import zipfile
 import zlib
@@ -57,7 +58,7 @@ def load_archive(path: Path | str, limits: Limits = DEFAULT) -> ExportedProgram:
         limit, or a part of it is code or a pickle
     """
     shown = printable(path)
-    if not Path(path).is_file():
+    if not os.path.isfile(path):  # Path's own raises for a name that no file can have
         raise SecateurError(f"{shown}: no such file; save the model with torch.export.save")
     try:
         limits.check_bytes(Path(path).stat().st_size, "the file")
