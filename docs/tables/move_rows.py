@@ -24,6 +24,8 @@ def padded(x: Tensor) -> Tensor:
 MOVES = (
     Row("`torch.permute`, `transpose`, `movedim`", "any dimensions but that of the samples",
         calls(lambda x: x.permute(0, 2, 3, 1).transpose(1, 2).movedim(3, 2))),
+    Row("`torch.t`", "at the very end, where samples may be anywhere",
+        calls(lambda x: x.t()), "vectors"),
     Row("`torch.permute`, before a layer", "height and width: read so, without a copy",
         lambda: before(Here(lambda x: x.transpose(2, 3)), nn.Conv2d(4, 2, 1))),
     Row("slices", "any dimension, any step", calls(lambda x: x[:, 1:, ::2, -3:])),

@@ -135,7 +135,7 @@ def _moved(network: Network, state: State, lanes: int) -> Network:
     alone = after.whole and len(after.tensor.slices) == 1 and not shared
     whole = after.tensor not in network.results or before.whole
     overtakes = any(_overtakes(layer, state, lanes) for layer in layers)
-    free = made > last or (made == last and _value_by_value(layers[made], before))
+    free = made > last or (made == last >= 0 and _value_by_value(layers[made], before))
     if free and alone and not overtakes and whole:
         layers = [_renamed(layer, after, before) for layer in layers]
         network = _returning(network, after.tensor, before.tensor, layers)

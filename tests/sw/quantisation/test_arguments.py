@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from secateur.fx.graph import LINEAR, is_call
+from secateur.fx.graph import LINEAR, MUL, is_call
 from secateur.quantisation.prepare import quantize
 from tests.support.pipeline import build, check_image, compile_for, target
 
@@ -46,12 +46,20 @@ def exponent(graph: GraphModule) -> int:
     return round(torch.log2(torch.tensor(quantise.args[1])).item())
 
 
-def best(y: Tensor, function: Callable[[Tensor], Tensor]) -> int:
-    """The exponent of least error of a function, by trial."""
+def factor(graph: GraphModule) -> float:
+    """Of what the first linear layer stores; the function begins with its inverse."""
+    linear = next(node for node in graph.graph.nodes if is_call(node, LINEAR))
+    first = next(iter(next(iter(next(iter(linear.users)).users)).users))
+    return 1 / first.args[1] if is_call(first, MUL) else 1.0
+
+
+def best(y: Tensor, function: Callable[[Tensor], Tensor], factor: float = 1.0) -> int:
+    """The exponent of least error of a function, by trial: of what is stored, y by a factor."""
 
     def error(exponent: int) -> float:
-        codes = (y / 2.0**exponent).round().clamp(-128, 127)
-        return float((function(codes * 2.0**exponent) - function(y)).square().sum())
+        step = 2.0**exponent / factor
+        codes = (y / step).round().clamp(-128, 127)
+        return float((function(codes * step) - function(y)).square().sum())
 
     return min(range(-12, 8), key=error)
 
@@ -63,7 +71,7 @@ def test_least_error_of_the_result(name: str, size: float) -> None:
     built = build(model, x)
     with torch.no_grad():
         y = model.first(x)
-    assert exponent(built.graph) == best(y, FUNCTIONS[name])
+    assert exponent(built.graph) == best(y, FUNCTIONS[name], factor(built.graph))
     image = compile_for(built, target(4, 2))
     check_image(built, image, image.geometry)
 

@@ -54,9 +54,10 @@ def balance(
     layers = FloatLayers(gm)
     noises = {node: Noise(observed) for node, observed in histograms.of.items()}
     logs = choose(Ties(layers), noises, [members for members, _ in groups])
-    outputs = [layers.parts(output)[0] for output in output_nodes(gm)]
+    # An output without parts depends on no input, and is refused later.
+    outputs = [next(iter(layers.parts(output)), None) for output in output_nodes(gm)]
     Rescaled(layers, {node: 2.0**log for node, log in logs.items()}).write()
-    return [float(np.float32(2.0 ** -logs[output])) for output in outputs]
+    return [1.0 if x is None else float(np.float32(2.0 ** -logs[x])) for x in outputs]
 
 
 def to_units(gm: GraphModule, inverse: list[float]) -> None:

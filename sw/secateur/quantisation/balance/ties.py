@@ -13,13 +13,18 @@ from torch.fx.node import map_arg
 from secateur.capture.outputs import output_nodes
 from secateur.capture.steps import state_pairs
 from secateur.fx.functions import Function
-from secateur.fx.graph import constant, shape_of
+from secateur.fx.graph import aten, constant, is_call, shape_of
 from secateur.fx.moves import is_move
 from secateur.hw.spec import MAX_TABLES
 from secateur.quantisation.balance.layers import FloatLayers
 
 #: Values of a map that are worth a table of their own.
 _LARGE = 1024
+#: Results jump where the argument passes a number.
+_COMPARISONS = (
+    aten.gt.Scalar, aten.ge.Scalar, aten.lt.Scalar, aten.le.Scalar, aten.eq.Scalar, aten.ne.Scalar,
+    aten.sign.default,
+)  # fmt: skip
 #: Logarithms of factors that a logarithm is the sum of, and how often.
 Sum = Counter[Node]
 
@@ -29,7 +34,7 @@ class Ties:
 
     Logarithms are equal where tensors are added up, or where one layer or the host reads both and
     cannot tell them apart. That of a product of two tensors is the sum of theirs. Those of inputs
-    and states are zero.
+    and states are zero, and of what is compared: codes of equal tensors then differ by zero.
 
     Parameters
     ----------
@@ -45,12 +50,15 @@ class Ties:
             elif is_move(node):
                 self._fix([node, *(p for n in self._read(node) for p in layers.parts(n))])
         for before, after in state_pairs(layers.gm):
-            self._fix([before, *layers.parts(after)])
+            # A state that nothing reads is not stored, and is refused later.
+            self._fix(n for n in (before, *layers.parts(after)) if n in self._sums)
         for output in output_nodes(layers.gm):
             self._equal(layers.parts(output))
         for layer in layers.layers:
             if layer.function is not None:
                 self._equal(layers.parts(layer.function.argument))
+                if _steps(layer.function):
+                    self._fix(layers.parts(layer.function.argument))
             self._equal([layer.end, *(p for term in layer.terms for p in layers.parts(term))])
             for product in layer.products:
                 if layers.columns(product) is None:
@@ -116,6 +124,11 @@ class Ties:
                 held[other] += count * times
                 if not held[other]:
                     del held[other]
+
+
+def _steps(function: Function) -> bool:
+    """Whether it compares something with a number."""
+    return any(is_call(node, *_COMPARISONS) for node in function.nodes)
 
 
 def _one_table(layers: FloatLayers) -> list[list[Function]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import numpy as np
@@ -190,12 +191,15 @@ def test_blocks_behind_the_drain_are_not_pruned_for_cycles() -> None:
 
 
 def test_equal_functions_may_become_different_ones() -> None:
-    """On an array with one table, so that training makes an inference longer."""
+    """On an array with one table, so that training makes an inference longer.
+
+    Both functions have the same arguments, so that their tensors have the same factors.
+    """
     conv = nn.Conv2d(1, 4, 1, bias=False), nn.Conv2d(4, 4, 1, bias=False)
-    for layer in conv:
-        nn.init.constant_(layer.weight, 3.9 / layer.in_channels)
-    model = nn.Sequential(conv[0], nn.Sigmoid(), conv[1], nn.Sigmoid()).eval()
-    x = torch.linspace(-1, 1, 4 * 36).reshape(4, 1, 6, 6)
+    nn.init.constant_(conv[0].weight, 0.9)
+    nn.init.constant_(conv[1].weight, 0.9 / math.tanh(0.9) / 4)
+    model = nn.Sequential(conv[0], nn.Tanh(), conv[1], nn.Tanh()).eval()
+    x = torch.tensor([-1.0, 1.0]).repeat(72).reshape(4, 1, 6, 6)
     geometry = Geometry(n=4, p=3, weight_words=1024, bank_words=256, tables=1)
     target = Target(name="one", geometry=geometry)
     costs = CostModel(model, x, target)
