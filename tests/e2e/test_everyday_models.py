@@ -19,6 +19,7 @@ import secateur
 from secateur.capture.export import quiet
 from secateur.capture.onnx.convert import convert_onnx
 from secateur.compiler.compiler import compile_network
+from secateur.errors import SecateurError
 from tests.support.pipeline import build, check_image, simulated, target
 
 
@@ -240,6 +241,10 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[tuple[int, ...], ...]]] =
         ),
         ((3, 2, 5, 5),),
     ),
+    "one value": (  # of each sample, (N,)
+        lambda: Model(lambda m, x: F.relu(m.a(x)).squeeze(1) * 2 + 0.5, a=nn.Linear(9, 1)),
+        ((9,),),
+    ),
     "steps taken together": (
         lambda: Model(
             lambda m, x: m.b(F.relu(m.norm(m.a(x.reshape(-1, 6)))).view(x.size(0), -1, 8)).sum(1),
@@ -327,6 +332,13 @@ def test_verilator(name: str) -> None:
     result = secateur.simulate(image, x[:2].numpy(), stalls=0.2)
     assert result.mismatches == []
     assert result.layers_compared == 2 * len(image.metadata["layers"])
+
+
+def test_argmax_is_refused_where_something_reads_it() -> None:
+    """Also where it leaves one value of each sample, which has no channels."""
+    model, x = nn.Linear(4, 3), torch.randn(8, 4)
+    with pytest.raises(SecateurError, match=r"\(argmax\): .* only at the very end"):
+        build(Model(lambda m, x: m.a(x).argmax(1) * 2, a=model), x)
 
 
 def test_inputs_of_more_dimensions_have_one_exponent() -> None:

@@ -202,11 +202,14 @@ def line(
             target = cast(Callable[..., Any], move.target)
             found = editor.call(target, found, *move.args[1:], like=move)
         return found
+    alone = not shape_of(x)  # one value of each sample, (N,): a channel of its own
+    x = editor.call(aten.unsqueeze.default, x, 1, like=like) if alone else x
     factor, bias = (
         value if value is None or isinstance(value, Node) else _same(editor, x, value)
         for value in (scale, shift)
     )
-    return depthwise(editor, x, cast(Node, factor), bias, like=like)
+    found = depthwise(editor, x, cast(Node, factor), bias, like=like)
+    return editor.call(aten.squeeze.dims, found, [1], like=like) if alone else found
 
 
 def _times_parameters(

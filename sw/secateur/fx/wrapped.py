@@ -20,7 +20,7 @@ _INNER = {
 def inner(model: Any) -> Any:
     """The model inside of torch.compile, DataParallel, DistributedDataParallel or AveragedModel.
 
-    Both share their parameters. Anything else is returned as it is.
+    They share their parameters. Anything else is returned as it is.
     """
     while isinstance(model, nn.Module) and type(model).__name__ in _INNER:
         model = getattr(model, _INNER[type(model).__name__])

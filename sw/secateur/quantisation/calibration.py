@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ from secateur.errors import SecateurError
 #: A tensor; arguments of a model in a tuple, list or dictionary; or batches of these.
 Calibration = Any
 Model = torch.nn.Module | ExportedProgram
+#: Samples of a batch.
+_BATCH = 64
 
 
 def calibration_calls(model: Model, calibration: Calibration) -> list[Call]:
@@ -40,8 +43,7 @@ def calibration_calls(model: Model, calibration: Calibration) -> list[Call]:
     if _is_one(module, calibration):
         whole = _called(module, calibration)
         _check_counts(whole)
-        count = max(map(len, whole.tensors))
-        calls = [_cut(whole, start, start + 64) for start in range(0, count, 64)]
+        calls = _cut(whole, _BATCH)
     else:
         try:
             batches = list(calibration)
@@ -53,27 +55,7 @@ def calibration_calls(model: Model, calibration: Calibration) -> list[Call]:
     calls = [call.map(_in_float32) for call in calls]
     for call in calls:
         _check(call)
-    return _recut(calls)
-
-
-def _recut(calls: list[Call]) -> list[Call]:
-    """Calls of 64 samples, whatever the batches were, so that sums do not depend on their sizes;
-    batches of several shapes stay as they are."""
-    flat = [pytree.tree_flatten((call.args, call.kwargs)) for call in calls]
-    kinds = [
-        (str(spec), [x.shape[1:] if isinstance(x, torch.Tensor) else repr(x) for x in leaves])
-        for leaves, spec in flat
-    ]
-    if any(kind != kinds[0] for kind in kinds):
-        return calls
-    joined = [
-        torch.cat(parts) if isinstance(parts[0], torch.Tensor) else parts[0]
-        for parts in zip(*(leaves for leaves, _ in flat), strict=True)
-    ]
-    args, kwargs = pytree.tree_unflatten(joined, flat[0][1])
-    whole = Call(args, kwargs, calls[0].names)
-    count = max(map(len, whole.tensors))
-    return [_cut(whole, start, start + 64) for start in range(0, count, 64)]
+    return calls
 
 
 def _in_float32(x: Any) -> Any:
@@ -124,8 +106,35 @@ def _called(model: torch.nn.Module, batch: Any) -> Call:
         raise SecateurError(f"calibration: {error}") from None
 
 
-def _cut(call: Call, start: int, stop: int) -> Call:
-    return call.map(lambda x: x[start:stop])
+def _cut(call: Call, size: int) -> list[Call]:
+    """Calls of so many samples, the last of fewer."""
+    starts = range(0, max(map(len, call.tensors)), size)
+    return [call.map(itemgetter(slice(at, at + size))) for at in starts]
+
+
+def cut_alike(graph: GraphModule, calls: list[Call]) -> list[Call]:
+    """The same samples in batches that do not depend on those that the user gave: so sums are
+    rounded alike. Batches of several shapes stay as they are.
+
+    Parameters
+    ----------
+    graph : may be fixed to a batch, and then gets multiples of it
+    calls : of it
+    """
+    flat = [pytree.tree_flatten((call.args, call.kwargs)) for call in calls]
+    kinds = [
+        (str(spec), [x.shape[1:] if isinstance(x, torch.Tensor) else repr(x) for x in leaves])
+        for leaves, spec in flat
+    ]
+    if any(kind != kinds[0] for kind in kinds):
+        return calls
+    joined = [
+        torch.cat(same) if isinstance(same[0], torch.Tensor) else same[0]
+        for same in zip(*(leaves for leaves, _ in flat), strict=True)
+    ]
+    args, kwargs = pytree.tree_unflatten(joined, flat[0][1])
+    fixed = batch_of(graph) or 1
+    return _cut(Call(args, kwargs, calls[0].names), max(_BATCH // fixed, 1) * fixed)
 
 
 def graph_of(model: Model, calls: list[Call]) -> tuple[GraphModule, list[Call]]:

@@ -30,6 +30,7 @@ from secateur.quantisation.calibration import (
     Calibration,
     Model,
     calibration_calls,
+    cut_alike,
     fed,
     graph_of,
     parts,
@@ -127,6 +128,7 @@ def prepare(
         graph, calls = graph_of(model, calls)
     else:
         graph = sequence.graph
+    calls = cut_alike(graph, calls)
     leave_to_host(graph)
     # Before torchao's own folding of BatchNorm, which knows no masks.
     graph = _canonical(graph, calls[0]) if sequence is None else canonicalise(graph)

@@ -44,6 +44,24 @@ def test_calibration_in_double_precision_is_rounded() -> None:
     assert torch.equal(quantize(model, x.double())(x), quantize(model, x)(x))
 
 
+def test_batches_of_a_model_that_has_a_size_of_its_own() -> None:
+    class Five(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(12, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.linear(x.view(5, 12))
+
+    torch.manual_seed(0)
+    x = torch.randn(100, 12)
+    model = Five()
+    graph = quantize(model, list(x.split(5)))
+    with torch.no_grad():
+        error = (graph(x[:5]) - model(x[:5])).abs().max()
+    assert error < 0.05
+
+
 def test_names_that_a_graph_cannot_have() -> None:
     x = random_input(1, MAPS, 4)
     named = nn.Sequential()
