@@ -31,7 +31,7 @@ def build_resnet8(density: float) -> Built:
 
 
 def figures(density: float) -> dict[str, float]:
-    """Cycles, share of the bound over the convolutions, stream bits a dense weight."""
+    """Cycles, share of the bound over the convolutions, stream bits per dense weight."""
     found = summary(compile_for(build_resnet8(density), TARGET))
     convs = [layer for layer in found["layers"] if layer["kind"] == "conv"]
     bound = sum(layer["bound_cycles"] for layer in convs)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import secateur
 from docs.tables.networks import ROOMY
 from secateur.models import DSCNN, Autoencoder, MobileNetV1, ResNet8
 from secateur.report.summary import summary
@@ -35,3 +36,16 @@ def test_exact_and_within_its_cycles(
     image = compile_for(built, ROOMY)
     assert summary(image)["cycles"] <= (dense if density == 1 else quarter)
     assert check_image(built, image, ROOMY.geometry) > 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", [ResNet8, DSCNN, MobileNetV1, Autoencoder])
+@pytest.mark.parametrize("density", [1.0, 0.25])
+def test_the_same_in_verilator(kind: type[nn.Module], density: float) -> None:
+    model, shape = mlperf_tiny(kind, density)
+    x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(1))
+    image = compile_for(build(model, x), ROOMY)
+    result = secateur.simulate(image, x[:1].numpy())
+    assert result.mismatches == []
+    assert result.layers_compared == len(image.metadata["layers"])
+    assert result.cycles == result.predicted_cycles == image.metadata["cycles"]
