@@ -165,11 +165,13 @@ def test_torchaos_own_functions(qat: bool) -> None:
     prepared: Any = (prepare_qat_pt2e if qat else prepare_pt2e)(graph, quantizer)
     for _ in range(3):
         prepared(x)
-    again, once = lower(finalize(prepared)), lower(quantize(model, x))
+    graph = finalize(prepared)
+    again, once = lower(graph), lower(quantize(model, x))
     assert [a.kind for a in again.layers] == [b.kind for b in once.layers]
-    if not qat:
-        for a, b in zip(again.layers, once.layers, strict=True):
-            assert a.sources[0].weight.shape == b.sources[0].weight.shape
+    # Factors, and rounding by error, are those of quantize: without them it is near the model.
+    with torch.no_grad():
+        expected, found = model.eval()(x), graph(x)
+    assert 100 * (found - expected).square().sum() < expected.square().sum()
 
 
 def test_exported_program_with_a_fixed_batch() -> None:
