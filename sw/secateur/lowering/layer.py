@@ -178,7 +178,8 @@ def _accumulator(node: Node, sources: list[DraftSource], units: list[Ints], out:
     accumulator = np.asarray(np.minimum.reduce(units))
     if len(units) < len(sources):
         ahead = sources[-1].store.scale.exponent - accumulator
-        if ahead.min() < 0:  # the tensor is finer than the product, which counts more then
+        # The product counts more where the tensor or the output is finer than it.
+        if ahead.min() < 0 or out < accumulator.max():
             accumulator = accumulator - WSHIFT
         _add_tensor(node, sources[-1], accumulator)
     for source, unit in zip(sources, units, strict=False):

@@ -238,3 +238,21 @@ def test_zeros_of_a_sum_in_parts_stay_zeros() -> None:
 
 def test_a_short_sum_is_one_layer() -> None:
     assert len(lower(quantize(wide(300, 0), random_input(5, (300,), 48))).layers) == 2
+
+
+class Deviation(nn.Module):
+    """What is left of a map without its mean over the width; nothing, for a width of 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        return x - x.mean(3, keepdim=True)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_result_finer_than_both_of_its_terms(seed: int) -> None:
+    torch.manual_seed(seed)
+    check(build(Deviation(), random_input(3, (4, 5, 1), 16)))
