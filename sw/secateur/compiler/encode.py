@@ -12,7 +12,7 @@ import numpy.typing as npt
 from secateur.compiler.body import Bodies, Body
 from secateur.compiler.certificate import check_fields
 from secateur.compiler.choose import LayerPlan
-from secateur.compiler.cost import layer_cycles
+from secateur.compiler.cost import Parts, layer_parts
 from secateur.compiler.room.weights import crowded
 from secateur.compiler.schedule import Plan, plan
 from secateur.compiler.stream.registers import layer_registers, output_registers
@@ -33,16 +33,19 @@ class Encoded:
     ----------
     words : (words, N + 1) uint8
     cycles : of an inference
-    layer_cycles : per layer
+    layer_parts : of its cycles, per layer
     layer_words : configuration, headers and bodies, per layer
-    layer_fills : those of the cycles in which a table is filled, per layer
     """
 
     words: Words
     cycles: int
-    layer_cycles: list[int]
+    layer_parts: list[Parts]
     layer_words: list[int]
-    layer_fills: list[int]
+
+    @property
+    def layer_cycles(self) -> list[int]:
+        """Cycles per layer."""
+        return [parts.cycles for parts in self.layer_parts]
 
     @property
     def data(self) -> bytes:
@@ -161,7 +164,7 @@ def encode(planned: Plan, check_depth: bool = True) -> Encoded:
         load = output_registers(read) | {Reg.GX: read.words}
         writer.configure(given.name, load, spec.COMMON_LOAD)
     cycles, written = spec.load_tail(geometry.p), set()
-    by_layer, words_by_layer, fills_by_layer, base = [], [], [], 0
+    by_layer, words_by_layer, base = [], [], 0
     for layer_plan in planned.layers:
         layer, before = layer_plan.layer, writer.count
         result = layer.output in planned.results
@@ -175,23 +178,26 @@ def encode(planned: Plan, check_depth: bool = True) -> Encoded:
         writer.align(geometry.header_words, layer_plan.side)
         for words in _row_words(layer_plan, base):
             writer.add(words)
-        took = filling + layer_cycles(
+        parts = layer_parts(
             configuration=configuration,
-            rows=layer_plan.cycles,
+            filling=filling,
             clear=layout.window if clear else 0,
+            counts=layer_plan.counts,
+            groups=layer_plan.lane_map.groups,
+            passes=layer_plan.body.passes,
+            lanes=layer_plan.lane_map.lanes,
             filters=layer_plan.filters,
             p=geometry.p,
         )
-        by_layer.append(took)
+        by_layer.append(parts)
         words_by_layer.append(writer.count - before)
-        fills_by_layer.append(filling)
-        cycles += took
+        cycles += parts.cycles
     program = np.concatenate(writer.words)
     total = geometry.header_words + len(program)
     if check_depth and total > geometry.weight_words:
         raise crowded(bodies_of(planned), geometry, total)
     words = _with_header(planned, program, cycles, len(tables.slots.start))
-    return Encoded(words, cycles, by_layer, words_by_layer, fills_by_layer)
+    return Encoded(words, cycles, by_layer, words_by_layer)
 
 
 def plan_and_encode(

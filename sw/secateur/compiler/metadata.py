@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,11 @@ import numpy as np
 from secateur._version import __version__
 from secateur.compiler.certificate import Certificate
 from secateur.compiler.choose import LayerPlan
+from secateur.compiler.cost import Parts
 from secateur.compiler.encode import Encoded, encode
 from secateur.compiler.layout import MapLayout
 from secateur.compiler.schedule import Plan, plan
+from secateur.hw.spec import Geometry
 from secateur.ir import Ints, Layer, Port, Source
 from secateur.target import Target
 
@@ -40,12 +42,50 @@ def _traffic(layer_plan: LayerPlan, words: int, p: int) -> dict[str, int]:
     }
 
 
-def _costs(planned: Plan, encoded: Encoded) -> list[tuple[int, dict[str, int]]]:
-    """Cycles and traffic per layer."""
+def _slots(layer_plan: LayerPlan, parts: Parts, geometry: Geometry) -> dict[str, int]:
+    """What the multipliers do in the cycles of bodies; together N * P for each such cycle.
+
+    ``nonzero`` and ``zero``: multiply by weights of the blocks that are stored; ``move``: have a
+    word without weights, which moves the address, fills a short row or reads a gate; ``idle``: of
+    lanes without a pixel or a row, or without a channel.
+    """
+    layer, body, lane_map = layer_plan.layer, layer_plan.body, layer_plan.lane_map
+    gates = sum(source.mode == "gate" for source in layer.sources)
+    channels = (body.lanes >= 0).sum(axis=1).tolist()
+    if lane_map.kind == "blocks":  # one row for all of them, a block for a pixel
+        channels, pixels = [sum(channels)], 1
+    else:
+        pixels = lane_map.columns * lane_map.lines
+    weighted = words = 0
+    for index, row in enumerate(layer_plan.rows):
+        times = body.passes * pixels * channels[index]
+        weighted += (row.blocks - gates) * times
+        words += layer_plan.counts[index // layer_plan.side] * times
+    nonzero = nonzero_macs(layer)
+    return {
+        "nonzero": nonzero,
+        "zero": weighted - nonzero,
+        "move": words - weighted,
+        "idle": parts.body * geometry.multipliers - words,
+    }
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """What an inference of a layer takes: cycles and their parts, slots, traffic."""
+
+    parts: Parts
+    slots: dict[str, int]
+    traffic: dict[str, int]
+
+
+def _costs(planned: Plan, encoded: Encoded) -> list[_Cost]:
+    """Costs per layer."""
+    geometry = planned.geometry
     return [
-        (cycles, _traffic(layer_plan, words, planned.geometry.p))
-        for layer_plan, cycles, words in zip(
-            planned.layers, encoded.layer_cycles, encoded.layer_words, strict=True
+        _Cost(parts, _slots(layer_plan, parts, geometry), _traffic(layer_plan, words, geometry.p))
+        for layer_plan, parts, words in zip(
+            planned.layers, encoded.layer_parts, encoded.layer_words, strict=True
         )
     ]
 
@@ -113,8 +153,8 @@ def _source(planned: Plan, source: Source) -> dict[str, Any]:
 def _layer(
     planned: Plan,
     layer_plan: LayerPlan,
-    cost: tuple[int, dict[str, int]],
-    dense: tuple[int, dict[str, int]],
+    cost: _Cost,
+    dense: _Cost,
     words: int,
     proof: Certificate,
 ) -> dict[str, Any]:
@@ -128,10 +168,12 @@ def _layer(
         "label": layer.label,
         "kind": layer.kind,
         "nodes": layer.nodes,
-        "cycles": cost[0],
-        "cycles_dense": dense[0],
-        "traffic": cost[1],
-        "traffic_dense": dense[1],
+        "cycles": cost.parts.cycles,
+        "cycles_dense": dense.parts.cycles,
+        "parts": asdict(cost.parts) | {"slots": cost.slots},
+        "parts_dense": asdict(dense.parts) | {"slots": dense.slots},
+        "traffic": cost.traffic,
+        "traffic_dense": dense.traffic,
         "bound_cycles": nonzero_macs(layer) / geometry.multipliers,
         "blocks": layer_plan.body.blocks,
         "blocks_total": layer_plan.body.blocks_total,
@@ -172,14 +214,9 @@ def metadata(
     dense = _costs(dense_plan, encode(dense_plan, check_depth=False))
     layers = [
         _layer(planned, layer_plan, cost, whole, words, certificates[layer_plan.layer])
-        | ({"fill": fill} if fill else {})
-        for layer_plan, cost, whole, words, fill in zip(
-            planned.layers,
-            _costs(planned, encoded),
-            dense,
-            encoded.layer_words,
-            encoded.layer_fills,
-            strict=True,
+        | ({"fill": cost.parts.tables} if cost.parts.tables else {})
+        for layer_plan, cost, whole, words in zip(
+            planned.layers, _costs(planned, encoded), dense, encoded.layer_words, strict=True
         )
     ]
     overhead = encoded.cycles - sum(encoded.layer_cycles)
@@ -189,7 +226,7 @@ def metadata(
         "target": target.name,
         "source_hash": network.source_hash,
         "cycles": encoded.cycles,
-        "cycles_dense": sum(cycles for cycles, _ in dense) + overhead,
+        "cycles_dense": sum(cost.parts.cycles for cost in dense) + overhead,
         "bound_cycles": sum(layer["bound_cycles"] for layer in layers),
         "inputs": [_port(port, planned.layouts[port.tensor]) for port in network.inputs],
         "outputs": [

@@ -154,7 +154,8 @@ def parse(data: bytes, name: str) -> Image:
 
 def _check(image: Image, name: str, again: str) -> None:
     """Refuse metadata that are not those of ``image.md``, and sizes that no engine has."""
-    found = problem(image.metadata, image.n, image.cycles) if image.metadata else None
+    fields = (image.n, image.p, image.cycles)
+    found = problem(image.metadata, *fields) if image.metadata else None
     if found is not None:
         raise SecateurError(f"{name}: its metadata: {found}; {again}")
     try:

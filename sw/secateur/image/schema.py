@@ -40,6 +40,12 @@ _LAYER = {
     "certificate": {"accumulator": _COUNT}, "output": str, "first": _COUNT, "channels": _SIZE,
     "lanes": [[range(-1, 1 << 20)]], "sources": [_SOURCE],
 }  # fmt: skip
+#: Of the cycles of a layer; the slots are those of all multipliers in the cycles of bodies.
+_PARTS = {
+    "tables": _COUNT, "setup": _COUNT, "clear": _COUNT, "headers": _COUNT, "body": _COUNT,
+    "wait": _COUNT, "tail": _COUNT,
+    "slots": {"nonzero": _COUNT, "zero": _COUNT, "move": _COUNT, "idle": _COUNT},
+}  # fmt: skip
 #: Layers that compute some pixels of their output only.
 _STEP = range(-(1 << 16), 1 << 16)
 _REGION = {
@@ -58,13 +64,13 @@ _IMAGE = {
 }  # fmt: skip
 
 
-def problem(metadata: dict[str, Any], n: int, cycles: int) -> str | None:
+def problem(metadata: dict[str, Any], n: int, p: int, cycles: int) -> str | None:
     """The first error in the metadata of an image.
 
     Parameters
     ----------
     metadata : not empty
-    n, cycles : fields of the image's header
+    n, p, cycles : fields of the image's header
 
     Returns
     -------
@@ -95,6 +101,7 @@ def problem(metadata: dict[str, Any], n: int, cycles: int) -> str | None:
         if not isinstance(layer.get("label", ""), str):  # version 0.1.0 wrote none
             return f"layers[{index}].label is {_shown(layer['label'])}, expected a text"
         found = _mismatch(layer.get("fill", 0), _COUNT, "fill")
+        found = found or _bad_parts(layer, n * p)
         found = found or _bad_region(layer, metadata["tensors"])
         if found is not None:
             return f"layers[{index}].{found}"
@@ -191,6 +198,24 @@ def _bad_layout(tensor: dict[str, Any], n: int) -> str | None:
             f"pixels of {pixel} bytes, lines of {pitch} and a map of {tensor['words']} words do "
             f"not hold its {tensor['channels']} channels, {tensor['height']} x {tensor['width']}"
         )
+    return None
+
+
+def _bad_parts(layer: dict[str, Any], multipliers: int) -> str | None:
+    """Whether the parts of a layer's cycles are these cycles."""
+    for suffix in ("", "_dense"):
+        key, cycles = f"parts{suffix}", layer[f"cycles{suffix}"]
+        if key not in layer:
+            continue
+        found = _mismatch(layer[key], _PARTS, key)
+        if found is not None:
+            return found
+        parts = {name: layer[key][name] for name in _PARTS}
+        slots = parts.pop("slots")
+        if sum(parts.values()) != cycles:
+            return f"{key} are {sum(parts.values())} cycles, the layer has {cycles}"
+        if sum(slots[name] for name in _PARTS["slots"]) != parts["body"] * multipliers:
+            return f"{key}.slots are not {multipliers} for each cycle of body"
     return None
 
 

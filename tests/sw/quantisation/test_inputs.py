@@ -229,8 +229,8 @@ def test_integers_and_values_out_of_range_are_named_with_their_units() -> None:
 )
 def test_exponents_of_a_file_are_checked(change: dict[str, object], message: str) -> None:
     metadata = METADATA | {"inputs": [PORT | {"axis": 0, "exponents": [-3, 2]}]}
-    assert schema.problem(metadata, 4, 1000) is None
+    assert schema.problem(metadata, 4, 1, 1000) is None
     metadata = METADATA | {"inputs": [PORT | change]}
-    found = schema.problem(metadata, 4, 1000)
+    found = schema.problem(metadata, 4, 1, 1000)
     assert found is not None
     assert re.match(rf"inputs\[0\].{message}", found)
