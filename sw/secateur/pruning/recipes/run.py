@@ -21,6 +21,7 @@ from secateur.progress import Progress, silent
 from secateur.pruning.budget.budget import make_budgets
 from secateur.pruning.criteria.saliency import block_saliency
 from secateur.pruning.recipes.cutting import criterion_for
+from secateur.pruning.recipes.evidence import EVIDENCE, evidence
 from secateur.pruning.recipes.robust import CORRUPTIONS, fgsm, pgd
 from secateur.pruning.recipes.stages import run_stages
 from secateur.pruning.recipes.state import RunState
@@ -95,6 +96,7 @@ def run_held(
             run.resume()
         run_stages(run)
         record = _record(run)
+        write_atomically(folder / EVIDENCE, evidence(run))
     write_atomically(folder / "record.json", json.dumps(record, indent=1).encode())
     return record
 

@@ -193,6 +193,7 @@ class RunState:
             trainer.restore(*self._partial)
         while not trainer.done:
             loss = trainer.run_epoch()
+            self.results.setdefault("losses", {}).setdefault(name, []).append(loss)
             rewinds = recipe.prune.schedule == "rewind"
             if rewinds and table == "train" and trainer.epoch == recipe.prune.rewind_to:
                 checkpoint.write(self.folder / "early.json", checkpoint.model_state(model), {})

@@ -154,6 +154,8 @@ def _adopt(source: Path, place: Path, recipe: Recipe) -> None:
     shutil.copyfile(source / "dense.sec", place / "dense.sec")
     _, data = checkpoint.read(source / "running.json")
     results = {key: data["results"][key] for key in ("float", "dense int8")}
+    losses = data["results"].get("losses", {})
+    results["losses"] = {key: losses[key] for key in ("train", "qat dense") if key in losses}
     state = data | {"recipe": recipe.digest, "stage": SHARED, "results": results, "trainer": {}}
     checkpoint.write(place / "running.json", {}, state)
 
