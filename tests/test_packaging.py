@@ -22,6 +22,9 @@ DATA = (
     "boards/driver/c/secateur.c",
     "boards/driver/c/secateur.h",
     "boards/driver/c/secateur_registers.h",
+    "report/page/page.css",
+    "report/page/page.html",
+    "report/page/page.js",
 )
 #: One module of every folder of the top level, and some of all floors.
 IMPORTS = (

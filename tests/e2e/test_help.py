@@ -182,7 +182,7 @@ def test_the_example_works(name: str, secateur: Any, ready: Path) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_output_is_called_output(name: str) -> None:
-    """What is written says so; waveforms are written beside the results."""
+    """What is written says so; waveforms and reports are written beside the results."""
     for parameter in parameters(ALL[name].command):
         options = [*parameter.opts, *parameter.secondary_opts]
         writes = "writ" in parameter.help.lower()
@@ -191,7 +191,7 @@ def test_the_output_is_called_output(name: str) -> None:
         if parameter.name == "output":
             assert options == ["-o", "--output"]
         elif parameter.name in OUTPUTS:
-            assert (name, options) == ("simulate", ["--waves"])
+            assert options == [f"--{parameter.name}"]
 
 
 @pytest.mark.parametrize("name", JSON)

@@ -41,6 +41,10 @@ ResultFile = Annotated[
     Path | None,
     typer.Option("-o", "--output", help=".npz file to write codes and values of the results to."),
 ]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option("--report", help="HTML file to write a report to, as `secateur report` does."),
+]
 TargetName = Annotated[
     str, typer.Option("--target", help="Preset (see `secateur targets`) or TOML file.")
 ]
@@ -49,7 +53,7 @@ MaxMegabytes = Annotated[
 ]
 
 #: Parameters that name what a command writes; it may read every other file that it is given.
-OUTPUTS = ("output", "waves")
+OUTPUTS = ("output", "waves", "report")
 #: Files that a command writes to the folder ``output``.
 IN_FOLDER = {
     "build": (

@@ -18,6 +18,7 @@ from secateur.cli.estimates import estimates
 from secateur.cli.hardware import hardware
 from secateur.cli.model import models
 from secateur.cli.pruning import recipes
+from secateur.cli.reports import reports
 from secateur.cli.running import running
 from secateur.cli.updates import updates
 from secateur.errors import SecateurError, SecateurWarning
@@ -27,7 +28,7 @@ INTERRUPTED = 130
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 # In the order of the panels in `secateur --help`.
-for group in (models, estimates, running, recipes, hardware, boards):
+for group in (models, estimates, reports, running, recipes, hardware, boards):
     app.add_typer(group)
 app.add_typer(device, name="device", rich_help_panel=device.panel)
 app.add_typer(updates)

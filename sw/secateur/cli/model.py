@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from secateur.callables import find_in_current_folder
-from secateur.cli.common import Commands, ImageFile, Json, TargetName, calibration
-from secateur.cli.tables import percent, table
+from secateur.cli.common import Commands, ImageFile, Json, ReportFile, TargetName, calibration
+from secateur.cli.reports import reported
+from secateur.cli.tables import percent, show_report, table
 from secateur.cli.terminal import Data, console, emit
 from secateur.disk.limits import DEFAULT, Limits
 from secateur.errors import SecateurWarning
@@ -72,7 +73,7 @@ def compile(
 
 
 @models.command(epilog="Example: secateur inspect model.sec")
-def inspect(image: ImageFile, as_json: Json = False) -> None:
+def inspect(image: ImageFile, report: ReportFile = None, as_json: Json = False) -> None:
     """Show layers, densities, cycles beside the bound, memory map and overflow certificate."""
     from secateur.image import image as images
     from secateur.report.summary import summary
@@ -80,7 +81,7 @@ def inspect(image: ImageFile, as_json: Json = False) -> None:
     loaded = images.load(image)
     figures = summary(loaded)
     layouts = {key: loaded.metadata[key] for key in ("inputs", "outputs")}
-    emit(figures | {"layouts": layouts}, as_json, show_inspection)
+    emit(figures | {"layouts": layouts} | reported(image, report), as_json, show_inspection)
 
 
 def show_summary(data: Data) -> None:
@@ -136,6 +137,7 @@ def show_inspection(data: Data) -> None:
         share = percent(largest, data["accumulator_limit"])
         proof.add_row(layer["name"], f"{largest:,}", share)
     console.print(proof)
+    show_report(data)
 
 
 def _show_labels(data: Data) -> None:

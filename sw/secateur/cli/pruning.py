@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from secateur.callables import find_in_current_folder
-from secateur.cli.common import Commands, Json, bar, stage_bar
-from secateur.cli.tables import table
+from secateur.cli.common import Commands, Json, ReportFile, bar, stage_bar
+from secateur.cli.reports import reported
+from secateur.cli.tables import show_report, table
 from secateur.cli.terminal import Data, console, emit
 from secateur.errors import SecateurError
 
@@ -62,6 +63,7 @@ def prune(
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume from where the last run stopped.")
     ] = False,
+    report: ReportFile = None,
     as_json: Json = False,
 ) -> None:
     """Train, prune to a budget, recover, quantise, compile and verify, by a recipe.
@@ -77,7 +79,7 @@ def prune(
     find_in_current_folder()  # modules that the recipe names
     with bar() as progress:
         data = run_recipe(loaded, output, resume=resume, progress=stage_bar(progress))
-    emit(data, as_json, show_prune)
+    emit(data | reported(output, report), as_json, show_prune)
     if data["gate"] is not None:
         raise SecateurError(data["gate"])
 
@@ -107,6 +109,7 @@ def example(
 def study(
     file: Annotated[Path, typer.Argument(help="TOML file, or name of one of Secateur's studies.")],
     output: OutputFolder = Path("study-out"),
+    report: ReportFile = None,
     as_json: Json = False,
 ) -> None:
     """Run variants of a recipe with several seeds; resumes from where it was stopped."""
@@ -116,7 +119,7 @@ def study(
     find_in_current_folder()  # modules that the recipe names
     with bar() as progress:
         data = run_study(loaded, output, progress=stage_bar(progress))
-    emit(data, as_json, show_study)
+    emit(data | reported(output, report), as_json, show_study)
     if data["gate"] is not None:
         raise SecateurError(data["gate"])
 
@@ -179,6 +182,7 @@ def show_prune(data: Data) -> None:
             attacks.add_row(found["what"], f"{found['strength']:g}", *shares)
         console.print(attacks)
     console.print(f"Results: {data['folder']}/model.sec, {data['folder']}/record.json")
+    show_report(data)
 
 
 def show_example(data: Data) -> None:
@@ -226,3 +230,4 @@ def show_study(data: Data) -> None:
         shown.add_row(name, *cells)
     console.print(shown)
     console.print(f"Results: {data['folder']}/study.json")
+    show_report(data)

@@ -26,6 +26,12 @@ def show_files(data: Data) -> None:
         console.print(name)
 
 
+def show_report(data: Data) -> None:
+    """The path of the report, if one was written."""
+    if data["report"]:
+        console.print(f"Report: {data['report']}")
+
+
 def show_run(data: Data) -> None:
     """Results of the first inputs."""
     import numpy as np

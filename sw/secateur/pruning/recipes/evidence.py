@@ -20,7 +20,7 @@ def evidence(run: RunState) -> bytes:
     """A safetensors file of what the networks did with the held-out samples.
 
     ``labels``, ``dense`` and ``model``: the answers (samples,), of a classification only;
-    ``changed``: numbers of the first samples that the pruned network answers otherwise, and
+    ``changed``: numbers of some samples that the pruned network answers otherwise, and
     ``samples``, these inputs; ``codes/IMAGE/LAYER``: how often each code (256,), as uint8, left
     the layer.
     """
@@ -33,8 +33,8 @@ def evidence(run: RunState) -> bytes:
         for name, outputs in answers.items():
             tensors[name] = outputs.argmax(dim=1)
         (changed,) = torch.nonzero(tensors["dense"] != tensors["model"], as_tuple=True)
-        tensors["changed"] = changed[:KEPT]
-        tensors["samples"] = split.test_x[changed[:KEPT]].float()
+        some = changed[:: max(1, len(changed) // KEPT)][:KEPT]  # data may be sorted by class
+        tensors |= {"changed": some, "samples": split.test_x[some].float()}
     for name in answers:
         for layer, counts in _counts(run.image(name), split.test_x[:COUNTED]).items():
             tensors[f"codes/{name}/{layer}"] = counts

@@ -7,7 +7,6 @@ import hashlib
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -15,16 +14,14 @@ from typer.testing import CliRunner
 from secateur import api
 from secateur.callables import imported
 from secateur.cli.main import app
-from secateur.disk.weights import read_weights
 from secateur.errors import SecateurError
-from secateur.inference import layer_codes
 from secateur.pruning import density_of, distillation_loss
 from secateur.pruning.channels.reorder import reorder
 from secateur.pruning.criteria.criteria import criterion_of
 from secateur.pruning.criteria.saliency import block_saliency
 from secateur.pruning.recipes import checkpoint, run
 from secateur.pruning.recipes.cutting import BlockCuts
-from secateur.pruning.recipes.evidence import COUNTED, EVIDENCE
+from secateur.pruning.recipes.evidence import EVIDENCE
 from secateur.pruning.recipes.recipe import load_recipe
 from secateur.pruning.recipes.run import run_recipe
 from secateur.pruning.recipes.state import RunState
@@ -111,27 +108,6 @@ def test_interrupted_and_resumed_it_makes_the_same_image(
     second.pop("folder")
     assert first == second
     assert (tmp_path / EVIDENCE).read_bytes() == (whole / EVIDENCE).read_bytes()
-
-
-def test_the_evidence_is_of_the_record(whole: Path) -> None:
-    record = json.loads((whole / "record.json").read_text())
-    kept, split = read_weights(whole / EVIDENCE), parts.data(3)
-    assert torch.equal(kept["labels"], split["test_y"])
-    for name in ("dense", "model"):
-        right = (kept[name] == kept["labels"]).double().mean()
-        assert float(right) == record["columns"][name]["accuracy"]
-        image = api.load(whole / f"{name}.sec")
-        for layer, codes in layer_codes(image, split["test_x"][:COUNTED].numpy()):
-            values, counts = np.unique(codes % 256, return_counts=True)
-            found = kept[f"codes/{name}/{layer}"]
-            assert found[values.tolist()].tolist() == counts.tolist()
-            assert int(found.sum()) == codes.size
-    other = kept["dense"] != kept["model"]
-    assert record["agreement"] == 1 - float(other.double().mean())
-    assert kept["changed"].tolist() == torch.nonzero(other).ravel().tolist()[:24]
-    assert torch.equal(kept["samples"], split["test_x"][kept["changed"]])
-    epochs = {name: len(values) for name, values in record["results"]["losses"].items()}
-    assert epochs == {"train": 2, "qat dense": 2, "prune": 2, "recover": 1, "qat model": 2}
 
 
 def test_the_gate_fails_the_command(whole: Path, tmp_path: Path) -> None:

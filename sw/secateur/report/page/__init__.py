@@ -1,0 +1,1 @@
+"""The report as one HTML file: what a path holds, the page, single figures as PDF or PNG."""
