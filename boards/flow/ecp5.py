@@ -9,7 +9,7 @@ from amaranth.hdl import ClockDomain, Const, DomainRenamer, Instance, Module, Si
 
 from secateur.boards.catalogue.board import Board
 from secateur.boards.flow import contents
-from secateur.boards.flow.packing import yield_to_loops
+from secateur.boards.flow.packing import order_flip_flops, restore_names
 from secateur.boards.flow.pll import Pll
 from secateur.boards.flow.route import ROUTED, Progress, run_nextpnr, run_yosys, silent
 from secateur.boards.flow.sites import DIES, PACKAGES, luts, multiplier_sites, multipliers
@@ -182,7 +182,7 @@ def synthesise(
         f"synth_ecp5 -top {top} -run coarse: -json {top}.json",
     ]
     run_yosys(TOOLS, "; ".join(steps), folder, progress=progress, timeout=timeout)
-    yield_to_loops(folder / f"{top}.json")
+    order_flip_flops(folder / f"{top}.json")
 
 
 def route(folder: Path, board: Board, clock: int, **options) -> dict:
@@ -198,7 +198,7 @@ def route(folder: Path, board: Board, clock: int, **options) -> dict:
     """
     files = ["--json", "top.json", "--lpf", "top.lpf", "--textcfg", ROUTED]
     command = [*part(board.die, PACKAGES[board.package]), *files, *PLACER]
-    return run_nextpnr(TOOLS, command, folder, **options)
+    return restore_names(run_nextpnr(TOOLS, command, folder, **options))
 
 
 def part(die: str, package: str) -> list[str]:

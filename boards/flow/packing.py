@@ -1,54 +1,72 @@
-"""Order of the flip-flops that nextpnr-ecp5 may put beside the adders that feed them."""
+"""Order in which nextpnr-ecp5 visits flip-flops: it decides whether a full part can be placed."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
-#: Prefix that sorts before every name that yosys makes.
-FIRST = "$0"
+#: Prefix that sorts behind every name that yosys makes.
+_LATE = "~"
 _ADDENDS = ("A0", "B0", "C0", "D0", "A1", "B1", "C1", "D1")
 
 
-def yield_to_loops(file: Path) -> int:
-    """Rename flip-flops in a netlist of yosys so that an accumulator stands beside its adder.
+def order_flip_flops(file: Path) -> int:
+    """Rename the flip-flops in a netlist of yosys, so that nextpnr-ecp5 visits them in good order.
 
-    A sum may go to two registers: the accumulator, which the adder adds to, and one that reads the
-    result out. Only one of them fits into the adder's slice; the other is placed a few tiles away.
-    If that is the accumulator, the path there and back limits the clock. nextpnr-ecp5 visits
-    flip-flops from the last name to the first, so those outside a loop get names that come first.
+    Packer and legaliser visit cells from the last name to the first.
+
+    - Accumulators come first. A sum may go to two registers: the accumulator, which the adder adds
+      to, and one that reads the result out. Only the one that comes first fits into the adder's
+      slice; the other is placed a few tiles away. If that is the accumulator, the path there and
+      back limits the clock.
+    - The others follow, those with the rarest set and clock enable first. Flip-flops of half a tile
+      share them, and the legaliser moves only cells of the same kind out of the way. A kind that
+      comes when the part is nearly full finds no half tile that is free, and the placement does not
+      end.
 
     Returns
     -------
-    the number of renamed flip-flops
+    the number of accumulators
     """
     netlist = json.loads(file.read_text())
-    renamed = 0
+    found = 0
     for module in netlist["modules"].values():
         cells = module["cells"]
-        adders = {}  # sum: its adder
-        for cell in cells.values():
-            if cell["type"] == "CCU2C":
-                ports = cell["connections"]
-                adders |= {bit: cell for port in ("S0", "S1") for bit in ports.get(port, ())}
-        fed: dict[int, list[tuple[str, bool]]] = {}
-        for name, cell in cells.items():
-            ports = cell["connections"]
-            data = ports.get("DI")
-            if cell["type"] == "TRELLIS_FF" and data and data[0] in adders:
-                inputs = adders[data[0]]["connections"]
-                back = any(inputs.get(port) == ports.get("Q") for port in _ADDENDS)
-                fed.setdefault(data[0], []).append((name, back))
-        aside = {
-            name
-            for registers in fed.values()
-            if any(back for _, back in registers)
-            for name, back in registers
-            if not back
-        }
-        module["cells"] = {
-            FIRST + name if name in aside else name: cell for name, cell in cells.items()
-        }
-        renamed += len(aside)
+        loops = set(_accumulators(cells))
+        flip_flops = {n: _kind(cell) for n, cell in cells.items() if cell["type"] == "TRELLIS_FF"}
+        number = Counter(flip_flops.values())
+        order = sorted(flip_flops, key=lambda name: (name in loops, -number[flip_flops[name]]))
+        new = {name: f"{_LATE}{place:06}{name}" for place, name in enumerate(order)}
+        module["cells"] = {new.get(name, name): cell for name, cell in cells.items()}
+        found += len(loops)
     file.write_text(json.dumps(netlist))
-    return renamed
+    return found
+
+
+def restore_names(report: dict) -> dict:
+    """nextpnr's report with the names that yosys made."""
+    return json.loads(re.sub(rf'(?<="){_LATE}\d{{6}}', "", json.dumps(report)))
+
+
+def _kind(cell: dict) -> tuple:
+    """The nets of set and clock enable."""
+    return tuple(str(cell["connections"].get(port, ())) for port in ("LSR", "CE"))
+
+
+def _accumulators(cells: dict[str, dict]) -> Iterator[str]:
+    """Flip-flops behind an adder to which they are inputs."""
+    adders = {}  # sum: its adder's inputs
+    for cell in cells.values():
+        if cell["type"] == "CCU2C":
+            ports = cell["connections"]
+            adders |= {bit: ports for port in ("S0", "S1") for bit in ports.get(port, ())}
+    for name, cell in cells.items():
+        ports = cell["connections"]
+        data = ports.get("DI")
+        if cell["type"] == "TRELLIS_FF" and data and data[0] in adders:
+            inputs = adders[data[0]]
+            if any(inputs.get(port) == ports.get("Q") for port in _ADDENDS):
+                yield name

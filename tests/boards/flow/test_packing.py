@@ -1,4 +1,4 @@
-"""Accumulators stand beside their adders."""
+"""Accumulators stand beside their adders, and rare flip-flops find a place."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from secateur.boards.flow import ecp5
-from secateur.boards.flow.packing import yield_to_loops
+from secateur.boards.flow.packing import order_flip_flops, restore_names
 from secateur.hw.core.lane import Lane
 
 
@@ -19,31 +19,31 @@ def adder(first: int, second: int, total: int) -> dict[str, object]:
     return {"type": "CCU2C", "connections": ports}
 
 
-def register(data: int, output: int) -> dict[str, object]:
-    return {"type": "TRELLIS_FF", "connections": {"DI": [data], "Q": [output]}}
+def register(data: int, output: int, **control: object) -> dict[str, object]:
+    return {"type": "TRELLIS_FF", "connections": {"DI": [data], "Q": [output], **control}}
 
 
-def test_only_what_competes_with_a_loop_is_renamed(tmp_path: Path) -> None:
+def test_accumulators_come_last_in_order_of_names_then_the_rarest(tmp_path: Path) -> None:
+    """nextpnr visits the last name first."""
+    rare, common = {"LSR": [30], "CE": [31]}, {"LSR": ["0"]}
     cells = {
+        "accumulator": register(5, 7, **common),
         "adder": adder(7, 3, 5),
-        "accumulator": register(5, 7),
-        "shadow": register(5, 9),
-        "plain": adder(3, 9, 11),  # no loop: both may stand where they like
-        "one": register(11, 12),
-        "two": register(11, 13),
-        "count": adder(20, 3, 21),  # a loop alone
-        "counter": register(21, 20),
+        "plain": adder(3, 9, 11),
+        "rare": register(11, 12, **rare),
+        "shadow": register(5, 9, **common),
+        "usual": register(11, 13, **common),
     }
     file = tmp_path / "top.json"
     file.write_text(json.dumps({"modules": {"top": {"cells": cells, "ports": {}}}}))
-    assert yield_to_loops(file) == 1
+    assert order_flip_flops(file) == 1
     found = json.loads(file.read_text())["modules"]["top"]
-    renamed = (set(found["cells"]) - set(cells)).pop()
-    assert found["cells"] == {k: v for k, v in cells.items() if k != "shadow"} | {
-        renamed: cells["shadow"]
-    }
-    assert renamed == min(found["cells"])
     assert found["ports"] == {}
+    plain = restore_names({name: name for name in sorted(found["cells"])})
+    assert list(plain) == ["adder", "plain", "shadow", "usual", "rare", "accumulator"]
+    assert list(plain.values()) == list(plain)
+    new = zip(plain, sorted(found["cells"]), strict=True)
+    assert {name: found["cells"][renamed] for name, renamed in new} == cells
 
 
 class Pins(wiring.Component):
