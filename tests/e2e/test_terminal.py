@@ -96,8 +96,29 @@ def test_no_number_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
     console.print(rows)
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
-    cells = zip(*(line.split("│")[2:-1] for line in lines if line.startswith("│")), strict=True)
-    assert ["".join(map(str.strip, column)) for column in cells] == numbers
+    cells = [cell for line in lines if line.startswith("│") for cell in line.split("│")[2:-1]]
+    assert [cell.strip() for cell in cells] == numbers
+
+
+def test_columns_that_do_not_fit_follow_in_further_tables(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    numbers = [f"{number:,} ±{number % 97}" for number in range(111_111, 111_119)]
+    rows = table("title", "name", *(f"number {at}" for at in range(8)))
+    names = ["short", "a-name-" * 8]
+    for name in names:
+        rows.add_row(name, *numbers)
+    console.print(rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    heads = [line for line in lines if "┃ name" in line]
+    assert len(heads) > 1
+    assert re.findall(r"number \d", " ".join(heads)) == [f"number {at}" for at in range(8)]
+    for name in ("short", names[1][:20]):
+        found = " ".join(line for line in lines if f"│ {name}" in line)
+        assert re.findall(r"[\d,]+ ±\d+", found) == numbers
+    assert sum("title" in line for line in lines) == 1
 
 
 def test_inspect_needs_80_columns(

@@ -8,15 +8,17 @@ holds one JSON object and nothing else, whatever the code of a user's model prin
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import json
 import math
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -45,11 +47,55 @@ class Terminal(Console):
 
 
 class Rows(Table):
-    """A table of names and numbers; long texts from files are cut."""
+    """A table of names and numbers; long texts from files are cut.
+
+    Columns that do not fit beside the others follow in further tables, behind the first column.
+    """
 
     def add_row(self, *cells: Any, **options: Any) -> None:
         """Add a row of texts."""
         super().add_row(*map(name, cells), **options)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Rich's rendering of all pieces."""
+        for piece in self._pieces(console, options):
+            yield from Table.__rich_console__(piece, console, options)
+
+    def _pieces(self, console: Console, options: ConsoleOptions) -> Iterator[Rows]:
+        most = options.max_width
+        widths = [self._width_of([at], console, options) for at in range(len(self.columns))]
+        edge = self._width_of([], console, options)
+        # A long name goes on in the next line, rather than take the place of the numbers.
+        widths[0] = min(widths[0], most // 2)
+        pieces = [[0]]
+        for at in range(1, len(widths)):
+            piece = pieces[-1]
+            taken = edge + sum(widths[i] - edge for i in (*piece, at))
+            if len(piece) > 1 and taken > most:
+                pieces.append([0, at])
+            else:
+                piece.append(at)
+        if len(pieces) == 1:
+            yield self
+            return
+        for number, piece in enumerate(pieces):
+            found = self._with(piece)
+            found.title = None if number else self.title
+            found.columns[0].max_width = widths[0] - edge
+            yield found
+
+    def _with(self, columns: list[int]) -> Rows:
+        """The table of some of its columns."""
+        found = copy.copy(self)
+        found.columns = [
+            replace(self.columns[at], _index=index) for index, at in enumerate(columns)
+        ]
+        return found
+
+    def _width_of(self, columns: list[int], console: Console, options: ConsoleOptions) -> int:
+        """Characters that a table of some columns takes if nothing is folded."""
+        unbound = options.update(max_width=_MOST)
+        return self._with(columns).__rich_measure__(console, unbound).maximum
 
 
 def plain(text: str) -> Text:
