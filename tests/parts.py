@@ -124,12 +124,12 @@ def cropped(x: Tensor, generator: torch.Generator) -> Tensor:
     return x[..., 1:]
 
 
-def losses(outputs: Tensor, y: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(outputs, y, reduction="none")
+def losses(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="none")
 
 
-def constant(outputs: Tensor, y: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(outputs, y).detach()
+def constant(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return nn.functional.cross_entropy(model(batch[0]), batch[1]).detach()
 
 
 def gated(seed: int) -> dict[str, Tensor]:

@@ -52,7 +52,10 @@ def prune(
     ] = None,
     max_drop: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Most percentage points of int8 accuracy that may be lost."),
+        typer.Option(
+            min=0.0,
+            help="Most points of int8 accuracy that may be lost, or of another metric.",
+        ),
     ] = None,
     no_training: Annotated[
         bool,
@@ -152,17 +155,21 @@ def show_prune(data: Data) -> None:
         shown = [v[0] / v[1] if len(v) == 2 else v[0] for v in values]
         rows.add_row(label, *(format(value, style) for value in shown))
 
-    row("accuracy", ".2%", "accuracy")
-    row("loss", ".4f", "loss")
+    metric = data["metric"]["name"]
+    label, style = _shown(metric)
+    row(label, style, metric)
+    if "loss" in dense:
+        row("loss", ".4f", "loss")
     row("cycles per inference", ",", "cycles")
     row("bound: nonzero MACs / multipliers", ",.0f", "bound_cycles")
     row("ROM bytes", ",", "rom_bytes")
     row("density of blocks", ".1%", "blocks", "blocks_total")
-    rows.add_row("same answer as dense", "", f"{data['agreement']:.2%}")
+    if data["agreement"] is not None:
+        rows.add_row("same answer as dense", "", f"{data['agreement']:.2%}")
     console.print(rows)
     floats = [("float", "trained"), ("pruned", "pruned"), ("recovered", "recovered")]
-    path = [f"{label} {data['results'][key]['accuracy']:.2%}" for key, label in floats]
-    console.print(f"Accuracy in float: {', '.join(path)}.")
+    path = [f"{stage} {data['results'][key][metric]:{style}}" for key, stage in floats]
+    console.print(f"{label.capitalize()} in float: {', '.join(path)}.")
     budget = data["budget"]
     limits = ", ".join(
         f"{budget['spent'][name]:,} of {limit:,} {_BUDGETS.get(name, name)}"
@@ -170,19 +177,27 @@ def show_prune(data: Data) -> None:
     )
     console.print(f"Budget: {limits}; {budget['used']:.1%} of the tightest budget.")
     if data["sensitivity"]:
-        scan = table("One layer pruned, no recovery", "layer", "density", "accuracy", "loss")
+        shown = [(metric, label, style), ("loss", "loss", ".4f")]
+        shown = [figure for figure in shown if figure[0] in data["sensitivity"][0]]
+        names = [name for _, name, _ in shown]
+        scan = table("One layer pruned, no recovery", "layer", "density", *names)
         for found in data["sensitivity"]:
-            numbers = (f"{found['density']:.2f}", f"{found['accuracy']:.2%}")
-            scan.add_row(found["layer"], *numbers, f"{found['loss']:.4f}")
+            numbers = [f"{found['density']:.2f}", *(f"{found[key]:{of}}" for key, _, of in shown)]
+            scan.add_row(found["layer"], *numbers)
         console.print(scan)
     if data["robustness"]:
-        attacks = table("Accuracy, float", "under", "strength", "dense", "pruned")
+        attacks = table(f"{label.capitalize()}, float", "under", "strength", "dense", "pruned")
         for found in data["robustness"]:
-            shares = (f"{found['dense']:.2%}", f"{found['pruned']:.2%}")
+            shares = (f"{found['dense']:{style}}", f"{found['pruned']:{style}}")
             attacks.add_row(found["what"], f"{found['strength']:g}", *shares)
         console.print(attacks)
     console.print(f"Results: {data['folder']}/model.sec, {data['folder']}/record.json")
     show_report(data)
+
+
+def _shown(metric: str) -> tuple[str, str]:
+    """How a metric is called in tables, and the format of its values."""
+    return (metric, ".2%") if metric == "accuracy" else (metric.partition(":")[2], ".4g")
 
 
 def show_example(data: Data) -> None:
@@ -220,10 +235,12 @@ def show_study(data: Data) -> None:
     shown = table(
         f"Mean and standard deviation of {count} seed{'s' * (count > 1)}", "variant", *columns
     )
+    _, of_metric = _shown(data["metric"]["name"])
+    styles = {"cycles": ",.0f", "rom bytes": ",.0f", "density of dense": ".2%"}
     for name, row in data["variants"].items():
         cells = []
         for column in columns:
-            style = ",.0f" if column in ("cycles", "rom bytes") else ".2%"
+            style = styles.get(column, of_metric)
             found = row[column]
             spread = f" ±{found['deviation']:{style}}" if found["runs"] > 1 else ""
             cells.append(f"{found['mean']:{style}}{spread}")

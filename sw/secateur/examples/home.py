@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from secateur.errors import SecateurError
 from secateur.examples.carried import carried
-from secateur.pruning.recipes.training import Split
+from secateur.pruning.recipes.data.data import Split
 
 FEATURES, SPEAKERS, HIDDEN = 12, 9, 32
 #: Frames of the longest utterance; shorter ones have zeros before them.

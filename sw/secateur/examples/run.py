@@ -14,9 +14,9 @@ from secateur.disk.storage import write_atomically
 from secateur.errors import SecateurError
 from secateur.image.image import Image, load
 from secateur.progress import Progress, silent
+from secateur.pruning.recipes.data.data import Data
 from secateur.pruning.recipes.recipe import load_recipe
 from secateur.pruning.recipes.run import run_held
-from secateur.pruning.recipes.training import Split
 from secateur.report.energy import estimate
 
 #: Names of the examples, and their summaries.
@@ -65,19 +65,19 @@ def _run_held(name: str, folder: Path, clock_mhz: float, progress: Progress) -> 
     recipe = load_recipe(Path(__file__).parent / f"{name}.toml")
     record = run_held(recipe, folder, resume=True, progress=progress)
     images = {key: load(folder / f"{key}.sec") for key in ("dense", "model")}
-    split = Split.of(function("data.load", recipe.data.load)(recipe.seed), recipe.data.load)
-    shown = split.some("test", SIMULATED, recipe.seed)[0]
+    data = Data.of(function("data.load", recipe.data.load)(recipe.seed), recipe.data.load)
+    shown = data.test.some(SIMULATED, recipe.seed)[0]
     result = api.simulate(images["model"], shown.numpy())
     if result.mismatches:
         raise SecateurError(f"Verilog and golden differ: {result.mismatches[0]}")
-    steps = split.test_x.shape[1] if images["model"].metadata["states"] else 1
-    data = {
+    steps = shown.shape[1] if images["model"].metadata["states"] else 1
+    found = {
         "name": name,
         "what": EXAMPLES[name],
         "target": recipe.target,
         "clock_mhz": clock_mhz,
         "steps": steps,
-        "samples": len(split.test_y),
+        "samples": data.test.count,
         "dense": _column(record, "dense", images["dense"], clock_mhz, steps),
         "pruned": _column(record, "model", images["model"], clock_mhz, steps),
         "agreement": record["agreement"],
@@ -86,8 +86,8 @@ def _run_held(name: str, folder: Path, clock_mhz: float, progress: Progress) -> 
         "gate": record["gate"],
         "folder": str(folder),
     }
-    write_atomically(folder / "example.json", json.dumps(data, indent=1).encode())
-    return data
+    write_atomically(folder / "example.json", json.dumps(found, indent=1).encode())
+    return found
 
 
 def _column(

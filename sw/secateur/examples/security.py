@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.examples.carried import carried
-from secateur.pruning.recipes.training import Split
+from secateur.pruning.recipes.data.data import Split
 
 SIZE = 24
 #: Faces, and as many others, to train.

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from secateur.disk.npz import load_npz
 from secateur.errors import SecateurError
-from secateur.pruning.recipes.training import Split
+from secateur.pruning.recipes.data.data import Split
 
 FOLDS = 5
 

@@ -26,12 +26,19 @@ class _Backend(_DummyBackendModule):  # type: ignore[misc]
     """What PyTorch asks about the device; outside of `machine` there is none."""
 
     here = False
+    state = torch.zeros(1, dtype=torch.uint8)
 
     def is_available(self) -> bool:
         return self.here
 
     def device_count(self) -> int:
         return int(self.here)
+
+    def get_rng_state(self) -> Tensor:
+        return self.state.clone()
+
+    def set_rng_state(self, state: Tensor) -> None:
+        self.state = state.clone()
 
 
 _BACKEND = _Backend()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,9 +24,12 @@ from secateur.pruning import (
     remove,
 )
 from secateur.pruning.criteria.criteria import CRITERIA
+from secateur.pruning.recipes import run, state
+from secateur.pruning.recipes.recipe import load_recipe
+from secateur.pruning.recipes.run import run_recipe
 from secateur.pruning.units.blocks import prunable_layers
 from tests import parts
-from tests.sw.pruning.elsewhere import Elsewhere, machine
+from tests.sw.pruning.elsewhere import NAME, Elsewhere, machine
 
 
 def batches() -> list[tuple[Tensor, Tensor]]:
@@ -102,6 +106,31 @@ def test_a_training_ends_with_the_same_weights() -> None:
     for layer in prunable_layers(model).values():
         assert not isinstance(layer.weight, Elsewhere)
     equal(model, expected)
+
+
+@pytest.mark.parametrize("name", ["tiny", "task"])
+def test_a_recipe_gives_the_same_image(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All its stages, their checkpoints and verification run there; batches come from here."""
+    text = (Path(__file__).parents[2] / "data" / f"{name}.toml").read_text()
+    for old, new in (
+        ("MODEL", "segmenter"), ("DATA", "scenes"), ("LOSS", "pixels"), ("METRIC", "overlap"),
+        ("epochs = 6", "epochs = 2"),
+    ):  # fmt: skip
+        text = text.replace(old, new)
+    file = tmp_path / "recipe.toml"
+    file.write_text(text.replace("[recover]", "[recover]\ndistil = 0.5"))
+    expected = run_recipe(load_recipe(file), tmp_path / "cpu")
+    for module in (run, state):
+        monkeypatch.setattr(module, "device_of", lambda name: torch.device(NAME))
+    with machine():
+        found = run_recipe(load_recipe(file), tmp_path / "there")
+    assert (found["environment"]["device"], expected["environment"]["device"]) == (NAME, "cpu")
+    for key in ("dense int8", "model int8", "allocation"):
+        assert found["results"][key] == expected["results"][key]
+    assert len(found["robustness"]) == len(expected["robustness"])
+    assert len(found["sensitivity"]) == len(expected["sensitivity"]) > 0
 
 
 def test_rewinding_and_distributions() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
+from torch.utils._pytree import tree_map
 
 from secateur.errors import SecateurError
 from secateur.fx.computed import copied
@@ -19,6 +20,7 @@ from secateur.pruning.budget.costing import Cost, CostModel, Kept
 from secateur.pruning.budget.search import NAMED, Budgets
 from secateur.pruning.channels.remove import ChannelReport, remove_channels
 from secateur.pruning.criteria.criteria import Criterion
+from secateur.pruning.criteria.probe import Inputs
 from secateur.pruning.units.blocks import nonzero_blocks, prunable_layers, weight_of
 from secateur.pruning.units.mask import mask_of, set_mask
 from secateur.target import Target
@@ -130,7 +132,7 @@ def elements(
 
 def fit_channels(
     model: nn.Module,
-    example: Tensor,
+    example: Inputs,
     target: Target,
     budgets: Budgets,
     *,
@@ -151,13 +153,13 @@ def fit_channels(
     ------
     SecateurError : none does
     """
-    skipped = list(skip)
+    skipped, first = list(skip), tree_map(lambda x: x[:1], example)
     known: dict[tuple[tuple[str, int], ...], tuple[Cost, Kept]] = {}
 
     def priced(density: float) -> tuple[Cost, Kept]:
         trial = copied(model)
         report = remove_channels(
-            trial, example[:1], density=density, criterion=criterion, skip=skipped,
+            trial, first, density=density, criterion=criterion, skip=skipped,
             round_to=target.geometry.n,
         )  # fmt: skip
         widths = _widths(report)

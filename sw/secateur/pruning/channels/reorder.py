@@ -122,4 +122,4 @@ def _index(
             source = torch.arange(tensor.shape[dim])
             for channel, places in new.items():
                 source[places] = torch.tensor(old[channel])
-            tensor.copy_(tensor.index_select(dim, source))
+            tensor.copy_(tensor.index_select(dim, source.to(tensor.device)))

@@ -93,11 +93,7 @@ class Fisher:
 
     def __call__(self, model: nn.Module, layers: Layers) -> dict[str, Tensor]:
         check_batches("Fisher", self.batches)
-        samples = [
-            tree_map(lambda part, at=at: part[at : at + 1], batch)
-            for batch in self.batches
-            for at in range(len(tree_leaves(batch)[0]))
-        ]
+        samples = [sample for batch in self.batches for sample in _samples(batch)]
         return _mean(samples, self.loss, model, layers, lambda g, w: g * g * w * w / 2)
 
 
@@ -148,6 +144,14 @@ class Hessian:
             name: (total[name] * wide_weight(layer) ** 2).abs() / 2
             for name, layer in layers.items()
         }
+
+
+def _samples(batch: Batch) -> list[Batch]:
+    """A batch, sample by sample; one of a single sample may have any targets."""
+    count = len(tree_leaves(batch)[0])
+    if count == 1:
+        return [batch]
+    return [tree_map(lambda part, at=at: part[at : at + 1], batch) for at in range(count)]
 
 
 def _signs(like: Tensor, generator: torch.Generator) -> Tensor:

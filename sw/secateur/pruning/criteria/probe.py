@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,8 +19,23 @@ from secateur.pruning.units.mask import parameter_of
 Inputs = Tensor | tuple[Any, ...] | list[Any] | dict[str, Any]
 #: Inputs and targets. Outputs and targets may be what the loss takes of both.
 Batch = tuple[Any, Any]
-Loss = Callable[[Any, Any], Tensor]
 Layers = Mapping[str, nn.Module]
+
+
+@dataclass(frozen=True)
+class ModelLoss:
+    """A loss that calls the model itself, for criteria; others take its outputs.
+
+    Attributes
+    ----------
+    of : (model, (inputs, targets)) -> scalar, the mean over the batch
+    """
+
+    of: Callable[[nn.Module, Batch], Tensor]
+
+
+#: (outputs, targets) -> scalar, the mean over the batch; or one that calls the model.
+Loss = Callable[[Any, Any], Tensor] | ModelLoss
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -43,11 +59,13 @@ def loss_of(loss: Loss, model: nn.Module, batch: Batch) -> Tensor:
 
     Parameters
     ----------
-    loss : (outputs, targets) -> scalar
+    loss : (outputs, targets) -> scalar, or one that calls the model
     model : in the mode that it is in
     batch : inputs and targets, on any device
     """
     x, y = placed(batch, model)
+    if isinstance(loss, ModelLoss):
+        return loss.of(model, (x, y))
     return loss(called(model, x), y)
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateur.errors import SecateurError
-from secateur.pruning.criteria.probe import Loss, evaluating
+from secateur.pruning.criteria.probe import evaluating
 from secateur.pruning.methods.plan import make_plan
 from secateur.pruning.units.granularity import Block, Granularity, NOfM
 from secateur.pruning.units.mask import parameter_of
+
+#: (outputs, targets) -> scalar, the mean over the batch.
+Loss = Callable[[Any, Any], Tensor]
 
 
 class GroupLasso:
@@ -139,14 +143,24 @@ def distillation_loss(
             f"logits of the model, {tuple(outputs.shape)}, and of its teacher, "
             f"{tuple(teacher.shape)}, must have one shape"
         )
-    soft = F.kl_div(
-        F.log_softmax(outputs / temperature, dim=1),
-        F.log_softmax(teacher / temperature, dim=1),
-        reduction="batchmean",
-        log_target=True,
-    )
+    soft = softened(outputs, teacher, temperature)
     asked = share * temperature**2 * soft
     return asked if share == 1 else asked + (1 - share) * loss(outputs, targets)
+
+
+def softened(outputs: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """KL(teacher || outputs), both softened: the mean over samples, and over pixels of maps.
+
+    Parameters
+    ----------
+    outputs, teacher : logits (batch, classes, ...) of the pruned and of the dense model
+    temperature : divides both
+    """
+    found, wanted = (
+        F.log_softmax(x / temperature, dim=1).movedim(1, -1).flatten(0, -2)
+        for x in (outputs, teacher)
+    )
+    return F.kl_div(found, wanted, reduction="batchmean", log_target=True)
 
 
 def distil(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.fx.computed import copied
 from secateur.pruning.budget import baselines
@@ -16,12 +17,14 @@ from secateur.pruning.channels.permute import Permutation, permute
 from secateur.pruning.channels.remove import ChannelReport, remove_channels
 from secateur.pruning.channels.reorder import reorder
 from secateur.pruning.criteria.criteria import Criterion, criterion_of
-from secateur.pruning.criteria.probe import Batch
+from secateur.pruning.criteria.probe import Inputs
 from secateur.pruning.criteria.saliency import block_saliency
 from secateur.pruning.methods.refit import reconstruct
 from secateur.pruning.methods.rewind import rewind, unmasked_state
+from secateur.pruning.recipes.data.part import Part
+from secateur.pruning.recipes.data.trees import Batch, taken
 from secateur.pruning.recipes.tables import Recipe
-from secateur.pruning.recipes.training import Loss, Split
+from secateur.pruning.recipes.task.task import Task
 from secateur.target import Target
 
 #: Swaps of channels that are tried in each set with ``prune.reorder``; it takes seconds for 64
@@ -29,33 +32,41 @@ from secateur.target import Target
 SWAPS = 20_000
 
 
-def batches_of(recipe: Recipe, split: Split) -> list[Batch]:
+def batches_of(recipe: Recipe, part: Part) -> list[Batch]:
     """``prune.samples`` training samples of a recipe, in batches."""
-    x, y = split.some("train", recipe.prune.samples, recipe.seed)
-    batch = recipe.training.batch
-    return list(zip(x.split(batch), y.split(batch), strict=True))
+    return part.split(part.some(recipe.prune.samples, recipe.seed), recipe.training.batch)
 
 
-def criterion_for(name: str, recipe: Recipe, split: Split, loss: Loss, n: int) -> Criterion:
-    """A criterion with the samples of `batches_of`.
+def criterion_for(
+    name: str,
+    recipe: Recipe,
+    part: Part,
+    task: Task,
+    n: int,
+    batches: Sequence[Batch] | None = None,
+) -> Criterion:
+    """A criterion of a recipe.
 
     Parameters
     ----------
     name : as in `secateur.pruning.criterion_of`
     recipe : has samples, batch and seed
-    split : the recipe's data
-    loss : the recipe's
+    part : the recipe's training samples
+    task : has the loss
     n : output channels of a block
+    batches : of these samples; None: `batches_of`
     """
-    batches = batches_of(recipe, split)
-    return criterion_of(name, batches=batches, loss=loss, seed=recipe.seed, n=n)
+    batches = batches_of(recipe, part) if batches is None else batches
+    if name == "fisher":  # which goes sample by sample, whatever the targets are
+        batches = [sample for batch in batches for sample in part.split(batch, 1)]
+    return criterion_of(name, batches=batches, loss=task.objective, seed=recipe.seed, n=n)
 
 
 def narrow(
     model: nn.Module,
     recipe: Recipe,
     target: Target,
-    example: Tensor,
+    example: Inputs,
     criterion: Criterion,
     density: float | None,
 ) -> tuple[float, ChannelReport]:
@@ -83,7 +94,7 @@ def narrow(
             model, example, target, budgets, criterion=criterion, skip=skip
         )
     report = remove_channels(
-        model, example[:1], density=density, criterion=criterion, skip=skip,
+        model, taken(example, slice(1)), density=density, criterion=criterion, skip=skip,
         round_to=target.geometry.n,
     )  # fmt: skip
     return density, report
@@ -97,8 +108,8 @@ class BlockCuts:
     model : as at the beginning of the stage; changed in place
     recipe : has budget, method and schedule
     target : of the image
-    split : the recipe's data
-    loss : the recipe's
+    part : the recipe's training samples
+    task : has the loss
     example : inputs, samples first, to calibrate with
     early : has the weights that are restored after every cut (schedule "rewind"), or None
     """
@@ -108,22 +119,23 @@ class BlockCuts:
         model: nn.Module,
         recipe: Recipe,
         target: Target,
-        split: Split,
-        loss: Loss,
-        example: Tensor,
+        part: Part,
+        task: Task,
+        example: Inputs,
         early: nn.Module | None,
     ) -> None:
-        self.model, self.recipe, self.split, self.loss = model, recipe, split, loss
+        self.model, self.recipe, self.part, self.task = model, recipe, part, task
         self.last: dict[str, Any] = {}
         """The latest cut, JSON."""
         self.order: Permutation | None = None
         """The order of the filters, with ``prune.reorder``."""
         self.cuts = self._cuts(CostModel(model, example, target))
         if recipe.prune.reorder:
-            self.order = self._order(example[:1])
+            first = taken(example, slice(1))
+            self.order = self._order(first)
             for each in (model, early):
                 if each is not None:
-                    reorder(each, example[:1], self.order.orders)
+                    reorder(each, first, self.order.orders)
             self.cuts.costs = CostModel(model, example, target)
         self.early = None if early is None else unmasked_state(early)
         self.dense = copied(model) if recipe.prune.reconstruct else None
@@ -139,7 +151,7 @@ class BlockCuts:
             budget=vars(self.recipe.budget),
         )
 
-    def _order(self, example: Tensor) -> Permutation:
+    def _order(self, example: Inputs) -> Permutation:
         """For the densities that the budget leaves the layers in the order they are in."""
         recipe = self.recipe
         kept = self._choose(self.model, self.cuts.costs, self.cuts.end).report.layers
@@ -156,7 +168,7 @@ class BlockCuts:
 
     def _criterion(self) -> Criterion:
         name = self.recipe.prune.criterion
-        return criterion_for(name, self.recipe, self.split, self.loss, self.cuts.costs.n)
+        return criterion_for(name, self.recipe, self.part, self.task, self.cuts.costs.n)
 
     def before_batch(self, done: int, total: int) -> None:
         """Make the cuts that are due: gradual ones come within the first half of the batches."""
@@ -172,7 +184,7 @@ class BlockCuts:
             "used": allocation.used,
         }
         if self.dense is not None and self.cuts.done == self.cuts.count:
-            reconstruct(self.model, self.dense, batches_of(self.recipe, self.split))
+            reconstruct(self.model, self.dense, batches_of(self.recipe, self.part))
         if self.early is not None:
             rewind(self.model, self.early)
 

@@ -13,6 +13,7 @@ from secateur.errors import SecateurError, SecateurWarning
 from secateur.pruning.budget.budget import Normalize
 from secateur.pruning.criteria.criteria import CRITERIA
 from secateur.pruning.recipes.tables import PHASES, Recipe
+from secateur.pruning.recipes.task.device import DEVICES
 
 #: Recipes and studies that come with Secateur.
 OWN = Path(__file__).resolve().parents[2] / "recipes"
@@ -101,6 +102,9 @@ def _check_choices(recipe: Recipe) -> None:
         ("prune.normalize", recipe.prune.normalize, get_args(Normalize)),
         ("training.optimizer", recipe.training.optimizer, ("adamw", "sgd")),
         ("training.precision", recipe.training.precision, ("float32", "bfloat16")),
+        ("training.direction", recipe.training.direction, ("max", "min")),
+        ("training.distillation", recipe.training.distillation or "kl", ("kl", "mse")),
+        ("device", recipe.device, DEVICES),
     ):
         if value not in allowed:
             options = " or ".join(map(repr, allowed))

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateur.errors import SecateurError
+from secateur.pruning.criteria.probe import Loss, loss_of
 
 #: Severities 1 to 5, in units of the input range: standard deviation of the noise, of the blur in
 #: pixels, factor of the contrast.
@@ -27,13 +28,11 @@ NOISE = (0.04, 0.06, 0.08, 0.09, 0.10)
 BLUR = (0.4, 0.6, 0.7, 0.8, 1.0)
 CONTRAST = (0.75, 0.5, 0.4, 0.3, 0.15)
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-
 
 def _gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(loss(model(x), y), x)
+        (gradient,) = torch.autograd.grad(loss_of(loss, model, (x, y)), x)
     return gradient
 
 
@@ -52,10 +51,10 @@ def fgsm(
     Parameters
     ----------
     model : in evaluation mode
-    x, y : inputs (batch, ...) and labels (batch,)
+    x, y : inputs (batch, ...) and targets
     eps : step, in the model's units
     low, high : range of the inputs
-    loss : (outputs, targets) -> scalar
+    loss : (outputs, targets) -> scalar, or one that calls the model
 
     Raises
     ------
@@ -96,7 +95,7 @@ def pgd(
     step = 2.5 * eps / steps if step is None else step
     generator = torch.Generator().manual_seed(seed)
     noise = torch.rand(x.shape, generator=generator, dtype=x.dtype) * 2 - 1
-    attacked = (x + eps * noise).clamp(low, high)
+    attacked = (x + eps * noise.to(x.device)).clamp(low, high)
     for _ in range(steps):
         moved = attacked + step * _gradient(model, attacked, y, loss).sign()
         attacked = torch.minimum(torch.maximum(moved, x - eps), x + eps).clamp(low, high)
@@ -121,7 +120,7 @@ def gaussian_noise(x: Tensor, severity: int, *, low: float, high: float, seed: i
     seed : of the noise
     """
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
     return (x + noise * (_severity(NOISE, severity) * (high - low))).clamp(low, high)
 
 
@@ -142,7 +141,8 @@ def blur(x: Tensor, severity: int, *, low: float, high: float, seed: int = 0) ->
         raise SecateurError(f"blur takes images (batch, C, H, W), not {tuple(x.shape)}")
     sigma = _severity(BLUR, severity)
     radius = math.ceil(4 * sigma)
-    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=x.dtype) / sigma) ** 2)
+    steps = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
+    taps = torch.exp(-0.5 * (steps / sigma) ** 2)
     taps = taps / taps.sum()
     channels = x.shape[1]
     padded = F.pad(x, (radius,) * 4, mode="replicate")

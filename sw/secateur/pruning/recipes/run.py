@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import platform
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,21 +23,17 @@ from secateur.progress import Progress, silent
 from secateur.pruning.budget.budget import make_budgets
 from secateur.pruning.criteria.saliency import block_saliency
 from secateur.pruning.recipes.cutting import criterion_for
+from secateur.pruning.recipes.data.part import BATCH, Part, on
+from secateur.pruning.recipes.data.trees import Batch
 from secateur.pruning.recipes.evidence import EVIDENCE, evidence
 from secateur.pruning.recipes.robust import CORRUPTIONS, fgsm, pgd
 from secateur.pruning.recipes.stages import run_stages
 from secateur.pruning.recipes.state import RunState
 from secateur.pruning.recipes.tables import Recipe
+from secateur.pruning.recipes.task.device import device_of, same_random_state
+from secateur.pruning.recipes.task.task import Score, evaluate, mean_loss
 from secateur.pruning.recipes.training import multiplies_bfloat16
-from secateur.pruning.recipes.verify import (
-    GateError,
-    Score,
-    agreement,
-    gate,
-    logits,
-    score,
-    sensitivity,
-)
+from secateur.pruning.recipes.verify import GateError, agreement, gate, sensitivity
 from secateur.report.summary import summary
 
 #: Kinds of layers with weights of their own.
@@ -83,14 +81,15 @@ def run_held(
         raise SecateurError(
             f"{folder}: holds a run already; resume it with --resume, or choose another folder"
         )
-    if recipe.training.precision == "bfloat16" and not multiplies_bfloat16():
+    emulated = device_of(recipe.device).type == "cpu" and not multiplies_bfloat16()
+    if recipe.training.precision == "bfloat16" and emulated:
         warnings.warn(
             "this processor does not multiply bfloat16, so training is many times slower than in "
             'float32: set training.precision = "float32"',
             SecateurWarning,
             stacklevel=2,
         )
-    with torch.random.fork_rng(devices=[]):
+    with same_random_state(device_of(recipe.device)):
         run = RunState(recipe, folder, progress)
         if resume:
             run.resume()
@@ -105,14 +104,12 @@ def _record(run: RunState) -> dict[str, Any]:
     recipe, results = run.recipe, run.results
     columns = {name: _column(run, name) for name in ("dense", "model")}
     budget = _budget(run, columns["model"])
-    dense, pruned = (
-        Score(results[f"{name} int8"]["accuracy"], results[f"{name} int8"]["loss"])
-        for name in ("dense", "model")
-    )
+    metric = run.task.metric
+    dense, pruned = (Score(results[f"{name} int8"][metric.name]) for name in ("dense", "model"))
     failed = None
     if recipe.verify.max_drop is not None:
         try:
-            gate(dense, pruned, recipe.verify.max_drop)
+            gate(dense, pruned, recipe.verify.max_drop, metric)
         except GateError as error:
             failed = str(error)
     return {
@@ -122,14 +119,16 @@ def _record(run: RunState) -> dict[str, Any]:
             "python": platform.python_version(),
             "machine": platform.machine(),
             "threads": torch.get_num_threads(),
+            "device": run.device.type,
             "secateur": __version__,
             **{name: version(name) for name in ("torch", "torchao", "numpy")},
         },
-        "data_sha256": {name: run.inputs[name] for name in run.split.__dataclass_fields__},
+        "data_sha256": {name: run.inputs[name] for name in ("train", "test")},
+        "metric": {"name": metric.name, "direction": metric.direction},
         "results": results,
         "columns": columns,
         "budget": budget,
-        "agreement": agreement(run.outputs("dense.int8"), run.outputs("model.int8")),
+        "agreement": _agreement(run),
         "sensitivity": _sensitivity(run),
         "robustness": _robustness(run),
         "gate": failed,
@@ -141,9 +140,9 @@ def _column(run: RunState, name: str) -> dict[str, Any]:
     image = run.image(name)
     found = summary(image)
     weighted = [layer for layer in found["layers"] if layer["kind"] in WEIGHTED]
+    scores = run.results[f"{name} int8"]
     return {
-        "accuracy": run.results[f"{name} int8"]["accuracy"],
-        "loss": run.results[f"{name} int8"]["loss"],
+        **{key: scores[key] for key in (run.task.metric.name, "loss") if key in scores},
         "cycles": found["cycles"],
         "rom_bytes": found["stream_bits"] // 8,
         "blocks": sum(layer["blocks"] for layer in weighted),
@@ -180,46 +179,69 @@ def _budget(run: RunState, column: dict[str, Any]) -> dict[str, Any]:
     return {"limits": limits, "spent": spent, "used": used, "tight": used >= TIGHT}
 
 
+def _agreement(run: RunState) -> float | None:
+    """Of dense and pruned; None if the model is no classifier."""
+    dense, pruned = (run.outputs(f"{name}.int8") for name in ("dense", "model"))
+    return None if dense is None or pruned is None else agreement(dense, pruned)
+
+
 def _sensitivity(run: RunState) -> list[dict[str, Any]]:
     """By the recipe's criterion, on training samples: the test split is not to be tuned on."""
     verify = run.recipe.verify
     if not verify.sensitivity:
         return []
-    model, n = run.build("float"), run.target.geometry.n
-    x, y = run.split.some("train", verify.samples, run.recipe.seed)
-    criterion = criterion_for(run.recipe.prune.criterion, run.recipe, run.split, run.loss, n)
+    model, n, train = run.build("float"), run.target.geometry.n, run.data.train
+    criterion = criterion_for(run.recipe.prune.criterion, run.recipe, train, run.task, n)
     saliency = block_saliency(model, n, criterion, run.recipe.prune.skip)
-    rows = sensitivity(model, x, y, saliency, n, verify.sensitivity)
-    return [{"layer": row.layer, "density": row.density, **asdict(row.score)} for row in rows]
+    loader = _batches(run, train, train.some(verify.samples, run.recipe.seed))
+
+    def judge(model: nn.Module) -> dict[str, float]:
+        if run.task.classifies:
+            return run.figures(evaluate(model, loader, run.task)[0])
+        return {"loss": mean_loss(model, loader, run.task)}  # metrics are for what is held out
+
+    rows = sensitivity(model, judge, saliency, n, verify.sensitivity)
+    return [{"layer": row.layer, "density": row.density, **row.figures} for row in rows]
+
+
+def _batches(run: RunState, part: Part, samples: Batch) -> list[Batch]:
+    """Some samples of a part, on the device of the models."""
+    return [on(batch, run.device) for batch in part.split(samples, BATCH)]
+
+
+def _same(changed: Tensor, model: nn.Module) -> Tensor:
+    return changed
 
 
 def _robustness(run: RunState) -> list[dict[str, Any]]:
-    """Accuracy of the float models, each attacked with its own gradients."""
-    verify = run.recipe.verify
-    x, y = run.split.some("test", verify.samples, run.recipe.seed)
+    """Scores of the float models, each attacked with its own gradients."""
+    verify, test = run.recipe.verify, run.data.test
+    if not (verify.fgsm or verify.pgd or verify.corruptions):
+        return []
+    x, y = on(test.some(verify.samples, run.recipe.seed), run.device)
     models = {name: run.build(name) for name in ("float", "recovered")}
     low, high = run.input_range
     bounds = {"low": low, "high": high}
     rows: list[dict[str, Any]] = []
 
-    def attack(name: str, model: nn.Module, eps: float) -> Tensor:
+    def add(what: str, strength: float, changed: Callable[[nn.Module], Tensor]) -> None:
+        values = [
+            evaluate(model, _batches(run, test, (changed(model), y)), run.task)[0].value
+            for model in models.values()
+        ]
+        rows.append({"what": what, "strength": strength, "dense": values[0], "pruned": values[1]})
+
+    def attacked(name: str, model: nn.Module, eps: float) -> Tensor:
+        options: dict[str, Any] = {"loss": run.task.objective, **bounds}
         if name == "fgsm":
-            return fgsm(model, x, y, eps, loss=run.loss, **bounds)
-        seed, steps = run.recipe.seed, verify.pgd_steps
-        return pgd(model, x, y, eps, steps=steps, seed=seed, loss=run.loss, **bounds)
+            return fgsm(model, x, y, eps, **options)
+        return pgd(model, x, y, eps, steps=verify.pgd_steps, seed=run.recipe.seed, **options)
 
     for name, strengths in (("fgsm", verify.fgsm), ("pgd", verify.pgd)):
         for eps in strengths:
-            found = [
-                score(logits(model, attack(name, model, eps)), y, run.loss).accuracy
-                for model in models.values()
-            ]
-            rows.append({"what": name, "strength": eps, "dense": found[0], "pruned": found[1]})
+            add(name, eps, partial(attacked, name, eps=eps))
     for name, corrupt in CORRUPTIONS.items():
         for severity in verify.corruptions:
             changed = corrupt(x, severity, seed=run.recipe.seed, **bounds)
-            found = [
-                score(logits(model, changed), y, run.loss).accuracy for model in models.values()
-            ]
-            rows.append({"what": name, "strength": severity, "dense": found[0], "pruned": found[1]})
+            add(name, severity, partial(_same, changed))
     return rows

@@ -10,9 +10,11 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from secateur.agreement import check_image, some_inputs
+from secateur.capture.ports import call_of
 from secateur.compiler.compiler import compile_network
 from secateur.fx.computed import copied
 from secateur.lowering.lower import lower
@@ -26,7 +28,9 @@ from secateur.pruning.recipes.check_image import check_masks
 from secateur.pruning.recipes.checks import check_parts, check_range
 from secateur.pruning.recipes.cutting import BlockCuts
 from secateur.pruning.recipes.state import RunState
-from secateur.pruning.recipes.verify import image_logits, score
+from secateur.pruning.recipes.task.device import moved
+from secateur.pruning.recipes.task.seen import OnArray
+from secateur.pruning.recipes.task.task import evaluate
 from secateur.quantisation.prepare import finalize, prepare
 from secateur.target import Target
 
@@ -88,7 +92,7 @@ def prune(run: RunState) -> None:
     recipe = run.recipe
     model = run.build("narrowed" if recipe.channels.wanted else "float")
     early = run.build("early") if recipe.prune.schedule == "rewind" else None
-    cuts = BlockCuts(model, recipe, run.target, run.split, run.loss, run.calibration(), early)
+    cuts = BlockCuts(model, recipe, run.target, run.data.train, run.task, run.calibration(), early)
     if cuts.order is not None:
         run.results["order"] = {row.name: vars(row) for row in cuts.order.layers}
 
@@ -118,25 +122,25 @@ def compile_pruned(run: RunState) -> None:
 def _quantise(run: RunState, name: str, model: nn.Module, target: Target) -> None:
     """Quantise with training, compile, check every code, and score the image ``name``.sec."""
     trained = run.recipe.qat.scale_rate > 0
-    prepared = prepare(model, run.calibration(), qat=True, train_scales=trained)
-    run.fit("qat", prepared, name=f"qat {name}")
-    prepared.eval()
+    calibration = run.calibration()
+    prepared = prepare(model, calibration, qat=True, train_scales=trained)
+    run.fit("qat", moved(prepared, run.device), name=f"qat {name}")
+    moved(prepared, torch.device("cpu")).eval()
     graph = finalize(prepared)
     network = lower(graph)
     image = compile_network(network, target)
-    check_image(image, graph, some_inputs(graph, network, run.calibration()), network)
+    samples = calibration if isinstance(calibration, Tensor) else call_of(model, calibration)
+    check_image(image, graph, some_inputs(graph, network, samples), network)
     check = check_masks(image, graph, model)
     image.save(run.folder / f"{name}.sec")
-    outputs = image_logits(image, run.split.test_x)
-    found = score(outputs, run.split.test_y, run.loss)
-    checkpoint.write(run.folder / f"{name}.int8.json", {"outputs": outputs}, {})
-    run.results[f"{name} int8"] = {
-        "accuracy": found.accuracy,
-        "loss": found.loss,
+    found, outputs = evaluate(OnArray(image), run.held_out, run.task)
+    tensors = {} if outputs is None else {"outputs": outputs}
+    checkpoint.write(run.folder / f"{name}.int8.json", tensors, {})
+    run.results[f"{name} int8"] = run.figures(found) | {
         "masked_weights": check.masked_weights,
         "image_sha256": hashlib.sha256(image.stream).hexdigest(),
     }
-    note = f"accuracy {found.accuracy:.2%}, {image.metadata['cycles']:,} cycles"
+    note = f"{run.shown(found)}, {image.metadata['cycles']:,} cycles"
     run.progress(f"{name} int8", 1, 1, note)
 
 

@@ -20,9 +20,12 @@ from secateur.progress import Progress
 from secateur.pruning.channels.remove import ChannelReport
 from secateur.pruning.recipes import checkpoint
 from secateur.pruning.recipes.cutting import criterion_for, narrow
+from secateur.pruning.recipes.data.data import Data
+from secateur.pruning.recipes.data.part import Loader
 from secateur.pruning.recipes.tables import PHASES, Phase, Recipe
-from secateur.pruning.recipes.training import Augment, Loss, Split, Trainer
-from secateur.pruning.recipes.verify import logits, score
+from secateur.pruning.recipes.task.device import device_of
+from secateur.pruning.recipes.task.task import Score, Task, evaluate
+from secateur.pruning.recipes.training import Augment, Trainer
 from secateur.sources import build
 from secateur.target import Target
 
@@ -47,30 +50,32 @@ class RunState:
     Attributes
     ----------
     target : the recipe's
-    split : the recipe's data
+    device : of models, while they are float
+    data : the recipe's
     augments : augmentations by table of the recipe
-    loss : the recipe's
+    task : loss and metric of the recipe
     inputs : SHA-256 of what the recipe only names: data, weights, target
     results : what each stage measured, JSON
     stage : number of stages that are done
 
     Raises
     ------
-    SecateurError : target, data, an augmentation or the loss cannot be had
+    SecateurError : target, device, data, an augmentation, the loss or the metric cannot be had
     """
 
     def __init__(self, recipe: Recipe, folder: Path, progress: Progress) -> None:
         self.recipe, self.folder, self.progress = recipe, folder, progress
         self.target = Target.load(recipe.target)
+        self.device = device_of(recipe.device)
+        self.task = Task.of(recipe.training)
         where = f"data.load = {recipe.data.load!r}"
-        self.split = Split.of(function("data.load", recipe.data.load)(recipe.seed), where)
+        self.data = Data.of(function("data.load", recipe.data.load)(recipe.seed), where)
         # Wrong ones are refused at once, not when they are needed.
         self.augments: dict[str, Augment] = {
             name: function(f"{name}.augment", getattr(recipe, name).augment)
             for name in ("data", *PHASES)
             if getattr(recipe, name).augment is not None
         }
-        self.loss: Loss = function("training.loss", recipe.training.loss)
         self.results: dict[str, Any] = {}
         self.inputs = self._inputs()
         self.stage = 0
@@ -78,8 +83,7 @@ class RunState:
 
     def _inputs(self) -> dict[str, str]:
         recipe = self.recipe
-        names = self.split.__dataclass_fields__
-        found = {name: digest(getattr(self.split, name)) for name in names}
+        found = {"train": self.data.train.facts.digest, "test": self.data.test.facts.digest}
         target = json.dumps(asdict(self.target), sort_keys=True)
         found["target"] = hashlib.sha256(target.encode()).hexdigest()
         if recipe.model.weights is not None:
@@ -138,7 +142,7 @@ class RunState:
             self.narrow(model)
             checkpoint.load_model_state(model, checkpoint.read(self.folder / f"{name}.json")[0])
             return model.eval()
-        model = decompose(build("model.build", recipe.model.build, recipe.seed))
+        model = decompose(build("model.build", recipe.model.build, recipe.seed)).to(self.device)
         if name is not None:
             checkpoint.load_model_state(model, checkpoint.read(self.folder / f"{name}.json")[0])
         elif recipe.model.weights is not None:
@@ -151,7 +155,7 @@ class RunState:
         """Remove the recipe's share of channels from a model, in place; note the density."""
         recipe = self.recipe
         criterion = criterion_for(
-            recipe.channels.criterion, recipe, self.split, self.loss, self.target.geometry.n
+            recipe.channels.criterion, recipe, self.data.train, self.task, self.target.geometry.n
         )
         found, report = narrow(
             model, recipe, self.target, self.calibration(), criterion,
@@ -160,9 +164,25 @@ class RunState:
         self.results["channel_density"] = found
         return report
 
-    def calibration(self) -> Tensor:
-        """Training samples to calibrate with."""
-        return self.split.some("train", self.recipe.quantize.samples, self.recipe.seed)[0]
+    def calibration(self) -> Any:
+        """Inputs to calibrate with."""
+        return self.data.train.some(self.recipe.quantize.samples, self.recipe.seed)[0]
+
+    @property
+    def held_out(self) -> Loader:
+        """The held-out samples."""
+        return Loader(self.data.test, self.device)
+
+    def figures(self, found: Score) -> dict[str, float]:
+        """A score as results have it."""
+        loss = {} if found.loss is None else {"loss": found.loss}
+        return {self.task.metric.name: found.value, **loss}
+
+    def shown(self, found: Score) -> str:
+        """A score as progress has it."""
+        if self.task.classifies:
+            return f"accuracy {found.value:.2%}"
+        return f"{self.task.metric.name.partition(':')[2]} {found.value:.4g}"
 
     def fit(
         self,
@@ -184,7 +204,7 @@ class RunState:
         recipe, name = self.recipe, name or table
         phase: Phase = getattr(recipe, table)
         trainer = Trainer(
-            name, model, self.split, phase, recipe.training, seed=recipe.seed, loss=self.loss,
+            name, model, self.data.train, phase, recipe.training, seed=recipe.seed, task=self.task,
             augment=self.augments.get(table, self.augments.get("data")),
             before_batch=before_batch, n=self.target.geometry.n,
             teacher=self.build("float") if phase.distil else None, skip=recipe.prune.skip,
@@ -202,16 +222,16 @@ class RunState:
 
     def keep(self, name: str, model: nn.Module) -> None:
         """Score a float model on the held-out data, and write it as the checkpoint ``name``."""
-        outputs = logits(model, self.split.test_x)
-        found = score(outputs, self.split.test_y, self.loss)
-        self.results[name] = {"accuracy": found.accuracy, "loss": found.loss}
+        found, outputs = evaluate(model, self.held_out, self.task)
+        self.results[name] = self.figures(found)
         tensors = checkpoint.model_state(model)
-        checkpoint.write(self.folder / f"{name}.json", tensors | {"outputs": outputs}, {})
-        self.progress(name, 1, 1, f"accuracy {found.accuracy:.2%}, float")
+        tensors |= {} if outputs is None else {"outputs": outputs}
+        checkpoint.write(self.folder / f"{name}.json", tensors, {})
+        self.progress(name, 1, 1, f"{self.shown(found)}, float")
 
-    def outputs(self, name: str) -> Tensor:
-        """Outputs on the held-out data that stage ``name`` left."""
-        return checkpoint.read(self.folder / f"{name}.json")[0]["outputs"]
+    def outputs(self, name: str) -> Tensor | None:
+        """Outputs of a classifier on the held-out data that stage ``name`` left."""
+        return checkpoint.read(self.folder / f"{name}.json")[0].get("outputs")
 
     def image(self, name: str) -> Image:
         """The image ``dense`` or ``model``."""
@@ -220,7 +240,7 @@ class RunState:
     @property
     def input_range(self) -> tuple[float, float]:
         """Least and largest value of an input: as the recipe says, or of all samples."""
-        verify, parts = self.recipe.verify, (self.split.train_x, self.split.test_x)
-        low = min(float(x.min()) for x in parts) if verify.low is None else verify.low
-        high = max(float(x.max()) for x in parts) if verify.high is None else verify.high
+        verify, parts = self.recipe.verify, (self.data.train.facts, self.data.test.facts)
+        low = min(facts.low for facts in parts) if verify.low is None else verify.low
+        high = max(facts.high for facts in parts) if verify.high is None else verify.high
         return low, high

@@ -132,7 +132,10 @@ def _run_held(study: Study, folder: Path, progress: Progress) -> dict[str, Any]:
         if record["gate"] is not None
     ]
     gate = failed[0] if failed else None
-    return {"seeds": seeds, "variants": table, "folder": str(folder), "gate": gate}
+    metric = records[ITSELF][0]["metric"]
+    return {
+        "seeds": seeds, "metric": metric, "variants": table, "folder": str(folder), "gate": gate,
+    }  # fmt: skip
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -165,12 +168,14 @@ def _row(records: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     figures: dict[str, list[float]] = {}
     for record in records:
         dense, model = record["columns"]["dense"], record["columns"]["model"]
+        metric = record["metric"]["name"]
+        lost = dense[metric] - model[metric]
         for key, value in (
-            ("float", record["results"]["float"]["accuracy"]),
-            ("dense int8", dense["accuracy"]),
-            ("int8", model["accuracy"]),
-            ("drop", dense["accuracy"] - model["accuracy"]),
-            ("agreement", record["agreement"]),
+            ("float", record["results"]["float"][metric]),
+            ("dense int8", dense[metric]),
+            ("int8", model[metric]),
+            ("drop", lost if record["metric"]["direction"] == "max" else -lost),
+            *([] if record["agreement"] is None else [("agreement", record["agreement"])]),
             ("cycles", model["cycles"]),
             ("cycles dense", dense["cycles"]),
             ("rom bytes", model["rom_bytes"]),

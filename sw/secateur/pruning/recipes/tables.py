@@ -33,8 +33,10 @@ class Data:
 
     Attributes
     ----------
-    load : import path of (seed) -> object or mapping with train_x, train_y, test_x, test_y
-    augment : import path of (batch, generator) -> batch, in training; None: none
+    load : import path of (seed) -> object or mapping with ``train`` and ``test``, each a
+        DataLoader, an iterable of batches with a length or a map-style data set; or with the
+        tensors train_x, train_y, test_x, test_y
+    augment : import path of (inputs, generator) -> inputs, in training; None: none
     """
 
     load: str
@@ -67,19 +69,29 @@ class Training:
 
     Attributes
     ----------
-    batch : samples per step
+    batch : samples per step, of tensors and data sets; loaders have their own batches
+    shuffle : tensors and data sets, in every epoch; loaders have their own order
     optimizer : "adamw" or "sgd"
     weight_decay : of the optimiser
     momentum : of "sgd"
-    loss : import path of (outputs, targets) -> scalar, the mean over the batch
+    loss : import path of (model, batch) -> scalar, the mean over the batch (inputs, targets); None:
+        cross-entropy of the outputs with class numbers
+    metric : import path of (model, loader) -> float; None: accuracy
+    direction : "max" if a larger metric is better, else "min"
+    distillation : "kl", of classes, or "mse", of any outputs; None: "kl" with the loss that is the
+        default, else "mse"
     precision : "float32", or "bfloat16" by torch's autocast, in all stages but ``qat``
     """
 
     batch: int = 64
+    shuffle: bool = True
     optimizer: str = "adamw"
     weight_decay: float = 1e-3
     momentum: float = 0.9
-    loss: str = "torch.nn.functional:cross_entropy"
+    loss: str | None = None
+    metric: str | None = None
+    direction: str = "max"
+    distillation: str | None = None
     precision: str = "float32"
 
 
@@ -92,7 +104,7 @@ class Phase:
     epochs : 0: the stage does not train
     learning_rate : the highest
     distil : share of the loss that asks for the outputs of the dense float model, 0 to 1
-    temperature : of that share, see `secateur.pruning.distillation_loss`
+    temperature : of that share with "kl", see `secateur.pruning.distillation_loss`
     lasso : strength of a group lasso on the N:1 blocks, by proximal steps; 0: none
     augment : overrides that of the data
     """
@@ -195,7 +207,8 @@ class Verify:
 
     Attributes
     ----------
-    max_drop : points of accuracy that may be lost, int8 against dense int8; None: any
+    max_drop : how much may be lost, int8 against dense int8: points of accuracy, or what another
+        metric may get worse, in its own units; None: any
     sensitivity : densities to scan each layer at, on training samples
     fgsm, pgd : epsilons of these attacks, in the model's units
     pgd_steps : steps of PGD
@@ -218,7 +231,9 @@ class Verify:
 #: The tables of stages that train.
 PHASES = ("train", "channels", "prune", "recover", "qat")
 #: Tables and keys that the stages before the first cut read.
-DENSE_KEYS = {"model", "data", "target", "seed", "training", "train", "qat", "quantize"}
+DENSE_KEYS = {
+    "model", "data", "target", "seed", "device", "training", "train", "qat", "quantize",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +244,7 @@ class Recipe:
     ----------
     target : name of a preset, or TOML file
     seed : of everything random
+    device : "auto", "cpu", "cuda" or "mps", for all that runs in float
     folder : of the file; paths in the recipe are relative to it
     """
 
@@ -237,6 +253,7 @@ class Recipe:
     target: str
     budget: Budget
     seed: int = 0
+    device: str = "auto"
     training: Training = Training()
     train: Phase = Phase()
     channels: Channels = Channels()

@@ -5,90 +5,27 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from secateur.errors import SecateurError
 from secateur.fx.computed import copied
-from secateur.pruning.criteria.probe import evaluating
-from secateur.pruning.methods.regularise import GroupLasso, distil
+from secateur.pruning.criteria.probe import called, evaluating
+from secateur.pruning.methods.regularise import GroupLasso, softened
 from secateur.pruning.recipes import checkpoint
+from secateur.pruning.recipes.data.part import Part, on
+from secateur.pruning.recipes.data.trees import Batch, leaves_of
 from secateur.pruning.recipes.tables import Phase, Prune, Qat, Training
+from secateur.pruning.recipes.task.device import random_state, set_random_state
+from secateur.pruning.recipes.task.seen import Seen
+from secateur.pruning.recipes.task.task import Task
 
-Augment = Callable[[Tensor, torch.Generator], Tensor]
-Loss = Callable[[Tensor, Tensor], Tensor]
+Augment = Callable[[Any, torch.Generator], Any]
 WARM_UP = 0.1
-
-
-@dataclass(frozen=True)
-class Split:
-    """Training and held-out samples.
-
-    Attributes
-    ----------
-    train_x, test_x : inputs (count, ...) float32
-    train_y, test_y : labels (count,) int64
-    """
-
-    train_x: Tensor
-    train_y: Tensor
-    test_x: Tensor
-    test_y: Tensor
-
-    @classmethod
-    def of(cls, found: Any, where: str) -> Split:
-        """From an object with these attributes, or a mapping.
-
-        Parameters
-        ----------
-        found : the object
-        where : key and value of the recipe, for messages
-
-        Raises
-        ------
-        SecateurError : one is missing, is not a tensor, or counts differ
-        """
-        names = ("train_x", "train_y", "test_x", "test_y")
-        get = found.get if isinstance(found, Mapping) else lambda name: getattr(found, name, None)
-        parts: dict[str, Any] = {name: get(name) for name in names}
-        for name, value in parts.items():
-            if not isinstance(value, Tensor) or len(value) == 0:
-                raise SecateurError(f"{where}: {name} must be a tensor with samples first")
-        for x, y in (("train_x", "train_y"), ("test_x", "test_y")):
-            if len(parts[x]) != len(parts[y]):
-                raise SecateurError(f"{where}: {len(parts[x])} {x}, but {len(parts[y])} {y}")
-            if parts[x].dtype != torch.float32:
-                raise SecateurError(f"{where}: {x} is {parts[x].dtype}; give float32, {x}.float()")
-            if not bool(torch.isfinite(parts[x]).all()):
-                raise SecateurError(f"{where}: {x} must hold finite floats")
-        if parts["train_x"].shape[1:] != parts["test_x"].shape[1:]:
-            shapes = [tuple(parts[x].shape[1:]) for x in ("train_x", "test_x")]
-            raise SecateurError(f"{where}: samples of {shapes[0]} to train, of {shapes[1]} to test")
-        return cls(**parts)
-
-    def some(self, part: str, count: int, seed: int) -> tuple[Tensor, Tensor]:
-        """Random samples, or all if there are fewer.
-
-        Data sets are often sorted by class: the first samples do not stand for all.
-
-        Parameters
-        ----------
-        part : "train" or "test"
-        count : samples
-        seed : of the choice
-
-        Returns
-        -------
-        x, y : inputs and labels
-        """
-        x, y = (self.train_x, self.train_y) if part == "train" else (self.test_x, self.test_y)
-        generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(len(y), generator=generator)[:count]
-        return x[chosen], y[chosen]
 
 
 def rate(step: int, steps: int, highest: float) -> float:
@@ -116,37 +53,41 @@ def multiplies_bfloat16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _format(model: nn.Module, x: Tensor) -> torch.memory_format:
-    """Channels-last, if the samples are images and the model runs on such images."""
-    if x.dim() != 4:
+def _format(model: nn.Module, x: Any) -> torch.memory_format:
+    """Channels-last, if samples are images and the model runs on such images."""
+    if not any(leaf.dim() == 4 for leaf in leaves_of(x)):
         return torch.preserve_format
     trial = copied(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
         with evaluating(trial), torch.no_grad():
-            trial(x.contiguous(memory_format=torch.channels_last))
+            called(Seen(trial, format=torch.channels_last), on(x, device_in(trial)))
     except RuntimeError:
         return torch.contiguous_format
     return torch.channels_last
 
 
+def device_in(model: nn.Module) -> torch.device:
+    """The device of a model's parameters."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
 class Trainer:
-    """Trains a module in place, epoch by epoch; its state between epochs can be saved.
+    """Trains a module in place, on its device, epoch by epoch; its state in between can be saved.
 
     Convolutions run in channels-last memory, in about two thirds of the time, unless the model
-    depends on the memory layout of its maps. A last batch of one sample, on which batch norms fail,
-    joins the one before. In bfloat16 only the networks run; weights, losses and all of
-    quantisation-aware training stay in float32.
+    depends on the memory layout of its maps. In bfloat16 only the networks run; weights, losses and
+    all of quantisation-aware training stay in float32.
 
     Parameters
     ----------
     name : of the stage; with ``seed`` it seeds order, augmentation and torch's global generator
     model : in training mode while an epoch runs, in evaluation mode otherwise
-    split : data
+    part : samples
     phase : settings of the stage
     training : settings of all stages
     seed : see ``name``
-    loss : (outputs, targets) -> scalar
-    augment : (batch, generator) -> batch, or None
+    task : has the loss
+    augment : (inputs, generator) -> inputs, or None
     teacher : the dense model, for ``phase.distil``
     before_batch : called with batches done and to do, before every batch
     n : output channels of a block, for ``phase.lasso``
@@ -161,33 +102,34 @@ class Trainer:
         self,
         name: str,
         model: nn.Module,
-        split: Split,
+        part: Part,
         phase: Phase,
         training: Training,
         *,
         seed: int,
-        loss: Loss,
+        task: Task,
         augment: Augment | None = None,
         teacher: nn.Module | None = None,
         before_batch: Callable[[int, int], None] | None = None,
         n: int = 8,
         skip: Iterable[str] = (),
     ) -> None:
-        self.format = _format(model, split.train_x[:2])
+        self.format = _format(model, part.some(2, 0)[0])
         self.model = self._formatted(model)
-        self.split, self.phase, self.training = split, phase, training
-        self.distil: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+        self.part, self.phase, self.training, self.task = part, phase, training, task
+        self.device = device_in(model)
+        narrow = training.precision == "bfloat16" and not isinstance(phase, Qat)
+        self.seen = Seen(self.model, narrow, self.format)
+        self.teacher: Seen | None = None
         if phase.distil:
             if teacher is None:
                 raise SecateurError(f"{name}.distil needs a dense model before this stage")
-            self.distil = distil(
-                self._formatted(teacher), share=phase.distil, temperature=phase.temperature,
-                loss=loss,
-            )  # fmt: skip
-        self.loss, self.augment, self.before_batch = loss, augment, before_batch
-        self.narrow = training.precision == "bfloat16" and not isinstance(phase, Qat)
+            self.teacher = Seen(self._formatted(teacher), narrow)
+            teacher.eval()
+        self.augment, self.before_batch = augment, before_batch
+        self.mark = f"{seed} {name}"
         self.epoch = 0
-        mixed = zlib.crc32(f"{seed} {name}".encode())
+        mixed = zlib.crc32(self.mark.encode())
         self.generator = torch.Generator().manual_seed(mixed)
         torch.manual_seed(mixed)
         self.optimizer = self._optimizer()
@@ -228,57 +170,88 @@ class Trainer:
         ------
         SecateurError : the loss, or an augmented sample, is not finite
         """
-        order = torch.randperm(len(self.split.train_y), generator=self.generator)
-        parts = list(order.split(self.training.batch))
-        if len(parts) > 1 and len(parts[-1]) == 1:
-            parts[-2:] = [torch.cat(parts[-2:])]
-        batches = len(parts)
+        order = None
+        if self.training.shuffle and not self.part.ordered:
+            order = torch.randperm(self.part.count, generator=self.generator)
+        batches = self.part.batches(self.training.batch)
         total = batches * self.phase.epochs
         span = total // self.rounds
         if self.rounds > 1 and self.epoch * batches % span == 0:
             self.optimizer = self._optimizer()
         self.model.train()
-        summed = 0.0
-        for index, chosen in enumerate(parts):
+        summed, index = 0.0, -1
+        seed = zlib.crc32(f"{self.mark} {self.epoch}".encode())
+        given = self.part.epoch(self.training.batch, seed=seed, order=order)
+        for index, batch in enumerate(given):
             done = self.epoch * batches + index
             if self.before_batch is not None:
                 self.before_batch(done, total)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate(done % span, span, group["highest"])
-            x = self.split.train_x[chosen]
-            x = x if self.augment is None else self.augment(x, self.generator)
-            loss = self._loss(x.contiguous(memory_format=self.format), self.split.train_y[chosen])
-            if not bool(torch.isfinite(loss)):
-                if not bool(torch.isfinite(x).all()):
-                    raise SecateurError(
-                        f"augment gives infinite or NaN samples in epoch {self.epoch + 1}"
-                    )
-                raise SecateurError(
-                    f"the loss is {loss.item()} in epoch {self.epoch + 1}: lower the learning rate"
-                )
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            if self.lasso is not None:
-                self.lasso.step(self.optimizer.param_groups[0]["lr"])
-            summed += loss.item()
+            summed += self._step(batch)
         self.model.eval()
         self.epoch += 1
+        if index + 1 != batches:
+            raise SecateurError(
+                f"{self.part.where}: {index + 1} batches in epoch {self.epoch}, but {batches} in "
+                f"the first pass; give as many in each"
+            )
         return summed / batches
 
-    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.narrow):
-            outputs = self.model(x).float()
-            if self.distil is not None:
-                return self.distil(x, outputs, y)
-        return self.loss(outputs, y)
+    def _step(self, batch: Batch) -> float:
+        """One step of the optimiser; returns the loss."""
+        x, y = batch
+        if self.augment is not None:  # which may write to what it is given
+            x = self.augment(tree_map(torch.clone, x), self.generator)
+        loss = self._loss(on((x, y), self.device))
+        if not bool(torch.isfinite(loss)):
+            if not all(bool(torch.isfinite(leaf).all()) for leaf in leaves_of(x)):
+                raise SecateurError(
+                    f"augment gives infinite or NaN samples in epoch {self.epoch + 1}"
+                )
+            raise SecateurError(
+                f"the loss is {loss.item()} in epoch {self.epoch + 1}: lower the learning rate"
+            )
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        if self.lasso is not None:
+            self.lasso.step(self.optimizer.param_groups[0]["lr"])
+        return loss.item()
+
+    def _loss(self, batch: Batch) -> Tensor:
+        """That of the recipe, and the share that asks for the outputs of the dense model."""
+        self.seen.calls.clear()
+        share = self.phase.distil
+        if self.teacher is None:
+            return self.task.loss(self.seen, batch)
+        if share == 1:  # targets may be of samples that augmentation has blended
+            called(self.seen, batch[0])
+            return self._asked(self.teacher)
+        loss = self.task.loss(self.seen, batch)
+        return self._asked(self.teacher) + (1 - share) * loss
+
+    def _asked(self, teacher: Seen) -> Tensor:
+        """``phase.distil`` times the distance from the dense model, over all calls of the model."""
+        found, (share, temperature) = [], (self.phase.distil, self.phase.temperature)
+        for args, kwargs, outputs in self.seen.calls:
+            with torch.no_grad():
+                expected = teacher(*args, **kwargs)
+            teacher.calls.clear()
+            pairs = zip(leaves_of(outputs), leaves_of(expected), strict=True)
+            for a, b in [pair for pair in pairs if isinstance(pair[0], Tensor)]:
+                if self.task.distillation == "kl":
+                    found.append(share * temperature**2 * softened(a, b, temperature))
+                else:
+                    found.append(share * F.mse_loss(a, b))
+        return torch.stack(found).mean()
 
     def state(self) -> checkpoint.State:
         """Everything that the next epoch depends on."""
         tensors, data = checkpoint.optimizer_state(self.optimizer)
         tensors |= checkpoint.model_state(self.model)
         tensors["random.order"] = self.generator.get_state()
-        tensors["random.global"] = torch.get_rng_state()
+        tensors |= {f"random.{k}": v for k, v in random_state(self.device).items()}
         return tensors, {"epoch": self.epoch, "optimizer": data}
 
     def restore(self, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
@@ -286,7 +259,8 @@ class Trainer:
         checkpoint.load_model_state(self.model, tensors)
         checkpoint.load_optimizer_state(self.optimizer, tensors, data["optimizer"])
         self.generator.set_state(tensors["random.order"])
-        torch.set_rng_state(tensors["random.global"])
+        states = {key: tensors[f"random.{key}"] for key in random_state(self.device)}
+        set_random_state(self.device, states)
         self.epoch = data["epoch"]
 
 

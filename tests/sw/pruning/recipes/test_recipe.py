@@ -15,18 +15,16 @@ from secateur import api
 from secateur.callables import imported
 from secateur.cli.main import app
 from secateur.errors import SecateurError
-from secateur.pruning import density_of, distillation_loss
 from secateur.pruning.channels.reorder import reorder
 from secateur.pruning.criteria.criteria import criterion_of
 from secateur.pruning.criteria.saliency import block_saliency
 from secateur.pruning.recipes import checkpoint, run
 from secateur.pruning.recipes.cutting import BlockCuts
+from secateur.pruning.recipes.data.data import Data, Split
 from secateur.pruning.recipes.evidence import EVIDENCE
 from secateur.pruning.recipes.recipe import load_recipe
 from secateur.pruning.recipes.run import run_recipe
 from secateur.pruning.recipes.state import RunState
-from secateur.pruning.recipes.tables import Phase, Prune, Training
-from secateur.pruning.recipes.training import Split, Trainer
 from tests import parts
 
 TINY = Path(__file__).parents[3] / "data" / "tiny.toml"
@@ -294,51 +292,10 @@ def test_rewinding_goes_back_to_early_weights(tmp_path: Path) -> None:
     assert api.load(tmp_path / "out" / "model.sec").metadata["cycles"] <= 1500
 
 
-def test_rates_start_over_in_each_round() -> None:
-    split = Split.of(parts.data(0), "data")
-    phase = Prune(epochs=4, steps=2, schedule="rewind", learning_rate=1e-2)
-    loss = torch.nn.functional.cross_entropy
-    trainer = Trainer("prune", parts.model(0), split, phase, Training(batch=10), seed=0, loss=loss)
-    used, optimizers = [], []
-    for _ in range(4):
-        trainer.run_epoch()
-        used.append(trainer.optimizer.param_groups[0]["lr"])
-        optimizers.append(trainer.optimizer)
-    assert used[1] == used[3] < 1e-4 < used[0] == used[2]
-    assert optimizers[0] is optimizers[1] is not optimizers[2]
-
-
-def test_distillation_in_training_has_the_phase_s_share_and_temperature() -> None:
-    split = Split.of(parts.data(0), "data")
-    model, teacher = parts.model(0).eval(), parts.model(1).eval()
-    phase = Phase(epochs=1, distil=0.6, temperature=2.5)
-    loss = torch.nn.functional.cross_entropy
-    trainer = Trainer("train", model, split, phase, Training(), seed=0, loss=loss, teacher=teacher)
-    x, y = split.test_x, split.test_y
-    with torch.no_grad():
-        expected = distillation_loss(model(x), teacher(x), y, temperature=2.5, share=0.6)
-        assert trainer.distil is not None
-        assert torch.equal(trainer.distil(x, model(x), y), expected)
-
-
-def test_a_lasso_leaves_blocks_of_zeros() -> None:
-    split = Split.of(parts.data(0), "data")
-    counts = []
-    for strength in (0.0, 0.3):
-        model = parts.model(0)
-        phase = Phase(epochs=10, learning_rate=1e-2, lasso=strength)
-        loss = torch.nn.functional.cross_entropy
-        trainer = Trainer("train", model, split, phase, Training(batch=10), seed=0, loss=loss)
-        while not trainer.done:
-            trainer.run_epoch()
-        counts.append(sum(row.kept for row in density_of(model).layers))
-    assert counts[1] < 0.8 * counts[0]
-
-
 def test_the_documented_recipe_is_one() -> None:
     recipe = load_recipe(Path("mnist"), budget={"density": 0.5})
     assert (recipe.budget.cycles, recipe.budget.density) == (22_000, 0.5)
-    for name in (recipe.model.build, recipe.data.load, recipe.data.augment, recipe.training.loss):
+    for name in (recipe.model.build, recipe.data.load, recipe.data.augment):
         assert name is not None
         imported("key", name)
 
@@ -346,13 +303,13 @@ def test_the_documented_recipe_is_one() -> None:
 def test_samples_are_drawn_from_all_of_a_sorted_set() -> None:
     y = torch.arange(400) // 100
     x = y[:, None].float()
-    split = Split(x, y, -x, y)
-    for part, sign in (("train", 1), ("test", -1)):
-        drawn, labels = split.some(part, 40, seed=0)
+    data = Data.of(Split(x, y, -x, y), "data")
+    for part, sign in ((data.train, 1), (data.test, -1)):
+        drawn, labels = part.some(40, seed=0)
         assert torch.equal(drawn[:, 0], sign * labels.float())
         assert set(labels.tolist()) == {0, 1, 2, 3}
-        assert torch.equal(labels, split.some(part, 40, seed=0)[1])
-    assert sorted(split.some("train", 999, seed=1)[1].tolist()) == y.tolist()
+        assert torch.equal(labels, part.some(40, seed=0)[1])
+    assert sorted(data.train.some(999, seed=1)[1].tolist()) == y.tolist()
 
 
 def test_optimizers_go_on_from_their_files(tmp_path: Path) -> None:
@@ -433,10 +390,9 @@ def test_the_scan_ranks_by_the_criterion_of_the_recipe(whole: Path, monkeypatch)
     recipe, found = load_recipe(TINY), []
     state = RunState(recipe, whole, lambda *progress: None)
     state.resume()
-    monkeypatch.setattr(run, "sensitivity", lambda *a: found.append(a[3]) or [])
+    monkeypatch.setattr(run, "sensitivity", lambda *a: found.append(a[2]) or [])
     run._sensitivity(state)
-    split = state.split
-    x, y = split.some("train", recipe.prune.samples, recipe.seed)
+    x, y = state.data.train.some(recipe.prune.samples, recipe.seed)
     batches = list(zip(x.split(10), y.split(10), strict=True))
     criterion = criterion_of("taylor", batches=batches, loss=torch.nn.functional.cross_entropy)
     expected = block_saliency(state.build("float"), 8, criterion)

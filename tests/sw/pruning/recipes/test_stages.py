@@ -14,11 +14,12 @@ from secateur.errors import SecateurError, SecateurWarning
 from secateur.pruning.criteria.criteria import Magnitude
 from secateur.pruning.recipes import checkpoint, run
 from secateur.pruning.recipes.cutting import BlockCuts, narrow
+from secateur.pruning.recipes.data.data import Data
 from secateur.pruning.recipes.recipe import load_recipe
 from secateur.pruning.recipes.robust import fgsm
 from secateur.pruning.recipes.run import run_recipe
 from secateur.pruning.recipes.state import RunState
-from secateur.pruning.recipes.training import Split
+from secateur.pruning.recipes.task.task import Task
 from secateur.target import Target
 from tests import parts
 
@@ -51,14 +52,12 @@ def test_rewinding_takes_buffers_that_are_not_saved(tmp_path: Path) -> None:
     model.register_buffer("unused", torch.ones(()), persistent=False)
     file = tmp_path / "recipe.toml"
     file.write_text(TINY.read_text().replace("reorder = true", ""))
-    recipe, split = load_recipe(file), Split.of(parts.data(3), "data")
+    recipe, part = load_recipe(file), Data.of(parts.data(3), "data").train
     early = copy.deepcopy(model)
     with torch.no_grad():
         model.first.weight.mul_(2)
-    loss = torch.nn.functional.cross_entropy
-    cuts = BlockCuts(
-        model, recipe, Target.load("8x8"), split, loss, split.train_x[:20], early
-    )  # fmt: skip
+    x, _ = part.some(20, 0)
+    cuts = BlockCuts(model, recipe, Target.load("8x8"), part, Task(), x, early)
     cuts.before_batch(0, 6)
     kept = model.first.weight != 0
     assert torch.equal(model.first.weight[kept], early.first.weight[kept])
@@ -98,14 +97,12 @@ def test_training_that_is_left_out_is_pointed_out(recwarn: pytest.WarningsRecord
 def test_channels_fit_cycles_and_blocks_the_density(tmp_path: Path) -> None:
     """The widths are those of the cycles alone: blocks go later."""
     text = TINY.read_text().replace("[prune]", "[channels]\nfit = true\n[prune]")
-    split, found = Split.of(parts.data(3), "data"), []
+    x, found = parts.data(3)["train_x"][:20], []
     for density in ("", "density = 0.5"):
         file = tmp_path / "recipe.toml"
         file.write_text(text.replace("cycles = 1500", f"cycles = 2000\n{density}"))
         model, target = parts.model(3), Target.load("8x8")
-        found.append(
-            narrow(model, load_recipe(file), target, split.train_x[:20], Magnitude(), None)
-        )
+        found.append(narrow(model, load_recipe(file), target, x, Magnitude(), None))
     assert found[0] == found[1]
     assert 0 < found[0][0] < 1
 
@@ -116,7 +113,7 @@ def test_attacks_know_the_range_of_the_data(tmp_path: Path) -> None:
     file.write_text(TINY.read_text().replace("tests.parts:data", "tests.parts:normalised"))
     state = RunState(load_recipe(file), tmp_path, lambda *progress: None)
     low, high = state.input_range
-    x, y = state.split.test_x, state.split.test_y
+    x, y = state.data.test.some(40, 0)
     assert low < 0 < 1 < high
     assert torch.equal(fgsm(parts.model(0).eval(), x, y, 0.0, low=low, high=high), x)
     file.write_text(file.read_text().replace("[verify]", "[verify]\nlow = -100\nhigh = 100"))
@@ -131,7 +128,7 @@ def test_corruptions_are_for_images(tmp_path: Path) -> None:
         run_recipe(load_recipe(file), tmp_path / "out")
 
 
-@pytest.mark.parametrize("what", ["train_x", "target", "weights"])
+@pytest.mark.parametrize("what", ["train", "target", "weights"])
 def test_it_does_not_go_on_with_something_else(what: str, tmp_path: Path, monkeypatch) -> None:
     """The recipe names the same; what it names has changed."""
     target = tmp_path / "mine.toml"
@@ -148,7 +145,7 @@ def test_it_does_not_go_on_with_something_else(what: str, tmp_path: Path, monkey
 
     with pytest.raises(KeyboardInterrupt):
         run_recipe(recipe, tmp_path / "out", progress=stop)
-    if what == "train_x":
+    if what == "train":
         data = parts.data
         monkeypatch.setattr(parts, "data", lambda seed: data(seed + 1))
     elif what == "target":

@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from secateur.errors import SecateurError
-from secateur.pruning.recipes.tables import Phase, Qat, Training
-from secateur.pruning.recipes.training import Split, Trainer
+from secateur.pruning import density_of, distillation_loss
+from secateur.pruning.recipes.data.data import Data
+from secateur.pruning.recipes.tables import Phase, Prune, Qat, Training
+from secateur.pruning.recipes.task.task import Task
+from secateur.pruning.recipes.training import Trainer
 from tests import parts
 
 TINY = Path(__file__).parents[3] / "data" / "tiny.toml"
@@ -18,7 +21,7 @@ TINY = Path(__file__).parents[3] / "data" / "tiny.toml"
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_only_the_networks_run_in_bfloat16(precision: str, share: float) -> None:
-    split = Split.of(parts.data(0), "data")
+    part = Data.of(parts.data(0), "data").train
     training = Training(batch=10, precision=precision)
     for phase, narrowed in ((Phase(epochs=1, distil=share), True), (Qat(epochs=1), False)):
         ran, judged = set(), set()
@@ -27,12 +30,13 @@ def test_only_the_networks_run_in_bfloat16(precision: str, share: float) -> None
             layer = next(m for m in network.modules() if isinstance(m, torch.nn.Conv2d))
             layer.register_forward_hook(lambda module, inputs, output, to=ran: to.add(output.dtype))
 
-        def loss(outputs, targets, to=judged):
+        def loss(model, batch, to=judged):
+            outputs = model(batch[0])
             to.add(outputs.dtype)
-            return torch.nn.functional.cross_entropy(outputs, targets)
+            return torch.nn.functional.cross_entropy(outputs, batch[1])
 
         trainer = Trainer(
-            "train", model, split, phase, training, seed=0, loss=loss, teacher=teacher
+            "train", model, part, phase, training, seed=0, task=Task(loss), teacher=teacher
         )
         ran.clear()
         trainer.run_epoch()
@@ -51,8 +55,8 @@ def test_an_augmentation_that_fails_late_is_named() -> None:
         return x if calls < 5 else x / 0
 
     trainer = Trainer(
-        "train", parts.model(0), Split.of(parts.data(0), "data"), Phase(epochs=1),
-        Training(batch=10), seed=0, loss=torch.nn.functional.cross_entropy, augment=augment,
+        "train", parts.model(0), Data.of(parts.data(0), "data").train, Phase(epochs=1),
+        Training(batch=10), seed=0, task=Task(), augment=augment,
     )  # fmt: skip
     with pytest.raises(SecateurError, match="augment gives infinite or NaN samples"):
         trainer.run_epoch()
@@ -60,8 +64,9 @@ def test_an_augmentation_that_fails_late_is_named() -> None:
 
 
 def _trainer(model: torch.nn.Module, split: object, phase: Phase, **options: object) -> Trainer:
-    given = {"seed": 0, "loss": torch.nn.functional.cross_entropy} | options
-    return Trainer("train", model, Split.of(split, "data"), phase, Training(batch=10), **given)
+    given = {"seed": 0, "task": Task()} | options
+    part = Data.of(split, "data").train
+    return Trainer("train", model, part, phase, Training(batch=10), **given)
 
 
 def test_models_that_view_their_maps_are_trained() -> None:
@@ -103,3 +108,46 @@ def test_a_parameter_is_trained_whatever_its_name() -> None:
     model.second.register_forward_hook(lambda module, x, y: y * torch.exp2(module.logarithm))
     _trainer(model, parts.data(0), Phase(epochs=1)).run_epoch()
     assert float(model.second.logarithm) != 0
+
+
+def test_rates_start_over_in_each_round() -> None:
+    data = Data.of(parts.data(0), "data")
+    phase = Prune(epochs=4, steps=2, schedule="rewind", learning_rate=1e-2)
+    training = Training(batch=10)
+    model = parts.model(0)
+    trainer = Trainer("prune", model, data.train, phase, training, seed=0, task=Task())
+    used, optimizers = [], []
+    for _ in range(4):
+        trainer.run_epoch()
+        used.append(trainer.optimizer.param_groups[0]["lr"])
+        optimizers.append(trainer.optimizer)
+    assert used[1] == used[3] < 1e-4 < used[0] == used[2]
+    assert optimizers[0] is optimizers[1] is not optimizers[2]
+
+
+def test_distillation_in_training_has_the_phase_s_share_and_temperature() -> None:
+    data = Data.of(parts.data(0), "data")
+    model, teacher = parts.model(0).eval(), parts.model(1).eval()
+    phase = Phase(epochs=1, distil=0.6, temperature=2.5)
+    training = Training(batch=200)
+    trainer = Trainer(
+        "train", model, data.train, phase, training, seed=0, task=Task(), teacher=teacher
+    )
+    x, y = data.train.some(200, 0)
+    model.train = lambda mode=True: model  # its dropout is off
+    expected = distillation_loss(model(x), teacher(x), y, temperature=2.5, share=0.6)
+    assert trainer.run_epoch() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_a_lasso_leaves_blocks_of_zeros() -> None:
+    data = Data.of(parts.data(0), "data")
+    counts = []
+    for strength in (0.0, 0.3):
+        model = parts.model(0)
+        phase = Phase(epochs=10, learning_rate=1e-2, lasso=strength)
+        training = Training(batch=10)
+        trainer = Trainer("train", model, data.train, phase, training, seed=0, task=Task())
+        while not trainer.done:
+            trainer.run_epoch()
+        counts.append(sum(row.kept for row in density_of(model).layers))
+    assert counts[1] < 0.8 * counts[0]

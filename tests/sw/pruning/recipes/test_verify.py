@@ -13,22 +13,26 @@ from secateur.errors import SecateurError
 from secateur.pruning import prune
 from secateur.pruning.criteria.saliency import block_saliency
 from secateur.pruning.recipes.robust import blur, contrast, fgsm, gaussian_noise, pgd
-from secateur.pruning.recipes.verify import (
-    GateError,
-    Score,
-    agreement,
-    gate,
-    logits,
-    score,
-    sensitivity,
-)
+from secateur.pruning.recipes.task.task import Metric, Score, Task, evaluate
+from secateur.pruning.recipes.verify import GateError, agreement, gate, sensitivity
+
+
+def judged(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
+    return vars(evaluate(model, [(x, y)], Task())[0])
 
 
 def test_score_and_agreement_by_hand() -> None:
+    """Batches of two sizes: the loss is the mean over samples, not over batches."""
     outputs = torch.tensor([[0.0, math.log(3)], [math.log(3), 0.0], [0.0, math.log(3)]])
-    found = score(outputs, torch.tensor([1, 1, 1]))
-    assert found.accuracy == 2 / 3
+    labels = torch.tensor([1, 1, 1])
+    batches = [(outputs[:1], labels[:1]), (outputs[1:], labels[1:])]
+    found, whole = evaluate(nn.Identity(), batches, Task())
+    assert found.value == 2 / 3
     assert found.loss == pytest.approx((2 * math.log(4 / 3) + math.log(4)) / 3)
+    assert whole is not None
+    assert torch.equal(whole, outputs)
+    own = Task(loss=lambda model, batch: model(batch[0]).sum())
+    assert evaluate(nn.Identity(), batches, own)[0].loss == pytest.approx(5 / 3 * math.log(3))
     assert agreement(outputs, outputs[[0, 0, 0]]) == 2 / 3
 
 
@@ -43,11 +47,30 @@ def test_the_gate_lets_pass_what_is_allowed_and_no_more() -> None:
         gate(dense, Score(0.889, 0.0), max_drop=1.0)
 
 
-def test_logits_leave_every_module_in_its_mode() -> None:
+def test_the_gate_knows_the_direction_of_a_metric() -> None:
+    error = Metric("mine:rmse", lambda model, loader: 0.0, "min")
+    gate(Score(2.0), Score(2.25), 0.25, error)
+    gate(Score(2.0), Score(0.5), 0.0, error)
+    with pytest.raises(GateError, match=r"mine:rmse rose by 0\.5, from 2 to 2\.5; --max"):
+        gate(Score(2.0), Score(2.5), 0.25, error)
+    area = Metric("mine:auc", lambda model, loader: 0.0)
+    gate(Score(0.8), Score(0.9), 0.0, area)
+    with pytest.raises(GateError, match=r"mine:auc fell by 0\.1, from 0\.9 to 0\.8"):
+        gate(Score(0.9), Score(0.8), 0.05, area)
+
+
+@pytest.mark.parametrize("value", [math.nan, "good", None])
+def test_a_metric_is_a_finite_number(value: object) -> None:
+    task = Task(metric=Metric("mine:metric", lambda model, loader: value))
+    with pytest.raises(SecateurError, match="'mine:metric' must return one finite number, not"):
+        evaluate(nn.Identity(), [], task)
+
+
+def test_scores_leave_every_module_in_its_mode() -> None:
     model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
     model[1].eval()
     x = torch.randn(8, 6)
-    found = logits(model, x)
+    _, found = evaluate(model, [(x, torch.zeros(8, dtype=torch.int64))], Task())
     assert [module.training for module in model.modules()] == [True, True, False, True]
     with torch.no_grad():
         assert torch.equal(found, model.eval()(x))
@@ -144,8 +167,9 @@ def test_refusals(call: object, message: str) -> None:
 @pytest.mark.parametrize("density", [0.0, 1.1, math.nan])
 def test_sensitivity_takes_shares(density: float) -> None:
     x, y = samples()
+    saliency = {"linear": torch.ones(1, 6)}
     with pytest.raises(SecateurError, match="densities must be above 0 and at most 1"):
-        sensitivity(Linear(), x, y, {"linear": torch.ones(1, 6)}, 2, densities=[density])
+        sensitivity(Linear(), lambda m: judged(m, x, y), saliency, 2, densities=[density])
 
 
 def test_sensitivity_prunes_one_layer_and_no_other() -> None:
@@ -155,17 +179,17 @@ def test_sensitivity_prunes_one_layer_and_no_other() -> None:
     saliency = block_saliency(model, 8)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.eval()
-    rows = sensitivity(model, x, y, saliency, 8, (1.0, 0.5))
+    rows = sensitivity(model, lambda m: judged(m, x, y), saliency, 8, (1.0, 0.5))
     assert [(row.layer, row.density) for row in rows] == [
         ("0", 1.0), ("0", 0.5), ("3", 1.0), ("3", 0.5),
     ]  # fmt: skip
     assert model.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    whole = score(logits(model, x), y)
-    assert rows[0].score == rows[2].score == whole
+    whole = judged(model, x, y)
+    assert rows[0].figures == rows[2].figures == whole
     for row, name in ((rows[1], "0"), (rows[3], "3")):
         pruned = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 2))
         pruned.load_state_dict(before)
         prune(pruned, density=0.5, skip=["3" if name == "0" else "0"])
-        assert row.score == score(logits(pruned, x), y)
-        assert row.score != whole
+        assert row.figures == judged(pruned, x, y)
+        assert row.figures != whole

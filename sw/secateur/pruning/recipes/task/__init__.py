@@ -1,0 +1,1 @@
+"""What a recipe trains for, how well a model does it, and on which device."""
