@@ -51,18 +51,12 @@ ULX3S_85F = _board(
     Geometry(n=8, p=16, weight_words=19456, bank_words=2048),
 )
 
-# With multipliers from logic beside the hard ones, and banks half as deep.
+# With multipliers from logic beside the hard ones, and banks half as deep. nextpnr places it since
+# flip-flops come in the order of ``packing``.
 ULX3S_25F_8X8 = _board(
     "LFE5U-25F",
     ULX3S_25F_Platform,
     125_000_000,
     Geometry(n=8, p=8, weight_words=5120, bank_words=1024),
     "-8x8",
-)
-ULX3S_45F_8X16 = _board(
-    "LFE5U-45F",
-    ULX3S_45F_Platform,
-    125_000_000,
-    Geometry(n=8, p=16, weight_words=10240, bank_words=1024),
-    "-8x16",
 )

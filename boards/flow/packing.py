@@ -37,8 +37,11 @@ def order_flip_flops(file: Path) -> int:
         cells = module["cells"]
         loops = set(_accumulators(cells))
         flip_flops = {n: _kind(cell) for n, cell in cells.items() if cell["type"] == "TRELLIS_FF"}
-        number = Counter(flip_flops.values())
-        order = sorted(flip_flops, key=lambda name: (name in loops, -number[flip_flops[name]]))
+        common = Counter(flip_flops.values()).most_common()
+        rank = {kind: place for place, (kind, _) in enumerate(common)}
+        last = len(rank)
+        places = {n: last if n in loops else rank[kind] for n, kind in flip_flops.items()}
+        order = sorted(places, key=lambda name: (places[name], name))
         new = {name: f"{_LATE}{place:06}{name}" for place, name in enumerate(order)}
         module["cells"] = {new.get(name, name): cell for name, cell in cells.items()}
         found += len(loops)

@@ -158,7 +158,6 @@ PRESETS = {
         _preset(4, 16, "LFE5U-45F", 2048),
         _preset(8, 16, "LFE5U-85F", 2048),
         _preset(8, 8, "LFE5U-25F", 1024, "8x8-25f"),
-        _preset(8, 16, "LFE5U-45F", 1024, "8x16-45f"),
         Target(
             name="asic",
             geometry=Geometry(n=8, p=8, weight_words=8192, bank_words=2048),

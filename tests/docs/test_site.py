@@ -157,13 +157,12 @@ def test_readme_quotes_the_pages() -> None:
     assert re.search(rf"^\| `uniform-97500`.* {accuracy[1]}, 0", study, re.MULTILINE)
     assert re.search(rf"^\| dense \| 0 to 2 \| {accuracy[2]} %", study, re.MULTILINE)
     boards = (DOCS / "explanation" / "boards.md").read_text()
-    for clock, board in re.findall(r"(\d+) MHz[^,]*? on an? ([A-Z][\w-]+)", readme):
-        (row,) = re.findall(
-            rf"^\| `{board.lower().replace('-', '')}-45f` \|.*\(1\).*$", boards, re.M
-        )
+    clocks = re.findall(r"(\d+) MHz on `([\w-]+)`", readme)
+    assert len(clocks) == 3
+    for clock, board in clocks:
+        (row,) = re.findall(rf"^\| `{board}` \|.*\(1\).*$", boards, re.MULTILINE)
         reached = [float(mhz) for mhz in re.findall(r"([\d.]+) \(\d\)", row)]
         assert int(clock) == int(min(reached)), board
-    assert "157 MHz" in readme
 
 
 def test_make_help_lists_every_target() -> None:
