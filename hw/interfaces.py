@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from secateur.hw import spec
+from secateur.hw.spec import Reg
 
 
 class Kind(enum.Enum, shape=2):
@@ -35,7 +36,8 @@ def word_layout(n: int) -> data.StructLayout:
             "lanes": data.ArrayLayout(8, n),
             "common": 8,
             "kind": Kind,
-            "first": 1,  # BODY: of a pass; HEAD_B: the row is shorter than MIN_ROW_WORDS
+            # BODY: of a pass; HEAD_B: the row is shorter than MIN_ROW_WORDS; CONFIG: table entries
+            "first": 1,
             "pass_last": 1,
             "group_last": 1,
             "line_last": 1,  # last group along x, last pass, last word
@@ -72,6 +74,13 @@ ACCESS = data.StructLayout(
 )
 
 REGISTERS = data.ArrayLayout(16, spec.REGISTERS)
+
+#: Registers that drain, write bus and banks use.
+LATE = (
+    *(Reg.OFF_PC, Reg.OFF_DC, Reg.OFF_DR, Reg.OUT_W, Reg.OUT_S, Reg.OUT_BASE),
+    *(Reg.LANES, Reg.PC, Reg.PR, Reg.D_PC, Reg.D_PR, Reg.D_GX, Reg.D_GY, Reg.CLAST, Reg.RLAST),
+    *(Reg.FLAGS, Reg.FLAGS2, Reg.CLIP),
+)
 
 #: The end of a group of pixels: which other ends it is, too; and whether it is one of the layer's
 #: last row or row group.
@@ -135,12 +144,13 @@ def issued_signature(n: int) -> wiring.Signature:
     -------
     valid : Out(1)  a word has issued
     word : Out(word_layout(n))  that word; its END_TAGS are 0 unless it is valid
-    registers : Out(REGISTERS)  the configuration
+    registers : Out(REGISTERS)  the configuration of the words that issue
     init : Out(1)  strobe: the registers of a layer are settled
-    offsets : Out(1)  strobe: as ``init``, for LOAD as well
+    late : Out(REGISTERS)  the configuration of the pixels that drain: those of LATE
+    late_init : Out(1)  strobe: ``late`` is that of another layer, or of a LOAD
     host : Out(host_layout(n))  writes of LOAD and CLEAR, and of zeros after a reset
     entry : Out(table_write_layout())  entries of tables
-    layer : Out(8)  STARTs since the last LOAD
+    layer : Out(8)  STARTs since the last LOAD, in step with ``late``
     """
     return wiring.Signature(
         {
@@ -148,7 +158,8 @@ def issued_signature(n: int) -> wiring.Signature:
             "word": Out(word_layout(n)),
             "registers": Out(REGISTERS),
             "init": Out(1),
-            "offsets": Out(1),
+            "late": Out(REGISTERS),
+            "late_init": Out(1),
             "host": Out(host_layout(n)),
             "entry": Out(table_write_layout()),
             "layer": Out(8),

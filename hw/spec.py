@@ -13,7 +13,7 @@ from dataclasses import dataclass
 # --- image header ---------------------------------------------------------------------------
 
 MAGIC = b"SECT"
-VERSION = 2
+VERSION = 3
 #: magic, version, N, P, features, words, bank_words, cycles, CRC-32; little-endian.
 HEADER = struct.Struct("<4sBBBBIIII")
 #: Byte offset of the CRC-32 field. The CRC covers all ``words * (N + 1)`` bytes with this field 0.
@@ -296,14 +296,38 @@ def clear_cycles(words: int) -> int:
     return words
 
 
-def tail_cycles(p: int) -> int:
-    """Cycles from the issue of a layer's last word to that of the next configuration word."""
-    return 2 * p + 24
+def tail_cycles(p: int, filters: bool = False) -> int:
+    """Cycles from the issue of a layer's last word, of filter lanes or not, until the drain is idle.
+
+    All its pixels have been written then. They end an inference; a CLEAR and a word of a table wait
+    for that. The words of filter lanes come later.
+    """
+    return 2 * p + 24 + 4 * filters
 
 
-def filter_cycles(p: int) -> int:
-    """Further cycles of ``tail_cycles`` behind a layer of filter lanes: their words come later."""
-    return 4
+def overlaps(p: int) -> bool:
+    """Whether a layer is configured while the one before drains.
+
+    The drain then has registers of its own. An engine of one or two lanes has few cells.
+    """
+    return p > 2
+
+
+def front_cycles(p: int, filters: bool = False) -> int:
+    """Cycles from the issue of a layer's last word to that of the next configuration word.
+
+    The lanes have read the registers by then; filter lanes do so later, and their fetcher waits.
+    """
+    return p + 7 + 8 * filters if overlaps(p) else tail_cycles(p, filters)
+
+
+def landing_cycles(p: int, filters: bool = False) -> int:
+    """Least cycles from the issue of a layer's last word to that of the next header word.
+
+    The first body word comes two cycles later. What it reads has been written, as every bank lags
+    behind reads and writes alike; and the drain has its registers before the first group ends.
+    """
+    return max(p + 22, 2 * p + 13) + 4 * filters if overlaps(p) else tail_cycles(p, filters)
 
 
 def filter_row_words(s: int) -> int:

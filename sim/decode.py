@@ -6,6 +6,7 @@ Written from ``stream.md`` and ``hw/spec.py`` alone; it shares no code with the 
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from secateur.sim.program import (
     Step,
     drained,
 )
+
+_LONG_AGO = 1 << 40  # cycles, more than any inference takes
 
 
 def parse(image: bytes, geometry: Geometry) -> Program:
@@ -91,6 +94,7 @@ class _Decoder:
         self._entries = np.zeros(geometry.tables * spec.TABLE_ENTRIES, np.uint8)
         self._filled = np.zeros(len(self._entries), bool)
         self._start = geometry.header_words
+        self._before = -_LONG_AGO, False
 
     @property
     def tables(self) -> tuple[int, bytes, bytes]:
@@ -102,11 +106,11 @@ class _Decoder:
 
     def inference(self) -> tuple[tuple[Step, ...], int]:
         geometry, steps, layers, now = self._geometry, list[Step](), 0, 0
-        at, done = self._start, False
+        at, done, ended = self._start, False, 0
+        self._before = -_LONG_AGO, False
         while at < len(self._words):
             if done:
                 raise ImageError(Error.LENGTH, f"word {at} comes after the last result layer")
-            began = now
             at, now, command = self._configure(at, now, loaded=bool(steps))
             reg = tuple(self._reg)
             if command == spec.COMMON_LOAD:
@@ -115,17 +119,21 @@ class _Decoder:
                 self._nonzero(reg, at, Reg.GX)
                 self._check_window(reg, at)
                 steps.append(Load(reg, reg[Reg.GX]))
-                now = spec.load_tail(geometry.p)
+                now = ended = spec.load_tail(geometry.p)
             else:
                 if not steps:
                     raise ImageError(Error.ROW, f"word {at - 1}: a layer before any LOAD")
                 self._check_layer(reg, at)
-                now += spec.setup_cycles(geometry.p)
-                if reg[Reg.FLAGS] >> spec.FLAG_CLEAR & 1:
-                    now += spec.clear_cycles(reg[Reg.OUT_S])
-                side = self._geometry.s if reg[Reg.FLAGS2] >> spec.FLAG2_FILTERS & 1 else 1
-                at, now, rows = self._rows(-(-at // side) * side, now, reg, side)
-                layer = Layer(layers, reg, rows, side, now - began, self._table(reg, at))
+                now = self._begin(reg, now + spec.setup_cycles(geometry.p))
+                filters = bool(reg[Reg.FLAGS2] >> spec.FLAG2_FILTERS & 1)
+                side = self._geometry.s if filters else 1
+                at, last, rows = self._rows(-(-at // side) * side, now, reg, side)
+                layer = Layer(layers, reg, rows, side, last + 1 - ended, self._table(reg, at))
+                self._before, ended = (last, filters), last + 1
+                now = last + spec.front_cycles(geometry.p, filters)
+                if layer.ends:
+                    now = last + spec.tail_cycles(geometry.p, filters)
+                    layer = replace(layer, cycles=layer.cycles + now - ended)
                 self._check_pixels(layer, at)
                 steps.append(layer)
                 layers, done = layers + 1, layer.ends
@@ -133,6 +141,14 @@ class _Decoder:
         if not done:
             raise ImageError(Error.LENGTH, "the program does not end with a layer of results")
         return tuple(steps), now
+
+    def _begin(self, reg: tuple[int, ...], now: int) -> int:
+        """The cycle of the first header word, from the one in which the registers are settled."""
+        last, filters = self._before
+        p = self._geometry.p
+        if reg[Reg.FLAGS] >> spec.FLAG_CLEAR & 1 and reg[Reg.OUT_S]:
+            now = max(now, last + spec.tail_cycles(p, filters)) + spec.clear_cycles(reg[Reg.OUT_S])
+        return max(now, last + spec.landing_cycles(p, filters))
 
     def _configure(self, at: int, now: int, *, loaded: bool) -> tuple[int, int, int]:
         command = 0
@@ -144,12 +160,16 @@ class _Decoder:
             for i in range(self._geometry.n // 2):
                 if index + i < spec.REGISTERS:
                     self._reg[index + i] = int.from_bytes(word[2 * i : 2 * i + 2], "little")
+            fills = index == spec.INDEX_TABLE and not command
+            if fills:
+                last, filters = self._before
+                now = max(now, last + spec.tail_cycles(self._geometry.p, filters))
             at, now = at + 1, now + 1
             if index == spec.INDEX_LOOP:
                 if loaded or command:
                     raise ImageError(Error.ROW, f"word {at - 1}: a LOOP mark behind a LOAD")
                 self._start = at
-            if index == spec.INDEX_TABLE and not command:
+            if fills:
                 self._fill(word[:-1], at)
                 now += spec.table_cycles(self._geometry.n)
         if command == spec.COMMON_LOAD | spec.COMMON_START:
@@ -160,7 +180,7 @@ class _Decoder:
         self, at: int, now: int, reg: tuple[int, ...], side: int
     ) -> tuple[int, int, tuple[Row, ...]]:
         groups, passes, lanes = reg[Reg.GX] * reg[Reg.GY], reg[Reg.GZ], reg[Reg.LANES]
-        rows, ended, last = list[Row](), -(1 << 40), False
+        rows, ended, last = list[Row](), -_LONG_AGO, False
         while not last:
             if at + 2 * side > len(self._words):
                 raise ImageError(Error.LENGTH, "the program ends within a layer")
@@ -181,9 +201,7 @@ class _Decoder:
             ended = max(now + 2 + length - 1, ended + lanes) + (groups - 1) * max(length, lanes)
             at, now = body + side * count, ended + 1
             self._watch(now, at)
-        p = self._geometry.p
-        tail = spec.tail_cycles(p) + (spec.filter_cycles(p) if side > 1 else 0)
-        return at, ended + tail, tuple(rows)
+        return at, ended, tuple(rows)
 
     def _count(self, at: int, side: int) -> tuple[int, bool]:
         """Body words of the row group at word ``at``, and whether it is the layer's last."""

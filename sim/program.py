@@ -66,7 +66,8 @@ class Layer:
     reg : registers at its START
     rows : all rows
     side : rows that are computed side by side, a row group: S with filter lanes, else 1
-    cycles : from its first word to the next layer's
+    cycles : from the word behind the last one of the layer before, or the first, to its own;
+        to the end of the inference if it is the last
     table : 256 entries for its codes, or None
     """
 

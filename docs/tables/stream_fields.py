@@ -60,11 +60,15 @@ CONSTANTS = (
 LATENCIES = (
     ("load_tail(P)", "P + 2", "last accepted input word to the next configuration word"),
     ("setup_cycles(P)", "4", "START, besides its own word"),
-    ("tail_cycles(P)", "2 * P + 24", "last word of a layer to the next configuration word"),
-    ("filter_cycles(P)", "4", "the same after a layer of filter lanes, further cycles"),
+    ("front_cycles(P)", "P + 7 if P > 2 else 2 * P + 24",
+     "last word of a layer to the next configuration word; with filter lanes 8 more, if P <= 2 4"),
+    ("landing_cycles(P)", "max(P + 22, 2 * P + 13) if P > 2 else 2 * P + 24",
+     "last word of a layer to the next header word; with filter lanes 4 more"),
+    ("tail_cycles(P)", "2 * P + 24",
+     "last word of a layer until all has been written; with filter lanes 4 more"),
     ("clear_cycles(OUT_S)", "OUT_S", "START with FLAG_CLEAR, further cycles"),
     ("table_cycles(N)", "N", "a word of a table, further cycles"),
-)
+)  # fmt: skip
 LANES = (1, 2, 3, 4, 8, 16)  # the P of the table of latencies
 
 

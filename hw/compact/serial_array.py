@@ -74,7 +74,7 @@ class SerialArray(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        regs, n = self.issued.registers, self.geometry.n
+        regs, n = self.issued.late, self.geometry.n
         log_n = ceil_log2(n)
         select = delay(m, self.address[:log_n], 1, "select")
         access = data.View(ACCESS, delay(m, self.access, 1, "access"))

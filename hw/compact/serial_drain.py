@@ -70,7 +70,7 @@ class SerialDrain(wiring.Component):
             requantiser.load.eq(1),
             requantiser.bias[0].eq(bias),
             requantiser.delta[0].eq(delta),
-            requantiser.configure(issued.registers),
+            requantiser.configure(issued.late),
             delivery.group.eq(late),
             # A pixel gathers in the register of the write bus, one channel per cycle.
             delivery.codes.eq(Cat(delivery.write.data.as_value()[8:], code)),
@@ -119,7 +119,7 @@ class SerialDrain(wiring.Component):
         if not entries:
             return plain
         m.submodules.table = table = Ram(width=8, depth=entries, family=self.family, output=False)
-        flags, entry = self.issued.registers[Reg.FLAGS2], self.issued.entry
+        flags, entry = self.issued.late[Reg.FLAGS2], self.issued.entry
         m.d.comb += [
             table.write_en.eq(entry.valid & (entry.address < entries)),
             table.write_addr.eq(entry.address),

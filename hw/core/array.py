@@ -83,7 +83,7 @@ class Array(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        n, p, regs = self.geometry.n, self.geometry.p, self.issued.registers
+        n, p, regs = self.geometry.n, self.geometry.p, self.issued.late
         log_n = ceil_log2(n)
         control = self._control(m, log_n)
         address, write = self.address[log_n:], self.write
@@ -137,7 +137,7 @@ class Array(wiring.Component):
 
     def _above(self, index: int):
         """Whether LANES, 1 to P, is more than an index: a table; < would be a carry chain."""
-        lanes = self.issued.registers[Reg.LANES][: self.geometry.p.bit_length()]
+        lanes = self.issued.late[Reg.LANES][: self.geometry.p.bit_length()]
         table = Const(-1 << (index + 1), 1 << len(lanes))
         return table.bit_select(lanes, 1)
 

@@ -97,9 +97,9 @@ class ParallelDatapath(Datapath):
     def _add_offsets(self, m: Module, way: ResetWay) -> None:
         offsets = OffsetGenerator(p=self.geometry.p)
         m.submodules.offsets = ResetInserter(way.next())(offsets)
-        registers = self.issued.registers
+        registers = self.issued.late
         m.d.comb += [
-            offsets.start.eq(self.issued.offsets),
+            offsets.start.eq(self.issued.late_init),
             offsets.columns.eq(registers[Reg.OFF_PC]),
             offsets.column_step.eq(registers[Reg.OFF_DC]),
             offsets.row_step.eq(registers[Reg.OFF_DR]),

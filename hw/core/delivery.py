@@ -53,11 +53,11 @@ class Delivery(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         n, issued, host = self.n, self.issued, self.issued.host
-        is_result = issued.registers[Reg.FLAGS][spec.FLAG_RESULT]
+        is_result = issued.late[Reg.FLAGS][spec.FLAG_RESULT]
         m.submodules.walk = walk = Walk(pace=self.pace, s=self.s)
         m.d.comb += [
-            walk.registers.eq(issued.registers),
-            walk.init.eq(issued.init),
+            walk.registers.eq(issued.late),
+            walk.init.eq(issued.late_init),
             walk.group.eq(self.group),
         ]
         trace, results = self.output.trace, self.output.results

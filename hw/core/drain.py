@@ -92,7 +92,7 @@ class Drain(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         n, p, issued = self.geometry.n, self.geometry.p, self.issued
-        regs = issued.registers
+        regs = issued.late
         m.submodules.requantiser = requantiser = Requantiser(n=n)
         m.submodules.tables = tables = Tables(n=n, tables=self.geometry.tables, family=self.family)
         m.submodules.delivery = delivery = Delivery(
@@ -122,8 +122,8 @@ class Drain(wiring.Component):
         m.submodules.rows = rows = RowParameters(n=self.geometry.n)
         early = delay(m, group_end(issued.word), to_load, "group", reset_less=False)
         fresh = Signal()  # the next group is the first of its row
-        with m.If(issued.init | early.valid):
-            m.d.sync += fresh.eq(issued.init | early.row_last)
+        with m.If(issued.late_init | early.valid):
+            m.d.sync += fresh.eq(issued.late_init | early.row_last)
         row_ends = early.valid & early.row_last
         m.d.comb += [
             rows.valid.eq(issued.valid),
@@ -138,8 +138,11 @@ class Drain(wiring.Component):
     def _group_parameters(self, m: Module, requantiser: Requantiser, to_walk: int):
         """The parameters of each pixel; returns the GROUP for the walk."""
         issued, n, s = self.issued, self.geometry.n, self.geometry.s
-        filters, to_group = issued.registers[Reg.FLAGS2][spec.FLAG2_FILTERS], -2
-        to_group += sum_latency(self.geometry.p)
+        filters, late_filters = (
+            registers[Reg.FLAGS2][spec.FLAG2_FILTERS]
+            for registers in (issued.registers, issued.late)
+        )
+        to_group = sum_latency(self.geometry.p) - 2
         m.submodules.rows = rows = GroupParameters(n=n, s=s)
         final = Signal()
         with m.If(issued.valid & (issued.word.kind == Kind.HEAD_B)):
@@ -150,7 +153,7 @@ class Drain(wiring.Component):
         early = delay(m, chosen, to_group, "group", reset_less=False)
         m.d.comb += [
             rows.header.eq(self.header),
-            rows.filters.eq(filters),
+            rows.filters.eq(late_filters),
             rows.group.eq(early),
             requantiser.load.eq(rows.load),
             requantiser.bias.eq(rows.bias),

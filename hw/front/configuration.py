@@ -7,7 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from secateur.hw import spec
-from secateur.hw.interfaces import REGISTERS, Kind, word_layout, writes_register
+from secateur.hw.interfaces import LATE, REGISTERS, Kind, word_layout, writes_register
 from secateur.hw.spec import Reg
 
 
@@ -29,7 +29,9 @@ class Configuration(wiring.Component):
     loading : In(1)  the registers are those of a LOAD, which uses few of them
     wiped : In(1)  the banks are wiped; until then the output window is as large as the banks
     next_entry : In(1)  strobe: register TABLE moves on by 1
+    hand_over : In(1)  strobe: ``late`` becomes ``registers``
     registers : Out(REGISTERS)  the configuration
+    late : Out(REGISTERS)  see LATE; ``registers`` unless layers overlap
     clear_some : Out(1)  the window is to be cleared, and not empty
     clear_one : Out(1)  the window has one word
     input_one : Out(1)  a LOAD takes one word
@@ -49,7 +51,9 @@ class Configuration(wiring.Component):
                 "loading": In(1),
                 "wiped": In(1),
                 "next_entry": In(1),
+                "hand_over": In(1),
                 "registers": Out(REGISTERS, init=first),
+                "late": Out(REGISTERS, init=first),
                 "clear_some": Out(1),
                 "clear_one": Out(1),
                 "input_one": Out(1),
@@ -66,6 +70,11 @@ class Configuration(wiring.Component):
             m.d.sync += registers[Reg.OUT_S].eq(0)
         with m.If(self.next_entry):
             m.d.sync += registers[Reg.TABLE].eq(registers[Reg.TABLE] + 1)
+        if not spec.overlaps(self.geometry.p):
+            m.d.comb += self.late.eq(registers)
+        else:
+            with m.If(self.hand_over):
+                m.d.sync += [self.late[register].eq(registers[register]) for register in LATE]
         is_zero = self._write(m)
         zero = is_zero[Reg.GX]
         for register in (Reg.GY, Reg.GZ, Reg.LANES):

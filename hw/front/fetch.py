@@ -261,12 +261,15 @@ class Fetcher(wiring.Component):
         begins = Signal()
         start = (common & spec.COMMON_START).any()
         m.d.comb += begins.eq(live & (expect == Kind.CONFIG) & start)
+        entries = common == spec.INDEX_TABLE
         short = Cat(count_low, common[:7]) < spec.MIN_ROW_WORDS
         m.d.comb += [
             raw.lanes.eq(self.mem_data),
             raw.common.eq(common),
             raw.kind.eq(expect),
-            raw.first.eq(Mux(expect == Kind.HEAD_B, short, first)),
+            raw.first.eq(
+                Mux(expect == Kind.CONFIG, entries, Mux(expect == Kind.HEAD_B, short, first))
+            ),
             raw.pass_last.eq(seen.pas),
             raw.group_last.eq(seen.group),
             raw.line_last.eq(seen.line),

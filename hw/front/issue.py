@@ -7,6 +7,7 @@ from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from secateur.hw import spec
+from secateur.hw.front.before import Before
 from secateur.hw.front.configuration import Configuration
 from secateur.hw.front.gate import Gate
 from secateur.hw.front.stopwatch import Stopwatch
@@ -20,7 +21,7 @@ class State(enum.Enum):
 
     IDLE = 0  # no image yet, or the banks are being wiped
     RUN = 1  # words issue
-    SETUP = 2  # registers settle, the layer is checked
+    SETUP = 2  # registers settle, the layer is checked; the layer before lands
     OFFSETS = 3  # a LOAD waits for the window offsets
     CLEAR = 4
     INPUT = 5  # takes words from the host
@@ -121,14 +122,19 @@ class Issue(wiring.Component):
         )
         m.submodules.stopwatch = stopwatch = Stopwatch()
         is_config = word.kind == Kind.CONFIG
-        index = word.common & spec.COMMON_REGISTER
-        fills_table = is_config & (index == spec.INDEX_TABLE) & ~word.common[6:].any()
+        fills_table = is_config & word.first
 
         flow = _Flow()
         issue = self.fetched.valid & self.fetched.ready
         m.submodules.gate = gate = Gate(p=self.geometry.p, results=self.results)
-        held = word.group_last & ~(gate.free & gate.room)
-        # Only body words are held: conditions on other words need not wait for that.
+        before = Before(
+            m,
+            p=self.geometry.p,
+            last=issue & word.layer_last,
+            filters=issued.registers[Reg.FLAGS2][spec.FLAG2_FILTERS],
+        )
+        held = word.group_last & ~(gate.free & gate.room) | (fills_table & ~before.idle)
+        # Commands are never held: conditions on them need not wait for that.
         configures = flow.run & self.fetched.valid
         accepted = Signal()
         m.submodules.wipe = wipe = Wipe(geometry=self.geometry, fast=self.latency > 0)
@@ -151,23 +157,38 @@ class Issue(wiring.Component):
         domain = m.d.sync if self.latency else m.d.comb
         domain += [issued.valid.eq(issue), issued.word.eq(word)]
         domain += [issued.word[tag].eq(word[tag] & issue) for tag in END_TAGS]
-        self._walk_states(m, flow, configuration, wipe, issue, fills_table, accepted)
-        refused = self._begin_layers(m, flow, configuration)
+        settled = self._settle(m, flow, configuration, before)
+        self._walk_states(m, flow, configuration, wipe, issue, settled, accepted)
+        refused = self._begin_layers(m, flow, configuration, before, settled)
         self._write(m, flow, accepted)
         full = held & gate.free & ~gate.room
         self._inference(m, flow, stopwatch, issue & ~fills_table, accepted, full)
         self._stop(m, flow, configures, refused, stopwatch.over)
         return m
 
-    def _begin_layers(self, m: Module, flow: _Flow, configuration) -> Signal:
+    def _settle(self, m: Module, flow: _Flow, configuration, before: Before) -> Signal:
+        """A strobe in the last cycle of SETUP, which waits for the layer before."""
+        settled = Signal()
+        ready = Mux(configuration.clear_some, before.drained, before.landed) | flow.loading
+        m.d.comb += settled.eq((flow.state == State.SETUP) & flow.last & ready)
+        return settled
+
+    def _begin_layers(
+        self, m: Module, flow: _Flow, configuration, before: Before, settled
+    ) -> Signal:
         """Strobes at the end of SETUP. Returns one that refuses the layer."""
-        issued = self.issued
-        checked = (flow.state == State.SETUP) & flow.last
-        settled = checked & ~configuration.bad
-        m.d.sync += [issued.init.eq(settled & ~flow.loading), issued.offsets.eq(settled)]
-        with m.If(settled):
+        issued, starts = self.issued, settled & ~configuration.bad
+        layers = starts & ~flow.loading
+        hand_over = before.hand_over(
+            layers & ~configuration.clear_some,
+            layers & configuration.clear_some,
+            starts & flow.loading,
+        )
+        m.d.comb += [configuration.hand_over.eq(hand_over), issued.late.eq(configuration.late)]
+        m.d.sync += [issued.init.eq(layers), issued.late_init.eq(hand_over)]
+        with m.If(hand_over):
             m.d.sync += issued.layer.eq(Mux(flow.loading, 0, issued.layer + 1))
-        return checked & configuration.bad
+        return settled & configuration.bad
 
     def _write(self, m: Module, flow: _Flow, accepted) -> None:
         """Input words, clears and entries of tables to the blocks behind."""
@@ -188,14 +209,16 @@ class Issue(wiring.Component):
         ]
 
     def _walk_states(
-        self, m: Module, flow: _Flow, configuration, wipe: Wipe, issue, fills_table, accepted
+        self, m: Module, flow: _Flow, configuration, wipe: Wipe, issue, settled, accepted
     ) -> None:
         """All transitions but that to ERROR."""
         p = self.geometry.p
         word, registers = self.fetched.payload, configuration.registers
         is_config = word.kind == Kind.CONFIG
+        fills_table = is_config & word.first
         starts = is_config & word.common[7]
         loads = is_config & word.common[6] & ~word.common[7]
+        ends, rest = self._rest(m, registers)
         m.d.sync += [flow.left.eq(flow.left - 1), flow.last.eq(flow.left == 2)]
         with m.If(flow.ending & flow.run):
             m.d.sync += flow.ending.eq(0)
@@ -207,25 +230,21 @@ class Issue(wiring.Component):
             with m.Case(State.RUN):
                 # How long the next state lasts does not wait for whether the word issues.
                 setup = Mux(fills_table, self.geometry.n, SETUP_CYCLES)
-                tail = spec.tail_cycles(p) - 1
-                if self.geometry.s > 1:
-                    filters = registers[Reg.FLAGS2][spec.FLAG2_FILTERS]
-                    tail = Mux(filters, tail + spec.filter_cycles(p), tail)
-                m.d.sync += flow.left.eq(Mux(is_config, setup, tail))
+                m.d.sync += flow.left.eq(Mux(is_config, setup, rest))
                 m.d.sync += flow.last.eq(0)
                 with m.If(self.fetched.valid & is_config):
                     m.d.sync += flow.loading.eq(loads)
                     with m.If(starts | loads):
                         m.d.sync += flow.go(State.SETUP)
-                    with m.If(fills_table):
+                    with m.If(issue & fills_table):
                         m.d.sync += [*flow.go(State.LANDING), flow.fills.eq(1)]
                 with m.If(issue & word.layer_last):
                     m.d.sync += flow.go(State.LANDING)
-                    gives = registers[Reg.FLAGS][spec.FLAG_RESULT]
-                    more = registers[Reg.FLAGS2][spec.FLAG2_MORE]
-                    m.d.sync += flow.ending.eq(gives & ~more)
+                    m.d.sync += flow.ending.eq(ends)
             with m.Case(State.SETUP):
-                with m.If(flow.last):
+                with m.If(flow.last & ~settled):
+                    m.d.sync += flow.last.eq(1)
+                with m.If(settled):
                     with m.If(flow.loading):
                         m.d.sync += flow.enter(State.OFFSETS, p, p == 1)
                     with m.Elif(configuration.clear_some):
@@ -246,6 +265,25 @@ class Issue(wiring.Component):
             with m.Case(State.CLEAR, State.LANDING):
                 with m.If(flow.last):
                     m.d.sync += [*flow.go(State.RUN), flow.fills.eq(0)]
+
+    def _rest(self, m: Module, registers) -> tuple[Signal, Signal]:
+        """Whether the inference ends with the layer, and how long LANDING lasts behind it."""
+        p, ends = self.geometry.p, Signal()
+        rest = Signal(range(max(spec.tail_cycles(p, True), spec.front_cycles(p, True))))
+        gives = registers[Reg.FLAGS][spec.FLAG_RESULT]
+        m.d.comb += ends.eq(gives & ~registers[Reg.FLAGS2][spec.FLAG2_MORE])
+        lengths = [
+            Mux(
+                registers[Reg.FLAGS2][spec.FLAG2_FILTERS] if self.geometry.s > 1 else 0,
+                cycles(p, filters=True) - 1,
+                cycles(p) - 1,
+            )
+            for cycles in (spec.front_cycles, spec.tail_cycles)
+        ]
+        # A layer's registers stand long before its last word.
+        domain = m.d.sync if spec.overlaps(p) else m.d.comb
+        domain += rest.eq(Mux(ends, lengths[1], lengths[0]))
+        return ends, rest
 
     def _inference(
         self, m: Module, flow: _Flow, stopwatch: Stopwatch, begins, accepted, full

@@ -33,12 +33,13 @@ class Machine:
 
     def infer(self, data: bytes):
         """Returns ([(m, bytes)] by layer, cycles by layer, cycles in all)."""
-        self.at, now, taken = self.start, 0, 0
+        self.at, now, taken, last, began, lag = self.start, 0, 0, -1000, 0, 0
         layers, counts = [], []
         while True:
-            began = now
             while True:
                 word = self.take()
+                if word[-1] == 32:
+                    now = max(now, last + 2 * self.p + 24 + lag)
                 now += 1
                 for i in range(self.n // 2):
                     index = (word[-1] & 0x3F) + i
@@ -57,20 +58,30 @@ class Machine:
                 for i in range(self.reg[Reg.GX]):
                     self.write(i, data[taken * self.n : (taken + 1) * self.n])
                     taken += 1
-                now = spec.load_tail(self.p)
+                now = began = spec.load_tail(self.p)
                 continue
             now += spec.setup_cycles(self.p)
             if self.flag(spec.FLAG_CLEAR):
+                if self.reg[Reg.OUT_S]:
+                    now = max(now, last + 2 * self.p + 24 + lag)
                 for i in range(self.reg[Reg.OUT_S]):
                     at = (self.reg[Reg.OUT_W] + i) * self.n
                     for bank in self.banks:
                         for n in range(self.n):
                             bank[(at + n) % self.size] = 128 * self.flag(spec.FLAG_FILL)
                     now += 1
+            while self.p > 2 and now < last + lag + max(self.p + 22, 2 * self.p + 13):
+                now += 1
             filters = self.reg[Reg.FLAGS2] // 1024 % 2
-            pixels, now = self.filters(now) if filters else self.layer(now)
+            pixels, last = self.filters(now) if filters else self.layer(now)
+            lag = 4 * filters
             layers.append(pixels)
-            counts.append(now - began)
+            now = last + (self.p + 7 + 2 * lag if self.p > 2 else 2 * self.p + 24 + lag)
+            ends = self.flag(spec.FLAG_RESULT) and not self.reg[Reg.FLAGS2] // 512 % 2
+            if ends:
+                now = last + 2 * self.p + 24 + lag
+            counts.append((now if ends else last + 1) - began)
+            began = last + 1
             if self.flag(spec.FLAG_RESULT) and self.reg[Reg.FLAGS2] // 512 % 2:
                 continue
             if self.flag(spec.FLAG_RESULT):
@@ -125,7 +136,7 @@ class Machine:
                             ]
                             pixels.append((m, codes))
             if high[-1] & 0x80:
-                return pixels, now - 1 + spec.tail_cycles(self.p)
+                return pixels, now - 1
             r += 1
 
     def filters(self, now: int):
@@ -156,7 +167,7 @@ class Machine:
                         m += gy * reg[Reg.D_GY] + gx * reg[Reg.D_GX]
                         pixels.append((m % 65536, codes))
             if last:
-                return pixels, now - 1 + spec.tail_cycles(self.p) + 4
+                return pixels, now - 1
             r += s
 
     def one_pass(self, body, r, gy, gx, z, acc, flat=False) -> None:

@@ -9,7 +9,7 @@ from secateur.compiler.cost import rows_cycles
 from secateur.compiler.lanes import LaneMap, Split, lane_maps
 from secateur.compiler.layout import MapLayout, make_layout, padding, row_pixels, unite
 from secateur.compiler.place import Placement
-from secateur.hw.spec import Geometry, filter_cycles, filter_row_words
+from secateur.hw.spec import Geometry, filter_row_words, landing_cycles
 from secateur.ir import Layer, Network, Source, Tensor
 
 
@@ -156,7 +156,7 @@ class Chooser:
             raster=rasters.pop() if aligned and unit and len(rasters) == 1 else None,
         )
         plans = [LayerPlan(layer, body, lane_map) for lane_map in maps]
-        later = filter_cycles(self.geometry.p)
+        later = landing_cycles(self.geometry.p, filters=True) - landing_cycles(self.geometry.p)
         costed = [(each.cycles + later * each.filters, each.lane_map) for each in plans]
         return sorted(costed, key=lambda item: item[0])
 

@@ -12,17 +12,17 @@ _HEADER = 2  # cycles of a row's header
 
 @dataclass(frozen=True)
 class Parts:
-    """Cycles of a layer, from its first configuration word to that of the next layer.
+    """Cycles of a layer, from the word behind the last one of the layer before to its own.
 
     Attributes
     ----------
     tables : filling a table of a function
-    setup : configuration words, and until the first row header can be issued
+    setup : configuration words, and until the layer before has landed
     clear : filling the output window
     headers : the two words of each row's header
     body : words of bodies, a word to all lanes per cycle
     wait : the next word waits until a group of pixels has drained
-    tail : from the last word of a body until the layer has drained
+    tail : from the last word until all has drained, of the last layer
     """
 
     tables: int
@@ -60,38 +60,88 @@ def rows_cycles(counts: Iterable[int], groups: int, passes: int, lanes: int) -> 
     return time
 
 
-def layer_parts(
-    *,
-    configuration: int,
-    filling: int,
-    clear: int,
-    counts: Sequence[int],
-    groups: int,
-    passes: int,
-    lanes: int,
-    filters: bool,
-    p: int,
-) -> Parts:
-    """Cycles from a layer's first configuration word to that of the next layer.
+class Clock:
+    """Cycles of an inference, layer after layer, as the issue stage takes them.
 
     Parameters
     ----------
-    configuration : configuration words
-    filling : cycles in which a table is filled before
-    clear : words of the output window if it is cleared, else 0
-    counts, groups, passes, lanes : as of `rows_cycles`
-    filters : whether the lanes are filters
     p : lanes of the array
+
+    Attributes
+    ----------
+    now : cycle of the next word, from the last input word on
     """
-    rows = rows_cycles(counts, groups, passes, lanes)
-    headers, body = _HEADER * len(counts), sum(counts) * groups * passes
-    return Parts(
-        tables=filling,
-        setup=configuration + spec.setup_cycles(p),
-        clear=spec.clear_cycles(clear) if clear else 0,
-        headers=headers,
-        body=body,
-        wait=rows - headers - body,
-        # The first cycle of the tail is that of the last word.
-        tail=spec.tail_cycles(p) + (spec.filter_cycles(p) if filters else 0) - 1,
-    )
+
+    def __init__(self, p: int) -> None:
+        self.p, self.now = p, spec.load_tail(p)
+        self._done = self.now  # the cycle behind the last word of the layer before
+        self._before: int | None = None  # that of this word, if there is a layer before
+        self._filters = False  # whether its lanes were filters
+
+    def _wait(self, cycles: int) -> None:
+        """Until so many cycles behind the last word of the layer before."""
+        if self._before is not None:
+            self.now = max(self.now, self._before + cycles)
+
+    def fill(self, words: int, entries: int, n: int) -> int:
+        """Words before a layer, the last of which hold entries; returns the cycles that they take.
+
+        Parameters
+        ----------
+        words : words in all
+        entries : those that hold entries, N each
+        n : channels of a word
+        """
+        begun = self.now
+        self.now += words - entries
+        self._wait(spec.tail_cycles(self.p, self._filters))
+        self.now += entries * (1 + spec.table_cycles(n))
+        return self.now - begun
+
+    def layer(
+        self,
+        *,
+        configuration: int,
+        filling: int,
+        clear: int,
+        counts: Sequence[int],
+        groups: int,
+        passes: int,
+        lanes: int,
+        filters: bool,
+        last: bool,
+    ) -> Parts:
+        """Cycles of a layer, from the word behind the last one of the layer before to its own.
+
+        Parameters
+        ----------
+        configuration : configuration words
+        filling : cycles in which a table is filled before
+        clear : words of the output window if it is cleared, else 0
+        counts, groups, passes, lanes : as of `rows_cycles`
+        filters : whether the lanes are filters
+        last : the inference ends with it, when the drain is idle
+        """
+        self.now += configuration + spec.setup_cycles(self.p)
+        clearing = 0
+        if clear:
+            self._wait(spec.tail_cycles(self.p, self._filters))
+            clearing = spec.clear_cycles(clear)
+            self.now += clearing
+        self._wait(spec.landing_cycles(self.p, self._filters))
+        setup = self.now - self._done - filling - clearing
+        rows = rows_cycles(counts, groups, passes, lanes)
+        headers, body = _HEADER * len(counts), sum(counts) * groups * passes
+        self._done = self.now + rows
+        self._before, self._filters = self._done - 1, filters
+        cycles = spec.tail_cycles if last else spec.front_cycles
+        self.now = self._before + cycles(self.p, filters)
+        return Parts(
+            tables=filling,
+            setup=setup,
+            clear=clearing,
+            headers=headers,
+            body=body,
+            wait=rows - headers - body,
+            tail=self.now - self._done if last else 0,
+        )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from secateur.compiler.body import Bodies, Body
 from secateur.compiler.certificate import check_fields
 from secateur.compiler.choose import LayerPlan
-from secateur.compiler.cost import Parts, layer_parts
+from secateur.compiler.cost import Clock, Parts
 from secateur.compiler.room.weights import crowded
 from secateur.compiler.schedule import Plan, plan
 from secateur.compiler.stream.registers import layer_registers, output_registers
@@ -87,12 +87,14 @@ class _Tables:
         """Tables with which the first inference begins, from the first slot on."""
         return [self.entries[table] for table in self.slots.start if table is not None]
 
-    def before(self, layer: Layer, writer: Writer) -> tuple[int | None, int]:
+    def before(self, layer: Layer, writer: Writer, clock: Clock) -> tuple[int | None, int]:
         """The slot of a layer's table, and the cycles that it took to fill it for this layer."""
         if layer not in self._of:
             return None, 0
         table, slot, fill = self._of[layer]
-        return slot, writer.fill(slot, self.entries[table]) if fill else 0
+        if not fill:
+            return slot, 0
+        return slot, clock.fill(*writer.fill(slot, self.entries[table]), writer.n)
 
 
 def _header_words(
@@ -163,7 +165,7 @@ def encode(planned: Plan, check_depth: bool = True) -> Encoded:
         read = planned.layouts[given]
         load = output_registers(read) | {Reg.GX: read.words}
         writer.configure(given.name, load, spec.COMMON_LOAD)
-    cycles, written = spec.load_tail(geometry.p), set()
+    clock, written = Clock(geometry.p), set()
     by_layer, words_by_layer, base = [], [], 0
     for layer_plan in planned.layers:
         layer, before = layer_plan.layer, writer.count
@@ -171,14 +173,14 @@ def encode(planned: Plan, check_depth: bool = True) -> Encoded:
         layout = planned.results[layer.output] if result else planned.layouts[layer.output]
         clear = layout.clear and layer.output not in written
         written.add(layer.output)
-        table, filling = tables.before(layer, writer)
+        table, filling = tables.before(layer, writer, clock)
         base = _shift_base(layer, base)
         registers = layer_registers(planned, layer_plan, clear=clear, table=table, base=base)
         configuration = writer.configure(layer.name, registers, spec.COMMON_START)
         writer.align(geometry.header_words, layer_plan.side)
         for words in _row_words(layer_plan, base):
             writer.add(words)
-        parts = layer_parts(
+        parts = clock.layer(
             configuration=configuration,
             filling=filling,
             clear=layout.window if clear else 0,
@@ -187,17 +189,16 @@ def encode(planned: Plan, check_depth: bool = True) -> Encoded:
             passes=layer_plan.body.passes,
             lanes=layer_plan.lane_map.lanes,
             filters=layer_plan.filters,
-            p=geometry.p,
+            last=layer_plan is planned.layers[-1],
         )
         by_layer.append(parts)
         words_by_layer.append(writer.count - before)
-        cycles += parts.cycles
     program = np.concatenate(writer.words)
     total = geometry.header_words + len(program)
     if check_depth and total > geometry.weight_words:
         raise crowded(bodies_of(planned), geometry, total)
-    words = _with_header(planned, program, cycles, len(tables.slots.start))
-    return Encoded(words, cycles, by_layer, words_by_layer)
+    words = _with_header(planned, program, clock.now, len(tables.slots.start))
+    return Encoded(words, clock.now, by_layer, words_by_layer)
 
 
 def plan_and_encode(

@@ -43,14 +43,14 @@ class Writer:
         mark[0, -1] = spec.INDEX_LOOP
         self.add(mark)
 
-    def fill(self, slot: int, table: bytes) -> int:
-        """Another table into a slot, between layers; returns the cycles that it takes."""
+    def fill(self, slot: int, table: bytes) -> tuple[int, int]:
+        """Another table into a slot, between layers; returns words, and those that hold entries."""
         begins, at = self.count, slot * spec.TABLE_ENTRIES
         if self.held[Reg.TABLE] != at:
             self.configure(f"table {slot}", {Reg.TABLE: at}, 0)
         words = self._entries(table)
         self.held[Reg.TABLE] = at + len(table)
-        return self.count - begins + words * spec.table_cycles(self.n)
+        return self.count - begins, words
 
     def _entries(self, entries: bytes) -> int:
         """Words of entries; returns how many."""
