@@ -297,7 +297,7 @@ def clear_cycles(words: int) -> int:
 
 
 def tail_cycles(p: int, filters: bool = False) -> int:
-    """Cycles from the issue of a layer's last word, of filter lanes or not, until the drain is idle.
+    """Cycles from the issue of a layer's last word until the drain is idle.
 
     All its pixels have been written then. They end an inference; a CLEAR and a word of a table wait
     for that. The words of filter lanes come later.
