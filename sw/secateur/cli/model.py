@@ -103,6 +103,15 @@ def show_summary(data: Data) -> None:
     console.print(totals)
 
 
+def _choice(layer: Data, both: bool) -> tuple[str, ...]:
+    """Cycles of a layer's rows, and those with lanes of the other kind, filters or pixels."""
+    if not both:
+        return ()
+    rows = f"{sum(layer['parts'][part] for part in ('headers', 'body', 'wait')):,}"
+    other = layer.get("other")
+    return rows, f"{other['deal']}: {other['cycles']:,}" if other else "-"
+
+
 def show_inspection(data: Data) -> None:
     """All tables of ``inspect``."""
     show_summary(data)
@@ -111,7 +120,9 @@ def show_inspection(data: Data) -> None:
         console.print(f"An inference is one step; in the banks stay {', '.join(data['states'])}")
     # Two tables: one of all columns would be wider than 80 characters.
     layers = table("Layers", "layer", "cycles", "dense", "of bound", "blocks", "of all")
-    lanes = table("Pixel lanes", "layer", "kind", "lane mapping", "lanes busy")
+    both = any("other" in layer for layer in data["layers"])
+    more = ("cycles of rows", "otherwise") if both else ()
+    lanes = table("Pixel lanes", "layer", "kind", "lane mapping", "lanes busy", *more)
     for layer in data["layers"]:
         layers.add_row(
             layer["name"],
@@ -122,9 +133,11 @@ def show_inspection(data: Data) -> None:
             f"{layer['blocks_total']:,}",
         )
         busy = percent(layer["lanes_busy"], 1)
-        lanes.add_row(layer["name"], layer["kind"], layer["deal"], busy)
+        lanes.add_row(layer["name"], layer["kind"], layer["deal"], busy, *_choice(layer, both))
     console.print(layers)
     console.print(lanes)
+    if data["pixels_only"]:
+        console.print("No filter lanes: with them the image would not fit the weight memory.")
     _show_labels(data)
     memory = table("Bank memory", "tensor", "first word", "words", "cleared")
     for window in data["memory"]:

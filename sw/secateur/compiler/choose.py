@@ -15,11 +15,18 @@ from secateur.ir import Layer, Network, Source, Tensor
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """A layer, its row bodies and its lane mapping."""
+    """A layer, its row bodies and its lane mapping.
+
+    Attributes
+    ----------
+    layer, body, lane_map : all three
+    other : if the lanes may be both filters and pixels here, the fastest mapping of the other kind
+    """
 
     layer: Layer
     body: Body
     lane_map: LaneMap
+    other: LaneMap | None = None
 
     @property
     def filters(self) -> bool:
@@ -159,6 +166,12 @@ class Chooser:
         later = landing_cycles(self.geometry.p, filters=True) - landing_cycles(self.geometry.p)
         costed = [(each.cycles + later * each.filters, each.lane_map) for each in plans]
         return sorted(costed, key=lambda item: item[0])
+
+    def plan(self, layer: Layer, lane_map: LaneMap) -> LayerPlan:
+        """The layer with a lane mapping, and with the fastest of the other kind."""
+        kind = lane_map.kind == "filters"
+        others = (other for _, other in self.maps[layer] if (other.kind == "filters") != kind)
+        return LayerPlan(layer, self.bodies[layer], lane_map, next(others, None))
 
     def layout(self, tensor: Tensor, split: Split | None) -> MapLayout | None:
         """The tensor's map under a split, without its window."""

@@ -230,6 +230,9 @@ def plan_and_encode(
         smaller = encode(narrow, check_depth=False)
         if len(smaller.words) <= geometry.weight_words:
             return narrow, smaller
+        if check_depth:
+            least = min(len(encoded.words), len(smaller.words))
+            raise crowded(bodies_of(planned), geometry, least)
     if check_depth and len(encoded.words) > geometry.weight_words:
         raise crowded(bodies_of(planned), geometry, len(encoded.words))
     return planned, encoded

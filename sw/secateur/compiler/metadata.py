@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -190,7 +190,17 @@ def _layer(
         "lanes": layer_plan.body.lanes.tolist(),
         "shift": layer.shift.tolist(),
         "sources": [_source(planned, source) for source in layer.sources],
-    } | ({} if layer.region is None else {"region": asdict(layer.region)})
+        **({} if layer.region is None else {"region": asdict(layer.region)}),
+        **_other(layer_plan),
+    }
+
+
+def _other(layer_plan: LayerPlan) -> dict[str, Any]:
+    """The lane mapping of the other kind, filters or pixels, and the cycles that its rows take."""
+    if layer_plan.other is None:
+        return {}
+    other = replace(layer_plan, lane_map=layer_plan.other)
+    return {"other": {"deal": other.lane_map.kind, "cycles": other.cycles}}
 
 
 def metadata(
@@ -228,6 +238,7 @@ def metadata(
         "cycles": encoded.cycles,
         "cycles_dense": sum(cost.parts.cycles for cost in dense) + overhead,
         "bound_cycles": sum(layer["bound_cycles"] for layer in layers),
+        "pixels_only": geometry.s < target.geometry.s,
         "inputs": [_port(port, planned.layouts[port.tensor]) for port in network.inputs],
         "outputs": [
             _port(port, planned.results[port.tensor]) | {"m": walk.tolist()}

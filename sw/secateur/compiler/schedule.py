@@ -87,9 +87,7 @@ def plan(
         requests = _requests(network, layouts, first)
         bases = allocate(requests, geometry.bank_words)
         if bases is not None:
-            planned = [
-                LayerPlan(layer, bodies.layers[layer], chosen[layer]) for layer in network.layers
-            ]
+            planned = [chooser.plan(layer, chosen[layer]) for layer in network.layers]
             placed = _placed(layouts, first, requests, bases)
             return Plan(network, geometry, planned, placed, results)
     raise _crowded(network, requests, geometry.bank_words)

@@ -81,6 +81,9 @@ def problem(metadata: dict[str, Any], n: int, p: int, cycles: int) -> str | None
         return found
     if metadata["cycles"] != cycles:
         return f"cycles is {metadata['cycles']}, the header has {cycles}"
+    found = _mismatch(metadata.get("pixels_only", False), bool, "pixels_only")
+    if found is not None:
+        return found
     places = {f"tensors[{i}]": tensor for i, tensor in enumerate(metadata["tensors"])}
     ports = {f"{key}[{i}]": p for key in ("inputs", "outputs") for i, p in enumerate(metadata[key])}
     for where, tensor in (places | ports).items():
@@ -101,6 +104,8 @@ def problem(metadata: dict[str, Any], n: int, p: int, cycles: int) -> str | None
         if not isinstance(layer.get("label", ""), str):  # version 0.1.0 wrote none
             return f"layers[{index}].label is {_shown(layer['label'])}, expected a text"
         found = _mismatch(layer.get("fill", 0), _COUNT, "fill")
+        if "other" in layer:
+            found = found or _mismatch(layer["other"], {"deal": str, "cycles": _COUNT}, "other")
         found = found or _bad_parts(layer, n * p)
         found = found or _bad_region(layer, metadata["tensors"])
         if found is not None:

@@ -17,7 +17,8 @@ def summary(image: Image) -> dict[str, Any]:
     -------
     figures : among them ``cycles_dense``, of the same network on the same geometry with every block
         kept; ``bound_cycles``, multiplications by nonzero weights per multiplier; ``fill_cycles``,
-        in which tables are filled; ``states``, names of the tensors that stay from one inference,
+        in which tables are filled; ``pixels_only``, with filter lanes the image would not have
+        fitted the weight memory; ``states``, names of the tensors that stay from one inference,
         which is then a step, to the next; ``stream_bits``, all bits that the hardware loads;
         ``dense_weights``, the weights of convolutions, depthwise and dense layers before pruning
 
@@ -38,6 +39,7 @@ def summary(image: Image) -> dict[str, Any]:
         "cycles": metadata["cycles"],
         "cycles_dense": metadata["cycles_dense"],
         "bound_cycles": metadata["bound_cycles"],
+        "pixels_only": bool(metadata.get("pixels_only", False)),
         "fill_cycles": sum(layer.get("fill", 0) for layer in layers),
         "states": list(dict.fromkeys(metadata["states"])),
         "input_words": sum(port["words"] for port in metadata["inputs"]),
