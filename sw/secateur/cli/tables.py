@@ -28,7 +28,7 @@ def show_files(data: Data) -> None:
 
 def show_report(data: Data) -> None:
     """The path of the report, if one was written."""
-    if data["report"]:
+    if data.get("report"):
         console.print(f"Report: {data['report']}")
 
 

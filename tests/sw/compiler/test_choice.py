@@ -52,11 +52,11 @@ def test_every_choice_is_beside_the_other(capsys: pytest.CaptureFixture[str]) ->
     pooling = next(layer for layer in image.metadata["layers"] if layer["kind"] == "maxpool")
     assert "other" not in pooling
     assert image.metadata["layers"][0]["other"]["deal"] == "filters"
-    show_inspection(summary(image) | {"layouts": {}, "report": None})
+    show_inspection(summary(image))
     shown = capsys.readouterr().out
     assert "otherwise" in shown
     assert f"filters: {image.metadata['layers'][0]['other']['cycles']:,}" in shown
-    show_inspection(summary(alone) | {"layouts": {}, "report": None})
+    show_inspection(summary(alone))
     assert "otherwise" not in capsys.readouterr().out
 
 
@@ -77,7 +77,7 @@ def test_pixels_alone_where_filters_do_not_fit(capsys: pytest.CaptureFixture[str
     assert not compile_for(made, fits).metadata["pixels_only"]
     assert "filters" not in {layer["deal"] for layer in image.metadata["layers"]}
     assert check_image(made, image, less.geometry) > 0
-    show_inspection(summary(image) | {"layouts": {}, "report": None})
+    show_inspection(summary(image))
     assert "No filter lanes: with them the image would not fit" in capsys.readouterr().out
     with pytest.raises(SecateurError, match=f"takes {narrow} words"):
         compile_network(made.network, tight(narrow - 1))
