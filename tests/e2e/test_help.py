@@ -29,7 +29,7 @@ from tests.support.commands import ALL, ROOT
 REPOSITORY = Path(__file__).parents[2]
 PANELS = ["Model", "Run", "Prune", "Hardware", "Device", "Files"]
 #: Examples that train, place and route, or need a board or another's compiler.
-LONG = {"demo", "prune", "example", "study", "build", "swap", "compare"} | {
+LONG = {"demo", "prune", "example", "study", "explore", "build", "swap", "compare"} | {
     name for name in ALL if name.startswith("device ")
 }
 SHORT = sorted(set(ALL) - LONG)

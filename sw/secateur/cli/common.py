@@ -60,6 +60,7 @@ IN_FOLDER = {
         "top.v", "top.lpf", "top.pcf", "top.xdc", "top.json", "routed.config",
         "secateur.bit", "design.json", "report*.json", "report.txt", "*.log", "*.part", "build.tcl",
     ),
+    "explore": ("explore.json", "explore.log"),
     "prune": ("*.json", "*.sec", "*.safetensors"),
     "study": ("study.json",),
     "swap": ("secateur.bit", "report.json", "report.txt", "*.log", "*.part"),

@@ -15,6 +15,7 @@ from secateur._version import __version__
 from secateur.cli.boards import boards
 from secateur.cli.device import device
 from secateur.cli.estimates import estimates
+from secateur.cli.exploring import exploring
 from secateur.cli.hardware import hardware
 from secateur.cli.model import models
 from secateur.cli.pruning import recipes
@@ -28,7 +29,7 @@ INTERRUPTED = 130
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 # In the order of the panels in `secateur --help`.
-for group in (models, estimates, reports, running, recipes, hardware, boards):
+for group in (models, estimates, reports, running, recipes, exploring, hardware, boards):
     app.add_typer(group)
 app.add_typer(device, name="device", rich_help_panel=device.panel)
 app.add_typer(updates)

@@ -75,7 +75,7 @@ def load_study(path: Path) -> Study:
     for name, changes in {ITSELF: {}, **variants}.items():
         where = f"{file}" if name == ITSELF else f"{path}, variant {name}"
         runs[name] = {
-            seed: parse_recipe(_merged(base, changes) | {"seed": seed}, where, file.parent)
+            seed: parse_recipe(merged(base, changes) | {"seed": seed}, where, file.parent)
             for seed in seeds
         }
     return Study(runs)
@@ -138,7 +138,7 @@ def _run_held(study: Study, folder: Path, progress: Progress) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
