@@ -90,7 +90,8 @@ def make_study(folder: Path, run: Path) -> dict[str, Any]:
             }
             for key in KEYS
         }
-    study = {"seeds": [3, 4], "variants": variants}
+    metric = {"name": "accuracy", "direction": "max"}
+    study = {"seeds": [3, 4], "metric": metric, "variants": variants}
     (folder / "study.json").write_text(json.dumps(study))
     return variants
 

@@ -140,6 +140,29 @@ def test_the_evidence_is_of_the_record(run: Path) -> None:
     assert epochs == {"train": 2, "qat dense": 2, "prune": 2, "recover": 1, "qat model": 2}
 
 
+def test_a_run_may_be_judged_by_any_metric(run: Path, tmp_path: Path) -> None:
+    """Of which less is better; then the sensitivity has losses only, and nobody answers."""
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    record = json.loads((folder / "record.json").read_text())
+    record["metric"] = {"name": "package.module:error", "direction": "min"}
+    for column, value in (("dense", 0.5), ("model", 0.75)):
+        record["columns"][column] = {"package.module:error": value, "cycles": 1000}
+    record["agreement"] = None
+    for at, row in enumerate(record["sensitivity"]):
+        row["loss"] = at
+        del row["accuracy"]
+    (folder / "record.json").write_text(json.dumps(record))
+    evidence = folder / EVIDENCE
+    save_file({k: v for k, v in read_weights(evidence).items() if "/" in k}, evidence)
+    found = contents(folder)
+    check(Page(html(found)), found)
+    assert found.facts[:2] == [("error, int8", "0.75"), ("error, int8, dense", "0.5")]
+    worst = record["sensitivity"][-1]
+    assert f"worst loss is {worst['loss']}" in find_figure(found, "sensitivity").text
+    assert {"confusion", "answers"} & {own.name for own in found.figures} == set()
+
+
 def test_a_study_is_shown_with_its_first_run(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     folder.mkdir()
@@ -240,7 +263,8 @@ def cut(name: str) -> Callable[[Path], None]:
         (edit("columns", []), "record.json", "secateur prune"),
         (edit("agreement", "much"), "record.json", "secateur prune"),
         (edit("results", {"losses": {"train": ["x"]}}), "record.json", "secateur prune"),
-        (edit("sensitivity", [{"layer": "a"}]), "record.json", "'density'"),
+        (edit("sensitivity", [{"layer": "a", "loss": 1}]), "record.json", "'density'"),
+        (edit("metric", {"name": "accuracy", "direction": 1}), "record.json", "max or min"),
         (edit("robustness", 3), "record.json", "secateur prune"),
         (tensors(labels=torch.zeros(3, dtype=torch.long)), "evidence", "secateur prune"),
         (tensors(dense=None), "evidence", "'dense'"),

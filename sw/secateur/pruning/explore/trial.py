@@ -39,6 +39,8 @@ def run_trial(plan: Plan, values: dict[str, Any], folder: Path) -> dict[str, Any
         torch.set_num_threads(threads)
     if record["gate"] is not None:
         return {"problem": record["gate"]}
+    if record["metric"]["name"] != "accuracy":
+        return {"problem": f"is judged by {record['metric']['name']}, not by accuracy"}
     return measured(record["columns"]["model"]["accuracy"], load(folder / "model.sec"), plan)
 
 

@@ -109,7 +109,7 @@ def run_study(study: Study, folder: Path, *, progress: Progress = silent) -> dic
 def _run_held(study: Study, folder: Path, progress: Progress) -> dict[str, Any]:
     dense: dict[str, Path] = {}
     records: dict[str, list[dict[str, Any]]] = {name: [] for name in study.runs}
-    table: dict[str, Any] = {}
+    kept: dict[str, Any] = {}
     seeds = list(study.runs[ITSELF])
     for seed in seeds:
         for name, recipes in study.runs.items():
@@ -124,18 +124,16 @@ def _run_held(study: Study, folder: Path, progress: Progress) -> dict[str, Any]:
                 records[name].append(run_held(recipe, place, resume=True, progress=named))
             dense.setdefault(recipe.dense_digest, place)
             table = {key: _row(found) for key, found in records.items() if found}
-            text = json.dumps({"seeds": seeds, "variants": table}, indent=1)
-            write_atomically(folder / "study.json", text.encode())
+            metric = records[ITSELF][0]["metric"]
+            kept = {"seeds": seeds, "metric": metric, "variants": table}
+            write_atomically(folder / "study.json", json.dumps(kept, indent=1).encode())
     failed = [
         f"{ITSELF}-{seed}: {record['gate']}"
         for seed, record in zip(seeds, records[ITSELF], strict=True)
         if record["gate"] is not None
     ]
     gate = failed[0] if failed else None
-    metric = records[ITSELF][0]["metric"]
-    return {
-        "seeds": seeds, "metric": metric, "variants": table, "folder": str(folder), "gate": gate,
-    }  # fmt: skip
+    return kept | {"folder": str(folder), "gate": gate}
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ except ImportError:
 from secateur.report.figures.blocks import blocks, density
 from secateur.report.figures.build import clock, path, resources
 from secateur.report.figures.cycles import Cycles, cycles, layer_cycles, parts
-from secateur.report.figures.figure import Figure
+from secateur.report.figures.figure import Figure, Metric
 from secateur.report.figures.memory import lives, memory
 from secateur.report.figures.network import network
 from secateur.report.figures.run import (
@@ -35,7 +35,7 @@ from secateur.report.figures.study import front, variants
 from secateur.report.figures.values import activations, noise, weights
 
 __all__ = [
-    "Cycles", "Figure", "activations", "answers", "blocks", "clock", "confusion", "cycles",
-    "density", "front", "layer_cycles", "learning", "lives", "memory", "network", "noise", "parts",
-    "path", "resources", "robustness", "sensitivity", "variants", "weights",
+    "Cycles", "Figure", "Metric", "activations", "answers", "blocks", "clock", "confusion",
+    "cycles", "density", "front", "layer_cycles", "learning", "lives", "memory", "network", "noise",
+    "parts", "path", "resources", "robustness", "sensitivity", "variants", "weights",
 ]  # fmt: skip

@@ -50,6 +50,33 @@ class Figure:
         return self.plot._repr_mimebundle_(**options)
 
 
+@dataclass(frozen=True)
+class Metric:
+    """What a run is judged by.
+
+    Attributes
+    ----------
+    name : accuracy, a share; or the name of another function
+    higher : more is better
+    """
+
+    name: str = "accuracy"
+    higher: bool = True
+
+    @property
+    def share(self) -> bool:
+        """Whether values are shares, shown in percent."""
+        return self.name == "accuracy"
+
+    def show(self, value: float) -> str:
+        """A value as text."""
+        return f"{value:.2%}" if self.share else f"{value:.4g}"
+
+
+#: Of a classification.
+ACCURACY = Metric()
+
+
 def label(text: object) -> str:
     """A name from a file as Plotly is given it: Plotly reads texts as HTML."""
     return html.escape(shortened(text), quote=False)

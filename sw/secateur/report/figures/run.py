@@ -12,7 +12,16 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from secateur.report.figures import figure
-from secateur.report.figures.figure import Cell, Figure, drawing, label, percent, style
+from secateur.report.figures.figure import (
+    ACCURACY,
+    Cell,
+    Figure,
+    Metric,
+    drawing,
+    label,
+    percent,
+    style,
+)
 
 Ints = npt.NDArray[np.int64]
 #: Side of a sample's picture, and pictures in a row.
@@ -54,61 +63,64 @@ def learning(runs: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     return Figure("learning", "Learning curves", text, columns, rows, plot)
 
 
-def sensitivity(found: Sequence[Mapping[str, Any]]) -> Figure:
-    """Accuracy with one layer pruned and no recovery, by the share of its blocks that stays.
+def sensitivity(found: Sequence[Mapping[str, Any]], metric: Metric = ACCURACY) -> Figure:
+    """The score with one layer pruned and no recovery, by the share of its blocks that stays.
 
     Parameters
     ----------
-    found : ``sensitivity`` of a record
+    found : ``layer``, ``density`` and ``score``
+    metric : of the scores
     """
     traces = []
     layers = list(dict.fromkeys(row["layer"] for row in found))
     for layer in layers:
-        own = sorted((row["density"], row["accuracy"]) for row in found if row["layer"] == layer)
+        own = sorted((row["density"], row["score"]) for row in found if row["layer"] == layer)
         x, y = zip(*own, strict=True)
         traces.append(go.Scatter(x=x, y=y, name=label(layer), mode="lines+markers"))
-    plot = drawing(traces, x="density of the layer", y="accuracy", height=420)
-    plot.update_yaxes(tickformat=".1%")
-    worst = min(found, key=lambda row: row["accuracy"])
+    plot = drawing(traces, x="density of the layer", y=label(metric.name), height=420)
+    plot.update_yaxes(tickformat=".1%" if metric.share else None)
+    worst = (min if metric.higher else max)(found, key=lambda row: float(row["score"]))
     text = (
-        f"Each of {len(layers)} layers pruned alone, without recovery. The lowest accuracy is "
-        f"{worst['accuracy']:.2%}, with {worst['density']:.0%} of the blocks of {worst['layer']}."
+        f"Each of {len(layers)} layers pruned alone, without recovery. The worst {metric.name} is "
+        f"{metric.show(worst['score'])}, with {worst['density']:.0%} of the blocks of "
+        f"{worst['layer']}."
     )
     rows: list[tuple[Cell, ...]] = [
-        (row["layer"], f"{row['density']:.2f}", f"{row['accuracy']:.2%}", f"{row['loss']:.4f}")
-        for row in found
+        (row["layer"], f"{row['density']:.2f}", metric.show(row["score"])) for row in found
     ]
-    columns = ("layer", "density", "accuracy", "loss")
+    columns = ("layer", "density", metric.name)
     return Figure("sensitivity", "Sensitivity of the layers", text, columns, rows, plot)
 
 
-def robustness(found: Sequence[Mapping[str, Any]]) -> Figure:
-    """Accuracy of the float networks under attacks and corruptions.
+def robustness(found: Sequence[Mapping[str, Any]], metric: Metric = ACCURACY) -> Figure:
+    """Scores of the float networks under attacks and corruptions.
 
     Parameters
     ----------
     found : ``robustness`` of a record
+    metric : of the scores
     """
     names = [f"{label(row['what'])} {row['strength']:g}" for row in found]
     traces = [
         go.Bar(x=names, y=[row[key] for row in found], name=key, marker={"color": colour})
         for key, colour in (("pruned", figure.BLUE), ("dense", figure.GREY))
     ]
-    plot = drawing(traces, x="attack or corruption, and its strength", y="accuracy")
-    plot.update_yaxes(tickformat=".0%", range=[0, 1])
-    lost = max(found, key=lambda row: row["dense"] - row["pruned"])
+    plot = drawing(traces, x="attack or corruption, and its strength", y=label(metric.name))
+    if metric.share:
+        plot.update_yaxes(tickformat=".0%", range=[0, 1])
+    sign = 1 if metric.higher else -1
+    lost = max(found, key=lambda row: sign * float(row["dense"] - row["pruned"]))
     text = (
-        f"Accuracy in float, each network attacked with its own gradients. Pruning costs most "
-        f"under {lost['what']} {lost['strength']:g}: {lost['dense']:.2%} dense, "
-        f"{lost['pruned']:.2%} pruned."
+        f"The {metric.name} in float, each network attacked with its own gradients. Pruning costs "
+        f"most under {lost['what']} {lost['strength']:g}: {metric.show(lost['dense'])} dense, "
+        f"{metric.show(lost['pruned'])} pruned."
     )
     rows: list[tuple[Cell, ...]] = [
-        (row["what"], f"{row['strength']:g}", f"{row['dense']:.2%}", f"{row['pruned']:.2%}")
+        (row["what"], f"{row['strength']:g}", *(metric.show(row[k]) for k in ("dense", "pruned")))
         for row in found
     ]
-    return Figure(
-        "robustness", "Robustness", text, ("under", "strength", "dense", "pruned"), rows, plot
-    )
+    columns = ("under", "strength", "dense", "pruned")
+    return Figure("robustness", "Robustness", text, columns, rows, plot)
 
 
 def confusion(truth: Ints, dense: Ints, pruned: Ints) -> Figure:

@@ -141,18 +141,20 @@ def _of_run(path: Path) -> Contents:
     facts, extra = list[tuple[str, str]](), list[Figure]()
     if os.path.isfile(path / "record.json"):
         record = record_of(path / "record.json")
+        metric = record.metric
         facts = [
-            ("accuracy, int8", f"{record.accuracy['model']:.2%}"),
-            ("accuracy, int8, dense", f"{record.accuracy['dense']:.2%}"),
-            ("same answer as dense", f"{record.agreement:.2%}"),
+            (f"{metric.name}, int8", metric.show(record.score["model"])),
+            (f"{metric.name}, int8, dense", metric.show(record.score["dense"])),
         ]
+        if record.agreement is not None:
+            facts.append(("same answer as dense", f"{record.agreement:.2%}"))
         facts += [("the run failed", record.gate)] if record.gate else []
         if record.losses:
             extra.append(figures.learning({path.name: record.losses}))
         if record.sensitivity:
-            extra.append(figures.sensitivity(record.sensitivity))
+            extra.append(figures.sensitivity(record.sensitivity, record.judged))
         if record.robustness:
-            extra.append(figures.robustness(record.robustness))
+            extra.append(figures.robustness(record.robustness, metric))
     extra += list(_answers(evidence))
     return Contents(
         found.title, facts + found.facts, found.figures + extra, found.layers, found.by_layer,
@@ -174,18 +176,22 @@ def _answers(evidence: Evidence | None) -> Iterator[Figure]:
 
 def _of_study(path: Path) -> Contents:
     """The study, and its first run of the recipe itself in detail."""
-    seeds, variants = study_of(path / "study.json")
+    study = study_of(path / "study.json")
+    seeds, variants = study.seeds, study.variants
     points, losses = list[Point](), dict[str, dict[str, list[float]]]()
     for name in variants:
         for seed in seeds:
             file = path / f"{name}-{seed}" / "record.json"
             if Path(name).name == name and os.path.isfile(file):
                 record = record_of(file)
-                made = (record.cycles["model"], record.accuracy["model"])
+                made = (record.cycles["model"], record.score["model"])
                 points.append(Point(name, seed, *made))
                 if record.losses:
                     losses[file.parent.name] = record.losses
-    shown = [figures.front(variants, points), figures.variants(variants)]
+    shown = [
+        figures.front(variants, points, study.metric),
+        figures.variants(variants, study.metric),
+    ]
     shown += [figures.learning(losses)] if losses else []
     facts = [("variants", f"{len(variants)}"), ("seeds", ", ".join(map(str, seeds)))]
     first = next(((point.variant, point.seed) for point in points), None)

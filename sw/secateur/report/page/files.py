@@ -16,6 +16,7 @@ import numpy.typing as npt
 from secateur.disk.storage import read
 from secateur.disk.weights import read_weights
 from secateur.errors import SecateurError
+from secateur.report.figures.figure import Metric
 from secateur.text import printable
 
 #: Bytes of a JSON file.
@@ -31,21 +32,41 @@ class Record:
     Attributes
     ----------
     target : name
-    accuracy, cycles : of the images ``dense`` and ``model``
-    agreement : share of samples that both answer alike
+    metric : what the run is judged by
+    score, cycles : of the images ``dense`` and ``model``
+    agreement : share of samples that both answer alike; None: no classification
     losses : after every epoch, by stage
-    sensitivity, robustness : rows as in the file
+    sensitivity, robustness : rows as in the file, the ``score`` under one key
+    judged : the metric of the sensitivity
     gate : why the run failed, or None
     """
 
     target: str
-    accuracy: dict[str, float]
+    metric: Metric
+    score: dict[str, float]
     cycles: dict[str, int]
-    agreement: float
+    agreement: float | None
     losses: dict[str, list[float]]
     sensitivity: list[Row]
+    judged: Metric
     robustness: list[Row]
     gate: str | None
+
+
+@dataclass(frozen=True)
+class Study:
+    """Of ``study.json``.
+
+    Attributes
+    ----------
+    seeds : of the runs
+    metric : what they are judged by
+    variants : per variant and figure ``mean``, ``deviation`` and ``runs``
+    """
+
+    seeds: list[int]
+    metric: Metric
+    variants: dict[str, dict[str, dict[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -120,20 +141,25 @@ def record_of(path: Path) -> Record:
     found = _json(path, "a record")
     with _of(path, "prune"):
         columns = {name: found["columns"][name] for name in ("dense", "model")}
+        key, metric = _metric(found)
+        scan = found["sensitivity"]
+        judged = key if all(key in row for row in scan) else "loss"
         return Record(
             target=str(found["recipe"]["target"]),
-            accuracy={name: float(column["accuracy"]) for name, column in columns.items()},
+            metric=metric,
+            score={name: float(column[key]) for name, column in columns.items()},
             cycles={name: int(column["cycles"]) for name, column in columns.items()},
-            agreement=float(found["agreement"]),
+            agreement=None if found["agreement"] is None else float(found["agreement"]),
             losses={
                 str(stage): [float(loss) for loss in losses]
                 for stage, losses in found["results"].get("losses", {}).items()
                 if losses
             },
             sensitivity=[
-                {"layer": str(row["layer"])} | _floats(row, "density", "accuracy", "loss")
-                for row in found["sensitivity"]
+                {"layer": str(row["layer"]), "score": float(row[judged])} | _floats(row, "density")
+                for row in scan
             ],
+            judged=metric if judged == key else Metric("loss", higher=False),
             robustness=[
                 {"what": str(row["what"])} | _floats(row, "strength", "dense", "pruned")
                 for row in found["robustness"]
@@ -142,12 +168,20 @@ def record_of(path: Path) -> Record:
         )
 
 
+def _metric(found: Row) -> tuple[str, Metric]:
+    """The metric's key in a record, and the metric: of ``package.module:function`` the function."""
+    name, direction = found["metric"]["name"], found["metric"]["direction"]
+    if not isinstance(name, str) or direction not in ("max", "min"):
+        raise ValueError("metric must have a name and a direction, max or min")
+    return name, Metric(name.rpartition(":")[2], direction == "max")
+
+
 def _floats(row: Row, *keys: str) -> Row:
     return {key: float(row[key]) for key in keys}
 
 
-def study_of(path: Path) -> tuple[list[int], dict[str, dict[str, dict[str, float]]]]:
-    """Read ``study.json``: its seeds; and per variant and figure mean, deviation and runs.
+def study_of(path: Path) -> Study:
+    """Read ``study.json``.
 
     Raises
     ------
@@ -155,17 +189,20 @@ def study_of(path: Path) -> tuple[list[int], dict[str, dict[str, dict[str, float
     """
     found = _json(path, "a study")
     keys = (
-        "float", "dense int8", "int8", "drop", "agreement", "cycles", "cycles dense", "rom bytes",
+        "float", "dense int8", "int8", "drop", "cycles", "cycles dense", "rom bytes",
         "density of dense",
     )  # fmt: skip
     with _of(path, "study"):
         variants = {
-            str(name): {key: _floats(row[key], "mean", "deviation", "runs") for key in keys}
+            str(name): {
+                key: _floats(row[key], "mean", "deviation", "runs")
+                for key in (*keys, *(["agreement"] if "agreement" in row else []))
+            }
             for name, row in found["variants"].items()
         }
         if not variants:
             raise ValueError("no variants")
-        return [int(seed) for seed in found["seeds"]], variants
+        return Study([int(seed) for seed in found["seeds"]], _metric(found)[1], variants)
 
 
 def build_of(folder: Path) -> Build:
@@ -230,9 +267,11 @@ def evidence_of(path: Path) -> Evidence:
         truth, dense, model, changed = (
             np.asarray(tensors[key], np.int64) for key in ("labels", "dense", "model", "changed")
         )
-        samples = np.asarray(tensors["samples"], np.float32)
+        samples = None
+        if "samples" in tensors:
+            samples = np.asarray(tensors["samples"], np.float32)
         classes = np.stack([truth, dense, model])
-        numbered = changed.ndim == 1 and len(changed) == len(samples)
+        numbered = changed.ndim == 1 and (samples is None or len(changed) == len(samples))
         if classes.ndim != 2 or classes.size == 0 or not numbered:
             raise ValueError("answers and samples must be lists of one length")
         if classes.min() < 0 or classes.max() >= 1 << 11:
