@@ -19,7 +19,7 @@ reports = Commands("Model")
 def report(
     path: Annotated[
         Path,
-        typer.Argument(help="Image, or folder of a recipe's run, of a study or of a build."),
+        typer.Argument(help="Image, or folder of a run, a study, an exploration or a build."),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
     pdf: Annotated[

@@ -197,6 +197,28 @@ def test_a_build_is_shown(tmp_path: Path) -> None:
     assert ("clock wanted / after routing", f"36 / {report['fmax_mhz']:g} MHz") in found.facts
 
 
+def test_an_exploration_is_shown(tmp_path: Path) -> None:
+    values = {"target": EVIL, "prune.steps": 3}
+    search = {
+        "objectives": ["accuracy", "cycles"],
+        "trials": [
+            {"number": 0, "values": values, "accuracy": 0.5, "cycles": 900},
+            {"number": 1, "values": values, "problem": "does not fit"},
+            {"number": 2, "values": values, "accuracy": 0.5, "cycles": 800},
+        ],
+        "front": [2],
+    }
+    (tmp_path / "explore.json").write_text(json.dumps(search))
+    found = contents(tmp_path)
+    page = Page(html(found))
+    check(page, found)
+    assert page.count("img") == 0
+    beaten, front = find_figure(found, "trials").plot.data
+    assert [list(beaten.x), list(beaten.y)] == [[900], [0.5]]
+    assert [list(front.x), list(front.y)] == [[800], [0.5]]
+    assert "3 trials, of which 1 have failed" in find_figure(found, "trials").text
+
+
 def test_names_are_texts_and_nothing_else() -> None:
     image = renamed(image_of("resnet8"), EVIL)
     found = of_image(image, EVIL)
@@ -292,6 +314,7 @@ def test_damaged_folders_are_refused_in_one_line(
         ("study.json", '{"seeds": [1], "variants": {}}', "no variants"),
         ("study.json", '{"seeds": [1], "variants": {"a": {"float": 3}}}', "secateur study"),
         ("study.json", "{", "not a JSON file"),
+        ("explore.json", '{"objectives": [], "trials": [{}], "front": []}', "secateur explore"),
         ("report.json", "{}", "secateur build"),
         ("report.json", "[" * 100_000, "not a JSON file"),
         ("record.json", "{}", "no model.sec"),

@@ -31,11 +31,12 @@ from secateur.report.figures.run import (
     robustness,
     sensitivity,
 )
+from secateur.report.figures.search import trials
 from secateur.report.figures.study import front, variants
 from secateur.report.figures.values import activations, noise, weights
 
 __all__ = [
     "Cycles", "Figure", "Metric", "activations", "answers", "blocks", "clock", "confusion",
     "cycles", "density", "front", "layer_cycles", "learning", "lives", "memory", "network", "noise",
-    "parts", "path", "resources", "robustness", "sensitivity", "variants", "weights",
+    "parts", "path", "resources", "robustness", "sensitivity", "trials", "variants", "weights",
 ]  # fmt: skip

@@ -14,7 +14,15 @@ from secateur.report import figures
 from secateur.report.figures.blocks import weights_by_layer
 from secateur.report.figures.figure import Figure
 from secateur.report.figures.study import Point
-from secateur.report.page.files import Build, Evidence, build_of, evidence_of, record_of, study_of
+from secateur.report.page.files import (
+    Build,
+    Evidence,
+    build_of,
+    evidence_of,
+    record_of,
+    search_of,
+    study_of,
+)
 from secateur.report.summary import summary
 
 #: The pruned image of a folder, by the command that writes it.
@@ -48,7 +56,7 @@ def contents(path: Path) -> Contents:
 
     Parameters
     ----------
-    path : image; or folder of ``prune``, ``demo``, ``example``, ``study`` or ``build``
+    path : image; or folder of ``prune``, ``demo``, ``example``, ``study``, ``explore`` or ``build``
 
     Raises
     ------
@@ -58,13 +66,15 @@ def contents(path: Path) -> Contents:
         return of_image(images.load(path), str(path))
     if os.path.isfile(path / "study.json"):
         return _of_study(path)
+    if os.path.isfile(path / "explore.json"):
+        return _of_search(path)
     if os.path.isfile(path / "report.json"):
         return _of_build(build_of(path), path)
     if os.path.isfile(path / "record.json") or any(os.path.isfile(path / name) for name in PRUNED):
         return _of_run(path)
     raise SecateurError(
         f"{path}: nothing to report; expected an image, or the folder of a finished `secateur "
-        f"prune`, `study`, `build`, `demo` or `example`"
+        f"prune`, `study`, `explore`, `build`, `demo` or `example`"
     )
 
 
@@ -208,6 +218,13 @@ def _of_study(path: Path) -> Contents:
     return Contents(
         str(path), facts + run.facts, shown + own, run.layers, run.by_layer, [note, *run.notes]
     )
+
+
+def _of_search(path: Path) -> Contents:
+    objectives, trials, front = search_of(path / "explore.json")
+    facts = [("trials", f"{len(trials)}"), ("on the front", ", ".join(map(str, front)))]
+    note = "The folder of each trial has a report of its own: `secateur report` on it."
+    return Contents(str(path), facts, [figures.trials(objectives, trials, front)], notes=[note])
 
 
 def _of_build(build: Build, path: Path) -> Contents:

@@ -205,6 +205,24 @@ def study_of(path: Path) -> Study:
         return Study([int(seed) for seed in found["seeds"]], _metric(found)[1], variants)
 
 
+def search_of(path: Path) -> tuple[list[str], list[Row], list[int]]:
+    """Read ``explore.json``: objectives, trials, and numbers of those on the front.
+
+    Raises
+    ------
+    SecateurError : it cannot be read, or is not one
+    """
+    found = _json(path, "an exploration")
+    with _of(path, "explore"):
+        objectives = [str(name) for name in found["objectives"]]
+        trials = [
+            {"number": int(row["number"]), "values": dict(row["values"])}
+            | ({} if objectives[0] not in row else _floats(row, *objectives))
+            for row in found["trials"]
+        ]
+        return objectives, trials, [int(number) for number in found["front"]]
+
+
 def build_of(folder: Path) -> Build:
     """Read ``report.json`` and ``report-SEED.json`` of a build's folder.
 
