@@ -264,3 +264,33 @@ def words(model: nn.Module, loader: Iterable[Any]) -> str:
 
 def looking_in(model: nn.Module, batch: Any) -> Tensor:
     return F.cross_entropy(model.linear(batch[0]), batch[1])
+
+
+# Sequences.
+
+
+class Spoken(nn.Module):
+    """Sequences (steps, 4) -> logits (4,)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells = nn.GRU(4, 8, batch_first=True)
+        self.linear = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, state = self.cells(x)
+        logits: Tensor = self.linear(state[-1])
+        return logits
+
+
+def spoken(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return Spoken()
+
+
+def sequences(seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(80) % 4
+    x = 0.3 * torch.randn(80, 5, 4, generator=generator)
+    x[torch.arange(80), 2, y] += 1.5
+    return {"train_x": x[:64], "train_y": y[:64], "test_x": x[64:], "test_y": y[64:]}

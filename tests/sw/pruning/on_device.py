@@ -27,6 +27,7 @@ from secateur.pruning.criteria.criteria import CRITERIA
 from secateur.pruning.recipes import run, state
 from secateur.pruning.recipes.recipe import load_recipe
 from secateur.pruning.recipes.run import run_recipe
+from secateur.pruning.recipes.task.device import moved
 from secateur.pruning.units.blocks import prunable_layers
 from tests import parts
 from tests.sw.pruning.elsewhere import NAME, Elsewhere, machine
@@ -108,16 +109,31 @@ def test_a_training_ends_with_the_same_weights() -> None:
     equal(model, expected)
 
 
-@pytest.mark.parametrize("name", ["tiny", "task"])
+#: File, model and data, loss and metric of a recipe.
+RECIPES = {
+    "classes": ("tiny", ()),
+    "pixels": (
+        "task",
+        (("MODEL", "segmenter"), ("DATA", "scenes"), ("LOSS", "pixels"), ("METRIC", "overlap")),
+    ),
+    "sequences": (
+        "task",
+        (
+            ("MODEL", "spoken"), ("DATA", "sequences"), ('loss = "tests.tasks:LOSS"\n', ""),
+            ('metric = "tests.tasks:METRIC"\n', ""), ("density = 0.5", "density = 0.8"),
+        ),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_gives_the_same_image(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All its stages, their checkpoints and verification run there; batches come from here."""
-    text = (Path(__file__).parents[2] / "data" / f"{name}.toml").read_text()
-    for old, new in (
-        ("MODEL", "segmenter"), ("DATA", "scenes"), ("LOSS", "pixels"), ("METRIC", "overlap"),
-        ("epochs = 6", "epochs = 2"),
-    ):  # fmt: skip
+    base, changes = RECIPES[name]
+    text = (Path(__file__).parents[2] / "data" / f"{base}.toml").read_text()
+    for old, new in (*changes, ("epochs = 6", "epochs = 2")):
         text = text.replace(old, new)
     file = tmp_path / "recipe.toml"
     file.write_text(text.replace("[recover]", "[recover]\ndistil = 0.5"))
@@ -131,6 +147,22 @@ def test_a_recipe_gives_the_same_image(
         assert found["results"][key] == expected["results"][key]
     assert len(found["robustness"]) == len(expected["robustness"])
     assert len(found["sensitivity"]) == len(expected["sensitivity"]) > 0
+
+
+class Padded(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, torch.ones(2, 3, device=x.device)], dim=1)
+
+
+def test_a_graph_makes_its_tensors_there() -> None:
+    x = torch.rand(2, 4)
+    graph = torch.export.export(Padded(), (x,)).module()
+    with machine() as device:
+        found = moved(graph, torch.device(device))(x.to(device))
+        assert isinstance(found, Elsewhere)
+        found = found.cpu()
+    assert torch.equal(moved(graph, torch.device("cpu"))(x), found)
+    assert torch.equal(Padded()(x), found)
 
 
 def test_rewinding_and_distributions() -> None:
