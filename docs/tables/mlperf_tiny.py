@@ -29,6 +29,7 @@ from secateur.models import DSCNN, Autoencoder, MobileNetV1, ResNet8
 from secateur.models.data import cifar10, folder, keywords, read
 from secateur.models.mlperf_tiny import load_weights
 from secateur.pruning import prune
+from secateur.pruning.recipes.data.data import Data
 from secateur.quantisation.prepare import quantize
 from secateur.report.summary import summary
 from secateur.target import ECP5, PRESETS, Target
@@ -44,7 +45,8 @@ Inputs = tuple[Tensor, Tensor, Tensor | None]  # to calibrate, to run, and their
 
 def images() -> Inputs:
     split = cifar10(0)
-    return split.some("train", 256, 0)[0], split.test_x, split.test_y
+    x, _ = Data.of(split, "CIFAR-10").train.some(256, 0)
+    return x, split.test_x, split.test_y
 
 
 def words() -> Inputs:
