@@ -31,7 +31,7 @@ class Configuration(wiring.Component):
     next_entry : In(1)  strobe: register TABLE moves on by 1
     hand_over : In(1)  strobe: ``late`` becomes ``registers``
     registers : Out(REGISTERS)  the configuration
-    late : Out(REGISTERS)  see LATE; ``registers`` unless layers overlap
+    late : Out(REGISTERS)  see LATE; 0 unless layers overlap
     clear_some : Out(1)  the window is to be cleared, and not empty
     clear_one : Out(1)  the window has one word
     input_one : Out(1)  a LOAD takes one word
@@ -42,8 +42,8 @@ class Configuration(wiring.Component):
         if latency not in (1, 2):
             raise ValueError(f"latency must be 1 or 2 cycles, not {latency!r}")
         self.geometry, self.latency = geometry, latency
-        first = [0] * spec.REGISTERS
-        first[Reg.OUT_S] = geometry.bank_words
+        self._first = [0] * spec.REGISTERS
+        self._first[Reg.OUT_S] = geometry.bank_words
         super().__init__(
             {
                 "valid": In(1),
@@ -52,8 +52,8 @@ class Configuration(wiring.Component):
                 "wiped": In(1),
                 "next_entry": In(1),
                 "hand_over": In(1),
-                "registers": Out(REGISTERS, init=first),
-                "late": Out(REGISTERS, init=first),
+                "registers": Out(REGISTERS, init=self._first),
+                "late": Out(REGISTERS),
                 "clear_some": Out(1),
                 "clear_one": Out(1),
                 "input_one": Out(1),
@@ -70,11 +70,12 @@ class Configuration(wiring.Component):
             m.d.sync += registers[Reg.OUT_S].eq(0)
         with m.If(self.next_entry):
             m.d.sync += registers[Reg.TABLE].eq(registers[Reg.TABLE] + 1)
-        if not spec.overlaps(self.geometry.p):
-            m.d.comb += self.late.eq(registers)
-        else:
-            with m.If(self.hand_over):
-                m.d.sync += [self.late[register].eq(registers[register]) for register in LATE]
+        if spec.overlaps(self.geometry.p):
+            for register in LATE:
+                kept = Signal(16, name=f"late_{register.name}", init=self._first[register])
+                m.d.comb += self.late[register].eq(kept)
+                with m.If(self.hand_over):
+                    m.d.sync += kept.eq(registers[register])
         is_zero = self._write(m)
         zero = is_zero[Reg.GX]
         for register in (Reg.GY, Reg.GZ, Reg.LANES):

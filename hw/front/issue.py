@@ -184,7 +184,9 @@ class Issue(wiring.Component):
             layers & configuration.clear_some,
             starts & flow.loading,
         )
-        m.d.comb += [configuration.hand_over.eq(hand_over), issued.late.eq(configuration.late)]
+        overlaps = spec.overlaps(self.geometry.p)
+        late = configuration.late if overlaps else configuration.registers
+        m.d.comb += [configuration.hand_over.eq(hand_over), issued.late.eq(late)]
         m.d.sync += [issued.init.eq(layers), issued.late_init.eq(hand_over)]
         with m.If(hand_over):
             m.d.sync += issued.layer.eq(Mux(flow.loading, 0, issued.layer + 1))
