@@ -101,6 +101,7 @@ def compile(
     from secateur.lowering.lower import lower
     from secateur.quantisation.calibration import calibration_calls, fitted
     from secateur.quantisation.prepare import quantize
+    from secateur.quantisation.sqnr import warn_of_losses
 
     model = checked(model)
     target = Target.load(target) if isinstance(target, str) else target
@@ -117,6 +118,7 @@ def compile(
     else:
         tried = None
     network = lower(model)
+    warn_of_losses(network)
     image = compile_network(network, target)
     if check:
         ran = module_of(model) if isinstance(model, ExportedProgram) else model

@@ -100,6 +100,8 @@ def show_summary(data: Data) -> None:
     )
     if data["bits_per_dense_weight"]:
         totals.add_row("stream bits per dense weight", f"{data['bits_per_dense_weight']:.2f}", "")
+    if data["sqnr"]:
+        totals.add_row("signal to quantisation noise, dB", f"{data['sqnr']['found']:.1f}", "")
     console.print(totals)
 
 
@@ -150,7 +152,19 @@ def show_inspection(data: Data) -> None:
         share = percent(largest, data["accumulator_limit"])
         proof.add_row(layer["name"], f"{largest:,}", share)
     console.print(proof)
+    _show_noise(data)
     show_report(data)
+
+
+def _show_noise(data: Data) -> None:
+    """Signal to quantisation noise of the layers for which it was measured."""
+    measured = {layer["name"]: layer["sqnr"] for layer in data["layers"] if "sqnr" in layer}
+    noise = table("Signal to quantisation noise, dB", "layer", "found", "any scales", "lost")
+    for name, sqnr in measured.items():
+        found, free = sqnr["found"], sqnr["free"]
+        noise.add_row(name, f"{found:.1f}", f"{free:.1f}", f"{free - found:.1f}")
+    if measured:
+        console.print(noise)
 
 
 def _show_labels(data: Data) -> None:

@@ -15,7 +15,7 @@ from secateur.compiler.encode import Encoded, encode
 from secateur.compiler.layout import MapLayout
 from secateur.compiler.schedule import Plan, plan
 from secateur.hw.spec import Geometry
-from secateur.ir import Ints, Layer, Port, Source
+from secateur.ir import Ints, Layer, Port, Source, Sqnr
 from secateur.target import Target
 
 
@@ -192,6 +192,7 @@ def _layer(
         "sources": [_source(planned, source) for source in layer.sources],
         **({} if layer.region is None else {"region": asdict(layer.region)}),
         **_other(layer_plan),
+        **({} if layer.sqnr is None else {"sqnr": _sqnr(layer.sqnr)}),
     }
 
 
@@ -201,6 +202,11 @@ def _other(layer_plan: LayerPlan) -> dict[str, Any]:
         return {}
     other = replace(layer_plan, lane_map=layer_plan.other)
     return {"other": {"deal": other.lane_map.kind, "cycles": other.cycles}}
+
+
+def _sqnr(measured: Sqnr) -> dict[str, float]:
+    """To a tenth of a dB: what is behind it depends on how PyTorch adds."""
+    return {"found": round(measured.found, 1), "free": round(measured.free, 1)}
 
 
 def metadata(

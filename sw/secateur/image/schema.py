@@ -8,7 +8,8 @@ from typing import Any
 from secateur.hw import spec
 from secateur.image.form import bad_form
 
-#: ``range``: an integer in it; ``float``: a number from 0 to 2**63; ``tuple``: one of these;
+#: ``range``: an integer in it; ``float``: a number from 0 to 2**63; ``"dB"``: a number of decibels;
+#: ``tuple``: one of these;
 #: ``dict``: an object with these keys or more; ``[kind]``: a list of any length,
 #: ``[kind, range]``: a list whose length is in the range.
 Kind = Any
@@ -20,6 +21,8 @@ _MAP_WORD = range(1 << 16)
 _DIMENSIONS = range(17)
 #: Above every count, and far below what overflows.
 _MOST = 1 << 63
+#: Decibels between any two float64 numbers.
+_LOUDEST = 20_000
 _EXPONENT = range(-149, 150)  # of powers of two that are float32 numbers
 
 _TENSOR = {
@@ -46,6 +49,8 @@ _PARTS = {
     "wait": _COUNT, "tail": _COUNT,
     "slots": {"nonzero": _COUNT, "zero": _COUNT, "move": _COUNT, "idle": _COUNT},
 }  # fmt: skip
+_SQNR = {"found": "dB", "free": "dB"}
+_SILENT = {"found": 0, "free": 0}
 #: Layers that compute some pixels of their output only.
 _STEP = range(-(1 << 16), 1 << 16)
 _REGION = {
@@ -107,6 +112,7 @@ def problem(metadata: dict[str, Any], n: int, p: int, cycles: int) -> str | None
         if "other" in layer:
             found = found or _mismatch(layer["other"], {"deal": str, "cycles": _COUNT}, "other")
         found = found or _bad_parts(layer, n * p)
+        found = found or _mismatch(layer.get("sqnr", _SILENT), _SQNR, "sqnr")
         found = found or _bad_region(layer, metadata["tensors"])
         if found is not None:
             return f"layers[{index}].{found}"
@@ -175,6 +181,9 @@ def _mismatch(value: Any, kind: Kind, where: str) -> str | None:
     elif kind is float:
         sound = type(value) in (int, float) and 0 <= value <= _MOST
         wanted = f"a number from 0 to {_MOST}"
+    elif kind == "dB":
+        sound = type(value) in (int, float) and abs(value) <= _LOUDEST
+        wanted = f"a number from -{_LOUDEST} to {_LOUDEST}"
     else:
         sound = type(value) is kind
         wanted = {str: "a text", bool: "true or false"}[kind]

@@ -25,28 +25,25 @@ from secateur.errors import SecateurError
 from secateur.fx.functions import Function, functions_of
 from secateur.fx.graph import (
     MAX_POOL,
-    PAD,
     Window,
     is_call,
     is_zero_pad,
-    label_of,
     pad_amounts,
-    path_of,
     pool_window,
     refuse,
     shape_of,
 )
 from secateur.fx.inputs import finer_of, in_units, unscaled
 from secateur.fx.moves import is_move, is_size, with_samples_first
-from secateur.ir import Form, Ints, Layer, Network, Port, Source, State
+from secateur.ir import Form, Ints, Network, Port, State
 from secateur.lowering.draft import (
     PLAIN,
-    DraftLayer,
     DraftSource,
     is_linear,
     output_shape,
     result_shape,
 )
+from secateur.lowering.finish import finish
 from secateur.lowering.layer import draft_layer
 from secateur.lowering.moved import written_in_place
 from secateur.lowering.store import Size, Store, Stores, Value
@@ -55,6 +52,7 @@ from secateur.lowering.values import Values
 from secateur.lowering.views import as_map
 from secateur.quantisation.match import Match, is_dequantise, is_quantise, match_layer
 from secateur.quantisation.scales import REQUANTISE, Scale, scale_of
+from secateur.quantisation.sqnr import MEASURED
 
 
 def lower(model: torch.nn.Module | ExportedProgram) -> Network:
@@ -125,7 +123,10 @@ class _Lowering:
                 if node in self.inputs
             ],
             outputs=[port(name, stores.tensor(store)) for name, (store, port) in outputs.items()],
-            layers=[_finish(draft, stores, names) for draft in self.values.layers],
+            layers=[
+                finish(draft, stores, names, self.gm.meta.get(MEASURED, {}))
+                for draft in self.values.layers
+            ],
             form=Form(tuple(arguments), form),
             source_hash=source_hash(self.gm),
             states=[State(stores.part(before), stores.part(later)) for before, later in after],
@@ -294,56 +295,3 @@ class _Lowering:
 def _has_parts(node: Node) -> bool:
     """Whether a move has several results, which are taken one by one."""
     return is_move(node) and isinstance(node.meta.get("val"), list | tuple)
-
-
-def _finish(draft: DraftLayer, stores: Stores, names: set[str]) -> Layer:
-    sources = [
-        Source(
-            tensor=stores.tensor(s.store),
-            mode=s.mode,
-            weight=s.weight,
-            stride=s.window.stride,
-            padding=s.window.padding,
-            dilation=s.window.dilation,
-            first=s.store.first(),
-            wshift=s.wshift,
-        )
-        for s in draft.sources
-    ]
-    first = _first(draft)
-    return Layer(
-        name=_name(draft, first, names),
-        kind=draft.kind,
-        sources=sources,
-        output=stores.tensor(draft.output),
-        bias=draft.bias,
-        shift=draft.shift,
-        low=draft.low,
-        high=draft.high,
-        first=draft.output.first(),
-        nodes=[n.name for n in draft.nodes],
-        table=draft.table,
-        label="" if first is None else label_of(first),
-        region=draft.region,
-    )
-
-
-def _first(draft: DraftLayer) -> Node | None:
-    """The node that a layer is named by; a copy has none."""
-    return next((n for n in draft.nodes if not is_call(n, PAD)), None)
-
-
-def _name(draft: DraftLayer, first: Node | None, names: set[str]) -> str:
-    """The module's path where the graph knows it, else the node's name; unique.
-
-    An average has become a convolution, whose name would mislead.
-    """
-    base = draft.output.name  # of a copy, which stands for no node
-    if first is not None:
-        base = path_of(first) or ("average" if draft.kind == "avgpool" else first.name)
-    name, count = base, 1
-    while name in names:
-        count += 1
-        name = f"{base}#{count}"
-    names.add(name)
-    return name

@@ -42,11 +42,15 @@ from secateur.quantisation.fake_quantise import ActivationFakeQuantize, PowerOfT
 from secateur.quantisation.harmonise import harmonise
 from secateur.quantisation.observed import ObservedLayer
 from secateur.quantisation.refine import refine
+from secateur.quantisation.sqnr import MEASURED, Yardstick
 
 #: A graph; of a recurrent model, that of a step in a module that runs it over sequences.
 Graph = GraphModule | Sequence
 #: Share of the largest output that rounding may change when a graph is rewritten.
 REWRITTEN = 1e-2
+#: Keys of a prepared graph's ``meta``: what it is measured by, and the float network, if its own
+#: weights are rounded.
+_YARDSTICK, _FLOAT = "secateur_yardstick", "secateur_float"
 #: Sums are divided this often at most, each time by what calibration has shown.
 _DIVISIONS = 3
 
@@ -141,7 +145,9 @@ def prepare(
                 part.of(prepared if sequence is None else sequence.with_graph(prepared))
 
     prepared, layers = _observed(graph, quantizer, run)
+    prepared.meta[_YARDSTICK] = Yardstick(calls, sequence)
     if not qat:
+        prepared.meta[_FLOAT] = copy.deepcopy(prepared)
         refine(prepared, layers, lambda: fed(prepared, calls, sequence))
     to_units(prepared, units)
     if train_scales:
@@ -217,9 +223,13 @@ def finalize(prepared: Graph) -> Graph:
             raise SecateurError(f"{name}: the graph is not calibrated; run inputs through it first")
         if isinstance(module, PowerOfTwo):
             module.settle()
+    exact = prepared.meta.pop(_FLOAT, None) or copy.deepcopy(prepared)
     harmonise(prepared)
     write_biases(prepared)
-    return cast(GraphModule, convert_pt2e(prepared))
+    measured = prepared.meta.pop(_YARDSTICK).measure(exact, prepared)
+    converted = cast(GraphModule, convert_pt2e(prepared))
+    converted.meta[MEASURED] = measured
+    return converted
 
 
 def _canonical(graph: GraphModule, call: Call) -> GraphModule:

@@ -20,7 +20,8 @@ def summary(image: Image) -> dict[str, Any]:
         in which tables are filled; ``pixels_only``, with filter lanes the image would not have
         fitted the weight memory; ``states``, names of the tensors that stay from one inference,
         which is then a step, to the next; ``stream_bits``, all bits that the hardware loads;
-        ``dense_weights``, the weights of convolutions, depthwise and dense layers before pruning
+        ``dense_weights``, the weights of convolutions, depthwise and dense layers before pruning;
+        ``sqnr``, signal to quantisation noise of the worst result, if it was measured
 
     Raises
     ------
@@ -54,6 +55,7 @@ def summary(image: Image) -> dict[str, Any]:
         "layers": layers,
         "memory": metadata["memory"],
         "bank_words": metadata["bank_words"],
+        "sqnr": _of_results(metadata),
         "accumulator_limit": 1 << spec.ACC_BITS - 1,
         "source_hash": metadata["source_hash"],
     }
@@ -66,6 +68,12 @@ def dense_macs(metadata: dict[str, Any]) -> int:
     """
     pixels = {tensor["name"]: tensor["height"] * tensor["width"] for tensor in metadata["tensors"]}
     return sum(_weights(layer) * pixels[layer["output"]] for layer in metadata["layers"])
+
+
+def _of_results(metadata: dict[str, Any]) -> dict[str, float] | None:
+    results = {port["tensor"] for port in metadata["outputs"]}
+    found = [x["sqnr"] for x in metadata["layers"] if x["output"] in results and "sqnr" in x]
+    return min(found, key=lambda sqnr: sqnr["found"], default=None)
 
 
 def _weights(layer: dict[str, Any]) -> int:
