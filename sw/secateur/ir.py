@@ -147,25 +147,6 @@ class Table:
     signed: bool
 
 
-@dataclass(frozen=True)
-class Sqnr:
-    """Signal to quantisation noise of a layer's output on calibration data, in dB.
-
-    Attributes
-    ----------
-    found : as it is quantised
-    free : with codes of any scale, everywhere
-    """
-
-    found: float
-    free: float
-
-    @property
-    def lost(self) -> float:
-        """By scales that are not free."""
-        return self.free - self.found
-
-
 @dataclass(eq=False)
 class Layer:
     """out = clip(round_half_even(sum_sources / 2**shift + bias / 2**BIAS_FRACTION)), per channel.
@@ -184,7 +165,8 @@ class Layer:
     table : looked up behind all else
     region : the pixels of ``output`` that the layer computes, None for all
     label : name of the layer in the model's file, if it has one
-    sqnr : of its output, if that was measured
+    sqnr : signal to quantisation noise of its output, in dB, and that with codes of any scale; None
+        if it was not measured
     """
 
     name: str
@@ -200,7 +182,7 @@ class Layer:
     table: Table | None = None
     label: str = ""
     region: Region | None = None
-    sqnr: Sqnr | None = None
+    sqnr: tuple[float, float] | None = None
 
     @property
     def channels(self) -> int:

@@ -15,7 +15,7 @@ from secateur.compiler.encode import Encoded, encode
 from secateur.compiler.layout import MapLayout
 from secateur.compiler.schedule import Plan, plan
 from secateur.hw.spec import Geometry
-from secateur.ir import Ints, Layer, Port, Source, Sqnr
+from secateur.ir import Ints, Layer, Port, Source
 from secateur.target import Target
 
 
@@ -204,9 +204,10 @@ def _other(layer_plan: LayerPlan) -> dict[str, Any]:
     return {"other": {"deal": other.lane_map.kind, "cycles": other.cycles}}
 
 
-def _sqnr(measured: Sqnr) -> dict[str, float]:
+def _sqnr(measured: tuple[float, float]) -> dict[str, float]:
     """To a tenth of a dB: what is behind it depends on how PyTorch adds."""
-    return {"found": round(measured.found, 1), "free": round(measured.free, 1)}
+    found, free = measured
+    return {"found": round(found, 1), "free": round(free, 1)}
 
 
 def metadata(

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from torch.fx import Node
 
 from secateur.fx.graph import PAD, is_call, label_of, path_of
-from secateur.ir import Layer, Source, Sqnr
+from secateur.ir import Layer, Source
 from secateur.lowering.draft import DraftLayer
 from secateur.lowering.store import Stores
 
 
 def finish(
-    draft: DraftLayer, stores: Stores, names: set[str], measured: Mapping[str, Sqnr]
+    draft: DraftLayer, stores: Stores, names: set[str], measured: Mapping[str, tuple[float, float]]
 ) -> Layer:
     """The layer of a draft.
 

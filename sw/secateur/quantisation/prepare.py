@@ -128,10 +128,7 @@ def prepare(
         captured = capture_sequences(cast(torch.nn.Module, model), calls[0].one)
         sequence = captured if isinstance(captured, Sequence) else None
         model = captured
-    if sequence is None:
-        graph, calls = graph_of(model, calls)
-    else:
-        graph = sequence.graph
+    graph, calls = graph_of(model, calls) if sequence is None else (sequence.graph, calls)
     calls = cut_alike(graph, calls)
     leave_to_host(graph)
     # Before torchao's own folding of BatchNorm, which knows no masks.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor as Values
@@ -21,7 +21,7 @@ from secateur.capture.ports import Call, tensors_of
 from secateur.capture.steps import Sequence
 from secateur.errors import SecateurWarning
 from secateur.fx.functions import functions_of
-from secateur.ir import Network, Sqnr, Tensor
+from secateur.ir import Network, Tensor
 from secateur.quantisation.balance.choose import STEPS, Noise
 from secateur.quantisation.calibration import parts
 from secateur.quantisation.fake_quantise import (
@@ -40,6 +40,19 @@ LOST = 3.0
 
 #: Stored values by the name of the node that computes them, batch after batch.
 _Values = dict[str, list[Values]]
+
+
+class Sqnr(NamedTuple):
+    """Signal to quantisation noise of a value on calibration data, in dB.
+
+    Attributes
+    ----------
+    found : as it is quantised
+    free : with codes of any scale, everywhere
+    """
+
+    found: float
+    free: float
 
 
 class Yardstick:
@@ -196,7 +209,11 @@ def _sqnr(exact: list[Values], found: list[Values]) -> float | None:
 
 def _arguments(prepared: GraphModule) -> set[str]:
     """Names of what nothing but functions read."""
-    functions = functions_of(prepared.graph).values()
+    functions = [
+        function
+        for end, function in functions_of(prepared.graph).items()
+        if any(user.op == "call_module" for user in end.users)  # others are the host's
+    ]
     inside = {node for function in functions for node in function.nodes}
     stored = {function.argument for function in functions}
     return {
@@ -216,11 +233,12 @@ def warn_of_losses(network: Network) -> None:
     lost: dict[Tensor, float] = {}
     for layer in network.layers:
         earlier = max(lost.get(source.tensor, 0.0) for source in layer.sources)
-        own = earlier if layer.sqnr is None else layer.sqnr.lost
+        found, free = layer.sqnr or (0.0, earlier)
+        own = free - found
         lost[layer.output] = max(own, lost.get(layer.output, 0.0))
-        if layer.sqnr is not None and own > LOST >= earlier:
+        if own > LOST >= earlier:
             warnings.warn(
-                f"layer {name(layer.name)!r}: {layer.sqnr.found:.1f} dB of signal to quantisation "
+                f"layer {name(layer.name)!r}: {found:.1f} dB of signal to quantisation "
                 f"noise, {own:.1f} dB less than 8-bit codes of any scale have; if the accuracy "
                 f"suffers, train the model with fake quantisation (secateur.prepare)",
                 SecateurWarning,

@@ -25,8 +25,9 @@ from secateur.fx.graph import MUL
 from secateur.quantisation.annotate import SecateurQuantizer
 from secateur.quantisation.balance.choose import Histograms, Noise, choose
 from secateur.quantisation.balance.layers import FloatLayers
+from secateur.quantisation.balance.means import exact_means
 from secateur.quantisation.balance.rescale import Rescaled
-from secateur.quantisation.balance.ties import Ties
+from secateur.quantisation.balance.ties import Ties, log_factor
 
 
 def balance(
@@ -53,7 +54,10 @@ def balance(
                 histograms.run(*inputs, enable_io_processing=False)
     layers = FloatLayers(gm)
     noises = {node: Noise(observed) for node, observed in histograms.of.items()}
-    logs = choose(Ties(layers), noises, [members for members, _ in groups])
+    ties = Ties(layers)
+    chosen = choose(ties, noises, [members for members, _ in groups])
+    exact_means(layers, ties, chosen)
+    logs = {node: log_factor(ties.sum(node), chosen) for node in layers.stored}
     # An output without parts depends on no input, and is refused later.
     outputs = [next(iter(layers.parts(output)), None) for output in output_nodes(gm)]
     Rescaled(layers, {node: 2.0**log for node, log in logs.items()}).write()

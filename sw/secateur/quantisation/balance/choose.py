@@ -96,7 +96,7 @@ class Noise:
 
 
 def choose(ties: Ties, noises: dict[Node, Noise], groups: list[list[Node]]) -> dict[Node, float]:
-    """Base-2 logarithms of the factors of all stored tensors.
+    """Base-2 logarithms of the factors that are free.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def choose(ties: Ties, noises: dict[Node, Noise], groups: list[list[Node]]) -> d
             chosen[node] = best
         if chosen == before:
             break
-    return {node: log_factor(sums[node], chosen) / STEPS for node in noises}
+    return {node: log / STEPS for node, log in chosen.items()}
 
 
 def _changes(most: int) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from math import prod
-from typing import cast
+from typing import TypeVar, cast
 
 from torch.fx import Node
 from torch.fx.node import map_arg
@@ -25,6 +25,7 @@ _COMPARISONS = (
     aten.gt.Scalar, aten.ge.Scalar, aten.lt.Scalar, aten.le.Scalar, aten.eq.Scalar, aten.ne.Scalar,
     aten.sign.default,
 )  # fmt: skip
+Log = TypeVar("Log", int, float)
 #: Logarithms of factors that a logarithm is the sum of, and how often.
 Sum = Counter[Node]
 
@@ -161,6 +162,6 @@ def _spelling(layers: FloatLayers, function: Function) -> str:
     return str(list(calls))
 
 
-def log_factor(found: Sum, chosen: Mapping[Node, int]) -> int:
+def log_factor(found: Sum, chosen: Mapping[Node, Log]) -> Log:
     """Logarithm of a factor, of the free ones' that are chosen."""
     return sum(count * chosen[node] for node, count in found.items())
