@@ -271,7 +271,8 @@ class Port:
     finer : of an input, added to the tensor's exponent; of as many dimensions as ``shape``, and of
         its size or 1 in each of them
     samples : of an output, the user's dimension of the batch
-    factor : of an output, by which the host multiplies its values, a float32 number
+    factors : of an output, by which the host multiplies its values, float32; a number, or one for
+        each place of a dimension of ``shape``
     """
 
     name: str
@@ -279,7 +280,7 @@ class Port:
     shape: tuple[int, ...]
     finer: Ints = field(default_factory=lambda: np.zeros((), np.int64))
     samples: int = 0
-    factor: float = 1.0
+    factors: npt.NDArray[np.float32] = field(default_factory=lambda: np.ones((), np.float32))
 
     @property
     def exponents(self) -> Ints:

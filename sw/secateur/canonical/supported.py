@@ -27,7 +27,7 @@ from secateur.fx.graph import (
     refuse,
     shape_of,
 )
-from secateur.fx.inputs import is_scaled_input
+from secateur.fx.inputs import in_units, is_scaled_input
 from secateur.fx.moves import is_move, is_size
 
 _REMEDIES = {
@@ -94,8 +94,10 @@ def check_supported(gm: GraphModule) -> None:
     """
     active, functions = active_nodes(gm), functions_of(gm.graph)
     inside = {node for function in functions.values() for node in function.nodes}
+    end = next(node for node in gm.graph.nodes if node.op == "output")
+    hosts = {node for node in end.all_input_nodes if in_units(node)[0] is not node}
     for node in gm.graph.nodes:
-        if node not in active or node.op == "output":
+        if node not in active or node in hosts or node.op == "output":
             continue
         if node.op == "placeholder":
             if rank_of(node) < 2:

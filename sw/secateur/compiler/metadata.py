@@ -121,8 +121,11 @@ def _port(port: Port, layout: MapLayout) -> dict[str, Any]:
         named |= {"axis": axis, "exponents": port.exponents.ravel().tolist()}
     if port.samples:
         named["samples"] = port.samples
-    if port.factor != 1:
-        named["factor"] = port.factor
+    if port.factors.size > 1:
+        along = int(np.argmax(port.factors.shape))
+        named |= {"along": along, "factors": port.factors.ravel().tolist()}
+    elif port.factors != 1:
+        named["factor"] = float(port.factors)
     return _tensor(layout) | named
 
 

@@ -1,7 +1,7 @@
 """What the host multiplies by constants: inputs with an exponent per channel, and outputs.
 
 In a graph such an input is ``mul(placeholder, factors)``, and that is what is quantised. An output
-is ``mul(stored, number)``.
+is ``mul(stored, number)``, or ``mul(stored, factors)``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch.fx import GraphModule, Node
 from secateur.fx.graph import MUL, constant, is_call, refuse, shape_of
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
 
 
 def is_scaled_input(node: object) -> bool:
@@ -35,12 +36,23 @@ def unscaled(node: Node) -> Node:
     return cast(Node, node.args[0]) if is_scaled_input(node) else node
 
 
-def in_units(output: Node) -> tuple[Node, float]:
-    """The stored value of an output, and the number by which the host multiplies it."""
-    factor = output.args[1] if is_call(output, MUL) else None
-    if not isinstance(factor, float):
-        return output, 1.0
-    return cast(Node, output.args[0]), factor
+def in_units(output: Node) -> tuple[Node, Floats]:
+    """The stored value of an output, and what the host multiplies it by.
+
+    Returns
+    -------
+    node : the output itself, if it is not multiplied
+    factors : float32, a number or an array that broadcasts to the output, with its samples
+    """
+    if not is_call(output, MUL):
+        return output, np.ones((), np.float32)
+    x, factor = output.args[:2]
+    if isinstance(factor, float):
+        return cast(Node, x), np.asarray(factor, np.float32)
+    if not isinstance(factor, Node) or factor.op != "get_attr":
+        return output, np.ones((), np.float32)
+    gm = cast(GraphModule, output.graph.owning_module)
+    return cast(Node, x), np.asarray(constant(gm, factor).numpy(), np.float32)
 
 
 def finer_of(gm: GraphModule, node: Node) -> Ints:

@@ -228,4 +228,8 @@ def to_floats(codes: npt.NDArray[Any], meta: Meta) -> npt.NDArray[np.float32]:
     """Values of codes, in the model's units."""
     # In two steps, as the model's graph does.
     values = codes.astype(np.float32) * np.float32(2.0 ** meta["exponent"])
-    return values * np.float32(meta.get("factor", 1.0))
+    if "factors" not in meta:
+        return values * np.float32(meta.get("factor", 1.0))
+    sizes = [1] * values.ndim
+    sizes[1 + meta["along"]] = -1  # behind the samples
+    return values * np.asarray(meta["factors"], np.float32).reshape(sizes)

@@ -128,6 +128,8 @@ def _bad_port(port: dict[str, Any]) -> str | None:
         return f"shape is {_shown(port['shape'])}, not of the tensor's size"
     found = _mismatch(port.get("samples", 0), range(len(port["shape"]) + 1), "samples")
     found = found or _mismatch(port.get("factor", 1.0), float, "factor")
+    if found is None and "factors" in port:
+        found = _bad_factors(port)
     if found is not None or "exponents" not in port:
         return found
     found = _mismatch(port.get("axis"), range(3), "axis")
@@ -135,6 +137,17 @@ def _bad_port(port: dict[str, Any]) -> str | None:
         return found
     size = port[("channels", "height", "width")[port["axis"]]]
     return _mismatch(port["exponents"], [_EXPONENT, range(size, size + 1)], "exponents")
+
+
+def _bad_factors(port: dict[str, Any]) -> str | None:
+    """Whether they are of the size of a dimension, and the samples come before it."""
+    found = _mismatch(port.get("along"), range(len(port["shape"])), "along")
+    if found is None and port.get("samples", 0):
+        found = f"samples is {_shown(port['samples'])}, expected 0 with factors"
+    if found is not None:
+        return found
+    size = port["shape"][port["along"]]
+    return _mismatch(port["factors"], [float, range(size, size + 1)], "factors")
 
 
 def _bad_names(metadata: dict[str, Any]) -> str | None:

@@ -94,7 +94,7 @@ class _Lowering:
         for node in self.gm.graph.nodes:
             if node in active and node.op == "call_function":
                 self._visit(node)
-        self.used.update(node for node in output_nodes(self.gm) if in_units(node)[1] != 1)
+        self.used.update(node for node in output_nodes(self.gm) if in_units(node)[0] is not node)
         self._check_complete(active)
         arguments = inputs_of(self.gm)
         form, results = results_of(self.gm)
@@ -136,7 +136,7 @@ class _Lowering:
         """Every result, in a store of its own that one layer writes."""
         found: dict[str, tuple[Store, partial[Port]]] = {}
         for name, result in results.items():
-            in_own, factor = in_units(result)
+            in_own, factors = in_units(result)
             node, axis = with_samples_first(in_own)
             if node not in self.values.varying:
                 raise refuse(node, "the output does not depend on the input", "give it to a layer")
@@ -147,7 +147,9 @@ class _Lowering:
             if store.fixed or store.parent or store.parts:
                 store = self.values.copied(store, node)
             store.fixed = True
-            found[name] = store, partial(Port, shape=value.shape, samples=axis, factor=factor)
+            # Without samples, which are first if the factors are several.
+            factors = factors.reshape(factors.shape[1:])
+            found[name] = store, partial(Port, shape=value.shape, samples=axis, factors=factors)
         return found
 
     def _visit(self, node: Node) -> None:

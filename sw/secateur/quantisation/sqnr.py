@@ -37,6 +37,8 @@ MEASURED = "secateur_sqnr"
 SAMPLES = 64
 #: A layer that loses more, in dB, is named by a warning.
 LOST = 3.0
+#: Layers that a warning names; of a sequence that is unrolled there are hundreds.
+_SHOWN = 3
 
 #: Stored values by the name of the node that computes them, batch after batch.
 _Values = dict[str, list[Values]]
@@ -231,16 +233,21 @@ def warn_of_losses(network: Network) -> None:
     network : lowered
     """
     lost: dict[Tensor, float] = {}
+    named: list[tuple[float, str]] = []
     for layer in network.layers:
         earlier = max(lost.get(source.tensor, 0.0) for source in layer.sources)
         found, free = layer.sqnr or (0.0, earlier)
         own = free - found
         lost[layer.output] = max(own, lost.get(layer.output, 0.0))
         if own > LOST >= earlier:
-            warnings.warn(
-                f"layer {name(layer.name)!r}: {found:.1f} dB of signal to quantisation "
-                f"noise, {own:.1f} dB less than 8-bit codes of any scale have; if the accuracy "
-                f"suffers, train the model with fake quantisation (secateur.prepare)",
-                SecateurWarning,
-                stacklevel=3,
-            )
+            named.append((own, f"{name(layer.name)!r} ({own:.1f} of {free:.1f} dB)"))
+    if named:
+        shown = ", ".join(text for _, text in sorted(named, reverse=True)[:_SHOWN])
+        more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
+        warnings.warn(
+            f"signal to quantisation noise, lost by the scales of the array: layer {shown}{more}; "
+            f"'secateur inspect' lists all; if the accuracy suffers, train with fake quantisation "
+            f"(secateur.prepare)",
+            SecateurWarning,
+            stacklevel=3,
+        )

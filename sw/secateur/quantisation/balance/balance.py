@@ -15,13 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from secateur.capture.outputs import output_nodes
-from secateur.fx.graph import MUL
+from secateur.fx.graph import MUL, shape_of
 from secateur.quantisation.annotate import SecateurQuantizer
 from secateur.quantisation.balance.choose import Histograms, Noise, choose
 from secateur.quantisation.balance.layers import FloatLayers
@@ -32,7 +31,7 @@ from secateur.quantisation.balance.ties import Ties, log_factor
 
 def balance(
     gm: GraphModule, quantizer: SecateurQuantizer, data: Iterable[list[list[Tensor]]]
-) -> list[float]:
+) -> list[Tensor]:
     """Give the stored tensors of a canonical graph factors, in place; the host undoes the outputs'.
 
     Parameters
@@ -43,7 +42,8 @@ def balance(
 
     Returns
     -------
-    inverse : of every output, what it has to be multiplied by, a float32 number
+    inverse : of every output, what it has to be multiplied by, float32: a number, or an array that
+        broadcasts to it, with its samples
     """
     groups = quantizer.groups(gm)
     signs = {node: unsigned for members, unsigned in groups for node in members}
@@ -58,13 +58,26 @@ def balance(
     chosen = choose(ties, noises, [members for members, _ in groups])
     exact_means(layers, ties, chosen)
     logs = {node: log_factor(ties.sum(node), chosen) for node in layers.stored}
-    # An output without parts depends on no input, and is refused later.
-    outputs = [next(iter(layers.parts(output)), None) for output in output_nodes(gm)]
+    inverse = [_inverse(layers, output, logs) for output in output_nodes(gm)]
     Rescaled(layers, {node: 2.0**log for node, log in logs.items()}).write()
-    return [1.0 if x is None else float(np.float32(2.0 ** -logs[x])) for x in outputs]
+    return inverse
 
 
-def to_units(gm: GraphModule, inverse: list[float]) -> None:
+def _inverse(layers: FloatLayers, output: Node, logs: dict[Node, float]) -> Tensor:
+    """What an output has to be multiplied by."""
+    found = torch.tensor([2.0 ** -logs[part] for part in layers.parts(output)])
+    if bool((found == found[:1]).all()):
+        # An output without parts depends on no input, and is refused later.
+        return found[0] if len(found) else torch.ones(())
+    along = layers.along(output)
+    assert along is not None, "the parts have one factor"
+    axis, parts = along
+    sizes = [1] * (1 + len(shape_of(output)))
+    sizes[1 + axis] = -1
+    return found[torch.tensor(parts)].reshape(sizes)
+
+
+def to_units(gm: GraphModule, inverse: list[Tensor]) -> None:
     """Multiply the outputs of a graph, in place: the last step, which the host takes.
 
     Parameters
@@ -73,10 +86,20 @@ def to_units(gm: GraphModule, inverse: list[float]) -> None:
     inverse : of `balance`
     """
     end = next(n for n in gm.graph.nodes if n.op == "output")
-    for output, factor in dict(zip(output_nodes(gm), inverse, strict=True)).items():
-        if factor != 1:
-            with gm.graph.inserting_before(end):
-                scaled = gm.graph.call_function(MUL, (output, factor))
-            scaled.meta.update(output.meta)
-            end.replace_input_with(output, scaled)
+    for index, (output, factors) in enumerate(
+        dict(zip(output_nodes(gm), inverse, strict=True)).items()
+    ):
+        if bool((factors == 1).all()):
+            continue
+        with gm.graph.inserting_before(end):
+            by: Node | float = float(factors) if factors.dim() == 0 else _held(gm, index, factors)
+            scaled = gm.graph.call_function(MUL, (output, by))
+        scaled.meta.update(output.meta)
+        end.replace_input_with(output, scaled)
     gm.recompile()
+
+
+def _held(gm: GraphModule, index: int, factors: Tensor) -> Node:
+    name = f"_units_{index}"
+    gm.register_buffer(name, factors)
+    return gm.graph.get_attr(name)

@@ -24,7 +24,7 @@ from secateur.fx.graph import (
     is_call,
     shape_of,
 )
-from secateur.fx.moves import Moved, Numbers, is_move, moved, sources_of
+from secateur.fx.moves import Moved, Numbers, is_move, moved, sources_of, with_samples_first
 from secateur.quantisation.annotate import stored_nodes, stored_parts
 
 
@@ -135,6 +135,21 @@ class FloatLayers:
         except SecateurError:  # samples are moved, too
             return None
         return found.numbers
+
+    def along(self, value: Node) -> tuple[int, list[int]] | None:
+        """The dimension of a value in parts along which these follow each other, without samples,
+        and the part at each of its places; None if there is none, or constants are among them.
+        """
+        if with_samples_first(value)[1]:
+            return None
+        origins = self.origins(value)
+        if origins is None or bool((origins < 0).any()):
+            return None
+        for axis in range(origins.ndim):
+            places = np.moveaxis(origins, axis, 0).reshape(origins.shape[axis], -1)
+            if bool((places == places[:, :1]).all()):
+                return axis, places[:, 0].tolist()
+        return None
 
     def _constant(self, node: Node) -> torch.Tensor:
         return constant(self.gm, node)

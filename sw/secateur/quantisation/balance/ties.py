@@ -54,7 +54,8 @@ class Ties:
             # A state that nothing reads is not stored, and is refused later.
             self._fix(n for n in (before, *layers.parts(after)) if n in self._sums)
         for output in output_nodes(layers.gm):
-            self._equal(layers.parts(output))
+            if layers.along(output) is None:
+                self._equal(layers.parts(output))
         for layer in layers.layers:
             if layer.function is not None:
                 self._equal(layers.parts(layer.function.argument))
