@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch._ops import OpOverload
-from torch.fx import Graph, Node
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
-from secateur.fx.graph import argument, known, refuse
+from secateur.fx.graph import argument, constant, is_trained, known, refuse
 
 Numbers = npt.NDArray[np.int64]
 
@@ -106,13 +106,15 @@ def varying_nodes(graph: Graph) -> set[Node]:
 
 
 def adds_constants(node: Node, varying: set[Node]) -> bool:
-    """Whether a move brings constants among the values: parameters, or a padding that is not zero.
+    """Whether a move brings constants among the values: parameters, or numbers that are not zero.
 
-    Infinities do not count: what reads them, max pooling, never takes them.
+    Zeros have the code 0 at any scale. Infinities do not count: what reads them, max pooling, never
+    takes them.
     """
     if not is_move(node) or node not in varying:
         return False
-    if any(source not in varying and not _is_index(source) for source in sources_of(node)):
+    fixed = [n for n in sources_of(node) if n not in varying and not _is_index(n)]
+    if not all(_is_zero(source) for source in fixed):
         return True
     value = padding_value(node)
     return value is not None and value != 0 and math.isfinite(value)
@@ -125,6 +127,11 @@ def padding_value(node: Node) -> float | None:
     if index is None or (index == 3 and argument(node, 2, "constant") != "constant"):
         return None
     return float(argument(node, index, 0.0))
+
+
+def _is_zero(node: Node) -> bool:
+    gm = cast(GraphModule, node.graph.owning_module)
+    return not is_trained(gm, node) and not bool(constant(gm, node).any())
 
 
 def _is_index(node: Node) -> bool:

@@ -46,6 +46,7 @@ class Values:
         self.layers: list[DraftLayer] = []
         self.numbering = Numbering()
         self.varying = varying_nodes(gm.graph)
+        self.fixed: set[Node] = set()
         self.batch = batch_of(gm)
 
     def new(self, store: Store, shape: tuple[int, ...] | None = None) -> Value:
@@ -78,14 +79,17 @@ class Values:
         if samples_of(node):
             return
         parts = [part for part in self._stored_sources(node) if part in self.varying]
-        given = {part: self.value(part, node) for part in parts}
+        given = {part: self.value(part, node) for part in parts if part not in self.fixed}
         if not given:
-            return  # a constant: its scale is that of the node that quantises it
+            # Its scale is that of the node that quantises it; zeros have any.
+            self.fixed.add(node)
+            return
         scales = [value.scale for value in given.values()]
         if len({(scale.exponent, scale.signed) for scale in scales}) > 1:
             raise refuse(node, "brings tensors of different scales together", REQUANTISE)
         scale = replace(scales[0], low=min(s.low for s in scales), high=max(s.high for s in scales))
         moves = {part: value.moved for part, value in given.items()}
+        moves |= {part: self._constants(part) for part in parts if part in self.fixed}
         result = moved(node, moves, lambda n: constant(self.gm, n), self.batch)
         self.of[node] = Value(result, scale, self.numbering.whole(result.numbers))
         stores = self._beside(result.numbers)
@@ -98,8 +102,10 @@ class Values:
 
     def constant(self, node: Node, scale: Scale) -> Value:
         """The value of a move that has constants alone."""
-        found = moved(node, {}, lambda n: constant(self.gm, n), self.batch)
-        return Value(found, scale)
+        return Value(self._constants(node), scale)
+
+    def _constants(self, node: Node) -> Moved:
+        return moved(node, {}, lambda n: constant(self.gm, n), self.batch)
 
     def _beside(self, numbers: Numbers) -> list[Store] | None:
         """The stores that a map consists of, if they can come to lie side by side."""

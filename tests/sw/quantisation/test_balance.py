@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from secateur import quantize
+from secateur import api, quantize
+from secateur.agreement import check_image
 from secateur.canonical.rewrite import canonicalise
 from secateur.capture.export import export
 from secateur.capture.ports import inputs_of
@@ -115,3 +116,30 @@ def test_parts_of_a_concatenation_keep_their_bits() -> None:
         expected, found = model(x), graph(x)
     noise = float(((found - expected) ** 2).mean() / expected.var())
     assert 10 * np.log10(noise) < -20
+
+
+class Written(nn.Module):
+    """A map of which a channel is set to a number."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+        self.first, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = 0.01 * torch.relu(self.first(x)).clone()
+        x[:, 0] = self.value
+        return self.last(100 * x)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.004])
+def test_constants_written_over_values_cost_no_bits(value: float) -> None:
+    """Their weights have the factor of the other channels."""
+    torch.manual_seed(0)
+    model, x = Written(value).eval(), torch.rand(32, 3, 6, 6)
+    graph = quantize(model, x)
+    check_image(api.compile(graph, target="8x8"), graph, x[:2])
+    with torch.no_grad():
+        expected, found = model(x), graph(x)
+    noise = float(((found - expected) ** 2).mean() / expected.var())
+    assert 10 * np.log10(noise) < -30

@@ -54,7 +54,9 @@ class Rescaled:
     def _of_columns(self, product: Node) -> torch.Tensor:
         """What the weights of a product are multiplied by for the factors of its input."""
         parts = self._layers.parts(cast(Node, product.args[0]))
-        inverse = torch.tensor([*(1 / self._factors[part] for part in parts), 1.0])
+        # Constants that are no part are zeros: a weight that meets nothing else would only make the
+        # scale of its row coarser.
+        inverse = torch.tensor([*(1 / self._factors[part] for part in parts), 0.0])
         columns = self._layers.columns(product)
         if columns is None:  # all parts have one factor
             return inverse[0]
