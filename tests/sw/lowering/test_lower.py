@@ -39,7 +39,7 @@ def check(graph: GraphModule, x: torch.Tensor) -> Network:
     assert last.output is network.results[0]
     (port,) = network.outputs
     values = np.ldexp(found[last.name], port.tensor.exponent).reshape(-1, *port.shape)
-    values = values.astype(np.float32) * np.float32(port.factor)
+    values = values.astype(np.float32) * port.factors
     with torch.no_grad(), torch.backends.nnpack.flags(enabled=False):
         np.testing.assert_array_equal(values, graph(x).numpy())
     return network

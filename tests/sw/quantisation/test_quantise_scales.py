@@ -113,7 +113,7 @@ def test_large_biases_coarsen_the_output() -> None:
         model[0].bias.fill_(-64.0)
     graph = quantize(model, x)
     network = lower(graph)
-    layer, factor = network.layers[0], network.outputs[0].factor
+    layer, factor = network.layers[0], network.outputs[0].factors.item()
     bias = np.ldexp(layer.bias[0] * factor, layer.output.exponent - 3)
     assert bias == pytest.approx(-64, abs=0.1)
 
@@ -145,7 +145,7 @@ def test_relu6_clips_at_its_code() -> None:
         conv.weight.fill_(0.06)
     x = torch.linspace(0, 255, 256).view(-1, 1, 1, 1)
     network = lower(quantize(nn.Sequential(conv, nn.ReLU6()), x))
-    layer, factor = network.layers[0], network.outputs[0].factor
+    layer, factor = network.layers[0], network.outputs[0].factors.item()
     assert (layer.low, layer.high) == (0, round(6 / (factor * 2.0**layer.output.exponent)))
 
 
@@ -158,6 +158,6 @@ def test_bounds_between_codes_round_as_values_do() -> None:
     graph = quantize(nn.Sequential(conv, nn.Hardtanh(-1.45, 1.87)), x)
     network = lower(graph)
     layer = network.layers[0]
-    step = network.outputs[0].factor * 2.0**layer.output.exponent
+    step = network.outputs[0].factors.item() * 2.0**layer.output.exponent
     codes = (graph(x) / step).round()
     assert (layer.low, layer.high) == (int(codes.min()), int(codes.max()))

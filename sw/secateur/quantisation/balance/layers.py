@@ -50,6 +50,20 @@ class FloatLayer:
     function: Function | None = None
 
 
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a product's weights read.
+
+    Attributes
+    ----------
+    part : of the weights' shape, or one that broadcasts to it: the index of a part, -1 for none
+    together : parts that one column reads, which must have one factor
+    """
+
+    part: Numbers
+    together: list[tuple[int, ...]]
+
+
 def uniform(product: Node, weight: torch.Tensor) -> bool:
     """Whether all channels of a depthwise convolution have the same weights: an average, a copy.
 
@@ -154,29 +168,25 @@ class FloatLayers:
     def _constant(self, node: Node) -> torch.Tensor:
         return constant(self.gm, node)
 
-    def columns(self, product: Node) -> Numbers | None:
-        """The part of its input that every weight of a product is multiplied by, -1 for none.
+    def columns(self, product: Node) -> Columns | None:
+        """The parts of its input that the weights of a product are multiplied by.
 
-        Of the weights' shape, or one that broadcasts to it. None if it is not one part alone, or
-        should not be.
+        None if these depend on the values, or all parts must have one factor.
         """
-        value = cast(Node, product.args[0])
-        origins = self.origins(value)
+        origins = self.origins(cast(Node, product.args[0]))
         if origins is None:
             return None
         shape = tuple(int(n) for n in cast(Node, product.args[1]).meta["val"].shape)
-        if len(shape) == 2:
-            flat = origins.reshape(-1, shape[1])
-            found = flat.max(0)
-            return found[None] if bool(((flat == found) | (flat < 0)).all()) else None
-        flat = origins.reshape(len(origins), -1)
+        linear = len(shape) == 2
+        flat = origins.reshape(-1, shape[1]).T if linear else origins.reshape(len(origins), -1)
         found = flat.max(1)
-        if not bool(((flat == found[:, None]) | (flat < 0)).all()):
-            return None
+        together = sorted({tuple(np.unique(row[row >= 0]).tolist()) for row in flat})
+        if linear:
+            return Columns(found[None], together)
         weight = constant(self.gm, cast(Node, product.args[1]))
         if uniform(product, weight) and len(set(found.tolist())) > 1:
             return None
         groups = len(found) // shape[1]
         of_groups = found.reshape(groups, shape[1])
         rows = np.repeat(of_groups, shape[0] // groups, axis=0)
-        return rows[..., None, None]
+        return Columns(rows[..., None, None], together)

@@ -60,7 +60,7 @@ class Rescaled:
         columns = self._layers.columns(product)
         if columns is None:  # all parts have one factor
             return inverse[0]
-        values = inverse[torch.from_numpy(columns)]
+        values = inverse[torch.from_numpy(columns.part)]
         return values.reshape(-1)[0] if bool((values == values.reshape(-1)[0]).all()) else values
 
     def _weights(self, product: Node, factor: float) -> None:

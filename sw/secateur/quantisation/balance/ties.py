@@ -63,8 +63,10 @@ class Ties:
                     self._fix(layers.parts(layer.function.argument))
             self._equal([layer.end, *(p for term in layer.terms for p in layers.parts(term))])
             for product in layer.products:
-                if layers.columns(product) is None:
-                    self._equal(layers.parts(cast(Node, product.args[0])))
+                parts, columns = layers.parts(cast(Node, product.args[0])), layers.columns(product)
+                every = [range(len(parts))] if columns is None else columns.together
+                for together in every:
+                    self._equal([parts[index] for index in together])
             for factor in layer.factors:
                 self._equal(layers.parts(factor))
         for same in _one_table(layers):
