@@ -334,9 +334,9 @@ def test_verilator(name: str) -> None:
     assert result.layers_compared == 2 * len(image.metadata["layers"])
 
 
-def test_argmax_is_refused_where_something_reads_it() -> None:
-    """Also where it leaves one value of each sample, which has no channels."""
-    model, x = nn.Linear(4, 3), torch.randn(8, 4)
+@pytest.mark.parametrize("model", [nn.Linear(4, 3), nn.Identity()])
+def test_argmax_is_refused_where_something_reads_it(model: nn.Module) -> None:
+    x = torch.randn(8, 4)
     with pytest.raises(SecateurError, match=r"\(argmax\): .* only at the very end"):
         build(Model(lambda m, x: m.a(x).argmax(1) * 2, a=model), x)
 

@@ -119,8 +119,15 @@ def functions_of(graph: Graph) -> dict[Node, Function]:
     for end, piece in pieces.items():
         own = [n for n in members if n in piece and (n is end or n not in cuts)]
         argument = next(node for node in piece if node not in own)
-        functions[end] = Function(argument, tuple(own))
+        if _is_of_floats(argument):
+            functions[end] = Function(argument, tuple(own))
     return functions
+
+
+def _is_of_floats(node: Node) -> bool:
+    """Whether values are numbers that the array has codes for; indices, as of argmax, are not."""
+    value = node.meta.get("val")
+    return not isinstance(value, torch.Tensor) or value.is_floating_point()
 
 
 def _members(graph: Graph, varying: set[Node], cuts: set[Node]) -> dict[Node, Node]:
