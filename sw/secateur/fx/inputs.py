@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.fx import GraphModule, Node
 
-from secateur.fx.graph import MUL, constant, is_call, refuse, shape_of
+from secateur.fx.graph import MUL, constant, is_call, rank_of, refuse, shape_of
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -41,18 +41,20 @@ def in_units(output: Node) -> tuple[Node, Floats]:
 
     Returns
     -------
-    node : the output itself, if it is not multiplied
-    factors : float32, a number or an array that broadcasts to the output, with its samples
+    node : the output itself, if it is not multiplied by positive numbers along one dimension
+    factors : float32, a number or of as many dimensions as the output, with its samples; one of
+        them has several
     """
-    if not is_call(output, MUL):
-        return output, np.ones((), np.float32)
-    x, factor = output.args[:2]
-    if isinstance(factor, float):
-        return cast(Node, x), np.asarray(factor, np.float32)
-    if not isinstance(factor, Node) or factor.op != "get_attr":
-        return output, np.ones((), np.float32)
-    gm = cast(GraphModule, output.graph.owning_module)
-    return cast(Node, x), np.asarray(constant(gm, factor).numpy(), np.float32)
+    x, factor = output.args[:2] if is_call(output, MUL) else (output, 1.0)
+    if isinstance(factor, Node) and factor.op == "get_attr":
+        factor = constant(cast(GraphModule, output.graph.owning_module), factor).numpy()
+    if isinstance(factor, float | np.ndarray):
+        found = np.asarray(factor, np.float32)
+        sizes = [1] * (rank_of(output) - found.ndim) + list(found.shape) if found.ndim else []
+        alone = not sizes or (sizes[0] == 1 and sum(size > 1 for size in sizes) == 1)
+        if alone and bool((found > 0).all() and np.isfinite(found).all()):
+            return cast(Node, x), found.reshape(sizes)
+    return output, np.ones((), np.float32)
 
 
 def finer_of(gm: GraphModule, node: Node) -> Ints:
