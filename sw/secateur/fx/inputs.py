@@ -45,6 +45,7 @@ def in_units(output: Node) -> tuple[Node, Floats]:
     factors : float32, a number or of as many dimensions as the output, with its samples; one of
         them has several
     """
+    factor: object
     x, factor = output.args[:2] if is_call(output, MUL) else (output, 1.0)
     if isinstance(factor, Node) and factor.op == "get_attr":
         factor = constant(cast(GraphModule, output.graph.owning_module), factor).numpy()
