@@ -102,6 +102,7 @@ def test_a_run_is_shown_whole(run: Path, tmp_path: Path) -> None:
     assert names == {
         "network", "cycles", "memory", "learning", "sensitivity", "robustness", "confusion",
         "answers",
+        "noise",
     }  # fmt: skip
     for number in range(len(found.layers)):
         kinds = {own.name.split("-")[0] for own in found.by_layer if own.layer == number}
