@@ -129,6 +129,15 @@ def test_a_shape_that_two_layers_read_is_copied_once() -> None:
     assert len(set(written)) == 1
 
 
+def test_a_convolution_of_one_channel_of_several_reads_that_one() -> None:
+    torch.manual_seed(0)
+    first, last = nn.Conv2d(3, 4, 3), nn.Conv2d(1, 1, 2)
+    model = nn.Sequential(first, nn.ReLU(), Call(lambda x: x[:, 2:3]), last).eval()
+    x = torch.randn(4, 3, 6, 6)
+    image = api.compile(model, target="8x8", calibration=x)  # compares every layer with PyTorch
+    assert copies_of(image) == 0
+
+
 @pytest.mark.parametrize(
     "move",
     [

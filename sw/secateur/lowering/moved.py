@@ -71,7 +71,7 @@ def gridded(operand: Operand, grid: Grid, codes: Ints, shape: tuple[int, ...]) -
         window = Window((store.height, store.width), (1, 1), (0, 0, 0, 0), (1, 1))
         return DraftSource(store, "broadcast", weight, window)
     own = conv_window(cast(Node, operand.product), (codes.shape[2], codes.shape[3]))
-    lanewise = codes.shape[1] == 1 < store.channels
+    lanewise = codes.shape[1] == 1 < len(grid.channels)
     weight = codes[:, 0]
     if not lanewise:
         weight = np.zeros((len(codes), store.channels, *codes.shape[2:]), np.int64)
