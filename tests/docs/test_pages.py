@@ -22,6 +22,8 @@ NOT_RUN = {
     "a board": 1,
     "a build": 1,
     "a network": 1,
+    "mine.toml and hours": 1,
+    "several machines": 1,
     "minutes of place and route": 4,
 }
 
