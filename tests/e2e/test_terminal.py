@@ -133,7 +133,9 @@ def test_inspect_needs_80_columns(
     monkeypatch.setattr(images, "load", lambda file: whole)
     status, out, err = secateur("inspect m.sec")
     assert (status, err) == (0, "")
-    assert out.count("features_denselayer_3") == 3 * len(whole.metadata["layers"])
+    measured = sum("sqnr" in layer for layer in whole.metadata["layers"])
+    rows = 3 * len(whole.metadata["layers"]) + measured
+    assert out.count("features_denselayer_3") == rows
     assert out.count(" 1,234,567 ") == 2 * len(whole.metadata["layers"])
     assert max(map(len, out.splitlines())) <= 80
 

@@ -158,11 +158,11 @@ def show_inspection(data: Data) -> None:
 
 def _show_noise(data: Data) -> None:
     """Signal to quantisation noise of the layers for which it was measured."""
-    measured = {layer["name"]: layer["sqnr"] for layer in data["layers"] if "sqnr" in layer}
+    measured = [layer for layer in data["layers"] if "sqnr" in layer]
     noise = table("Signal to quantisation noise, dB", "layer", "found", "any scales", "lost")
-    for name, sqnr in measured.items():
-        found, free = sqnr["found"], sqnr["free"]
-        noise.add_row(name, f"{found:.1f}", f"{free:.1f}", f"{free - found:.1f}")
+    for layer in measured:
+        found, free = layer["sqnr"]["found"], layer["sqnr"]["free"]
+        noise.add_row(layer["name"], f"{found:.1f}", f"{free:.1f}", f"{free - found:.1f}")
     if measured:
         console.print(noise)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from itertools import product
 
 import numpy as np
@@ -196,8 +195,11 @@ def test_equal_functions_may_become_different_ones() -> None:
     Both functions have the same arguments, so that their tensors have the same factors.
     """
     conv = nn.Conv2d(1, 4, 1, bias=False), nn.Conv2d(4, 4, 1, bias=False)
-    nn.init.constant_(conv[0].weight, 0.9)
-    nn.init.constant_(conv[1].weight, 0.9 / math.tanh(0.9) / 4)
+    arguments = 0.9 * torch.tensor([1.0, 1.0, 1.0, 0.5]).reshape(4, 1, 1, 1)
+    with torch.no_grad():
+        conv[0].weight.copy_(arguments)
+        results = arguments.tanh().reshape(1, 4, 1, 1)
+        conv[1].weight.copy_(arguments * results / results.square().sum())
     model = nn.Sequential(conv[0], nn.Tanh(), conv[1], nn.Tanh()).eval()
     x = torch.tensor([-1.0, 1.0]).repeat(72).reshape(4, 1, 6, 6)
     geometry = Geometry(n=4, p=3, weight_words=1024, bank_words=256, tables=1)
