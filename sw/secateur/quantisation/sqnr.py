@@ -20,10 +20,10 @@ from torch.fx import GraphModule, Interpreter, Node
 from secateur.capture.ports import Call, tensors_of
 from secateur.capture.steps import Sequence
 from secateur.errors import SecateurWarning
-from secateur.fx.functions import functions_of
 from secateur.ir import Network, Tensor
 from secateur.quantisation.balance.choose import STEPS, Noise
 from secateur.quantisation.calibration import parts
+from secateur.quantisation.exponents.arguments import looked_up
 from secateur.quantisation.fake_quantise import (
     ActivationFakeQuantize,
     PerChannelWeightFakeQuantize,
@@ -90,7 +90,7 @@ class Yardstick:
             free = self._run(_Free(prepared, exact))
             found = self._run(_Quantised(quantised))
         # The argument of a function is clipped where the result does not change any more.
-        arguments = _arguments(prepared)
+        arguments = {node.all_input_nodes[0].name for node in looked_up(prepared)}
         measured = {}
         for key in (exact.keys() & found.keys()) - arguments:
             here, best = (_sqnr(exact[key], values[key]) for values in (found, free))
@@ -207,22 +207,6 @@ def _sqnr(exact: list[Values], found: list[Values]) -> float | None:
         float((e.double() - f.double()).square().sum()) for e, f in zip(exact, found, strict=True)
     )
     return 10 * math.log10(signal / error) if signal and error else None
-
-
-def _arguments(prepared: GraphModule) -> set[str]:
-    """Names of what nothing but functions read."""
-    functions = [
-        function
-        for end, function in functions_of(prepared.graph).items()
-        if any(user.op == "call_module" for user in end.users)  # others are the host's
-    ]
-    inside = {node for function in functions for node in function.nodes}
-    stored = {function.argument for function in functions}
-    return {
-        node.all_input_nodes[0].name
-        for node in stored
-        if node.op == "call_module" and set(node.users) <= inside
-    }
 
 
 def warn_of_losses(network: Network) -> None:

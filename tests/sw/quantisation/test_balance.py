@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -127,16 +128,32 @@ class Written(nn.Module):
         self.first, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = 0.01 * torch.relu(self.first(x)).clone()
+        x = torch.relu(self.first(x)).clone()
         x[:, 0] = self.value
-        return self.last(100 * x)
+        return self.last(x)
 
 
-@pytest.mark.parametrize("value", [0.0, 0.004])
-def test_constants_written_over_values_cost_no_bits(value: float) -> None:
-    """Their weights have the factor of the other channels."""
+class Beside(nn.Module):
+    """Two maps of unlike ranges, of which the second is made in phases, and zeros, side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.down = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 2, 2)
+        self.up, self.last = nn.ConvTranspose2d(8, 8, 2, 2), nn.Conv2d(18, 4, 1)
+        with torch.no_grad():
+            self.last.weight[:, 8:16] /= 200
+            self.last.weight[:, 16:] *= 1000
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return self.last(torch.cat([x, 200 * self.up(self.down(x)), torch.zeros_like(x[:, :2])], 1))
+
+
+@pytest.mark.parametrize("kind", [lambda: Written(0.0), lambda: Written(0.4), Beside])
+def test_constants_and_neighbours_cost_no_bits(kind: Callable[[], nn.Module]) -> None:
+    """Each part has a factor of its own, and weights that only zeros meet do not matter."""
     torch.manual_seed(0)
-    model, x = Written(value).eval(), torch.rand(32, 3, 6, 6)
+    model, x = kind().eval(), torch.rand(32, 3, 6, 6)
     graph = quantize(model, x)
     check_image(api.compile(graph, target="8x8"), graph, x[:2])
     with torch.no_grad():

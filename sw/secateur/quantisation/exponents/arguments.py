@@ -71,20 +71,32 @@ class Argument:
         return total
 
 
+def looked_up(prepared: GraphModule) -> dict[Node, list[Function]]:
+    """The fake quantisers of a prepared graph that nothing but functions read, and these.
+
+    What the host computes of an output is none of them.
+    """
+    functions: dict[Node, list[Function]] = {}
+    for end, function in functions_of(prepared.graph).items():
+        if any(user.op == "call_module" for user in end.users):
+            functions.setdefault(function.argument, []).append(function)
+    found = {}
+    for node, own in functions.items():
+        members = {member for function in own for member in function.nodes}
+        if node.op == "call_module" and set(node.users) <= members:
+            found[node] = own
+    return found
+
+
 def arguments_of(prepared: GraphModule) -> list[Argument]:
     """The arguments of functions in a prepared graph that no other layer reads."""
-    functions: dict[Node, list[Function]] = {}
-    for function in functions_of(prepared.graph).values():
-        functions.setdefault(function.argument, []).append(function)
     calls: dict[nn.Module, list[Node]] = {}
     for node in prepared.graph.nodes:
         if node.op == "call_module":
             calls.setdefault(prepared.get_submodule(str(node.target)), []).append(node)
     found = []
-    for node, own in functions.items():
-        members = {member for function in own for member in function.nodes}
-        module = prepared.get_submodule(str(node.target)) if node.op == "call_module" else None
-        alone = module is not None and calls[module] == [node] and set(node.users) <= members
-        if alone and isinstance(module, ActivationFakeQuantize):
-            found.append(Argument(module, own))
+    for node, functions in looked_up(prepared).items():
+        module = prepared.get_submodule(str(node.target))
+        if calls[module] == [node] and isinstance(module, ActivationFakeQuantize):
+            found.append(Argument(module, functions))
     return found
