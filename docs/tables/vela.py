@@ -38,7 +38,7 @@ def vela_cycles(kind: type[torch.nn.Module], accelerator: str) -> int:
 def main() -> None:
     """Print Vela's estimates, our cycles, and the ratios at 64 multipliers, with their bars."""
     logging.disable(logging.WARNING)
-    print(f"Vela {vela_version()}, {SYSTEM_CONFIG}, {MEMORY_MODE}; cycles an inference.\n")
+    print(f"Vela {vela_version()}, {SYSTEM_CONFIG}, {MEMORY_MODE}; cycles per inference.\n")
     print(f"| network | {' | '.join(DEFAULT)} | 8x8 dense | 8x8 at a quarter | ratios | bars |")
     print("| --- " * (len(DEFAULT) + 5) + "|")
     for kind, bars in BARS.items():
