@@ -14,22 +14,27 @@ from secateur.hw.front.address import AddressGenerator
 from secateur.hw.front.fetch import Fetcher
 from secateur.hw.front.issue import Issue
 from secateur.hw.front.loader import Loader
+from secateur.hw.front.ring_loader import RingLoader
 from secateur.hw.front.writes import RESET_WAY
 from secateur.hw.memory.memory import check_family
 from secateur.hw.memory.spram import SpramMemory
 from secateur.hw.memory.weight_memory import WeightMemory
 from secateur.hw.pipeline import ResetWay, delay
+from secateur.hw.ring import memory_words
 from secateur.hw.spec import Error, Reg, Status
 
 #: ``state`` and ``error``; ``cycles`` of the last inference, without those in which the engine
-#: waited for the host; ``inferences`` that have ended, modulo 2**16; ``upset``: the weight memory
-#: has changed since the image was accepted; ``scrubs``: how often it has been read since then, from
-#: its first to its last word, modulo 2**16; ``image_crc``: the CRC-32 of the image, once accepted.
+#: waited for the host, and without ``memory_wait``, those in which it waited for words of its ring;
+#: ``inferences`` that have ended, modulo 2**16; ``upset``: the weight memory, or what came from a
+#: source, has not been the accepted image since; ``scrubs``: how often it has been read since then,
+#: from its first to its last word, modulo 2**16; ``image_crc``: the CRC-32 of the image, once
+#: accepted.
 STATUS = wiring.Signature(
     {
         "state": Out(Status),
         "error": Out(Error),
         "cycles": Out(32),
+        "memory_wait": Out(32),
         "inferences": Out(16),
         "upset": Out(1),
         "scrubs": Out(16),
@@ -84,7 +89,8 @@ class Engine(wiring.Component):
 
     Members
     -------
-    image : In(stream)  bytes of an image, taken while ``status.state`` is LOADING
+    image : In(stream)  bytes of an image, taken while ``status.state`` is LOADING; with a ring
+        again and again, see RingLoader
     input : In(stream)  input words: N bytes, lane 0 in the low bits
     result : Out(stream)  pixels of N bytes
     status : Out(STATUS)  what the engine does, see there
@@ -106,6 +112,8 @@ class Engine(wiring.Component):
                 f"init must hold {geometry.header_words + 1} to {geometry.weight_words} words, "
                 f"not {len(init)!r}"
             )
+        if init is not None and geometry.ring:
+            raise ValueError("init must be None with a ring: its words come from outside")
         self.geometry, self.init = geometry, init
         self.family, self.bels = check_family(family), bels
         self.compact = family == "ice40" if compact is None else compact
@@ -135,17 +143,20 @@ class Engine(wiring.Component):
         m = Module()
         geometry, memory, datapath = self.geometry, self._memory(), self._datapath()
         front = datapath.front
-        loader = Loader(
-            geometry=geometry, latency=memory.latency, rom=self.init is not None, scrub=front.scrub
-        )
+        loader = self._loader(memory.latency, front.scrub)
         fetcher = Fetcher(
-            geometry=geometry, latency=memory.latency, rotate=front.rotate, block=front.block_queue
+            geometry=geometry,
+            latency=memory.latency,
+            rotate=2 if geometry.ring else front.rotate,  # one count of waits for all engines
+            block=front.block_queue,
         )
         issue = Issue(geometry=geometry, results=datapath.results, latency=front.issue)
         address = AddressGenerator(geometry=geometry, latency=front.address)
 
         # The blocks, in the order in which data flow.
         whole, way = self._resets(m)
+        if geometry.ring:
+            self._connect_ring(m, loader, fetcher, issue, way.end)
         # The loader writes an image into the weight memory.
         m.submodules.loader = ResetInserter(whole)(loader)
         m.submodules.memory = memory
@@ -154,7 +165,7 @@ class Engine(wiring.Component):
         m.submodules.fetcher = ResetInserter(way.next())(fetcher)
         self._connect_memory(m, memory, loader, fetcher)
         if geometry.s > 1:
-            self._connect_lanes(m, memory, loader, fetcher, issue, address, datapath)
+            self._connect_lanes(m, memory, fetcher, issue, address, datapath)
         # The issue stage issues one per cycle, and takes the input tensor.
         m.submodules.issue = ResetInserter(way.next())(issue)
         wiring.connect(m, fetcher.output, issue.fetched)
@@ -180,9 +191,15 @@ class Engine(wiring.Component):
         self._report(m, loader, issue)
         return m
 
+    def _loader(self, latency: int, scrub: bool) -> Loader | RingLoader:
+        if self.geometry.ring:
+            return RingLoader(geometry=self.geometry, scrub=scrub)
+        rom = self.init is not None
+        return Loader(geometry=self.geometry, latency=latency, rom=rom, scrub=scrub)
+
     def _memory(self):
-        width, depth = self.geometry.word_bits, self.geometry.weight_words
-        if self.family == "ice40":
+        width, depth = self.geometry.word_bits, memory_words(self.geometry)
+        if self.family == "ice40" and not self.geometry.ring:
             return SpramMemory(width=width, depth=depth)
         return WeightMemory(
             width=width, depth=depth, s=self.geometry.s, init=self.init, family=self.family
@@ -212,28 +229,43 @@ class Engine(wiring.Component):
         m.d.sync += reset.eq((left != 0) & whole)
         return reset, ResetWay(m, left != 0)
 
-    @staticmethod
-    def _connect_memory(m: Module, memory, loader: Loader, fetcher: Fetcher) -> None:
-        """The loader writes; fetcher and loader read, the fetcher first."""
+    def _connect_memory(self, m: Module, memory, loader, fetcher: Fetcher) -> None:
+        """The loader writes; fetcher and, without a ring, loader read, the fetcher first."""
         enable = Signal()
         m.d.sync += enable.eq(loader.accepted)
         m.d.comb += [
             memory.write_en.eq(loader.write_en),
             memory.write_addr.eq(loader.write_addr),
             memory.write_data.eq(loader.write_data),
-            memory.read_addr.eq(Mux(fetcher.mem_read, fetcher.mem_addr, loader.read_addr)),
-            loader.busy.eq(fetcher.mem_read),
-            loader.read_data.eq(memory.read_data),
+            memory.read_addr.eq(fetcher.mem_addr),
             fetcher.mem_data.eq(memory.read_data),
             fetcher.enable.eq(enable),
             fetcher.last.eq(loader.last),
+        ]
+        if not self.geometry.ring:
+            aside = fetcher.aside if self.geometry.s > 1 else 0
+            m.d.comb += [
+                memory.read_addr.eq(Mux(fetcher.mem_read, fetcher.mem_addr, loader.read_addr)),
+                loader.busy.eq(fetcher.mem_read | aside),
+                loader.read_data.eq(memory.read_data),
+            ]
+
+    @staticmethod
+    def _connect_ring(m: Module, loader: RingLoader, fetcher: Fetcher, issue: Issue, flush) -> None:
+        """The loader fills what the fetcher has freed."""
+        m.d.comb += [
+            loader.flush.eq(flush),
+            loader.free.eq(fetcher.free),
+            fetcher.first.eq(loader.first),
+            fetcher.filled.eq(loader.filled),
+            fetcher.full.eq(loader.full),
+            issue.stuck.eq(fetcher.stuck),
         ]
 
     def _connect_lanes(
         self,
         m: Module,
         memory: WeightMemory,
-        loader: Loader,
         fetcher: Fetcher,
         issue: Issue,
         address: AddressGenerator,
@@ -247,7 +279,6 @@ class Engine(wiring.Component):
         taken = delay(m, last, self.geometry.s, "taken", reset_less=False)
         m.d.comb += [
             memory.aside.eq(fetcher.aside),
-            loader.busy.eq(fetcher.mem_read | fetcher.aside),
             memory.row.eq(row),
             fetcher.taken.eq(taken),
             datapath.side.eq(memory.side),
@@ -255,12 +286,13 @@ class Engine(wiring.Component):
             address.own_address.eq(datapath.own_address),
         ]
 
-    def _report(self, m: Module, loader: Loader, issue: Issue) -> None:
+    def _report(self, m: Module, loader: Loader | RingLoader, issue: Issue) -> None:
         """Drive ``status``."""
         status = self.status
         m.d.comb += [
             status.error.eq(Mux(loader.error != Error.NONE, loader.error, issue.error)),
             status.cycles.eq(issue.cycles),
+            status.memory_wait.eq(issue.memory_wait),
             status.inferences.eq(issue.inferences),
             status.upset.eq(loader.upset),
             status.scrubs.eq(loader.scrubs),

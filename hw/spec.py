@@ -209,10 +209,11 @@ class Geometry:
     n : output-channel lanes: 2, 4, 8 or 16
     p : lanes: 1 to 16
     s : lanes that may be filters, and banks of the weight memory: 1, 2, 4 or 8, at most P
-    weight_words : depth of the weight memory, in words of N + 1 bytes
+    weight_words : most words of an image, of N + 1 bytes; depth of the weight memory without a ring
     bank_words : depth of each activation bank, in words of N bytes; a power of two
     tables : tables of 256 codes for activation functions, 0 to 8
     extended : whether the lanes have the modes MAXIMUM and GATE
+    ring : words of the ring that a source fills in every inference, a power of two; 0: no ring
 
     Raises
     ------
@@ -226,6 +227,7 @@ class Geometry:
     tables: int = MAX_TABLES
     extended: bool = True
     s: int = 1
+    ring: int = 0
 
     def __post_init__(self) -> None:
         if self.n not in ALLOWED_N:
@@ -252,6 +254,8 @@ class Geometry:
             raise ValueError(
                 f"bank_words * n must not exceed {1 << 16} bytes, not {self.bank_words * self.n!r}"
             )
+        if self.ring and not (_power_of_two(self.ring) and 64 <= self.ring <= 1 << 16):
+            raise ValueError(f"ring must be 0 or a power of two, 64 to 65536, not {self.ring!r}")
 
     @property
     def word_bytes(self) -> int:

@@ -16,6 +16,7 @@ class Before:
     p : lanes
     last : strobe: the last word of a layer issues
     filters : whether its lanes are filters
+    frozen : this cycle does not count
 
     Attributes
     ----------
@@ -23,7 +24,7 @@ class Before:
     idle : a word of entries may issue
     """
 
-    def __init__(self, m: Module, *, p: int, last, filters):
+    def __init__(self, m: Module, *, p: int, last, filters, frozen):
         self._m, self._p = m, p
         self.landed, self.drained, self.idle = Const(1), Const(1), Const(1)
         if not spec.overlaps(p):
@@ -38,7 +39,7 @@ class Before:
                 left.eq(Mux(filters, tail + more - 1, tail - 1)),
                 *(flag.eq(0) for flag in (self.landed, self.drained, self.idle)),
             ]
-        with m.Elif(left != 0):
+        with m.Elif((left != 0) & ~frozen):
             m.d.sync += left.eq(left - 1)
             for flag, at in ((self.landed, tail - spec.landing_cycles(p)), (self.drained, 0)):
                 with m.If(left == at + 2):

@@ -8,40 +8,15 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from secateur.hw import spec
+from secateur.hw.front.ring_walk import RingWalk
+from secateur.hw.front.side import AddressSide, count_passes, rotate
 from secateur.hw.interfaces import Kind, word_layout, writes_register
 from secateur.hw.memory.fifo import CreditFifo
 from secateur.hw.pipeline import delay
+from secateur.hw.ring import FETCH_WORDS, memory_words
 from secateur.hw.spec import Reg
 
-FIFO_DEPTH = 16
-
-
-class _AddressSide:
-    """Signals of the address side that the data side reads or writes."""
-
-    def __init__(self, width: int, first: int):
-        tags = {"valid": 1, "pas": 1, "group": 1, "line": 1, "row": 1, "turn": 1}
-        tags = data.StructLayout(tags)
-        self.go = Signal()  # a word is read in this cycle
-        self.address = Signal(width, init=first)
-        self.tags = Signal(tags)  # of the word that is read
-        self.match = Signal()  # it is the last of a pass
-        self.loop_start = Signal(width, init=first)
-        self.armed = Signal()  # the row's ends are known
-        self.at_last = Signal()  # the word is the program's last
-        self.expect = Signal(Kind)  # the kind of the next word on the data side
-        self.arm = Signal()  # its word was the second header word of a row
-        self.body_start = Signal(width)
-        self.body_before_end = Signal(width)
-        # Of filter lanes only: S words are a step, read in bank 0.
-        self.step = Signal(width, init=1)
-        self.filters = Signal()
-        self.last_row = Signal()  # of the layer, once armed
-        self.held = Signal()  # the layer has been read; lanes still use the other banks
-        self.turn = Signal()  # changes at every jump: words that were read before are dropped
-        # Passes to do, and whether it is one, by level.
-        self.left = {name: Signal(16, name=f"left_{name}") for name in ("x", "y", "z")}
-        self.final = {name: Signal(name=f"final_{name}") for name in self.left}
+FIFO_DEPTH = FETCH_WORDS
 
 
 class Fetcher(wiring.Component):
@@ -74,6 +49,10 @@ class Fetcher(wiring.Component):
     row : Out  word of each bank of the weight memory that the lanes of ``output`` take; with S > 1
     aside : Out(1)  lanes take words from the banks from 1 on; with S > 1
     taken : In(1)  strobe: they have taken the last of a layer; with S > 1
+    first : In  static; address at which later rounds begin; with a ring, as are the next four
+    filled, full : In(1)  of the ring, see RingLoader
+    free : Out  group of the first slot of the ring that is in use
+    stuck : Out(1)  no word will ever come: the ring is full, and none of its words can go
     """
 
     def __init__(
@@ -87,28 +66,37 @@ class Fetcher(wiring.Component):
             raise ValueError(f"rotate must be 1 or 2 cycles, not {rotate!r}")
         self.geometry, self.latency, self.rotate, self.block = geometry, latency, rotate, block
         self.layout = word_layout(geometry.n)
-        address = ceil_log2(geometry.weight_words)
+        address, slot = (ceil_log2(w) for w in (geometry.weight_words, memory_words(geometry)))
         self.side_bits = ceil_log2(geometry.s)
-        rows = {"row": Out(address - self.side_bits), "aside": Out(1), "taken": In(1)}
+        rows = {"row": Out(slot - self.side_bits), "aside": Out(1), "taken": In(1)}
+        in_ring = {
+            "first": In(address),
+            "filled": In(1),
+            "full": In(1),
+            "free": Out(slot + 1 - self.side_bits),
+            "stuck": Out(1),
+        }
         super().__init__(
             {
                 "enable": In(1),
                 "last": In(address),
-                "mem_addr": Out(address),
+                "mem_addr": Out(slot),
                 "mem_data": In(geometry.word_bits),
                 "mem_read": Out(1),
                 "output": Out(stream.Signature(self.layout)),
                 **(rows if geometry.s > 1 else {}),
+                **(in_ring if geometry.ring else {}),
             }
         )
 
     def elaborate(self, platform) -> Module:
         m = Module()
         n, header_words = self.geometry.n, self.geometry.header_words
-        width = len(self.mem_addr)
-        side = _AddressSide(width, header_words)
+        width = len(self.last)
+        side = AddressSide(width, header_words)
         credits = Signal(range(-1, FIFO_DEPTH), init=FIFO_DEPTH - 1)  # less 1: its sign is the test
         self._walk(m, side)
+        walk = self._place(m, side)
 
         # Data side, first step: the kind of this word.
         seen = delay(m, side.tags, self.latency, "tags", reset_less=False)
@@ -137,34 +125,68 @@ class Fetcher(wiring.Component):
                 side.body_before_end.eq(before_body + words),
                 side.last_row.eq(row_final),
             ]
-        held_valid, held, turned_valid, turned = self._rotate(m, raw, live)
+        held_valid, held, turned_valid, turned = rotate(
+            m, n=n, registers=self.rotate, raw=raw, valid=live
+        )
         copies, filters = self._copies(m, held_valid, held, turned)
         jump = Const(0)
         if shift:
             jump = delay(m, begins, 3, "begins", reset_less=False) & filters
             self._jump(m, side, jump, begins, where)
+            if walk is not None:
+                walk.jump(jump, begins, self.filled)
             with m.If(jump):
                 m.d.sync += [held_valid.eq(0), turned_valid.eq(0)]
         # `arm` comes before the first pass of the row ends: a row has MIN_ROW_WORDS words or more.
         pass_ends = Signal()
         m.d.sync += pass_ends.eq(side.go & side.match)
-        self._passes(m, pass_ends, arm, side.left, side.final, copies)
+        count_passes(m, pass_ends, arm, side.left, side.final, copies)
 
-        back = self._enqueue(m, turned, turned_valid & ~jump, where)
+        back, queued = self._enqueue(m, turned, turned_valid & ~jump, where, walk)
         dropped = Mux(jump, turned_valid + held_valid + live, seen.valid & ~live) if shift else 0
         pop = Signal()
         m.d.sync += [pop.eq(self.output.valid & self.output.ready), back.eq(dropped)]
-        m.d.comb += side.go.eq(self.enable & ~credits[-1] & ~side.held)
+        ready = Const(1) if walk is None else walk.ready
+        m.d.comb += side.go.eq(self.enable & ~credits[-1] & ~side.held & ready)
+        if walk is not None:
+            aside = self.aside if shift else Const(0)
+            walk.release(live, queued, self.output.valid & self.output.ready, aside)
+            walk.watch(credits == FIFO_DEPTH - 1)
         m.d.sync += credits.eq(credits + pop + back - side.go)
         return m
 
-    def _enqueue(self, m: Module, word, valid, where) -> Signal:
+    def _place(self, m: Module, side: AddressSide) -> RingWalk | None:
+        """Where words are: at their own addresses, or in the ring."""
+        if not self.geometry.ring:
+            m.d.comb += self.mem_addr.eq(side.address)
+            return None
+        walk = RingWalk(
+            m,
+            geometry=self.geometry,
+            side=side,
+            first=self.first,
+            filled=self.filled,
+            full=self.full,
+        )
+        m.d.comb += [
+            self.mem_addr.eq(walk.slot),
+            self.free.eq(walk.free),
+            self.stuck.eq(walk.stuck),
+        ]
+        return walk
+
+    def _enqueue(self, m: Module, word, valid, where, walk: RingWalk | None):
         """Add the queue of fetched words.
 
-        Returns a register for the number of words that do not reach it.
+        Returns
+        -------
+        back : a register for the number of words that do not reach it
+        queued : what the queue has beside the first word
         """
         shift = self.side_bits
-        rows = {"row": len(where) - shift} if shift else {}
+        rows = {"row": len(self.row)} if shift else {}
+        if shift and walk is not None:
+            rows, where = {"row": len(walk.free), "done": 1}, walk.where
         m.submodules.fifo = fifo = CreditFifo(
             shape=data.StructLayout({"word": self.layout} | rows),
             depth=FIFO_DEPTH,
@@ -180,9 +202,11 @@ class Fetcher(wiring.Component):
         if shift:
             row = delay(m, where[shift:], 2, "row")
             m.d.comb += [fifo.write_data.row.eq(row), self.row.eq(fifo.output.payload.row)]
-        return Signal(range(4), name="back")
+        if "done" in rows:
+            m.d.comb += fifo.write_data.done.eq(delay(m, walk.done, 2, "queued_done"))
+        return Signal(range(4), name="back"), fifo.output.payload
 
-    def _jump(self, m: Module, side: _AddressSide, jump, begins, where) -> None:
+    def _jump(self, m: Module, side: AddressSide, jump, begins, where) -> None:
         """To the rows of filter lanes, and behind them on when the lanes have their words."""
         shift = self.side_bits
         first = Signal(len(where) - shift)
@@ -206,16 +230,16 @@ class Fetcher(wiring.Component):
                 self.aside.eq(1),
             ]
 
-    def _walk(self, m: Module, side: _AddressSide) -> None:
+    def _walk(self, m: Module, side: AddressSide) -> None:
         """The address side, one word in each cycle of ``go``."""
         address, tags, left, final = side.address, side.tags, side.left, side.final
         before_last = Signal(len(address))
         single = Signal()
-        at_last, shift = side.at_last, self.side_bits
-        final_row = Signal()  # all three: a flip-flop of its own, beside the address
-        loop = side.match & ~final_row
+        at_last, shift, loop = side.at_last, self.side_bits, side.loop
+        final_row = side.final_row  # all three: a flip-flop of its own, beside the address
+        loop_start = self.first if self.geometry.ring else side.loop_start
         m.d.comb += [
-            self.mem_addr.eq(address),
+            loop.eq(side.match & ~final_row),
             self.mem_read.eq(side.go),
             tags.valid.eq(side.go),
             tags.pas.eq(side.match),
@@ -229,9 +253,9 @@ class Fetcher(wiring.Component):
         last_side = self.last[shift:] << shift
         m.d.sync += [
             before_last.eq(Mux(side.filters, last_side, self.last) - side.step),
-            single.eq(self.last == side.loop_start),
+            single.eq(self.last == loop_start),
         ]
-        following = Mux(at_last, side.loop_start, (address + side.step)[: len(address)])
+        following = Mux(at_last, loop_start, (address + side.step)[: len(address)])
         with m.If(side.go):
             m.d.sync += [
                 address.eq(Mux(loop, side.body_start, following)),
@@ -243,7 +267,7 @@ class Fetcher(wiring.Component):
         with m.Elif(~self.enable):
             m.d.sync += at_last.eq(single)
 
-    def _parse(self, m: Module, seen, live, where, side: _AddressSide, count_low):
+    def _parse(self, m: Module, seen, live, where, side: AddressSide, count_low):
         """Tell the kind of the word from the memory.
 
         Returns
@@ -280,8 +304,9 @@ class Fetcher(wiring.Component):
         with m.If(live):
             with m.Switch(expect):
                 with m.Case(Kind.CONFIG):
-                    with m.If((common & spec.COMMON_REGISTER) == spec.INDEX_LOOP):
-                        m.d.sync += side.loop_start.eq(where + 1)
+                    if not self.geometry.ring:
+                        with m.If((common & spec.COMMON_REGISTER) == spec.INDEX_LOOP):
+                            m.d.sync += side.loop_start.eq(where + 1)
                     with m.If(start):
                         m.d.sync += expect.eq(Kind.HEAD_A)
                 with m.Case(Kind.HEAD_A):
@@ -294,29 +319,6 @@ class Fetcher(wiring.Component):
                     with m.If(seen.row):
                         m.d.sync += expect.eq(Mux(row_final, Kind.CONFIG, Kind.HEAD_A))
         return raw, begins, row_final, arm
-
-    def _rotate(self, m: Module, raw, valid):
-        """Two registers; between them, a configuration word is rotated. Returns both.
-
-        With ``rotate`` 1 the first is a wire.
-        """
-        lanes16 = self.geometry.n // 2
-        select = Signal(range(max(lanes16, 2)))
-        held = Signal(self.layout, reset_less=True)
-        turned = Signal(self.layout, reset_less=True)
-        held_valid = Signal()
-        turned_valid = Signal()
-        domain = m.d.sync if self.rotate > 1 else m.d.comb
-        domain += [held.eq(raw), held_valid.eq(valid)]
-        m.d.sync += [turned.eq(held), turned_valid.eq(held_valid)]
-        domain += select.eq(Mux(raw.kind == Kind.CONFIG, raw.common, 0))
-        if lanes16 > 1:
-            lanes = held.lanes.as_value()
-            with m.Switch(select):
-                for shift in range(1, lanes16):
-                    with m.Case(shift):
-                        m.d.sync += turned.lanes.eq(lanes.rotate_left(16 * shift))
-        return held_valid, held, turned_valid, turned
 
     def _copies(self, m: Module, valid, held, word) -> tuple[dict, Signal]:
         """The fetcher's own GX, GY and GZ, and FILTERS: it is ahead of the issue stage."""
@@ -335,14 +337,3 @@ class Fetcher(wiring.Component):
                 m.d.sync += copies[name].eq(word.lanes.as_value()[lane : lane + 16])
         flags = copies.pop("flags", Const(0, 16))
         return copies, flags[spec.FLAG2_FILTERS]
-
-    @staticmethod
-    def _passes(m: Module, end, load, left: dict, final: dict, copies: dict) -> None:
-        """Nested down counters, one event per pass: z inside x inside y."""
-        carry = end
-        for name in ("z", "x", "y"):
-            with m.If(load):
-                m.d.sync += left[name].eq(copies[name])
-            with m.Elif(carry):
-                m.d.sync += left[name].eq(Mux(final[name], copies[name], left[name] - 1))
-            carry = carry & final[name]

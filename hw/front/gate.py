@@ -26,6 +26,7 @@ class Gate(wiring.Component):
     -------
     registers : In(REGISTERS)  the configuration
     group : In(1)  strobe: the last word of a group issues
+    frozen : In(1)  this cycle does not count: the issue stage waits for a word from outside
     released : In(2)  results that have left, or were dropped
     free : Out(1)  the drain is free
     room : Out(1)  the result queue has room for the group, or does not get it
@@ -37,6 +38,7 @@ class Gate(wiring.Component):
             {
                 "registers": In(REGISTERS),
                 "group": In(1),
+                "frozen": In(1),
                 "released": In(2),
                 "free": Out(1, init=1),
                 "room": Out(1, init=1),
@@ -51,18 +53,20 @@ class Gate(wiring.Component):
         few = Signal()  # so few lanes that the drain is free before any other group ends
         less = Signal.like(lanes)
         left = Signal.like(lanes)
-        m.d.sync += [group.eq(self.group), few.eq(lanes <= 2), less.eq(lanes - 2)]
-        with m.If(group):
-            m.d.sync += [self.free.eq(few), left.eq(less)]
-        with m.Elif(~self.free):
-            m.d.sync += [self.free.eq(left == 1), left.eq(left - 1)]
+        m.d.sync += [few.eq(lanes <= 2), less.eq(lanes - 2)]
+        with m.If(~self.frozen):
+            m.d.sync += group.eq(self.group)
+            with m.If(group):
+                m.d.sync += [self.free.eq(few), left.eq(less)]
+            with m.Elif(~self.free):
+                m.d.sync += [self.free.eq(left == 1), left.eq(left - 1)]
 
         is_result = regs[Reg.FLAGS][spec.FLAG_RESULT]
         reserved = Signal(range(self.results + 1))
         most = Signal(range(self.results + 1))
         take = Signal.like(lanes)
         m.d.sync += [
-            take.eq(Mux(group & is_result, lanes, 0)),
+            take.eq(Mux(group & is_result & ~self.frozen, lanes, 0)),
             reserved.eq(reserved + take - self.released),
             most.eq(self.results - lanes),
             self.room.eq(~is_result | (reserved <= most)),

@@ -87,10 +87,12 @@ class Issue(wiring.Component):
     fetched : In(stream of word_layout(n))  words of the program
     input : In(stream)  input words of N bytes
     released : In(2)  results that have left, or were dropped
+    stuck : In(1)  no further word will come
     issued : Out(issued_signature(n))  for the blocks behind
     error : Out(Error)  why the engine has stopped, or NONE
     running : Out(1)  an inference runs
     cycles : Out(32)  of the last inference
+    memory_wait : Out(32)  cycles besides, in which it waited for words of a ring
     inferences : Out(16)  that have ended, modulo 2**16
     """
 
@@ -106,10 +108,12 @@ class Issue(wiring.Component):
                 "fetched": In(stream.Signature(word_layout(n))),
                 "input": In(stream.Signature(8 * n)),
                 "released": In(2),
+                "stuck": In(1),
                 "issued": Out(issued_signature(n)),
                 "error": Out(Error),
                 "running": Out(1),
                 "cycles": Out(32),
+                "memory_wait": Out(32),
                 "inferences": Out(16),
             }
         )
@@ -120,11 +124,14 @@ class Issue(wiring.Component):
         m.submodules.configuration = configuration = Configuration(
             geometry=self.geometry, latency=1 + self.latency
         )
-        m.submodules.stopwatch = stopwatch = Stopwatch()
+        m.submodules.stopwatch = stopwatch = Stopwatch(apart=self.geometry.ring > 0)
         is_config = word.kind == Kind.CONFIG
         fills_table = is_config & word.first
 
         flow = _Flow()
+        # Words of a weight memory never keep this stage waiting. Where those of a ring do, no cycle
+        # passes for whatever counts cycles here.
+        starved = flow.run & ~self.fetched.valid if self.geometry.ring else Const(0)
         issue = self.fetched.valid & self.fetched.ready
         m.submodules.gate = gate = Gate(p=self.geometry.p, results=self.results)
         before = Before(
@@ -132,6 +139,7 @@ class Issue(wiring.Component):
             p=self.geometry.p,
             last=issue & word.layer_last,
             filters=issued.registers[Reg.FLAGS2][spec.FLAG2_FILTERS],
+            frozen=starved,
         )
         held = word.group_last & ~(gate.free & gate.room) | (fills_table & ~before.idle)
         # Commands are never held: conditions on them need not wait for that.
@@ -141,6 +149,7 @@ class Issue(wiring.Component):
         m.d.comb += [
             gate.registers.eq(issued.registers),
             gate.group.eq(issue & word.group_last),
+            gate.frozen.eq(starved),
             gate.released.eq(self.released),
             self.fetched.ready.eq(flow.run & ~held),
             self.input.ready.eq(flow.takes),
@@ -152,6 +161,8 @@ class Issue(wiring.Component):
             configuration.next_entry.eq(issued.entry.valid),
             issued.registers.eq(configuration.registers),
             self.cycles.eq(stopwatch.cycles),
+            self.memory_wait.eq(stopwatch.memory_wait),
+            stopwatch.starved.eq(starved),
             self.inferences.eq(stopwatch.inferences),
         ]
         domain = m.d.sync if self.latency else m.d.comb
@@ -328,7 +339,10 @@ class Issue(wiring.Component):
         past = self.issued.entry.address >= entries if entries else Const(1)
         m.d.sync += past_tables.eq(self.issued.entry.valid & past)
         m.d.sync += wrong.eq(
-            (configures & (word.kind == Kind.HEAD_B) & word.first) | refused | past_tables
+            (configures & (word.kind == Kind.HEAD_B) & word.first)
+            | refused
+            | past_tables
+            | self.stuck
         )
         with m.If((wrong | over) & (flow.state != State.ERROR)):
             m.d.sync += flow.go(State.ERROR)
