@@ -259,6 +259,7 @@ class Engine(wiring.Component):
             fetcher.first.eq(loader.first),
             fetcher.filled.eq(loader.filled),
             fetcher.full.eq(loader.full),
+            issue.more.eq(fetcher.more),
             issue.stuck.eq(fetcher.stuck),
         ]
 

@@ -58,13 +58,15 @@ def fetch_cycles(geometry: Geometry) -> int:
 
 
 def free_cycles(geometry: Geometry) -> int:
-    """Cycles from the last read of a word to the first in which another one may take its place.
-
-    Of filter lanes: from the issue of the word.
-    """
+    """Cycles from the last read of a word to the first in which another may be completed there."""
     return read_cycles(geometry) + 3
 
 
 def side_free_cycles(geometry: Geometry) -> int:
-    """As ``free_cycles``, from the issue of a word of filter lanes: all lanes have read theirs."""
-    return geometry.s + 4
+    """As ``free_cycles``, from the issue of a word of filter lanes: then all read theirs."""
+    return geometry.s + 3
+
+
+def side_held_cycles(geometry: Geometry) -> int:
+    """Cycles from the issue of the last word of filter lanes to the first read behind it."""
+    return geometry.s + 2

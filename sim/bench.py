@@ -17,8 +17,10 @@ CLOCK = 2  # ns, as the bench makes it
 @cocotb.test()
 async def run(bench: Any) -> None:
     """Settings: SECATEUR_STALL (of 65536), _SEED, _TARGET (result beats), _LIMIT (cycles), _RESET
-    (cycles); of a sequence, or 0: _INPUTS and _RESULTS (beats)."""
+    (cycles); of a sequence, or 0: _INPUTS and _RESULTS (beats); of a ring, or 0: _BYTES (of the
+    image), _INTERVAL (cycles per byte), _LATENCY (cycles of a pass), _REST (cycles)."""
     names = ("STALL", "SEED", "TARGET", "LIMIT", "INPUTS", "RESULTS", "RESET")
+    names += ("BYTES", "INTERVAL", "LATENCY", "REST")
     setting = {name: int(os.environ[f"SECATEUR_{name}"]) for name in names}
     bench.rst.value = 1
     bench.close.value = 0
@@ -27,6 +29,10 @@ async def run(bench: Any) -> None:
     bench.target.value = setting["TARGET"]
     bench.sequence_inputs.value = setting["INPUTS"]
     bench.sequence_results.value = setting["RESULTS"]
+    bench.image_bytes.value = setting["BYTES"]
+    bench.interval.value = setting["INTERVAL"]
+    bench.latency.value = setting["LATENCY"]
+    bench.rest.value = setting["REST"]
     await Timer(setting["RESET"] * CLOCK, "ns")
     bench.rst.value = 0
     try:

@@ -20,7 +20,7 @@ class StatusChange:
     now : cycle after reset
     before, state : the state until then and from then on
     error : ``status.error``
-    cycles : ``status.cycles``
+    cycles, memory_wait, upset : as in ``status``
     """
 
     now: int
@@ -28,6 +28,8 @@ class StatusChange:
     state: int
     error: int
     cycles: int
+    memory_wait: int
+    upset: int
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 
 from secateur.disk.storage import write_atomically
 from secateur.hw import spec
+from secateur.hw.ring import Source
 from secateur.hw.spec import Error, Geometry, Status
 from secateur.sim import drivers, verilator, wrapper
 from secateur.sim.drivers import Bytes, StatusChange, TraceBeat
@@ -31,6 +32,8 @@ class SimResult:
     results : uint8 (beats, N), of all inferences
     trace : drained pixels, per inference
     cycles : ``status.cycles``, per inference
+    memory_waits : ``status.memory_wait``, per inference
+    upset : ``status.upset`` at the end
     state, error : of the engine at the end
     status : all changes of the state
     total : cycles simulated
@@ -40,6 +43,8 @@ class SimResult:
     results: Bytes
     trace: list[list[TraceBeat]]
     cycles: list[int]
+    memory_waits: list[int]
+    upset: bool
     state: Status
     error: Error
     status: list[StatusChange]
@@ -109,6 +114,7 @@ def simulate(
     steps: int = 0,
     power_up: int | None = None,
     reset_cycles: int = RESET_CYCLES,
+    source: Source | None = None,
 ) -> SimResult:
     """Load an image and run all inputs, one after the other in one simulation.
 
@@ -129,6 +135,7 @@ def simulate(
     steps : the engine restarts after so many inferences, the steps of a sequence; 0: never
     power_up : seed of registers and memories without an initial value; None: they are zero
     reset_cycles : cycles for which ``rst`` is high
+    source : of a geometry with a ring; the first input comes when the ring is full
 
     Raises
     ------
@@ -137,9 +144,21 @@ def simulate(
     if not 0.0 <= stalls < 1.0:
         raise ValueError(f"stalls must be 0 to below 1, not {stalls!r}")
     plan = _plan(image, inputs, geometry, steps)
+    given = source or Source()
+    filling = geometry.ring * geometry.word_bytes + len(plan.image)
+    rest = filling * given.interval + given.latency + 10_000
+    rest = rest if geometry.ring and not stalls else 0
     if limit is None:
         limit = int((len(plan.image) * 4 + plan.cycles) / (1 - stalls) ** 2 * 1.5) + 20_000
+        if geometry.ring:
+            passes = (len(inputs) + 2) * (1 if not steps else 2)
+            a_pass = len(plan.image) * given.interval + given.latency
+            limit += rest + int(a_pass * passes / (1 - stalls) ** 2 * 1.5)
     settings = {
+        "SECATEUR_BYTES": len(plan.image),
+        "SECATEUR_INTERVAL": given.interval,
+        "SECATEUR_LATENCY": given.latency,
+        "SECATEUR_REST": rest,
         "SECATEUR_STALL": round(stalls * 65536),
         "SECATEUR_SEED": seed + 1,
         "SECATEUR_LIMIT": limit,
@@ -214,6 +233,8 @@ def _run(
             results=drivers.read_results(folder, geometry.n),
             trace=_by_inference(trace, len(inputs), inputs.shape[1] // geometry.n),
             cycles=[s.cycles for s in status if s.before == Status.RUNNING],
+            memory_waits=[s.memory_wait for s in status if s.before == Status.RUNNING],
+            upset=bool(status[-1].upset) if status else False,
             state=Status(status[-1].state if status else 0),
             error=Error(status[-1].error if status else 0),
             status=status,

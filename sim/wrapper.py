@@ -11,6 +11,7 @@ from secateur.hw.spec import Geometry
 #: Ports of ``bench`` that cocotb reads or writes.
 PUBLIC = (
     "rst", "close", "stall", "seed", "target", "sequence_inputs", "sequence_results",
+    "image_bytes", "interval", "latency", "rest",
     "results", "now", "state", "error", "stopped",
 )  # fmt: skip
 
@@ -45,6 +46,46 @@ module bench_source #(parameter WIDTH = 8, parameter SALT = 1) (
     end
 endmodule
 
+// Presents the bytes of a file again and again, a byte in an interval, each time after a latency.
+module bench_memory #(parameter SALT = 1) (
+  input wire clk, input wire rst, input wire [15:0] stall, input wire [31:0] seed,
+  input integer file, input wire [31:0] size, input wire [31:0] interval,
+  input wire [31:0] latency,
+  output reg valid, output reg [7:0] payload, input wire ready
+);
+  reg [31:0] dice, left, at;
+  reg [7:0] beat;
+  integer got;
+  always @(posedge clk)
+    if (rst) begin
+      valid <= 0;
+      at <= 0;
+      left <= latency;
+      dice <= (seed * 32'd2654435761) ^ SALT;
+    end else begin
+      dice <= dice ^ (dice << 13) ^ ((dice ^ (dice << 13)) >> 17)
+            ^ ((dice ^ (dice << 13) ^ ((dice ^ (dice << 13)) >> 17)) << 5);
+      if (left != 0) left <= left - 1;
+      if (!valid || ready) begin
+        valid <= 0;
+        if (left == 0 && size != 0 && dice[15:0] >= stall) begin
+          if (at == size) begin
+            at <= 0;
+            left <= latency == 0 ? 0 : latency - 1;
+            got = $fseek(file, 0, 0);
+          end
+          if (at != size || latency == 0) begin
+            got = $fread(beat, file);
+            valid <= 1;
+            payload <= beat;
+            at <= at == size ? 1 : at + 1;
+            left <= interval - 1;
+          end
+        end
+      end
+    end
+endmodule
+
 // Is ready at random times.
 module bench_ready #(parameter SALT = 1) (
   input wire clk, input wire rst, input wire [15:0] stall, input wire [31:0] seed,
@@ -68,6 +109,8 @@ module bench (
   input wire rst, input wire close, input wire [15:0] stall, input wire [31:0] seed,
   input wire [31:0] target,
   input wire [31:0] sequence_inputs, input wire [31:0] sequence_results,
+  input wire [31:0] image_bytes, input wire [31:0] interval, input wire [31:0] latency,
+  input wire [31:0] rest,
   output reg [31:0] results, output reg [31:0] now,
   output wire [2:0] state, output wire [3:0] error, output wire stopped
 );
@@ -79,7 +122,8 @@ module bench (
   wire [8*N-1:0] input_payload, result_payload, trace_data;
   wire [15:0] trace_m;
   wire [15:0] trace_layer;
-  wire [31:0] cycles;
+  wire [31:0] cycles, memory_wait;
+  wire upset;
   // After every sequence of inferences the engine restarts; inputs wait until it has.
   wire source_valid;
   reg hold, restart;
@@ -109,6 +153,13 @@ module bench (
       if (release_in == 1) hold <= 0;
     end
 
+  // The first input may wait until a ring is full.
+  reg [31:0] rested;
+  wire rests = rested < rest;
+  always @(posedge clk)
+    if (rst) rested <= 0;
+    else if (state == 2 && rests) rested <= rested + 1;
+
   integer image_file, input_file, result_file, trace_file, status_file;
   initial begin
     image_file = {image_open};
@@ -120,14 +171,14 @@ module bench (
 
   bench_source #(.WIDTH(8 * N), .SALT(32'h1234567)) input_source (
     .clk(clk), .rst(rst), .stall(stall), .seed(seed), .file(input_file),
-    .valid(source_valid), .payload(input_payload), .ready(input_ready && !hold));
-  assign input_valid = source_valid && !hold;
+    .valid(source_valid), .payload(input_payload), .ready(input_ready && !hold && !rests));
+  assign input_valid = source_valid && !hold && !rests;
   bench_ready #(.SALT(32'h89abcde)) result_sink (
     .clk(clk), .rst(rst), .stall(stall), .seed(seed), .ready(result_ready));
   wire image_valid, image_ready;
   wire [7:0] image_payload;
-  bench_source #(.WIDTH(8), .SALT(32'h5eca7e)) image_source (
-    .clk(clk), .rst(rst), .stall(stall), .seed(seed), .file(image_file),
+  {image_source} #({image_width}.SALT(32'h5eca7e)) image_source (
+    .clk(clk), .rst(rst), .stall(stall), .seed(seed), .file(image_file),{image_ports}
     .valid(image_valid), .payload(image_payload), .ready(image_ready));
   {top} dut (
     .clk(clk), .rst(rst), .control__reset(1'b0), .control__restart(restart),
@@ -136,7 +187,8 @@ module bench (
     .result__valid(result_valid), .result__payload(result_payload), .result__ready(result_ready),
     .trace__valid(trace_valid), .trace__layer(trace_layer), .trace__m(trace_m),
     .trace__data(trace_data), .trace__result(trace_result),
-    .status__state(state), .status__error(error), .status__cycles(cycles));
+    .status__state(state), .status__error(error), .status__cycles(cycles),
+    .status__memory_wait(memory_wait), .status__upset(upset));
 
   reg [31:0] taken;  // input beats: separates the inferences of the trace
   reg [2:0] last_state;
@@ -169,7 +221,8 @@ module bench (
         $fwrite(trace_file, "%h %h %h %h %0d\\n",
                 trace_layer, trace_m, trace_data, trace_result, taken);
       if (state != last_state)
-        $fwrite(status_file, "%0d %0d %0d %0d %0d\\n", now, last_state, state, error, cycles);
+        $fwrite(status_file, "%0d %0d %0d %0d %0d %0d %0d\\n",
+                now, last_state, state, error, cycles, memory_wait, upset);
     end
   reg closed = 0;  // `close` itself may be anything at power-up
   always @(posedge clk)
@@ -193,9 +246,13 @@ def bench_verilog(geometry: Geometry, *, rom: bool, top: str = "secateur") -> st
     rom : the image is built into the engine; nothing is loaded
     top : module name of the engine
     """
+    rate = ".size(image_bytes), .interval(interval), .latency(latency),"
     bench = _BENCH.format(
         n=geometry.n,
         top=top,
+        image_source="bench_memory" if geometry.ring else "bench_source",
+        image_width="" if geometry.ring else ".WIDTH(8), ",
+        image_ports=f"\n    {rate}" if geometry.ring else "",
         image_open="0" if rom else '$fopen("image.bin", "rb")',
     )
     return _MODULES + bench

@@ -49,9 +49,10 @@ class Fetcher(wiring.Component):
     row : Out  word of each bank of the weight memory that the lanes of ``output`` take; with S > 1
     aside : Out(1)  lanes take words from the banks from 1 on; with S > 1
     taken : In(1)  strobe: they have taken the last of a layer; with S > 1
-    first : In  static; address at which later rounds begin; with a ring, as are the next four
+    first : In  static; address at which later rounds begin; with a ring, as are the next five
     filled, full : In(1)  of the ring, see RingLoader
     free : Out  group of the first slot of the ring that is in use
+    more : Out(1)  the word behind that of ``output`` has been fetched, too
     stuck : Out(1)  no word will ever come: the ring is full, and none of its words can go
     """
 
@@ -74,6 +75,7 @@ class Fetcher(wiring.Component):
             "filled": In(1),
             "full": In(1),
             "free": Out(slot + 1 - self.side_bits),
+            "more": Out(1),
             "stuck": Out(1),
         }
         super().__init__(
@@ -202,6 +204,8 @@ class Fetcher(wiring.Component):
         if shift:
             row = delay(m, where[shift:], 2, "row")
             m.d.comb += [fifo.write_data.row.eq(row), self.row.eq(fifo.output.payload.row)]
+        if walk is not None:
+            m.d.comb += self.more.eq(fifo.more)
         if "done" in rows:
             m.d.comb += fifo.write_data.done.eq(delay(m, walk.done, 2, "queued_done"))
         return Signal(range(4), name="back"), fifo.output.payload

@@ -87,6 +87,7 @@ class Issue(wiring.Component):
     fetched : In(stream of word_layout(n))  words of the program
     input : In(stream)  input words of N bytes
     released : In(2)  results that have left, or were dropped
+    more : In(1)  behind the word of ``fetched`` there is another; with a ring, as is the next
     stuck : In(1)  no further word will come
     issued : Out(issued_signature(n))  for the blocks behind
     error : Out(Error)  why the engine has stopped, or NONE
@@ -108,6 +109,7 @@ class Issue(wiring.Component):
                 "fetched": In(stream.Signature(word_layout(n))),
                 "input": In(stream.Signature(8 * n)),
                 "released": In(2),
+                "more": In(1),
                 "stuck": In(1),
                 "issued": Out(issued_signature(n)),
                 "error": Out(Error),
@@ -129,9 +131,7 @@ class Issue(wiring.Component):
         fills_table = is_config & word.first
 
         flow = _Flow()
-        # Words of a weight memory never keep this stage waiting. Where those of a ring do, no cycle
-        # passes for whatever counts cycles here.
-        starved = flow.run & ~self.fetched.valid if self.geometry.ring else Const(0)
+        starved, there = self._starve(m, flow)
         issue = self.fetched.valid & self.fetched.ready
         m.submodules.gate = gate = Gate(p=self.geometry.p, results=self.results)
         before = Before(
@@ -151,7 +151,7 @@ class Issue(wiring.Component):
             gate.group.eq(issue & word.group_last),
             gate.frozen.eq(starved),
             gate.released.eq(self.released),
-            self.fetched.ready.eq(flow.run & ~held),
+            self.fetched.ready.eq(flow.run & there & ~held),
             self.input.ready.eq(flow.takes),
             accepted.eq(flow.takes & self.input.valid),
             configuration.valid.eq(issued.valid if self.latency else configures),
@@ -176,6 +176,22 @@ class Issue(wiring.Component):
         self._inference(m, flow, stopwatch, issue & ~fills_table, accepted, full)
         self._stop(m, flow, configures, refused, stopwatch.over)
         return m
+
+    def _starve(self, m: Module, flow: _Flow) -> tuple:
+        """Whether this stage waits for a word of a ring, and whether the word may issue.
+
+        In cycles in which it waits, nothing passes for whatever counts cycles here: the count of an
+        inference is that of an engine with all words on chip. The header words of a row issue one
+        after the other, as the drain takes them.
+        """
+        if not self.geometry.ring:
+            return Const(0), Const(1)
+        there, starved = Signal(), Signal()
+        m.d.comb += [
+            there.eq((self.fetched.payload.kind != Kind.HEAD_A) | self.more),
+            starved.eq(flow.run & ~(self.fetched.valid & there)),
+        ]
+        return starved, there
 
     def _settle(self, m: Module, flow: _Flow, configuration, before: Before) -> Signal:
         """A strobe in the last cycle of SETUP, which waits for the layer before."""

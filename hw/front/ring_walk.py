@@ -40,7 +40,7 @@ class RingWalk:
 
     def __init__(self, m: Module, *, geometry: spec.Geometry, side, first, filled, full):
         self._m, self._side, self._shift = m, side, ceil_log2(geometry.s)
-        self._lag, self._full = ring.side_free_cycles(geometry) - 3, full
+        self._lag, self._full = ring.side_free_cycles(geometry) - 2, full
         shift, begin = self._shift, geometry.header_words
         bits = ceil_log2(geometry.ring) + 1
         self.slot = Signal(bits, name="slot", init=begin)

@@ -26,6 +26,7 @@ class CreditFifo(wiring.Component):
     write_en : In(1)  a payload comes
     write_data : In(shape)  that payload
     output : Out(stream of shape)  in order
+    more : Out(1)  behind the payload that ``output`` has, there is another
     """
 
     def __init__(self, *, shape, depth: int, block: bool = False):
@@ -37,6 +38,7 @@ class CreditFifo(wiring.Component):
                 "write_en": In(1),
                 "write_data": In(shape),
                 "output": Out(stream.Signature(shape)),
+                "more": Out(1),
             }
         )
 
@@ -60,6 +62,7 @@ class CreditFifo(wiring.Component):
             write.data.eq(self.write_data),
             take.eq(filled & (~valid | self.output.ready)),
             self.output.valid.eq(valid),
+            self.more.eq(filled),
             self.output.payload.eq(payload),
         ]
         if self.block:
