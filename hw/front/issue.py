@@ -3,72 +3,18 @@
 from __future__ import annotations
 
 from amaranth.hdl import Const, Module, Mux, Signal
-from amaranth.lib import enum, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from secateur.hw import spec
 from secateur.hw.front.before import Before
 from secateur.hw.front.configuration import Configuration
+from secateur.hw.front.flow import SETUP_CYCLES, Flow, State
 from secateur.hw.front.gate import Gate
 from secateur.hw.front.stopwatch import Stopwatch
 from secateur.hw.front.writes import HostWrites, TableWrites, Wipe
 from secateur.hw.interfaces import END_TAGS, Kind, issued_signature, word_layout
 from secateur.hw.spec import Error, Reg
-
-
-class State(enum.Enum):
-    """States of the issue stage."""
-
-    IDLE = 0  # no image yet, or the banks are being wiped
-    RUN = 1  # words issue
-    SETUP = 2  # registers settle, the layer is checked; the layer before lands
-    OFFSETS = 3  # a LOAD waits for the window offsets
-    CLEAR = 4
-    INPUT = 5  # takes words from the host
-    LANDING = 6  # waits for writes to land, entries of tables among them
-    ERROR = 7
-
-
-#: Cycles of SETUP: the register file is written in the second, its checks are known in the fourth.
-SETUP_CYCLES = 4
-
-
-class _Flow:
-    """The state, and flip-flops beside it for conditions with a high fan-out.
-
-    ``last`` is the last cycle of a state; ``left`` counts down to it.
-    """
-
-    def __init__(self):
-        self.state = Signal(State)
-        self.run = Signal()
-        self.takes = Signal()
-        self.clears = Signal()
-        self.fills = Signal()  # LANDING of entries of tables
-        self.loading = Signal()  # SETUP of a LOAD
-        self.ending = Signal()  # the layer gives the last results
-        self.left = Signal(17)
-        self.last = Signal()
-
-    def go(self, state: State) -> list:
-        """Assignments that enter ``state``; ``left`` and ``last`` are set elsewhere, if at all."""
-        return [
-            self.state.eq(state),
-            self.run.eq(state is State.RUN),
-            self.takes.eq(state is State.INPUT),
-            self.clears.eq(state is State.CLEAR),
-        ]
-
-    def enter(self, state: State, cycles, one) -> list:
-        """Assignments that enter a state for some time.
-
-        Parameters
-        ----------
-        state : the next state
-        cycles : how long it lasts
-        one : whether that is 1 cycle
-        """
-        return [*self.go(state), self.left.eq(cycles), self.last.eq(one)]
 
 
 class Issue(wiring.Component):
@@ -130,7 +76,7 @@ class Issue(wiring.Component):
         is_config = word.kind == Kind.CONFIG
         fills_table = is_config & word.first
 
-        flow = _Flow()
+        flow = Flow()
         starved, there = self._starve(m, flow)
         issue = self.fetched.valid & self.fetched.ready
         m.submodules.gate = gate = Gate(p=self.geometry.p, results=self.results)
@@ -177,7 +123,7 @@ class Issue(wiring.Component):
         self._stop(m, flow, configures, refused, stopwatch.over)
         return m
 
-    def _starve(self, m: Module, flow: _Flow) -> tuple:
+    def _starve(self, m: Module, flow: Flow) -> tuple:
         """Whether this stage waits for a word of a ring, and whether the word may issue.
 
         In cycles in which it waits, nothing passes for whatever counts cycles here: the count of an
@@ -193,7 +139,7 @@ class Issue(wiring.Component):
         ]
         return starved, there
 
-    def _settle(self, m: Module, flow: _Flow, configuration, before: Before) -> Signal:
+    def _settle(self, m: Module, flow: Flow, configuration, before: Before) -> Signal:
         """A strobe in the last cycle of SETUP, which waits for the layer before."""
         settled = Signal()
         ready = Mux(configuration.clear_some, before.drained, before.landed) | flow.loading
@@ -201,7 +147,7 @@ class Issue(wiring.Component):
         return settled
 
     def _begin_layers(
-        self, m: Module, flow: _Flow, configuration, before: Before, settled
+        self, m: Module, flow: Flow, configuration, before: Before, settled
     ) -> Signal:
         """Strobes at the end of SETUP. Returns one that refuses the layer."""
         issued, starts = self.issued, settled & ~configuration.bad
@@ -219,7 +165,7 @@ class Issue(wiring.Component):
             m.d.sync += issued.layer.eq(Mux(flow.loading, 0, issued.layer + 1))
         return settled & configuration.bad
 
-    def _write(self, m: Module, flow: _Flow, accepted) -> None:
+    def _write(self, m: Module, flow: Flow, accepted) -> None:
         """Input words, clears and entries of tables to the blocks behind."""
         n, issued = self.geometry.n, self.issued
         m.submodules.host = host = HostWrites(n=n, latency=self.latency)
@@ -238,7 +184,7 @@ class Issue(wiring.Component):
         ]
 
     def _walk_states(
-        self, m: Module, flow: _Flow, configuration, wipe: Wipe, issue, settled, accepted
+        self, m: Module, flow: Flow, configuration, wipe: Wipe, issue, settled, accepted
     ) -> None:
         """All transitions but that to ERROR."""
         p = self.geometry.p
@@ -315,7 +261,7 @@ class Issue(wiring.Component):
         return ends, rest
 
     def _inference(
-        self, m: Module, flow: _Flow, stopwatch: Stopwatch, begins, accepted, full
+        self, m: Module, flow: Flow, stopwatch: Stopwatch, begins, accepted, full
     ) -> None:
         """When an inference begins and ends, and in which of its cycles it waits for the host.
 
@@ -342,7 +288,7 @@ class Issue(wiring.Component):
         with m.Elif(ended):
             m.d.sync += self.running.eq(0)
 
-    def _stop(self, m: Module, flow: _Flow, configures, refused, over) -> None:
+    def _stop(self, m: Module, flow: Flow, configures, refused, over) -> None:
         """The transition to ERROR.
 
         A wrong row is found in one cycle and stops the engine in the next. A word that issues in

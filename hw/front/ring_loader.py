@@ -10,6 +10,7 @@ from amaranth.utils import ceil_log2
 from secateur.hw import ring, spec
 from secateur.hw.front.header import Header
 from secateur.hw.front.loader import Phase
+from secateur.hw.memory.ring_fill import RingFill
 from secateur.hw.spec import Error
 
 
@@ -24,7 +25,6 @@ class _Pass:
         self.kept = Signal()  # the word is of the program that this pass runs
         self.later = Signal()  # this pass does so from the LOOP mark on
         self.dropped = Signal()  # the pass began before a restart: it is only checked
-        self.slot = Signal(ceil_log2(geometry.ring) + 1, init=geometry.header_words)
         self.rest = Signal(range(ring.PASS_CYCLES + 1))  # cycles in which a pass is judged
         self.fresh = Signal(init=1)  # set during a reset
 
@@ -72,7 +72,7 @@ class RingLoader(wiring.Component):
             raise ValueError(f"geometry must have a ring, not {geometry!r}")
         self.geometry, self.scrub = geometry, scrub
         address = ceil_log2(geometry.weight_words)
-        self.side_bits = ceil_log2(geometry.s)
+        groups = ceil_log2(geometry.ring) + 1 - ceil_log2(geometry.s)
         super().__init__(
             {
                 "image": In(stream.Signature(8)),
@@ -81,7 +81,7 @@ class RingLoader(wiring.Component):
                 "write_addr": Out(ceil_log2(geometry.ring)),
                 "write_data": Out(geometry.word_bits),
                 "filled": Out(1),
-                "free": In(ceil_log2(geometry.ring) + 1 - self.side_bits),
+                "free": In(groups),
                 "full": Out(1),
                 "loading": Out(1),
                 "accepted": Out(1),
@@ -100,7 +100,7 @@ class RingLoader(wiring.Component):
         phase = Signal(Phase, init=Phase.LOAD)
         part = _Pass(self.geometry, len(self.last) + 1)
         m.submodules.header = header = Header(geometry=self.geometry, scrub=self.scrub)
-        used = part.slot[self.side_bits :] - self.free
+        m.submodules.fill = fill = RingFill(geometry=self.geometry)
         taken = self.image.valid & self.image.ready
         word_ends = Signal()
         at_last = Signal()
@@ -114,46 +114,46 @@ class RingLoader(wiring.Component):
             self.image_crc.eq(header.image_crc),
             word_ends.eq(part.lane == self.geometry.word_bytes - 1),
             self.image.ready.eq(alive & (part.rest == 0) & ~part.fresh & ~held),
+            fill.free.eq(self.free),
+            self.full.eq(fill.full),
+            self.write_en.eq(fill.write_en),
+            self.write_addr.eq(fill.write_addr),
             self.write_data.eq(part.word),
+            self.filled.eq(fill.filled),
             header.restart.eq((part.rest == 1) | part.fresh),
             header.accepted.eq(self.accepted),
         ]
         m.d.sync += [
             part.fresh.eq(0),
-            self.full.eq(used[len(self.free) - 1]),
             header.byte.eq(self.image.payload),
             header.valid.eq(taken),
             known.eq(header.words != 0),
             self.last.eq(header.words - 1),
             at_last.eq((part.seen == self.last) & known),
         ]
-        self._take(m, part, taken, word_ends, at_last)
+        self._take(m, part, fill, taken, word_ends & at_last)
         with m.If(part.rest != 0):
             m.d.sync += part.rest.eq(part.rest - 1)
         with m.If(part.rest == 1):
             self._judge(m, phase, part, header.crc_good)
         with m.If(self.flush & self.accepted):
             m.d.sync += [part.dropped.eq(part.begun), part.later.eq(0), part.kept.eq(0)]
-            m.d.sync += part.slot.eq(self.geometry.header_words)
+            m.d.comb += fill.restart.eq(1)
         with m.If(header.error != Error.NONE):
             m.d.sync += [phase.eq(Phase.REFUSED), self.error.eq(header.error)]
         return m
 
-    def _take(self, m: Module, part: _Pass, taken, word_ends, at_last) -> None:
+    def _take(self, m: Module, part: _Pass, fill: RingFill, taken, pass_ends) -> None:
         """A byte of the image, and the word that it ends."""
-        shift, begin = self.side_bits, Signal.like(self.last)
-        next_group = Cat(self.first[:shift], part.slot[shift:] + 1)
-        writes = Signal()
+        begin = Signal.like(self.last)
+        word_ends = part.lane == self.geometry.word_bytes - 1
         m.d.comb += [
             begin.eq(Mux(part.later, self.first, self.geometry.header_words)),
-            writes.eq(taken & word_ends & part.kept & self.accepted),
+            fill.valid.eq(taken & word_ends & part.kept & self.accepted),
+            fill.last.eq(pass_ends),
         ]
-        group_ends = part.slot[:shift].all() if shift else 1
-        m.d.sync += [
-            self.write_en.eq(writes),
-            self.write_addr.eq(part.slot),
-            self.filled.eq(writes & (group_ends | at_last)),
-        ]
+        if self.geometry.s > 1:
+            m.d.comb += fill.first.eq(self.first)
         with m.If(taken):
             m.d.sync += [
                 part.begun.eq(1),
@@ -164,11 +164,9 @@ class RingLoader(wiring.Component):
                 m.d.sync += [part.lane.eq(0), part.seen.eq(part.seen + 1)]
                 with m.If((part.seen + 1 == begin) & ~part.dropped):
                     m.d.sync += part.kept.eq(1)
-                with m.If(at_last):
+                with m.If(pass_ends):
                     m.d.sync += [part.rest.eq(ring.PASS_CYCLES), part.kept.eq(0)]
             self._find_mark(m, part, word_ends)
-        with m.If(writes):
-            m.d.sync += part.slot.eq(Mux(at_last, next_group, part.slot + 1))
 
     def _find_mark(self, m: Module, part: _Pass, word_ends) -> None:
         """The LOOP mark is before the first LOAD; the first pass finds it."""
