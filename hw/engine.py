@@ -14,7 +14,7 @@ from secateur.hw.front.address import AddressGenerator
 from secateur.hw.front.fetch import Fetcher
 from secateur.hw.front.issue import Issue
 from secateur.hw.front.loader import Loader
-from secateur.hw.front.ring_loader import RingLoader
+from secateur.hw.front.ring.loader import RingLoader
 from secateur.hw.front.writes import RESET_WAY
 from secateur.hw.memory.memory import check_family
 from secateur.hw.memory.spram import SpramMemory

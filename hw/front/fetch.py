@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from secateur.hw import spec
-from secateur.hw.front.ring_walk import RingWalk
+from secateur.hw.front.ring.walk import RingWalk
 from secateur.hw.front.side import AddressSide, count_passes, rotate
 from secateur.hw.interfaces import Kind, word_layout, writes_register
 from secateur.hw.memory.fifo import CreditFifo

@@ -9,7 +9,7 @@ import pytest
 from amaranth.sim import Simulator
 
 from secateur.hw import ring, spec
-from secateur.hw.front.ring_loader import RingLoader
+from secateur.hw.front.ring.loader import RingLoader
 from secateur.hw.spec import Error, Geometry
 from tests.hw.front.test_loader import image_of
 

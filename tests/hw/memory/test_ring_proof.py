@@ -15,7 +15,7 @@ from amaranth.hdl import Assert, Assume, Const, Elaboratable, Module, Mux, Signa
 from amaranth.lib import data
 
 from secateur.hw import ring
-from secateur.hw.front.ring_walk import RingWalk
+from secateur.hw.front.ring.walk import RingWalk
 from secateur.hw.interfaces import Kind
 from secateur.hw.memory.ring_fill import RingFill
 from secateur.hw.memory.weight_memory import WeightMemory

@@ -1,0 +1,1 @@
+"""The ring in place of the weight memory: its loader, and the walk through it."""
