@@ -15,6 +15,7 @@ from secateur.hw import source
 from secateur.hw.engine import Engine
 from secateur.hw.link.uart_top import UartEngine
 from secateur.hw.memory import asic_ram
+from secateur.hw.ring import memory_words
 from secateur.hw.soc.soc import BUSES, Soc
 from secateur.hw.spec import Geometry
 from secateur.hw.stream_top import StreamEngine
@@ -128,7 +129,7 @@ def _head(
         "",
         f"N = {size.n}, P = {size.p}, {size.tables} tables, {soft} multipliers from logic; "
         f"family {family}.",
-        f"Memories: weights of {size.weight_words} words of {size.word_bits} bits, {size.p} banks "
+        f"Memories: weights of {memory_words(size)} words of {size.word_bits} bits, {size.p} banks "
         f"of {size.bank_words} words of {8 * size.n} bits.",
         f"Weights: {_contents(engine.init, size)}.",
     ]
@@ -147,6 +148,8 @@ def _head(
 
 def _contents(init: Sequence[int] | None, size: Geometry) -> str:
     """What the weight memory holds."""
+    if size.ring:
+        return f"a ring, for images of up to {size.weight_words} words"
     if init is None:
         return "a RAM, which takes an image"
     data = b"".join(word.to_bytes(size.word_bytes, "little") for word in init)

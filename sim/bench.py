@@ -19,9 +19,8 @@ async def run(bench: Any) -> None:
     """Settings: SECATEUR_STALL (of 65536), _SEED, _TARGET (result beats), _LIMIT (cycles), _RESET
     (cycles); of a sequence, or 0: _INPUTS and _RESULTS (beats); of a ring, or 0: _BYTES (of the
     image), _INTERVAL (cycles per byte), _LATENCY (cycles of a pass), _REST (cycles)."""
-    names = ("STALL", "SEED", "TARGET", "LIMIT", "INPUTS", "RESULTS", "RESET")
-    names += ("BYTES", "INTERVAL", "LATENCY", "REST")
-    setting = {name: int(os.environ[f"SECATEUR_{name}"]) for name in names}
+    names = "STALL SEED TARGET LIMIT INPUTS RESULTS RESET BYTES INTERVAL LATENCY REST"
+    setting = {name: int(os.environ[f"SECATEUR_{name}"]) for name in names.split()}
     bench.rst.value = 1
     bench.close.value = 0
     bench.stall.value = setting["STALL"]

@@ -10,7 +10,7 @@ from secateur.hw import spec
 from secateur.hw.engine import Engine
 from secateur.hw.link.link import Link
 from secateur.hw.soc.register_slice import Stage
-from secateur.hw.soc.soc import add_registers
+from secateur.hw.soc.soc import add_registers, check_no_ring
 from secateur.hw.spec import Status
 
 
@@ -35,6 +35,7 @@ class UartEngine(wiring.Component):
     def __init__(
         self, geometry: spec.Geometry, *, divisor: int, init=None, family="generic", bels=None
     ):
+        check_no_ring(geometry)
         self.engine = Engine(geometry, init=init, family=family, bels=bels)
         self.link = Link(divisor=divisor, family=family)
         super().__init__({"rx": In(1), "tx": Out(1, init=1), "running": Out(1), "error": Out(1)})

@@ -21,6 +21,19 @@ BUSES = {
 }
 
 
+def check_no_ring(geometry: spec.Geometry) -> None:
+    """Refuse an engine whose words come in every inference: registers do not send them.
+
+    Raises
+    ------
+    ValueError : the geometry has a ring
+    """
+    if geometry.ring:
+        raise ValueError(
+            f"geometry must have no ring behind registers, not {geometry.ring!r} words"
+        )
+
+
 def stream_ports(n: int) -> dict:
     """The two AXI4-Streams."""
     return {
@@ -106,6 +119,7 @@ class Soc(wiring.Component):
     ):
         if bus not in BUSES:
             raise ValueError(f"bus must be {' or '.join(BUSES)}, not {bus!r}")
+        check_no_ring(geometry)
         self.engine = Engine(geometry, init=init, family=family, bels=bels)
         self.bus = bus
         prefix, ports, _ = BUSES[bus]

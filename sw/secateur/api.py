@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from secateur._version import __version__
 from secateur.errors import SecateurError
@@ -60,6 +60,9 @@ class Simulation:
         the cycles agree
     layers_compared : layers, summed over all inputs
     images : inputs that were run
+    memory_wait : of an engine with a ring, cycles besides in which it waits for its source, the
+        longest
+    predicted_memory_wait : the same, as the golden interpreter counts them
     """
 
     outputs: Outputs | None
@@ -68,6 +71,8 @@ class Simulation:
     mismatches: list[str]
     layers_compared: int
     images: int
+    memory_wait: int = 0
+    predicted_memory_wait: int = 0
 
 
 def compile(
@@ -218,6 +223,15 @@ def _check_place(file: Path) -> None:
         raise SecateurError(f"{file}: a folder; give the name of a file")
 
 
+def _memory_waits(program: Any, image: Image, inferences: int) -> list[int]:
+    """Cycles in which each inference waits for the source of a ring, if there is one."""
+    if image.source is None:
+        return [0] * inferences
+    from secateur.sim.ring import waits
+
+    return [sum(layers) for layers in waits(program, image.source, inferences)]
+
+
 def simulate(
     image: Image,
     x: Inputs,
@@ -249,6 +263,8 @@ def simulate(
     from secateur.sim import golden
     from secateur.sim import simulate as bench
 
+    if rom and image.source is not None:
+        raise SecateurError(f"{image.name}: compiled for a ring, which is no ROM; omit rom")
     packed, steps = input_words(image, x)
     restarts = steps if image.metadata.get("states") else 0
     program = program_of(image)
@@ -256,12 +272,15 @@ def simulate(
     progress("Verilator", 0, 0, "the first run compiles the engine, about a minute")
     result = bench.simulate(
         image.stream, packed, image.geometry, stalls=stalls, seed=seed, waves=waves, rom=rom,
-        steps=restarts,
+        steps=restarts, source=image.source,
     )  # fmt: skip
+    waited = [0] if restarts else _memory_waits(program, image, len(packed))
     compared = bench.compare(result, expected, packed)
     mismatches = list(compared.mismatches)
     if stalls == 0 and any(cycles != expected.cycles for cycles in result.cycles):
         mismatches.append(f"cycles {sorted(set(result.cycles))}, predicted {expected.cycles}")
+    if stalls == 0 and not restarts and result.memory_waits != waited[: len(result.memory_waits)]:
+        mismatches.append(f"waits for memory {result.memory_waits}, predicted {waited}")
     outputs = None
     if result.results.size == expected.results.size:
         words = result.results.reshape(expected.results.shape)
@@ -277,4 +296,6 @@ def simulate(
         mismatches,
         compared.layers_compared,
         len(packed) // steps,
+        max(result.memory_waits, default=0),
+        max(waited),
     )

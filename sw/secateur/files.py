@@ -137,6 +137,7 @@ def write_verilog(
     target = Target.load(target_name)
     family = family or target.family
     check_primitives(target.geometry, family, f"target {target_name!r}")
+    _check_ring(target, interface, image_path)
     image = None if image_path is None else _load(image_path, target, family, key)
     named = image_path and image_path.name
     options = {"target": target_name, "image": named, "family": family, "interface": interface}
@@ -189,6 +190,20 @@ def _check_options(interface: str, divisor: int | None, family: str | None) -> N
         raise SecateurError(f"--divisor is for --interface uart, not {interface}; omit it")
     if family is not None:
         check_family(family)
+
+
+def _check_ring(target: Target, interface: str, image: Path | None) -> None:
+    """Refuse what an engine with a ring does not have: registers, and a ROM."""
+    if target.geometry.ring and interface != "stream":
+        raise SecateurError(
+            f"target {target.name!r} has a ring, which port image of interface stream fills; "
+            f"omit --interface {interface}"
+        )
+    if target.geometry.ring and image is not None:
+        raise SecateurError(
+            f"{image}: target {target.name!r} has a ring and no ROM; omit --image and send the "
+            f"image over port image, again and again"
+        )
 
 
 def _command(options: Mapping[str, object], one_file: bool) -> str:

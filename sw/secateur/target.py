@@ -8,6 +8,7 @@ from pathlib import Path
 
 from secateur.disk.toml import read_toml
 from secateur.errors import SecateurError
+from secateur.hw.ring import Source
 from secateur.hw.spec import FAMILIES, Geometry
 
 #: 18-kbit block RAMs and 18x18 multipliers of the ECP5 parts. Source: the family data sheet.
@@ -26,6 +27,7 @@ class Target:
     family : of the primitives in the Verilog, one of FAMILIES
     hard : multipliers of the part that the array takes, of its first lanes; those of the others are
         from logic. None: all are hard
+    source : that fills the ring, if the geometry has one
     """
 
     name: str
@@ -33,13 +35,20 @@ class Target:
     device: str | None = None
     family: str = "generic"
     hard: int | None = None
+    source: Source | None = None
+
+    def __post_init__(self) -> None:
+        if self.geometry.ring and self.source is None:
+            object.__setattr__(self, "source", Source())
+        elif self.source is not None and not self.geometry.ring:
+            raise ValueError(f"source must be None without a ring, not {self.source!r}")
 
     @classmethod
     def load(cls, name: str) -> Target:
         """The preset ``name``, or the target in a TOML file.
 
         A file has the keys n, p, weight_words, bank_words and, optionally, s, tables, extended,
-        device, family and hard.
+        device, family and hard; for a ring also ring, and interval and latency of its source.
 
         Raises
         ------
@@ -57,11 +66,12 @@ class Target:
         family = table.pop("family", "generic")
         extended = table.pop("extended", True)
         wanted = {"n", "p", "weight_words", "bank_words"}
-        if set(table) - {"s", "tables", "hard"} != wanted:
+        if set(table) - {"s", "tables", "hard", "ring", "interval", "latency"} != wanted:
             found = ", ".join(sorted(table)) or "none"
             raise SecateurError(
                 f"{path}: a target has the integer keys {', '.join(sorted(wanted))} and, "
-                f"optionally, s, tables, extended, device, family, hard; found {found}"
+                f"optionally, s, tables, extended, device, family, hard, ring, interval, latency; "
+                f"found {found}"
             )
         for key, value in table.items():
             if type(value) is not int:
@@ -72,15 +82,26 @@ class Target:
             raise SecateurError(f"{path}: extended must be true or false, not {extended!r}")
         check_family(family, str(path))
         hard = table.pop("hard", None)
+        rate = {key: table.pop(key) for key in ("interval", "latency") if key in table}
+        if rate and not table.get("ring"):
+            raise SecateurError(f"{path}: {next(iter(rate))} is of the source of a ring; give ring")
         try:
             geometry = Geometry(**table, extended=extended)
+            source = Source(**rate) if geometry.ring else None
         except ValueError as error:
             raise SecateurError(f"{path}: {error}") from None
         check_primitives(geometry, family, str(path))
         if hard is not None and family == "ice40":
             raise SecateurError(f"{path}: on ice40 all multipliers are hard; omit hard")
         hard = _hard(geometry, device, hard, str(path))
-        return cls(name=path.stem, geometry=geometry, device=device, family=family, hard=hard)
+        return cls(
+            name=path.stem,
+            geometry=geometry,
+            device=device,
+            family=family,
+            hard=hard,
+            source=source,
+        )
 
 
 def _hard(geometry: Geometry, device: str | None, hard: int | None, where: str) -> int | None:
@@ -125,10 +146,12 @@ def check_primitives(geometry: Geometry, family: str, where: str) -> None:
             f"{where}: on ecp5 bank_words is at most 16384, not {geometry.bank_words}; choose "
             f"another family"
         )
-    if family == "ice40" and (geometry.n > 4 or geometry.p > 2 or geometry.weight_words > 16384):
+    most, words = (1024, geometry.ring) if geometry.ring else (16384, geometry.weight_words)
+    if family == "ice40" and (geometry.n > 4 or geometry.p > 2 or words > most):
+        what = "ring" if geometry.ring else "weight_words"
         raise SecateurError(
-            f"{where}: on ice40 n is 2 or 4, p 1 or 2, and weight_words at most 16384, not "
-            f"{geometry.n}, {geometry.p} and {geometry.weight_words}"
+            f"{where}: on ice40 n is 2 or 4, p 1 or 2, and {what} at most {most}, not "
+            f"{geometry.n}, {geometry.p} and {words}"
         )
 
 

@@ -12,7 +12,7 @@ from secateur.callables import find_in_current_folder
 from secateur.cli.common import Commands, ImageFile, Json, ReportFile, TargetName, calibration
 from secateur.cli.reports import reported
 from secateur.cli.tables import percent, show_report, table
-from secateur.cli.terminal import Data, console, emit
+from secateur.cli.terminal import Data, Rows, console, emit
 from secateur.disk.limits import DEFAULT, Limits
 from secateur.errors import SecateurWarning
 
@@ -98,11 +98,36 @@ def show_summary(data: Data) -> None:
     totals.add_row(
         "stream words / weight memory", f"{data['words']:,}", f"{data['weight_words']:,}"
     )
+    _add_ring(totals, data)
     if data["bits_per_dense_weight"]:
         totals.add_row("stream bits per dense weight", f"{data['bits_per_dense_weight']:.2f}", "")
     if data["sqnr"]:
         totals.add_row("signal to quantisation noise, dB", f"{data['sqnr']['found']:.1f}", "")
     console.print(totals)
+
+
+def _add_ring(totals: Rows, data: Data) -> None:
+    """The ring, and for how long an inference waits for its source."""
+    ring = data["ring"]
+    if ring is None:
+        return
+    totals.add_row("words of the ring", f"{ring['words']:,}", "")
+    rate = f"a byte in {ring['interval']}, latency {ring['latency']:,}"
+    totals.add_row("source, in cycles", rate, "")
+    waits = ring["memory_wait"]
+    totals.add_row("cycles besides: waiting for it", f"{waits['full']:,}", "")
+    totals.add_row("  the next input at once", f"{waits['next']:,}", "")
+
+
+def _show_waits(data: Data) -> None:
+    """Layers that wait for the source of the ring."""
+    waits = table("Waiting for the ring's source, cycles", "layer", "ring full", "input at once")
+    for layer in data["layers"] if data["ring"] is not None else []:
+        wait = layer["memory_wait"]
+        if wait["full"] or wait["next"]:
+            waits.add_row(layer["name"], f"{wait['full']:,}", f"{wait['next']:,}")
+    if waits.row_count:
+        console.print(waits)
 
 
 def _choice(layer: Data, both: bool) -> tuple[str, ...]:
@@ -138,6 +163,7 @@ def show_inspection(data: Data) -> None:
         lanes.add_row(layer["name"], layer["kind"], layer["deal"], busy, *_choice(layer, both))
     console.print(layers)
     console.print(lanes)
+    _show_waits(data)
     if data["pixels_only"]:
         console.print("No filter lanes: with them the image would not fit the weight memory.")
     _show_labels(data)

@@ -93,6 +93,8 @@ def simulate(
     data = {
         "cycles": result.cycles,
         "predicted_cycles": result.predicted_cycles,
+        "memory_wait": result.memory_wait,
+        "predicted_memory_wait": result.predicted_memory_wait,
         "mismatches": len(result.mismatches),
         "differences": result.mismatches,
         "images": result.images,
@@ -125,6 +127,9 @@ def show_simulation(data: Data) -> None:
     rows.add_row("differences", str(data["mismatches"]))
     rows.add_row("cycles, Verilog", f"{data['cycles']:,}")
     rows.add_row("cycles, predicted", f"{data['predicted_cycles']:,}")
+    if data["predicted_memory_wait"]:
+        rows.add_row("cycles besides: waiting for the source", f"{data['memory_wait']:,}")
+        rows.add_row("  predicted", f"{data['predicted_memory_wait']:,}")
     console.print(rows)
     for difference in data["differences"][:10]:
         console.print(f"  {difference}")

@@ -12,6 +12,10 @@ from secateur.compiler.place import Placement
 from secateur.hw.spec import Geometry, filter_row_words, landing_cycles
 from secateur.ir import Layer, Network, Source, Tensor
 
+#: Words of a row that is read once, of which a ring may have to hold all: more than the fetcher
+#: reads before it knows the row's length.
+RING_KNOWN = 24
+
 
 @dataclass(frozen=True)
 class LayerPlan:
@@ -53,6 +57,15 @@ class LayerPlan:
             return counts
         least = -(-filter_row_words(side) // (self.lane_map.groups * self.body.passes))
         return [max(least, *counts[at : at + side]) for at in range(0, len(counts), side)]
+
+    def ring_words(self, s: int) -> int:
+        """Words that a ring of S banks must hold at once for this layer, at the most.
+
+        A row that is read once frees its words as soon as the fetcher knows that.
+        """
+        once = self.lane_map.groups * self.body.passes == 1
+        counts = [min(count, RING_KNOWN) if once else count for count in self.counts]
+        return (2 + max(counts)) * self.side + s - 1
 
     @property
     def cycles(self) -> int:
@@ -163,6 +176,9 @@ class Chooser:
             raster=rasters.pop() if aligned and unit and len(rasters) == 1 else None,
         )
         plans = [LayerPlan(layer, body, lane_map) for lane_map in maps]
+        ring, s = self.geometry.ring, self.geometry.s
+        if ring:
+            plans = [each for each in plans if each.ring_words(s) <= ring or not each.filters]
         later = landing_cycles(self.geometry.p, filters=True) - landing_cycles(self.geometry.p)
         costed = [(each.cycles + later * each.filters, each.lane_map) for each in plans]
         return sorted(costed, key=lambda item: item[0])

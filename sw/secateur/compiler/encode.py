@@ -13,6 +13,7 @@ from secateur.compiler.body import Bodies, Body
 from secateur.compiler.certificate import check_fields
 from secateur.compiler.choose import LayerPlan
 from secateur.compiler.cost import Clock, Parts
+from secateur.compiler.room.ring import check_ring
 from secateur.compiler.room.weights import crowded
 from secateur.compiler.schedule import Plan, plan
 from secateur.compiler.stream.registers import layer_registers, output_registers
@@ -229,12 +230,14 @@ def plan_and_encode(
         narrow = plan(network, replace(geometry, s=1), bodies=bodies)
         smaller = encode(narrow, check_depth=False)
         if len(smaller.words) <= geometry.weight_words:
+            check_ring(narrow, geometry)
             return narrow, smaller
         if check_depth:
             least = min(len(encoded.words), len(smaller.words))
             raise crowded(bodies_of(planned), geometry, least)
     if check_depth and len(encoded.words) > geometry.weight_words:
         raise crowded(bodies_of(planned), geometry, len(encoded.words))
+    check_ring(planned, geometry)
     return planned, encoded
 
 

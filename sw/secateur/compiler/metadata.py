@@ -14,6 +14,7 @@ from secateur.compiler.cost import Parts
 from secateur.compiler.encode import Encoded, encode
 from secateur.compiler.layout import MapLayout
 from secateur.compiler.schedule import Plan, plan
+from secateur.compiler.stream.waits import predict
 from secateur.hw.spec import Geometry
 from secateur.ir import Ints, Layer, Port, Source
 from secateur.target import Target
@@ -239,6 +240,9 @@ def metadata(
             planned.layers, _costs(planned, encoded), dense, encoded.layer_words, strict=True
         )
     ]
+    waits = _memory_waits(planned, encoded, target)
+    for layer, waited in zip(layers, waits, strict=False):
+        layer["memory_wait"] = waited
     overhead = encoded.cycles - sum(encoded.layer_cycles)
     layouts = [*planned.layouts.values(), *planned.results.values()]
     return {
@@ -265,7 +269,30 @@ def metadata(
         "tables": geometry.tables,
         "weight_words": geometry.weight_words,
         "s": target.geometry.s,
+        **_ring(target),
     }
+
+
+def _ring(target: Target) -> dict[str, Any]:
+    """The ring and its source, if there is one."""
+    if target.source is None:
+        return {}
+    return {"ring": {"words": target.geometry.ring} | asdict(target.source)}
+
+
+def _memory_waits(planned: Plan, encoded: Encoded, target: Target) -> list[dict[str, int]]:
+    """Cycles for which each layer waits for words of the ring; empty without one.
+
+    ``full``: of an inference whose input comes when the ring is full; ``next``: of one after the
+    other, each input there before it is taken.
+    """
+    if target.source is None:
+        return []
+    found = predict(planned, encoded, target.geometry, target.source)
+    return [
+        {"full": full, "next": following}
+        for full, following in zip(found[0], found[-1], strict=True)
+    ]
 
 
 def _results(planned: Plan) -> list[tuple[Port, Ints]]:

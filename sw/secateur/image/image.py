@@ -14,6 +14,7 @@ import numpy.typing as npt
 from secateur.disk.storage import read, write_atomically
 from secateur.errors import SecateurError
 from secateur.hw import spec
+from secateur.hw.ring import Source
 from secateur.image.schema import problem
 
 FORMATS = ("bin", "hex", "coe", "mem", "mif")
@@ -84,7 +85,14 @@ class Image:
             bank_words=self.metadata.get("bank_words", banks),
             tables=self.metadata.get("tables", self.tables),
             s=s,
+            ring=self.metadata.get("ring", {}).get("words", 0),
         )
+
+    @property
+    def source(self) -> Source | None:
+        """The source of the ring that the image was compiled for, or None."""
+        ring = self.metadata.get("ring")
+        return None if ring is None else Source(interval=ring["interval"], latency=ring["latency"])
 
     def save(self, path: Path | str) -> None:
         """Write the image and its metadata, atomically."""

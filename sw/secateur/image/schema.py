@@ -49,6 +49,10 @@ _PARTS = {
     "wait": _COUNT, "tail": _COUNT,
     "slots": {"nonzero": _COUNT, "zero": _COUNT, "move": _COUNT, "idle": _COUNT},
 }  # fmt: skip
+#: Of an image for a ring.
+_CYCLES = range(1, (1 << 20) + 1)
+_RING = {"words": range(64, (1 << 16) + 1), "interval": _CYCLES, "latency": range((1 << 20) + 1)}
+_WAIT = {"full": _COUNT, "next": _COUNT}
 _SQNR = {"found": "dB", "free": "dB"}
 _SILENT = {"found": 0, "free": 0}
 #: Layers that compute some pixels of their output only.
@@ -87,6 +91,8 @@ def problem(metadata: dict[str, Any], n: int, p: int, cycles: int) -> str | None
     if metadata["cycles"] != cycles:
         return f"cycles is {metadata['cycles']}, the header has {cycles}"
     found = _mismatch(metadata.get("pixels_only", False), bool, "pixels_only")
+    if "ring" in metadata:
+        found = found or _mismatch(metadata["ring"], _RING, "ring")
     if found is not None:
         return found
     places = {f"tensors[{i}]": tensor for i, tensor in enumerate(metadata["tensors"])}
@@ -111,6 +117,8 @@ def problem(metadata: dict[str, Any], n: int, p: int, cycles: int) -> str | None
         found = _mismatch(layer.get("fill", 0), _COUNT, "fill")
         if "other" in layer:
             found = found or _mismatch(layer["other"], {"deal": str, "cycles": _COUNT}, "other")
+        if "ring" in metadata:
+            found = found or _mismatch(layer.get("memory_wait"), _WAIT, "memory_wait")
         found = found or _bad_parts(layer, n * p)
         found = found or _mismatch(layer.get("sqnr", _SILENT), _SQNR, "sqnr")
         found = found or _bad_region(layer, metadata["tensors"])

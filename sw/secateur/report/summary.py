@@ -21,7 +21,8 @@ def summary(image: Image) -> dict[str, Any]:
         fitted the weight memory; ``states``, names of the tensors that stay from one inference,
         which is then a step, to the next; ``stream_bits``, all bits that the hardware loads;
         ``dense_weights``, the weights of convolutions, depthwise and dense layers before pruning;
-        ``sqnr``, signal to quantisation noise of the worst result, if it was measured
+        ``sqnr``, signal to quantisation noise of the worst result, if it was measured; ``ring``:
+        its words, its source, and the cycles besides in which an inference waits for it, or None
 
     Raises
     ------
@@ -48,6 +49,7 @@ def summary(image: Image) -> dict[str, Any]:
         "stream_bits": bits,
         "dense_weights": weights,
         "bits_per_dense_weight": bits / weights if weights else None,
+        "ring": _ring(metadata),
         "words": len(image.words),
         "weight_words": metadata["weight_words"],
         "blocks": sum(layer["blocks"] for layer in layers),
@@ -68,6 +70,15 @@ def dense_macs(metadata: dict[str, Any]) -> int:
     """
     pixels = {tensor["name"]: tensor["height"] * tensor["width"] for tensor in metadata["tensors"]}
     return sum(_weights(layer) * pixels[layer["output"]] for layer in metadata["layers"])
+
+
+def _ring(metadata: dict[str, Any]) -> dict[str, Any] | None:
+    """The ring and its source, with the waits of an inference."""
+    if "ring" not in metadata:
+        return None
+    waits = [layer["memory_wait"] for layer in metadata["layers"]]
+    total = {key: sum(wait[key] for wait in waits) for key in ("full", "next")}
+    return {**metadata["ring"], "memory_wait": total}
 
 
 def _of_results(metadata: dict[str, Any]) -> dict[str, float] | None:

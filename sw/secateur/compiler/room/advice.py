@@ -10,11 +10,13 @@ from secateur.compiler.body import Bodies, make_bodies
 from secateur.compiler.encode import plan_and_encode
 from secateur.compiler.room.weights import check_weights
 from secateur.errors import SecateurError, TargetTooSmall
+from secateur.hw.ring import memory_words
 from secateur.hw.spec import MAX_TABLES, Geometry
 from secateur.ir import Network
 from secateur.target import PRESETS, Target
 
 _BANK_BYTES, _WEIGHT_WORDS = 1 << 16, 1 << 20  # the largest that a geometry may have
+_RING_WORDS = 1 << 16
 
 
 @contextmanager
@@ -29,7 +31,8 @@ def advising(network: Network, target: Target) -> Iterator[None]:
         yield
     except TargetTooSmall as error:
         advisor, pruning = _Advisor(network), ""
-        if error.pruning and advisor.words(replace(target.geometry, weight_words=_WEIGHT_WORDS)):
+        roomy = replace(target.geometry, weight_words=_WEIGHT_WORDS, ring=0)
+        if error.pruning and advisor.words(roomy):
             pruning = f"{error.pruning}, or "
         raise SecateurError(f"{error}: {pruning}{advisor.remedy(target)}") from None
 
@@ -71,9 +74,19 @@ class _Advisor:
                 tables=MAX_TABLES,
                 extended=True,
             )
-            words = -(-self.words(wide) // small.s) * small.s
+            rings = [small.ring << more for more in range(17)] if small.ring else [0]
+            rings = [ring for ring in rings if ring <= _RING_WORDS]
+            ring, words = next(
+                (
+                    (ring, -(-found // small.s) * small.s)
+                    for ring in rings
+                    if (found := self.words(replace(wide, ring=ring)))
+                ),
+                (0, 0),
+            )
             if words:
                 wanted = [f"bank_words = {depth}"] if depth > small.bank_words else []
+                wanted += [f"ring = {ring}"] if ring > small.ring else []
                 wanted += [f"weight_words = {words}"] if words > small.weight_words else []
                 wanted += [] if small.tables else [f"tables = {MAX_TABLES}"]
                 wanted += [] if small.extended else ["extended = true"]
@@ -81,12 +94,12 @@ class _Advisor:
         return f"make the model or its input smaller: no array of {small.n} x {small.p} has room"
 
 
-def _family(target: Target) -> bool:
-    """Whether a target is for FPGAs."""
-    return target.family != "asic"
+def _family(target: Target) -> tuple[bool, bool]:
+    """Whether a target is for FPGAs, and whether it has a ring."""
+    return target.family != "asic", target.geometry.ring > 0
 
 
 def _size(target: Target) -> tuple[int, int]:
     geometry = target.geometry
     words = geometry.p * geometry.bank_words * geometry.n
-    return geometry.multipliers, words + geometry.weight_words * geometry.word_bytes
+    return geometry.multipliers, words + memory_words(geometry) * geometry.word_bytes

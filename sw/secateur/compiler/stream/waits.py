@@ -14,6 +14,7 @@ from secateur.compiler.schedule import Plan
 from secateur.compiler.stream.supply import Supply
 from secateur.hw import ring, spec
 from secateur.hw.ring import Source
+from secateur.hw.spec import Geometry
 
 _LONG_AGO = -(1 << 60)
 #: Inferences that follow each other at once before the last is taken for all that follow.
@@ -86,7 +87,11 @@ def _parts(planned: Plan, encoded: Encoded) -> tuple[list[_Part], int]:
 
 
 def predict(
-    planned: Plan, encoded: Encoded, source: Source, inferences: int | None = None
+    planned: Plan,
+    encoded: Encoded,
+    geometry: Geometry,
+    source: Source,
+    inferences: int | None = None,
 ) -> list[list[int]]:
     """Cycles in which inferences wait for words, by layer: (inferences, layers).
 
@@ -94,12 +99,13 @@ def predict(
 
     Parameters
     ----------
-    planned, encoded : the program, on a geometry with a ring
+    planned, encoded : the program
+    geometry : of the array, with a ring; the plan may use fewer filter lanes
     source : that fills it
     inferences : how many; None: until two are alike
     """
     parts, mark = _parts(planned, encoded)
-    walk = _Walk(planned, source, len(encoded.words), mark)
+    walk = _Walk(geometry, source, len(encoded.words), mark)
     found = list[list[int]]()
     for index in range(inferences or _SETTLED):
         found.append(walk.inference(parts, first=index == 0))
@@ -115,10 +121,10 @@ class _Walk:
     word of a group, do not count them.
     """
 
-    def __init__(self, planned: Plan, source: Source, words: int, mark: int) -> None:
-        self._geometry = planned.geometry
-        self._supply = Supply(planned.geometry, source, words, mark)
-        self._patience = (words + planned.geometry.ring) * planned.geometry.word_bytes
+    def __init__(self, geometry: Geometry, source: Source, words: int, mark: int) -> None:
+        self._geometry = geometry
+        self._supply = Supply(geometry, source, words, mark)
+        self._patience = (words + geometry.ring) * geometry.word_bytes
         self._patience = 2 * self._patience * source.interval + 4 * source.latency + 1000
         self._mark, self._base = mark, 0
         self._read_cycles = ring.read_cycles(self._geometry)
