@@ -71,7 +71,14 @@ class _Ring:
 
 
 def next_slots(words: int, mark: int, s: int) -> int:
-    """By how much the slots of a pass are behind those of the one before."""
+    """By how much the slots of a pass are behind those of the one before.
+
+    Parameters
+    ----------
+    words : of the image
+    mark : first word of the pass
+    s : slots of a group
+    """
     return ((words - 1) // s + 1 - mark // s) * s
 
 

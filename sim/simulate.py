@@ -144,29 +144,34 @@ def simulate(
     if not 0.0 <= stalls < 1.0:
         raise ValueError(f"stalls must be 0 to below 1, not {stalls!r}")
     plan = _plan(image, inputs, geometry, steps)
-    given = source or Source()
-    filling = geometry.ring * geometry.word_bytes + len(plan.image)
-    rest = filling * given.interval + given.latency + 10_000
-    rest = rest if geometry.ring and not stalls else 0
+    rates = _rates(plan, geometry, source or Source(), rests=not stalls)
     if limit is None:
-        limit = int((len(plan.image) * 4 + plan.cycles) / (1 - stalls) ** 2 * 1.5) + 20_000
-        if geometry.ring:
-            passes = (len(inputs) + 2) * (1 if not steps else 2)
-            a_pass = len(plan.image) * given.interval + given.latency
-            limit += rest + int(a_pass * passes / (1 - stalls) ** 2 * 1.5)
-    settings = {
-        "SECATEUR_BYTES": len(plan.image),
-        "SECATEUR_INTERVAL": given.interval,
-        "SECATEUR_LATENCY": given.latency,
-        "SECATEUR_REST": rest,
+        needed = len(plan.image) * 4 + plan.cycles
+        if geometry.ring:  # a pass for each inference and each restart, and two at the start
+            a_pass = len(plan.image) * rates["INTERVAL"] + rates["LATENCY"]
+            needed += rates["REST"] + (len(inputs) + 2) * (2 if steps else 1) * a_pass
+        limit = int(needed / (1 - stalls) ** 2 * 1.5) + 20_000
+    settings = {f"SECATEUR_{name}": value for name, value in rates.items()} | {
         "SECATEUR_STALL": round(stalls * 65536),
         "SECATEUR_SEED": seed + 1,
         "SECATEUR_LIMIT": limit,
         "SECATEUR_RESET": reset_cycles,
     }
-    traced = waves is not None
-    program = build(geometry, verilog=verilog, rom=plan.image if rom else None, waves=traced)
+    built_in = plan.image if rom else None
+    program = build(geometry, verilog=verilog, rom=built_in, waves=waves is not None)
     return _run(program, plan, inputs, geometry, settings, waves, power_up)
+
+
+def _rates(plan: _Plan, geometry: Geometry, source: Source, *, rests: bool) -> dict[str, int]:
+    """Settings of the source of a ring; with ``rests`` the first input comes when it is full."""
+    filling = geometry.ring * geometry.word_bytes + len(plan.image)
+    rest = filling * source.interval + source.latency + 10_000
+    return {
+        "BYTES": len(plan.image),
+        "INTERVAL": source.interval,
+        "LATENCY": source.latency,
+        "REST": rest if geometry.ring and rests else 0,
+    }
 
 
 class _Plan(NamedTuple):

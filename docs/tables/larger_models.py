@@ -1,6 +1,6 @@
 """The table of networks from a ring, for ``docs/howto/larger-models.md``.
 
-    python -m docs.tables.larger_models
+python -m docs.tables.larger_models
 """
 
 from __future__ import annotations

@@ -96,7 +96,6 @@ class Fetcher(wiring.Component):
         n, header_words = self.geometry.n, self.geometry.header_words
         width = len(self.last)
         side = AddressSide(width, header_words)
-        credits = Signal(range(-1, FIFO_DEPTH), init=FIFO_DEPTH - 1)  # less 1: its sign is the test
         self._walk(m, side)
         walk = self._place(m, side)
 
@@ -146,16 +145,22 @@ class Fetcher(wiring.Component):
 
         back, queued = self._enqueue(m, turned, turned_valid & ~jump, where, walk)
         dropped = Mux(jump, turned_valid + held_valid + live, seen.valid & ~live) if shift else 0
-        pop = Signal()
-        m.d.sync += [pop.eq(self.output.valid & self.output.ready), back.eq(dropped)]
-        ready = Const(1) if walk is None else walk.ready
-        m.d.comb += side.go.eq(self.enable & ~credits[-1] & ~side.held & ready)
-        if walk is not None:
-            aside = self.aside if shift else Const(0)
-            walk.release(live, queued, self.output.valid & self.output.ready, aside)
-            walk.watch(credits == FIFO_DEPTH - 1)
-        m.d.sync += credits.eq(credits + pop + back - side.go)
+        m.d.sync += back.eq(dropped)
+        self._count(m, side, back, walk, live, queued)
         return m
+
+    def _count(
+        self, m: Module, side: AddressSide, back, walk: RingWalk | None, live, queued
+    ) -> None:
+        """Read while there is a credit, and a word in the ring; words give theirs back."""
+        credits = Signal(range(-1, FIFO_DEPTH), init=FIFO_DEPTH - 1)  # less 1: its sign is the test
+        leaves, pop, ready = self.output.valid & self.output.ready, Signal(), Const(1)
+        if walk is not None:
+            ready = walk.ready
+            walk.release(live, queued, leaves, self.aside if self.side_bits else Const(0))
+            walk.watch(credits == FIFO_DEPTH - 1)
+        m.d.comb += side.go.eq(self.enable & ~credits[-1] & ~side.held & ready)
+        m.d.sync += [pop.eq(leaves), credits.eq(credits + pop + back - side.go)]
 
     def _place(self, m: Module, side: AddressSide) -> RingWalk | None:
         """Where words are: at their own addresses, or in the ring."""

@@ -223,10 +223,26 @@ def _check_place(file: Path) -> None:
         raise SecateurError(f"{file}: a folder; give the name of a file")
 
 
-def _memory_waits(program: Any, image: Image, inferences: int) -> list[int]:
+def _check_rom(image: Image, rom: bool) -> None:
+    """Refuse a ROM in place of a ring."""
+    if rom and image.geometry.ring:
+        raise SecateurError(f"{image.name}: compiled for a ring, which is no ROM; omit rom")
+
+
+def _counts(cycles: list[int], predicted: int, waits: list[int], waited: list[int]) -> list[str]:
+    """Counts of inferences that are not as predicted: cycles, and waits for memory."""
+    found = []
+    if any(count != predicted for count in cycles):
+        found.append(f"cycles {sorted(set(cycles))}, predicted {predicted}")
+    if waited and waits != waited[: len(waits)]:
+        found.append(f"waits for memory {waits}, predicted {waited}")
+    return found
+
+
+def _waits(program: Any, image: Image, inferences: int) -> list[int]:
     """Cycles in which each inference waits for the source of a ring, if there is one."""
-    if image.source is None:
-        return [0] * inferences
+    if image.source is None or not inferences:
+        return []
     from secateur.sim.ring import waits
 
     return [sum(layers) for layers in waits(program, image.source, inferences)]
@@ -260,11 +276,10 @@ def simulate(
     """
     if waves is not None:
         _check_place(waves)
+    _check_rom(image, rom)
     from secateur.sim import golden
     from secateur.sim import simulate as bench
 
-    if rom and image.source is not None:
-        raise SecateurError(f"{image.name}: compiled for a ring, which is no ROM; omit rom")
     packed, steps = input_words(image, x)
     restarts = steps if image.metadata.get("states") else 0
     program = program_of(image)
@@ -274,28 +289,18 @@ def simulate(
         image.stream, packed, image.geometry, stalls=stalls, seed=seed, waves=waves, rom=rom,
         steps=restarts, source=image.source,
     )  # fmt: skip
-    waited = [0] if restarts else _memory_waits(program, image, len(packed))
+    waits, waited = result.memory_waits, _waits(program, image, 0 if restarts else len(packed))
     compared = bench.compare(result, expected, packed)
-    mismatches = list(compared.mismatches)
-    if stalls == 0 and any(cycles != expected.cycles for cycles in result.cycles):
-        mismatches.append(f"cycles {sorted(set(result.cycles))}, predicted {expected.cycles}")
-    if stalls == 0 and not restarts and result.memory_waits != waited[: len(result.memory_waits)]:
-        mismatches.append(f"waits for memory {result.memory_waits}, predicted {waited}")
-    outputs = None
+    mismatches, outputs = list(compared.mismatches), None
+    if stalls == 0:
+        mismatches += _counts(result.cycles, expected.cycles, waits, waited)
     if result.results.size == expected.results.size:
         words = result.results.reshape(expected.results.shape)
         outputs = outputs_of(image, words, steps, compared.cycles)
     else:
-        mismatches.append(
-            f"{len(result.results)} result words instead of {expected.results[..., 0].size}"
-        )
+        wanted = expected.results[..., 0].size
+        mismatches.append(f"{len(result.results)} result words instead of {wanted}")
     return Simulation(
-        outputs,
-        compared.cycles,
-        expected.cycles,
-        mismatches,
-        compared.layers_compared,
-        len(packed) // steps,
-        max(result.memory_waits, default=0),
-        max(waited),
-    )
+        outputs, compared.cycles, expected.cycles, mismatches, compared.layers_compared,
+        len(packed) // steps, max(waits, default=0), max(waited, default=0),
+    )  # fmt: skip

@@ -139,9 +139,8 @@ def write_verilog(
     check_primitives(target.geometry, family, f"target {target_name!r}")
     _check_ring(target, interface, image_path)
     image = None if image_path is None else _load(image_path, target, family, key)
-    named = image_path and image_path.name
-    options = {"target": target_name, "image": named, "family": family, "interface": interface}
-    options["divisor"] = None if divisor is None else str(divisor)
+    options = {"target": target_name, "image": image_path and image_path.name, "family": family}
+    options |= {"interface": interface, "divisor": None if divisor is None else str(divisor)}
     texts = verilog_files(
         target.geometry,
         image,
