@@ -5,12 +5,15 @@ Dense, and at a quarter of the blocks of all layers that are worth pruning (open
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 import secateur
 from docs.tables.networks import ROOMY
+from secateur.hw.ring import Source
 from secateur.models import DSCNN, Autoencoder, MobileNetV1, ResNet8
 from secateur.report.summary import summary
 from tests.support.networks import mlperf_tiny
@@ -49,3 +52,23 @@ def test_the_same_in_verilator(kind: type[nn.Module], density: float) -> None:
     assert result.mismatches == []
     assert result.layers_compared == len(image.metadata["layers"])
     assert result.cycles == result.predicted_cycles == image.metadata["cycles"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", [ResNet8, DSCNN, MobileNetV1, Autoencoder])
+@pytest.mark.parametrize("s", [1, 8])
+def test_the_same_from_a_ring(kind: type[nn.Module], s: int) -> None:
+    """With pixel lanes the very image; in every case the waits that were predicted."""
+    model, shape = mlperf_tiny(kind, 1.0)
+    x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(1))
+    built = build(model, x)
+    on_chip = replace(ROOMY, geometry=replace(ROOMY.geometry, s=s))
+    small = replace(on_chip, geometry=replace(on_chip.geometry, ring=2048), source=Source())
+    image = compile_for(built, small)
+    if s == 1:
+        assert image.stream == compile_for(built, on_chip).stream
+    result = secateur.simulate(image, x.numpy())
+    assert result.mismatches == []
+    assert result.cycles == result.predicted_cycles == image.metadata["cycles"]
+    waits = summary(image)["ring"]["memory_wait"]
+    assert result.memory_wait >= waits["full"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from secateur.api import simulate as simulate_image
 from secateur.errors import SecateurError
+from secateur.hw.ring import Source
 from secateur.image import host
 from secateur.sim import golden
 from secateur.sim.simulate import compare, simulate
@@ -69,3 +72,26 @@ def test_verilator_equals_golden_on_every_layer(n: int, p: int) -> None:
             if not stalls:
                 assert result.cycles == [image.metadata["cycles"]] * 2
                 assert np.array_equal(result.results, expected.results.reshape(-1, n))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("ring", [256, 2048])
+def test_from_a_ring_as_from_memory(ring: int) -> None:
+    """Twenty networks: the same image, the same results and cycles; waits as they are predicted."""
+    to = target(4, 3, bank_words=2048)
+    small = replace(to, geometry=replace(to.geometry, ring=ring), source=Source(interval=2))
+    waited = 0
+    for seed in range(1000, 1020):
+        built = _random(seed)
+        try:
+            image = compile_for(built, small)
+        except SecateurError as error:
+            if f"of the ring, which has {ring}" in str(error):
+                continue
+            raise
+        assert image.stream == compile_for(built, to).stream
+        found = simulate_image(image, built.x[:2].numpy())
+        assert found.mismatches == []
+        assert found.cycles == image.cycles
+        waited += found.memory_wait > 0
+    assert waited > 5
