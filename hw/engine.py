@@ -96,6 +96,7 @@ class Engine(wiring.Component):
     status : Out(STATUS)  what the engine does, see there
     control : In(CONTROL)  commands, see there
     trace : Out(trace_signature(n))  all pixels and input words; layer 0 is the input
+    image_failed : In(1)  the source has failed: stop with an error; with a ring
 
     Raises
     ------
@@ -136,6 +137,7 @@ class Engine(wiring.Component):
                 "status": Out(STATUS),
                 "control": In(CONTROL),
                 "trace": Out(trace_signature(n)),
+                **({"image_failed": In(1)} if geometry.ring else {}),
             }
         )
 
@@ -157,6 +159,7 @@ class Engine(wiring.Component):
         whole, way = self._resets(m)
         if geometry.ring:
             self._connect_ring(m, loader, fetcher, issue, way.end)
+            m.d.comb += loader.failed.eq(self.image_failed)
         # The loader writes an image into the weight memory.
         m.submodules.loader = ResetInserter(whole)(loader)
         m.submodules.memory = memory

@@ -179,6 +179,7 @@ class Error(enum.IntEnum):
     CRC = 6  # the CRC-32 differs
     ROW = 7  # a row body shorter than MIN_ROW_WORDS, or a zero count in GX, GY, GZ, LANES
     WATCHDOG = 8  # more cycles than the header allows
+    SOURCE = 9  # the source of the ring has failed
 
 
 # --- geometry -------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ class StreamEngine(wiring.Component):
 
     Members
     -------
-    image, input, result, status, control, trace : see Engine
+    image, input, result, status, control, trace, image_failed : see Engine
     """
 
     def __init__(self, engine: Engine):
@@ -47,6 +47,8 @@ class StreamEngine(wiring.Component):
                 sink.valid.eq(source.valid & ~quiet),
                 source.ready.eq(sink.ready & ~quiet),
             ]
+        if engine.geometry.ring:
+            m.d.comb += engine.image_failed.eq(self.image_failed)
         connect(m, flipped(self.control), engine.control)
         connect(m, engine.status, flipped(self.status))
         connect(m, engine.trace, flipped(self.trace))

@@ -188,7 +188,7 @@ module bench (
     .trace__valid(trace_valid), .trace__layer(trace_layer), .trace__m(trace_m),
     .trace__data(trace_data), .trace__result(trace_result),
     .status__state(state), .status__error(error), .status__cycles(cycles),
-    .status__memory_wait(memory_wait), .status__upset(upset));
+    .status__memory_wait(memory_wait), .status__upset(upset){more});
 
   reg [31:0] taken;  // input beats: separates the inferences of the trace
   reg [2:0] last_state;
@@ -250,6 +250,7 @@ def bench_verilog(geometry: Geometry, *, rom: bool, top: str = "secateur") -> st
     bench = _BENCH.format(
         n=geometry.n,
         top=top,
+        more=", .image_failed(1'b0)" if geometry.ring else "",
         image_source="bench_memory" if geometry.ring else "bench_source",
         image_width="" if geometry.ring else ".WIDTH(8), ",
         image_ports=f"\n    {rate}" if geometry.ring else "",

@@ -34,6 +34,7 @@ REASONS = {
     Error.CRC: "its CRC-32 is wrong: it was altered",
     Error.ROW: "a row in it is not valid",
     Error.WATCHDOG: "an inference took longer than the image says",
+    Error.SOURCE: "the memory that the image is read from has answered with an error",
 }
 
 

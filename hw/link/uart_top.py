@@ -35,7 +35,7 @@ class UartEngine(wiring.Component):
     def __init__(
         self, geometry: spec.Geometry, *, divisor: int, init=None, family="generic", bels=None
     ):
-        check_no_ring(geometry)
+        check_no_ring(geometry, "uart")
         self.engine = Engine(geometry, init=init, family=family, bels=bels)
         self.link = Link(divisor=divisor, family=family)
         super().__init__({"rx": In(1), "tx": Out(1, init=1), "running": Out(1), "error": Out(1)})

@@ -37,7 +37,8 @@ class RegisterFile(wiring.Component):
     response : Out(stream of RESPONSE)  one for each request
     status : In(STATUS)  of the engine
     control : Out(CONTROL)  to the engine
-    image : Out(stream)  bytes to the engine
+    image : Out(stream)  bytes to the engine; without a ring
+    source_base, source_bytes : Out(32)  registers of these names; with a ring
     word : Out(stream)  input words of N bytes that were written to INPUT
     beat : In(stream)  results of N bytes for RESULT
     stalled : In(1)  a result waits on the stream
@@ -66,6 +67,7 @@ class RegisterFile(wiring.Component):
                 "new_beats": Out(1),
                 "quiet": Out(1),
                 "irq": Out(1),
+                **({"source_base": Out(32), "source_bytes": Out(32)} if geometry.ring else {}),
             }
         )
 
@@ -130,7 +132,8 @@ class RegisterFile(wiring.Component):
         image_busy = self._image(m, execute["IMAGE"], request)
         values["RESULT"], result_valid = self._result(m, execute["RESULT"])
         input_ready = self._input(m, execute["INPUT"], request)
-        for name in ("MODE", "RESULT_BEATS", "IRQ_ENABLE"):
+        names = ("MODE", "RESULT_BEATS", "IRQ_ENABLE")
+        for name in (*names, *(("SOURCE_BASE", "SOURCE_BYTES") if self.geometry.ring else ())):
             values[name] = self._settings(m, name, execute[name], request)
         values["IRQ_PENDING"] = self._events(m, execute["IRQ_PENDING"], request)
         values["STATUS"] = self._packed(m, "STATUS", {
@@ -154,6 +157,14 @@ class RegisterFile(wiring.Component):
             "INPUT": input_ready & full,
             "IMAGE_CRC": (state == Status.WAITING) | (state == Status.RUNNING),
         }
+        if self.geometry.ring:
+            m.d.comb += [
+                self.source_base.eq(values["SOURCE_BASE"]),
+                self.source_bytes.eq(values["SOURCE_BYTES"]),
+            ]
+            possible["IMAGE"] = 0
+        else:
+            possible |= dict.fromkeys(registers.OF_RING, 0)
         return values, possible, image_busy
 
     def _command(self, m: Module, execute, request) -> Signal:
@@ -190,6 +201,8 @@ class RegisterFile(wiring.Component):
             "WEIGHT_WORDS": geometry.weight_words,
             "BANK_WORDS": geometry.bank_words,
             "CYCLES": self.status.cycles,
+            "MEMORY_WAIT": self.status.memory_wait,
+            "RING_WORDS": geometry.ring,
             "INFERENCES": self.status.inferences,
             "SCRUBS": self.status.scrubs,
             "IMAGE_CRC": self.status.image_crc,
@@ -239,7 +252,7 @@ class RegisterFile(wiring.Component):
 
     def _image(self, m: Module, execute, request):
         """Bytes on their way to the loader; dropped unless it loads. Returns whether there are."""
-        if self.rom:
+        if self.rom or self.geometry.ring:
             return Const(0)
         data = Signal(32, reset_less=True)
         mask = Signal(4)

@@ -191,11 +191,32 @@ REGISTERS = (
         "the CRC-32 of the accepted image, that of its header. Refused while no image is accepted",
     ),
     Register(
+        "MEMORY_WAIT",
+        0x3C,
+        "r",
+        "cycles besides in which the last inference waited for words of the ring. Refused without "
+        "a ring, as are the next three",
+    ),
+    Register("RING_WORDS", 0x4C, "r", "words of the ring"),
+    Register(
+        "SOURCE_BASE",
+        0x50,
+        "rw",
+        "address of the image in memory, a multiple of 64. Write it while SOURCE_BYTES is 0",
+    ),
+    Register(
+        "SOURCE_BYTES",
+        0x54,
+        "rw",
+        "bytes of the image; 0, as after power-up: nothing is read. After another image: RESET",
+    ),
+    Register(
         "IMAGE",
         0x40,
         "w",
         "the next bytes of the image, those whose strobe is set, lowest first. They are dropped "
-        "unless the engine loads, as are bytes past the image's end. The bus waits up to 5 cycles",
+        "unless the engine loads, as are bytes past the image's end. The bus waits up to 5 cycles. "
+        "Refused with a ring",
     ),
     Register(
         "INPUT",
@@ -212,6 +233,8 @@ REGISTERS = (
         "STATUS.RESULT_VALID",
     ),
 )
+#: Refused without a ring.
+OF_RING = ("MEMORY_WAIT", "RING_WORDS", "SOURCE_BASE", "SOURCE_BYTES")
 BY_NAME = {register.name: register for register in REGISTERS}
 
 

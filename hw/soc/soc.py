@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import ClockDomain, Module, Mux
+from amaranth.hdl import ClockDomain, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from secateur.hw import spec
 from secateur.hw.engine import Engine
 from secateur.hw.soc.axi_lite import AXI_LITE_PORTS, AxiLite
+from secateur.hw.soc.axi_read import AXI_READ_PORTS, AxiReader
 from secateur.hw.soc.outlet import Outlet
 from secateur.hw.soc.regfile import RegisterFile
 from secateur.hw.soc.register_slice import Stage
@@ -21,17 +22,15 @@ BUSES = {
 }
 
 
-def check_no_ring(geometry: spec.Geometry) -> None:
-    """Refuse an engine whose words come in every inference: registers do not send them.
+def check_no_ring(geometry: spec.Geometry, what: str) -> None:
+    """Refuse an engine whose words come in every inference where no source is.
 
     Raises
     ------
     ValueError : the geometry has a ring
     """
     if geometry.ring:
-        raise ValueError(
-            f"geometry must have no ring behind registers, not {geometry.ring!r} words"
-        )
+        raise ValueError(f"geometry must have no ring with {what}, not {geometry.ring!r} words")
 
 
 def stream_ports(n: int) -> dict:
@@ -75,7 +74,8 @@ def add_registers(
     )
     wiring.connect(m, registers.control, engine.control)
     wiring.connect(m, engine.status, registers.status)
-    wiring.connect(m, registers.image, engine.image)
+    if not engine.geometry.ring:
+        wiring.connect(m, registers.image, engine.image)
     if staged:
         for name, source, sink in (
             ("input", registers.word, engine.input),
@@ -109,6 +109,7 @@ class Soc(wiring.Component):
     -------
     s_axi_* or wb_* : the registers
     s_axis_* : In(AXI4-Stream)  the input tensor; ``tlast`` is ignored
+    m_axi_* : Out(AXI4, reads only)  the image, see AxiReader; with a ring
     m_axis_* : Out(AXI4-Stream)  results; ``tlast`` comes with the last beat of an inference if
         RESULT_BEATS is set
     irq : Out(1)  level
@@ -119,9 +120,11 @@ class Soc(wiring.Component):
     ):
         if bus not in BUSES:
             raise ValueError(f"bus must be {' or '.join(BUSES)}, not {bus!r}")
-        check_no_ring(geometry)
+        if bus != "axi":
+            check_no_ring(geometry, bus)
         self.engine = Engine(geometry, init=init, family=family, bels=bels)
         self.bus = bus
+        reads = {f"m_axi_{name}": port for name, port in AXI_READ_PORTS.items()}
         prefix, ports, _ = BUSES[bus]
         clocks = {"aclk": In(1), "aresetn": In(1)} if bus == "axi" else {}
         super().__init__(
@@ -129,6 +132,7 @@ class Soc(wiring.Component):
                 **clocks,
                 **{prefix + name: port for name, port in ports.items()},
                 **stream_ports(geometry.n),
+                **(reads if geometry.ring else {}),
                 "irq": Out(1),
             }
         )
@@ -148,6 +152,8 @@ class Soc(wiring.Component):
         wiring.connect(m, bridge.request, registers.request)
         wiring.connect(m, registers.response, bridge.response)
 
+        if engine.geometry.ring:
+            self._connect_source(m, registers)
         by_register = registers.by_register
         m.d.comb += [
             engine.input.valid.eq(Mux(by_register, registers.word.valid, self.s_axis_tvalid)),
@@ -162,3 +168,22 @@ class Soc(wiring.Component):
             self.irq.eq(registers.irq),
         ]
         return m
+
+    def _connect_source(self, m: Module, registers: RegisterFile) -> None:
+        """The image from memory; a reset begins with its first byte, a restart does not."""
+        m.submodules.reader = reader = AxiReader()
+        resets = Signal()
+        with m.If(registers.control.reset):
+            m.d.sync += resets.eq(1)
+        with m.Elif(~registers.quiet):
+            m.d.sync += resets.eq(0)
+        wiring.connect(m, reader.image, self.engine.image)
+        m.d.comb += [
+            reader.enable.eq((registers.source_bytes != 0) & ~resets),
+            reader.base.eq(registers.source_base),
+            reader.size.eq(registers.source_bytes),
+            self.engine.image_failed.eq(reader.failed),
+        ]
+        for name, port in AXI_READ_PORTS.items():
+            own, inner = getattr(self, f"m_axi_{name}"), getattr(reader, name)
+            m.d.comb += inner.eq(own) if port.flow is In else own.eq(inner)

@@ -102,21 +102,24 @@ secateur_result secateur_open(secateur *device, void *bus, secateur_read_fn read
     return get(device, SECATEUR_WEIGHT_WORDS, &device->weight_words);
 }
 
+/* Bytes of an image in a .sec file; 0: it is none, or does not fit. */
+static size_t image_bytes(const secateur *device, const uint8_t *image, size_t length)
+{
+    uint32_t words;
+    size_t size;
+    if (length < HEADER_BYTES)
+        return 0;
+    words = little_endian(image + WORDS_AT, 4);
+    size = (size_t)words * (device->n + 1);
+    return words > device->weight_words || size < HEADER_BYTES || size > length ? 0 : size;
+}
+
 secateur_result secateur_load(secateur *device, const uint8_t *image, size_t length)
 {
     size_t at, size = 0;
     secateur_result result;
-    if (!device->rom) {
-        uint32_t words;
-        if (length < HEADER_BYTES)
-            return SECATEUR_BAD_IMAGE;
-        words = little_endian(image + WORDS_AT, 4);
-        if (words > device->weight_words)
-            return SECATEUR_BAD_IMAGE;
-        size = (size_t)words * (device->n + 1);
-        if (size < HEADER_BYTES || size > length)
-            return SECATEUR_BAD_IMAGE;
-    }
+    if (!device->rom && (size = image_bytes(device, image, length)) == 0)
+        return SECATEUR_BAD_IMAGE;
     result = put(device, SECATEUR_CONTROL, SECATEUR_CONTROL_RESET);
     for (at = 0; at < size && result == SECATEUR_OK; at += 4) {
         size_t left = size - at;
@@ -126,6 +129,22 @@ secateur_result secateur_load(secateur *device, const uint8_t *image, size_t len
     if (result == SECATEUR_OK)
         result = await_accepted(device);
     if (result != SECATEUR_OK || image == NULL)
+        return result;
+    return secateur_check_holds(device, image, length);
+}
+
+secateur_result secateur_read_from(secateur *device, uint32_t address, const uint8_t *image,
+                                   size_t length)
+{
+    const size_t size = image_bytes(device, image, length);
+    secateur_result result;
+    if (size == 0 || address % 64 != 0)
+        return SECATEUR_BAD_IMAGE;
+    if ((result = put(device, SECATEUR_SOURCE_BYTES, 0)) != SECATEUR_OK ||
+        (result = put(device, SECATEUR_SOURCE_BASE, address)) != SECATEUR_OK ||
+        (result = put(device, SECATEUR_SOURCE_BYTES, (uint32_t)size)) != SECATEUR_OK ||
+        (result = put(device, SECATEUR_CONTROL, SECATEUR_CONTROL_RESET)) != SECATEUR_OK ||
+        (result = await_accepted(device)) != SECATEUR_OK)
         return result;
     return secateur_check_holds(device, image, length);
 }

@@ -51,6 +51,12 @@ secateur_result secateur_open(secateur *device, void *bus, secateur_read_fn read
  * again, and the ROM must hold `image` unless that is NULL. */
 secateur_result secateur_load(secateur *device, const uint8_t *image, size_t length);
 
+/* Of an engine with a ring: read a .sec file that lies at `address`, a multiple of 64, as the engine
+ * sees its memory, in every inference from there; wait until the engine has accepted it. `image` is
+ * the same file as the processor sees it. It must stay there; up to 3 bytes behind it are read, too. */
+secateur_result secateur_read_from(secateur *device, uint32_t address, const uint8_t *image,
+                                   size_t length);
+
 /* Compare the CRC-32 of the image that the engine has accepted with that of a .sec file, of which
  * its first 24 bytes suffice. SECATEUR_BUS also means that no image is accepted. */
 secateur_result secateur_check_holds(secateur *device, const uint8_t *image, size_t length);

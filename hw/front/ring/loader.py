@@ -49,6 +49,7 @@ class RingLoader(wiring.Component):
     Members
     -------
     image : In(stream)  bytes of the image, from its first to its last, and again
+    failed : In(1)  the source has failed: refuse, also an image that has been accepted
     flush : In(1)  the fetcher begins anew: drop what is left of the pass
     write_en : Out(1)  to the weight memory
     write_addr : Out  to the weight memory
@@ -76,6 +77,7 @@ class RingLoader(wiring.Component):
         super().__init__(
             {
                 "image": In(stream.Signature(8)),
+                "failed": In(1),
                 "flush": In(1),
                 "write_en": Out(1),
                 "write_addr": Out(ceil_log2(geometry.ring)),
@@ -141,6 +143,8 @@ class RingLoader(wiring.Component):
             m.d.comb += fill.restart.eq(1)
         with m.If(header.error != Error.NONE):
             m.d.sync += [phase.eq(Phase.REFUSED), self.error.eq(header.error)]
+        with m.Elif(self.failed & (phase != Phase.REFUSED)):
+            m.d.sync += [phase.eq(Phase.REFUSED), self.error.eq(Error.SOURCE)]
         return m
 
     def _take(self, m: Module, part: _Pass, fill: RingFill, taken, pass_ends) -> None:

@@ -180,7 +180,7 @@ def test_a_target_names_its_ring(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"interface": "axi"}, "has a ring, which port image of interface stream fills; omit"),
+        ({"interface": "uart", "divisor": 8}, "has a ring, which interface uart has no source"),
         ({"image_path": "model.sec"}, "model.sec: target .* has a ring and no ROM; omit --image"),
     ],
 )
@@ -198,5 +198,5 @@ def test_what_an_engine_with_a_ring_does_not_have(tmp_path, options: dict, said:
     written = write_verilog(str(file), tmp_path / "rtl", None)
     text = Path(written["files"][0]).read_text()
     assert "// Weights: a ring, for images of up to 65536 words." in text
-    with pytest.raises(ValueError, match="geometry must have no ring behind registers, not 64"):
+    with pytest.raises(ValueError, match="geometry must have no ring with wishbone, not 64"):
         api.verilog(Target.load(str(file)).geometry, interface="wishbone")
