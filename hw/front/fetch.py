@@ -154,7 +154,8 @@ class Fetcher(wiring.Component):
     ) -> None:
         """Read while there is a credit, and a word in the ring; words give theirs back."""
         credits = Signal(range(-1, FIFO_DEPTH), init=FIFO_DEPTH - 1)  # less 1: its sign is the test
-        leaves, pop, ready = self.output.valid & self.output.ready, Signal(), Const(1)
+        leaves, ready = self.output.valid & self.output.ready, Const(1)
+        pop = Signal()
         if walk is not None:
             ready = walk.ready
             walk.release(live, queued, leaves, self.aside if self.side_bits else Const(0))

@@ -132,7 +132,8 @@ class Issue(wiring.Component):
         """
         if not self.geometry.ring:
             return Const(0), Const(1)
-        there, starved = Signal(), Signal()
+        there = Signal()
+        starved = Signal()
         m.d.comb += [
             there.eq((self.fetched.payload.kind != Kind.HEAD_A) | self.more),
             starved.eq(flow.run & ~(self.fetched.valid & there)),

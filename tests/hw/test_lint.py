@@ -12,6 +12,7 @@ from secateur.hw.spec import Geometry
 from secateur.hw.verilog import to_verilog
 from secateur.sim.verilator import environment
 
+RING = Geometry(n=2, p=2, s=2, weight_words=5000, bank_words=64, ring=128)
 WAIVERS = Path(__file__).parent / "lint.vlt"
 
 
@@ -63,11 +64,21 @@ def test_the_engine_with_a_uart_is_clean(n: int, rom: bool, divisor: int, tmp_pa
     assert (found.returncode, found.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("interface", ["stream", "axi"])
+def test_the_engine_with_a_ring_is_clean(interface: str, tmp_path: Path) -> None:
+    file = tmp_path / "secateur.v"
+    file.write_text(to_verilog(RING, interface=interface))
+    found = lint(file)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("interface", ["stream", "axi", "wishbone", "uart"])
 def test_registers_have_names_in_waveforms(interface: str) -> None:
     geometry = Geometry(n=2, p=2, weight_words=5000, bank_words=64)
     divisor = 8 if interface == "uart" else None
     text = to_verilog(geometry, family="ecp5", interface=interface, divisor=divisor)
+    if interface in ("stream", "axi"):
+        text += to_verilog(RING, family="ecp5", interface=interface)
     assert re.findall(r"^ *reg .*signal.*", text, re.MULTILINE) == []
 
 

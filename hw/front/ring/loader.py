@@ -174,7 +174,8 @@ class RingLoader(wiring.Component):
 
     def _find_mark(self, m: Module, part: _Pass, word_ends) -> None:
         """The LOOP mark is before the first LOAD; the first pass finds it."""
-        common, sought = self.image.payload, Signal(init=1)
+        common = self.image.payload
+        sought = Signal(init=1)
         with m.If(word_ends & part.kept & sought & self.loading):
             with m.If(common & (spec.COMMON_LOAD | spec.COMMON_START)):
                 m.d.sync += sought.eq(0)

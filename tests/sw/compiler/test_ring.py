@@ -134,7 +134,7 @@ def test_a_dense_layer_of_one_pixel_passes_through_any_ring() -> None:
     torch.manual_seed(0)
     built = build(nn.Sequential(nn.Linear(600, 64), nn.ReLU()), torch.randn(2, 600))
     for s in (1, 8):
-        to = target(128, s=s)
+        to = target(256, s=s)
         image = compile_for(built, to)
         assert check_image(built, image, to.geometry) > 0
         assert summary(image)["ring"]["memory_wait"]["full"] > 7 * len(image.words)
