@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -37,7 +38,7 @@ from secateur.quantisation.calibration import (
     samples_by_name,
 )
 from secateur.quantisation.divide import divide
-from secateur.quantisation.exponents.arguments import arguments_of
+from secateur.quantisation.exponents.arguments import arguments_of, repeats
 from secateur.quantisation.fake_quantise import ActivationFakeQuantize, PowerOfTwo
 from secateur.quantisation.harmonise import harmonise
 from secateur.quantisation.observed import ObservedLayer
@@ -134,18 +135,13 @@ def prepare(
     # Before torchao's own folding of BatchNorm, which knows no masks.
     graph = _canonical(graph, calls[0]) if sequence is None else canonicalise(graph)
     quantizer = SecateurQuantizer(samples=samples_by_name(graph, calls), qat=qat)
+    data = _Data(calls, sequence, repeats(graph))
     units = balance(graph, quantizer, fed(graph, calls, sequence))
-
-    def run(prepared: GraphModule) -> None:
-        for call in calls:
-            for part in parts(prepared, call) if sequence is None else [call]:
-                part.of(prepared if sequence is None else sequence.with_graph(prepared))
-
-    prepared, layers = _observed(graph, quantizer, run)
+    prepared, layers = _observed(graph, quantizer, data)
     prepared.meta[_YARDSTICK] = Yardstick(calls, sequence)
     if not qat:
         prepared.meta[_FLOAT] = copy.deepcopy(prepared)
-        refine(prepared, layers, lambda: fed(prepared, calls, sequence))
+        refine(prepared, layers, lambda: fed(prepared, calls, sequence), sequence is not None)
     to_units(prepared, units)
     if train_scales:
         for module in [m for m in prepared.modules() if isinstance(m, PowerOfTwo)]:
@@ -154,8 +150,38 @@ def prepare(
     return prepared if sequence is None else sequence.with_graph(prepared)
 
 
+@dataclass
+class _Data:
+    """Calibration data of a graph.
+
+    Attributes
+    ----------
+    calls : of the model
+    sequence : that runs the graph of a step; None for other graphs
+    repeated : how often its products have the same weights
+    """
+
+    calls: list[Call]
+    sequence: Sequence | None
+    repeated: dict[str, int]
+
+    def run(self, prepared: GraphModule) -> None:
+        """Run a prepared graph on them."""
+        for call in self.calls:
+            if self.sequence is not None:
+                call.of(self.sequence.with_graph(prepared))
+                continue
+            for part in parts(prepared, call):
+                part.of(prepared)
+
+    @property
+    def steps(self) -> int:
+        """How often the graph runs on a sample, at most."""
+        return 1 if self.sequence is None else max(call.one.shape[1] for call in self.calls)
+
+
 def _observed(
-    graph: GraphModule, quantizer: SecateurQuantizer, run: Callable[[GraphModule], None]
+    graph: GraphModule, quantizer: SecateurQuantizer, data: _Data
 ) -> tuple[GraphModule, list[ObservedLayer]]:
     """The graph with calibrated fake quantisers, and its layers; wide sums are divided.
 
@@ -163,36 +189,34 @@ def _observed(
     ----------
     graph : canonical
     quantizer : places the fake quantisers
-    run : runs a prepared graph on the data
+    data : that it is calibrated with
     """
     for again in reversed(range(_DIVISIONS + 1)):
         original = copy.deepcopy(graph) if again else graph
         prepared = (prepare_qat_pt2e if quantizer.qat else prepare_pt2e)(graph, quantizer)
-        layers = _calibrate(prepared, run, quantizer.qat)
+        layers = _calibrate(prepared, data, quantizer.qat)
         graph = original
         if not again or not divide(graph, layers):
             break
     return prepared, layers
 
 
-def _calibrate(
-    prepared: GraphModule, run: Callable[[GraphModule], None], qat: bool
-) -> list[ObservedLayer]:
+def _calibrate(prepared: GraphModule, data: _Data, qat: bool) -> list[ObservedLayer]:
     """Choose all scales from data; the layers as they are afterwards.
 
     Parameters
     ----------
     prepared : with observers
-    run : runs it on the data
+    data : that it is run on
     qat : fake-quantise afterwards
     """
     activations = [m for m in prepared.modules() if isinstance(m, ActivationFakeQuantize)]
     for module in activations:
         module.disable_fake_quant()
         module.decay = 1.0
-    arguments = arguments_of(prepared)
+    arguments = arguments_of(prepared, data.steps, data.repeated)
     with torch.no_grad():
-        run(prepared)
+        data.run(prepared)
     for argument in arguments:
         argument.choose()
     for module in activations:

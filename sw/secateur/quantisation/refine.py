@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.node import map_aggregate
 
+from secateur.capture.outputs import output_nodes
 from secateur.fx.graph import LINEAR, argument, conv_window, is_call
 from secateur.quantisation.balance.layers import uniform
 from secateur.quantisation.fake_quantise import ActivationFakeQuantize, PowerOfTwo
@@ -39,6 +40,7 @@ def refine(
     prepared: GraphModule,
     layers: list[ObservedLayer],
     data: Callable[[], Iterator[list[list[Tensor]]]],
+    stepped: bool = False,
 ) -> None:
     """Round the weights of a prepared, harmonised graph, and correct its biases.
 
@@ -47,6 +49,7 @@ def refine(
     prepared : is changed; its fake quantisers only observe
     layers : of it
     data : yields what it is given, of which some is used; states are those that it computes
+    stepped : it is the graph of a step, and all outputs but the first are states
     """
 
     def some() -> list[list[Tensor]]:
@@ -62,7 +65,7 @@ def refine(
     quantisers = [module for module in prepared.modules() if isinstance(module, PowerOfTwo)]
     for module in quantisers:
         module.enable_fake_quant(True)
-    Refinement(prepared, layers).refine(exact, some())
+    Refinement(prepared, layers, stepped).refine(exact, some())
     for module in quantisers:
         module.enable_fake_quant(False)
 
@@ -82,10 +85,15 @@ class Refinement(Interpreter):
     ----------
     prepared : the graph
     layers : its layers
+    stepped : all its outputs but the first are states
     """
 
-    def __init__(self, prepared: GraphModule, layers: list[ObservedLayer]) -> None:
+    def __init__(
+        self, prepared: GraphModule, layers: list[ObservedLayer], stepped: bool = False
+    ) -> None:
         super().__init__(prepared)
+        # A bias in a loop changes the states, for which its error was measured: it stays.
+        self._looped = _before(output_nodes(prepared)[1:] if stepped else [])
         self._products = {p.node: (layer, p) for layer in layers for p in layer.products}
         self._count = 0
 
@@ -124,6 +132,8 @@ class Refinement(Interpreter):
             return _Both([call(batch, weight, bias, *args[3:]) for batch in x.quantised], exact)
         weight = self._rounded(node, product, layer, x.quantised, weight)
         found = [call(batch, weight, bias, *args[3:]) for batch in x.quantised]
+        if node in self._looped:
+            return _Both(found, exact)
         channel = 1 if exact[0].dim() > 2 else -1
         error = torch.cat([
             (e.double() - q.double()).movedim(channel, 0).flatten(1)
@@ -175,6 +185,17 @@ class Refinement(Interpreter):
         args = list(product.args) + [None] * (3 - len(product.args))
         args[2] = self._attach("_corrected", bias, product)
         product.args = tuple(args)
+
+
+def _before(ends: list[Node]) -> set[Node]:
+    """The nodes that these are computed from, and these."""
+    found, left = set[Node](), list(ends)
+    while left:
+        node = left.pop()
+        if node not in found:
+            found.add(node)
+            left += node.all_input_nodes
+    return found
 
 
 def _mapped(call: Callable[..., Any], args: Any, kwargs: Any) -> Any:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from torch import nn
 
 from secateur import quantize
+from secateur.capture.steps import Sequence
+from secateur.fx.graph import LINEAR, is_call
 from secateur.lowering.lower import lower
 from secateur.quantisation.gptq import round_weights
 from secateur.quantisation.prepare import finalize, prepare
@@ -53,6 +57,31 @@ def test_the_mean_of_every_output_is_kept() -> None:
         error = (graph(x) - model(x)).mean((0, 2, 3))
     # A bias has steps of an eighth of a code; rounding of the outputs adds to that.
     assert float(error.abs().max()) < 2.0**out / 4
+
+
+class Scored(nn.Module):
+    """The scores of a GRU's last state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.scores = nn.GRU(4, 8, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scores(self.gru(x)[0][:, -1])  # type: ignore[no-any-return]
+
+
+def test_biases_in_a_loop_stay() -> None:
+    """A changed one would change the states for which its error was measured."""
+    torch.manual_seed(4)
+    prepared = cast(Sequence, prepare(Scored(), torch.randn(16, 5, 4))).graph
+    corrected = {
+        str(node.args[0].target)
+        for node in prepared.graph.nodes
+        if is_call(node, LINEAR) and str(node.args[2]).startswith("_corrected")
+    }
+    all_of_them = [node for node in prepared.graph.nodes if is_call(node, LINEAR)]
+    assert len(all_of_them) > 5
+    assert len(corrected) == 1
 
 
 def test_finalize_keeps_what_was_rounded() -> None:

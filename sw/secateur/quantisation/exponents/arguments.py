@@ -2,16 +2,24 @@
 
 A sigmoid or tanh of a large number is the same as that of a smaller one. So its argument may be
 clipped where the function is flat, and has finer steps where it is steep.
+
+In a loop a gate, such as the update gate of a GRU, decides how long a state is kept: a gate of z
+replaces it in 1 / z steps, and its error counts as often, but at most once a step of the sequence.
 """
 
 from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from secateur.fx.functions import Function, functions_of
+from secateur.fx.graph import PRODUCTS, attribute, is_call
 from secateur.quantisation.fake_quantise import DEAD, ActivationFakeQuantize
+from secateur.quantisation.match import observed_layers
 
 #: Exponents below that of least error of the argument that are tried.
 _FINER = 8
@@ -26,10 +34,13 @@ class Argument:
     ----------
     quantiser : of the argument, watched until ``choose``
     functions : of the argument
+    steps : how often it is computed for a sample with the same weights
     """
 
-    def __init__(self, quantiser: ActivationFakeQuantize, functions: list[Function]) -> None:
-        self.quantiser, self.functions = quantiser, functions
+    def __init__(
+        self, quantiser: ActivationFakeQuantize, functions: list[Function], steps: int
+    ) -> None:
+        self.quantiser, self.functions, self.steps = quantiser, functions, steps
         self._seen: list[Tensor] = []
         self._generator = torch.Generator().manual_seed(0)
         self._watch = quantiser.register_forward_pre_hook(self._observe)
@@ -66,7 +77,10 @@ class Argument:
         codes = torch.fake_quantize_per_tensor_affine(values, 2.0**exponent, 0, low, high)
         total = 0.0
         for function, results in zip(self.functions, wanted, strict=True):
-            errors = (function(codes).double() - results).square()
+            errors = function(codes).double() - results
+            if self.steps > 1 and float(results.min()) >= 0:
+                errors *= (1 / results).clamp(1, self.steps)
+            errors = errors.square()
             total += float(errors[errors.isfinite()].sum())
         return total
 
@@ -88,8 +102,31 @@ def looked_up(prepared: GraphModule) -> dict[Node, list[Function]]:
     return found
 
 
-def arguments_of(prepared: GraphModule) -> list[Argument]:
-    """The arguments of functions in a prepared graph that no other layer reads."""
+def repeats(graph: GraphModule) -> dict[str, int]:
+    """Of the products of a graph that is not balanced: how many have the same weights, by name."""
+    products = [node for node in graph.graph.nodes if is_call(node, *PRODUCTS)]
+    weights = {
+        node.name: attribute(graph, str(node.args[1].target)).data_ptr()
+        for node in products
+        if node.args[1].op == "get_attr"
+    }
+    count = Counter(weights.values())
+    return {name: count[weight] for name, weight in weights.items()}
+
+
+def arguments_of(prepared: GraphModule, steps: int, repeated: Mapping[str, int]) -> list[Argument]:
+    """The arguments of functions in a prepared graph that no other layer reads.
+
+    Parameters
+    ----------
+    prepared : the graph
+    steps : how often it runs on a sample
+    repeated : of its products, as ``repeats`` counts them: a loop may be unrolled
+    """
+    often = {
+        node: max((repeated.get(o.product.name, 1) for o in match.operands if o.product), default=1)
+        for match, node in observed_layers(prepared)
+    }
     calls: dict[nn.Module, list[Node]] = {}
     for node in prepared.graph.nodes:
         if node.op == "call_module":
@@ -98,5 +135,5 @@ def arguments_of(prepared: GraphModule) -> list[Argument]:
     for node, functions in looked_up(prepared).items():
         module = prepared.get_submodule(str(node.target))
         if calls[module] == [node] and isinstance(module, ActivationFakeQuantize):
-            found.append(Argument(module, functions))
+            found.append(Argument(module, functions, steps * often.get(node, 1)))
     return found
