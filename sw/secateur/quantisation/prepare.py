@@ -136,13 +136,13 @@ def prepare(
     graph = _canonical(graph, calls[0]) if sequence is None else canonicalise(graph)
     quantizer = SecateurQuantizer(samples=samples_by_name(graph, calls), qat=qat)
     data = _Data(calls, sequence, repeats(graph))
-    units = balance(graph, quantizer, fed(graph, calls, sequence))
+    balanced = balance(graph, quantizer, fed(graph, calls, sequence))
     prepared, layers = _observed(graph, quantizer, data)
-    prepared.meta[_YARDSTICK] = Yardstick(calls, sequence)
+    prepared.meta[_YARDSTICK] = Yardstick(calls, sequence, balanced.channels)
     if not qat:
         prepared.meta[_FLOAT] = copy.deepcopy(prepared)
         refine(prepared, layers, lambda: fed(prepared, calls, sequence), sequence is not None)
-    to_units(prepared, units)
+    to_units(prepared, balanced.inverse)
     if train_scales:
         for module in [m for m in prepared.modules() if isinstance(m, PowerOfTwo)]:
             module.train_scale()

@@ -64,10 +64,13 @@ class Yardstick:
     ----------
     calls : of the model
     sequence : that runs the graph of a step; None for other graphs
+    channels : factors, (C,), of the stored values that have one per channel, by name
     """
 
-    def __init__(self, calls: list[Call], sequence: Sequence | None) -> None:
-        self._sequence = sequence
+    def __init__(
+        self, calls: list[Call], sequence: Sequence | None, channels: dict[str, Values]
+    ) -> None:
+        self._sequence, self._channels = sequence, channels
         self._calls = [call.map(lambda x: x[:SAMPLES]) for call in calls[:1]]
         for call in calls[1:]:
             if sum(map(len, self._calls)) < SAMPLES:
@@ -89,6 +92,9 @@ class Yardstick:
             exact = self._run(_Recorder(prepared))
             free = self._run(_Free(prepared, exact))
             found = self._run(_Quantised(quantised))
+        for key, factors in self._channels.items():
+            for values in (exact, free, found):
+                values[key] = [_divided(x, factors) for x in values[key]]
         # The argument of a function is clipped where the result does not change any more.
         arguments = {node.all_input_nodes[0].name for node in looked_up(prepared)}
         measured = {}
@@ -183,6 +189,11 @@ class _Free(_Recorder):
             self._scales[name] = _best_scale(self._exact[name])
         scale, unsigned = self._scales[name]
         return _codes(x, scale, 0 if unsigned else -128, 255 if unsigned else 127)
+
+
+def _divided(x: Values, factors: Values) -> Values:
+    """A value (N, C, ...) by factors (C,)."""
+    return x / factors.to(x).reshape([1, -1] + [1] * (x.dim() - 2))
 
 
 def _codes(x: Values, scale: Values | float, low: int, high: int) -> Values:

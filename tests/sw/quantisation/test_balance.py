@@ -43,8 +43,8 @@ class Gate(nn.Module):
 def _balanced(model: nn.Module, x: Tensor) -> tuple[GraphModule, GraphModule]:
     graph = canonicalise(export(model.eval(), x))
     before = copy.deepcopy(graph)
-    units = balance(graph, SecateurQuantizer(unsigned=list(inputs_of(graph))), [[[x]]])
-    to_units(graph, units)
+    balanced = balance(graph, SecateurQuantizer(unsigned=list(inputs_of(graph))), [[[x]]])
+    to_units(graph, balanced.inverse)
     return before, graph
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,89 @@ def test_a_saved_graph_has_the_factors(tmp_path: Path) -> None:
     first, second = (image.metadata["outputs"][0]["factors"] for image in images)
     assert first == second
     assert len(set(first)) == 2
+
+
+class Head(nn.Module):
+    """Boxes and scores of one convolution, perhaps with more around it.
+
+    Parameters
+    ----------
+    behind : what is done with them
+    size : of the boxes beside the scores
+    """
+
+    def __init__(self, behind: Callable[[Tensor], Any], size: float = 300.0) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.first, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.more, self.behind = nn.Conv2d(8, 2, 1), behind
+        with torch.no_grad():
+            self.last.weight[:4] *= size
+            self.last.bias[:4] *= size
+
+    def forward(self, x: Tensor) -> Any:
+        return self.behind(self.last(torch.relu(self.first(x))))
+
+
+def kept(x: Tensor) -> Tensor:
+    return x
+
+
+HEADS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
+    "channels": (kept, 1),
+    "relu": (torch.relu, 1),
+    "anchors": (lambda x: x.flatten(2).transpose(1, 2), 2),
+    "channels last": (lambda x: x.permute(0, 2, 3, 1), 3),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_channels_of_one_layer_keep_their_bits(name: str) -> None:
+    """Also in Verilator, whose bytes are those of the graph."""
+    behind, axis = HEADS[name]
+    model, x = Head(behind).eval(), torch.randn(32, 3, 6, 6)
+    graph = quantize(model, x)
+    image = api.compile(graph, target=simulated(4, 2))
+    result = api.simulate(image, x[:2].numpy())
+    assert result.mismatches == []
+    assert result.outputs is not None
+    with torch.no_grad():
+        wanted, found = model(x), graph(x)
+    assert np.array_equal(result.outputs.values, found[:2])
+    (port,) = image.metadata["outputs"]
+    assert len(port["factors"]) == 8
+    assert {
+        np.frexp(first / second)[0] for first in port["factors"] for second in port["factors"]
+    } == {0.5}
+    for exact, rounded in zip(split(wanted, axis), split(found, axis), strict=True):
+        noise = np.square(exact - rounded).sum() / np.square(exact).sum()
+        assert 10 * np.log10(noise) < -28
+
+
+def factors_of(model: nn.Module) -> list[int]:
+    """How many factors each output has."""
+    graph = quantize(model.eval(), torch.randn(16, 3, 6, 6))
+    outputs = api.compile(graph, target="8x8").metadata["outputs"]
+    return [len(port.get("factors", [1])) for port in outputs]
+
+
+class Read(Head):
+    """A layer reads them, too."""
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.last(torch.relu(self.first(x)))
+        return x, self.more(x)
+
+
+def test_outputs_that_have_one_factor() -> None:
+    """Of like ranges, for their codes can be compared; or where more than the host reads them."""
+    assert factors_of(Head(kept)) == [8]
+    assert factors_of(Head(kept, size=3.0)) == [1]
+    assert factors_of(Read(kept))[0] == 1
+    assert factors_of(Head(torch.nn.functional.relu6)) == [1]
+    assert factors_of(Head(lambda x: torch.nn.functional.avg_pool2d(x, 2))) == [1]
+    assert factors_of(Head(lambda x: (x, x.flatten(1)))) == [1, 1]
+    assert factors_of(Head(lambda x: x.reshape(len(x), 2, 2, 2, 36))) == [1]
 
 
 class Between(nn.Module):

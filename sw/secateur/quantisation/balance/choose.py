@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
+import torch
+from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
 from secateur.quantisation.balance.ties import Ties, log_factor
@@ -22,10 +27,17 @@ class Histograms(Interpreter):
     ----------
     gm : the graph
     signs : the stored nodes, and whether their codes are unsigned
+    channels : nodes of which the largest magnitude of every channel is kept
+
+    Attributes
+    ----------
+    of : statistics of the stored nodes
+    peaks : (C,), of ``channels``
     """
 
-    def __init__(self, gm: GraphModule, signs: dict[Node, bool]) -> None:
+    def __init__(self, gm: GraphModule, signs: dict[Node, bool], channels: Iterable[Node]) -> None:
         super().__init__(gm)
+        self._channels, self.peaks = set(channels), dict[Node, Tensor]()
         self.of = {
             node: ActivationFakeQuantize(
                 quant_min=0 if unsigned else -128, quant_max=255 if unsigned else 127
@@ -33,11 +45,14 @@ class Histograms(Interpreter):
             for node, unsigned in signs.items()
         }
 
-    def run_node(self, n: Node) -> object:
+    def run_node(self, n: Node) -> Any:
         """Also observe the value of a stored node."""
         value = super().run_node(n)
         if n in self.of:
             self.of[n].observe(value)
+        if n in self._channels:
+            peak = value.abs().movedim(1, 0).flatten(1).amax(1)
+            self.peaks[n] = torch.maximum(peak, self.peaks.get(n, peak))
         return value
 
 

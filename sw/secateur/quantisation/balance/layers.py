@@ -73,6 +73,19 @@ def uniform(product: Node, weight: torch.Tensor) -> bool:
     return depthwise and bool((weight == weight[:1]).all())
 
 
+def constant_along(numbers: Numbers | None) -> tuple[int, list[int]] | None:
+    """The dimension along which alone numbers change, and the number at each of its places; None
+    if there is none, or one is negative.
+    """
+    if numbers is None or bool((numbers < 0).any()):
+        return None
+    for axis in range(numbers.ndim):
+        places = np.moveaxis(numbers, axis, 0).reshape(numbers.shape[axis], -1)
+        if bool((places == places[:, :1]).all()):
+            return axis, places[:, 0].tolist()
+    return None
+
+
 class FloatLayers:
     """The stored values of a canonical graph, and the layers that compute them.
 
@@ -122,14 +135,25 @@ class FloatLayers:
         parts = self.parts(value)
         if len(parts) == 1:
             return np.zeros(shape_of(value), np.int64)
-        least, most = self._origins(value, parts, -1), self._origins(value, parts, 1)
+        return self.traced(value, {p: np.full(shape_of(p), index) for index, p in enumerate(parts)})
+
+    def traced(self, value: Node, given: dict[Node, Numbers]) -> Numbers | None:
+        """Of every number in a value, without samples, which one it is of its parts, -1 for a
+        constant; None if that depends on the values.
+
+        Parameters
+        ----------
+        value : a stored value, or moves of such
+        given : of every number in its parts what stands for it, not negative
+        """
+        least, most = self._origins(value, given, -1), self._origins(value, given, 1)
         same = least is not None and most is not None and np.array_equal(least, most)
         return least if same else None
 
-    def _origins(self, value: Node, parts: list[Node], sign: int) -> Numbers | None:
-        """As `origins`, with the largest (sign 1) or smallest index of a pooling's window."""
+    def _origins(self, value: Node, parts: dict[Node, Numbers], sign: int) -> Numbers | None:
+        """As `traced`, with the largest (sign 1) or smallest of a pooling's window."""
         if value in parts:
-            return np.full(shape_of(value), parts.index(value), np.int64)
+            return parts[value]
         if is_call(value, MAX_POOL):
             below = self._origins(cast(Node, value.args[0]), parts, sign)
             if below is None:
@@ -154,16 +178,7 @@ class FloatLayers:
         """The dimension of a value in parts along which these follow each other, without samples,
         and the part at each of its places; None if there is none, or constants are among them.
         """
-        if with_samples_first(value)[1]:
-            return None
-        origins = self.origins(value)
-        if origins is None or bool((origins < 0).any()):
-            return None
-        for axis in range(origins.ndim):
-            places = np.moveaxis(origins, axis, 0).reshape(origins.shape[axis], -1)
-            if bool((places == places[:, :1]).all()):
-                return axis, places[:, 0].tolist()
-        return None
+        return None if with_samples_first(value)[1] else constant_along(self.origins(value))
 
     def _constant(self, node: Node) -> torch.Tensor:
         return constant(self.gm, node)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 import torch
+from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from secateur.fx.graph import HARDTANH, MUL, Editor, activation_bounds, argument, is_call
@@ -17,10 +18,10 @@ class Rescaled:
     Parameters
     ----------
     layers : of the graph, which is changed
-    factors : of the stored tensors
+    factors : of the stored tensors: a number in (1,), or (C,) of an output that nothing reads
     """
 
-    def __init__(self, layers: FloatLayers, factors: dict[Node, float]) -> None:
+    def __init__(self, layers: FloatLayers, factors: dict[Node, Tensor]) -> None:
         self._layers, self._factors = layers, factors
         self._editor = Editor(layers.gm)
         # All is read before anything is changed.
@@ -41,40 +42,42 @@ class Rescaled:
             factor = self._factors[layer.end]
             for product in layer.products:
                 self._weights(product, factor)
-            if layer.clip is not None and is_call(layer.clip, HARDTANH) and factor != 1:
+            if layer.clip is not None and is_call(layer.clip, HARDTANH) and float(factor) != 1:
                 low, high = activation_bounds(layer.clip)
-                layer.clip.args = (layer.clip.args[0], low * factor, high * factor)
+                layer.clip.args = (layer.clip.args[0], low * float(factor), high * float(factor))
             if layer.function is not None:
-                self._function(layer, self._factors[arguments[layer.end]], factor)
+                before = self._factors[arguments[layer.end]]
+                self._function(layer, float(before), float(factor))
         gm = self._editor.gm
         gm.graph.lint()
         gm.recompile()
         return gm
 
-    def _of_columns(self, product: Node) -> torch.Tensor:
+    def _of_columns(self, product: Node) -> Tensor:
         """What the weights of a product are multiplied by for the factors of its input."""
         parts = self._layers.parts(cast(Node, product.args[0]))
         # Constants that are no part are zeros: a weight that meets nothing else would only make the
         # scale of its row coarser.
-        inverse = torch.tensor([*(1 / self._factors[part] for part in parts), 0.0])
+        inverse = torch.tensor([*(1 / float(self._factors[part]) for part in parts), 0.0])
         columns = self._layers.columns(product)
         if columns is None:  # all parts have one factor
             return inverse[0]
         values = inverse[torch.from_numpy(columns.part)]
         return values.reshape(-1)[0] if bool((values == values.reshape(-1)[0]).all()) else values
 
-    def _weights(self, product: Node, factor: float) -> None:
-        scale = self._columns[product] * factor
+    def _weights(self, product: Node, factor: Tensor) -> None:
+        rank = len(cast(Node, product.args[1]).meta["val"].shape)
+        scale = (self._columns[product] * factor.reshape([-1] + [1] * (rank - 1))).float()
         args = list(product.args) + [None] * (3 - len(product.args))
         bias = argument(product, 2, None)
         with self._editor.gm.graph.inserting_before(product):
             if bool((scale != 1).any()):
                 args[1] = self._times(cast(Node, args[1]), scale, product)
-            if bias is not None and factor != 1:
-                args[2] = self._times(bias, torch.tensor(factor), product)
+            if bias is not None and bool((factor != 1).any()):
+                args[2] = self._times(bias, factor.float(), product)
         product.args = tuple(args)
 
-    def _times(self, weight: Node, scale: torch.Tensor, like: Node) -> Node:
+    def _times(self, weight: Node, scale: Tensor, like: Node) -> Node:
         factor = self._editor.attach("_factor", scale, trained=False)
         return self._editor.call(MUL, weight, factor, like=like)
 
