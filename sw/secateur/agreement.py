@@ -48,6 +48,10 @@ def some_inputs(graph: Graph, network: Network, calibration: Tensor | Call | Non
         shape = inputs_of(gm)[name].meta["val"].shape
         sizes = (count, *[STEPS] * recurrent, *(int(size) for size in shape[1:]))
         signed, exponents = True, np.zeros((), np.int64)
+        table = ports[name].table if name in ports else None
+        if table is not None:
+            drawn.append(torch.randint(len(table), sizes, generator=generator))
+            continue
         if name in ports:
             signed, exponents = ports[name].tensor.signed, ports[name].exponents
         low, high = (-128, 128) if signed else (0, 256)

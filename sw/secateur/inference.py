@@ -204,12 +204,14 @@ def input_words(image: Image, x: Inputs) -> tuple[npt.NDArray[np.uint8], int]:
         name = "x" if one else meta["name"]
         values = found[name]
         if image.metadata.get("states"):
-            if values.ndim != 3 or values.shape[1] == 0 or values.shape[2] != meta["channels"]:
+            step = () if "lookup" in meta else (meta["channels"],)
+            if values.ndim < 2 or values.shape[1] == 0 or values.shape[2:] != step:
+                takes = ", ".join(["batch", "steps", *map(str, step)])
                 raise SecateurError(
                     f"input {name!r} has shape {tuple(values.shape)}, the model takes sequences "
-                    f"(batch, steps, {meta['channels']})"
+                    f"({takes})"
                 )
-            steps, values = values.shape[1], values.reshape(-1, values.shape[2])
+            steps, values = values.shape[1], values.reshape(-1, *step)
         packed.append(host.pack(host.to_codes(values, meta, name), meta, image.n))
     return np.concatenate(packed, axis=1), steps
 

@@ -273,6 +273,8 @@ class Port:
     samples : of an output, the user's dimension of the batch
     factors : of an output, by which the host multiplies its values, float32; a number, or one for
         each place of a dimension of ``shape``
+    table : of an input of integers, the real values that the host finds in it, (V, D) float32; D is
+        the last of ``shape``, which integers lack
     """
 
     name: str
@@ -281,6 +283,7 @@ class Port:
     finer: Ints = field(default_factory=lambda: np.zeros((), np.int64))
     samples: int = 0
     factors: npt.NDArray[np.float32] = field(default_factory=lambda: np.ones((), np.float32))
+    table: npt.NDArray[np.float32] | None = None
 
     @property
     def exponents(self) -> Ints:

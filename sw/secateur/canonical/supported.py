@@ -27,7 +27,7 @@ from secateur.fx.graph import (
     refuse,
     shape_of,
 )
-from secateur.fx.inputs import in_units, is_scaled_input
+from secateur.fx.inputs import in_units, is_looked_up, is_scaled_input
 from secateur.fx.moves import is_move, is_size
 
 _REMEDIES = {
@@ -100,11 +100,11 @@ def check_supported(gm: GraphModule) -> None:
         if node not in active or node in hosts or node.op == "output":
             continue
         if node.op == "placeholder":
-            if rank_of(node) < 2:
+            if rank_of(node) < 2 and not all(map(is_looked_up, node.users)):
                 raise refuse(node, "input of one dimension", "give samples first, (N, C)")
         elif str(node.target).startswith("quantized_decomposed."):
             continue  # a graph that is quantised already
-        elif is_size(node) or is_scaled_input(node):
+        elif is_size(node) or is_scaled_input(node) or is_looked_up(node):
             continue
         elif is_move(node):
             if isinstance(node.meta.get("val"), torch.Tensor):

@@ -12,9 +12,10 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from secateur.capture.export import capture
+from secateur.capture.initial import SUPPORTED, ran, settle_initial
 from secateur.capture.outputs import only_tensor, output_nodes
 from secateur.capture.ports import Call
-from secateur.capture.recurrent import NoSequences, Recurrent, Stateful, Steps, decompose
+from secateur.capture.recurrent import NoSequences, Stateful, Steps, decompose
 from secateur.errors import SecateurError
 from secateur.fx.functional import functionalise
 from secateur.fx.functions import elementwise
@@ -29,16 +30,11 @@ from secateur.fx.graph import (
     rank_of,
     refuse,
 )
-from secateur.text import first_line
 
 #: Key of a graph's ``meta``: it is that of a step, and takes states behind its input.
 _STEP = "secateur_step"
 #: A step may differ from the sequence by rounding only.
 TOLERANCE = 1e-3
-_SUPPORTED = (
-    "supported are recurrent layers, each called once, Linear, activations, + and * of the same "
-    "step, and the last step or every step as result, e.g. output[:, -1]"
-)
 _RESHAPES = {
     aten.unsqueeze.default,
     aten.squeeze.default,
@@ -60,7 +56,13 @@ _RESHAPES = {
     aten.stack.default,
 }
 #: Operations on the last dimension alone, that are not element by element to torch.
-_PLAIN = (LINEAR, aten.dropout.default, aten.feature_dropout.default, aten.prelu.default)
+_PLAIN = (
+    LINEAR,
+    aten.embedding.default,
+    aten.dropout.default,
+    aten.feature_dropout.default,
+    aten.prelu.default,
+)
 
 
 class Step(nn.Module):
@@ -83,7 +85,7 @@ class Step(nn.Module):
     def zeros(self, x: Tensor) -> list[Tensor]:
         """States at the start of a sequence."""
         shapes = [shape for module in self.stateful for shape in module.state_shapes]
-        return [x.new_zeros(x.shape[0], *shape) for shape in shapes]
+        return _zeros(x, shapes)
 
     def forward(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         """Run one time step."""
@@ -121,16 +123,24 @@ class Sequence(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run all steps of sequences (N, T, F)."""
-        states = [x.new_zeros(x.shape[0], *shape) for shape in self.shapes]
-        outputs = []
+        states, outputs = self.zeros(x), []
         for step in x.unbind(1):
             y, *states = self.graph(step, *states)
             outputs.append(y)
         return torch.stack(outputs, 1) if self.every_step else outputs[-1]
 
+    def zeros(self, x: Tensor) -> list[Tensor]:
+        """States at the start of sequences (N, ...)."""
+        return _zeros(x, self.shapes)
+
     def with_graph(self, graph: GraphModule) -> Sequence:
         """The same for another graph of the step."""
         return Sequence(graph, self.shapes, self.every_step)
+
+
+def _zeros(x: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:
+    """States of a batch; its numbers may be integers that are looked up."""
+    return [torch.zeros(len(x), *shape, device=x.device) for shape in shapes]
 
 
 def capture_sequences(model: nn.Module, example: Tensor) -> Sequence | nn.Module:
@@ -151,7 +161,8 @@ def capture_sequences(model: nn.Module, example: Tensor) -> Sequence | nn.Module
     for path, module in model.named_modules():
         if isinstance(module, Stateful):
             module.path = path
-    if example.dim() < 3 and any(isinstance(module, Stateful) for module in model.modules()):
+    least = 3 if example.is_floating_point() else 2
+    if example.dim() < least and any(isinstance(module, Stateful) for module in model.modules()):
         raise SecateurError(
             f"the model is recurrent: it takes (N, T, F), not {tuple(example.shape)}"
         )
@@ -172,44 +183,11 @@ def capture_sequences(model: nn.Module, example: Tensor) -> Sequence | nn.Module
         model.train(was_training)
 
 
-def settle_initial(model: nn.Module, example: Tensor) -> None:
-    """Find the states that the model itself gives its layers to begin with, if they are constants.
-
-    Parameters
-    ----------
-    model : its recurrent layers are ``Recurrent``
-    example : two inputs
-    """
-    given: dict[Recurrent, list[Tensor]] = {}
-
-    def watch(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-        hx: Any = args[1] if len(args) > 1 else kwargs.get("hx")
-        parts = hx if isinstance(hx, tuple | list) else [hx]
-        found = [p[i] for i in range(len(parts[0])) for p in parts] if hx is not None else []
-        before = given.setdefault(cast(Recurrent, module), found)
-        before[:] = [torch.cat([a, b]) for a, b in zip(before, found, strict=True)]
-
-    layers = [module for module in model.modules() if isinstance(module, Recurrent)]
-    hooks = [layer.register_forward_pre_hook(watch, with_kwargs=True) for layer in layers]
-    try:
-        with torch.no_grad():
-            _ran("sequences", model, example)
-            _ran("sequences", model, example.flip(0) * 0.5)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    for layer, states in given.items():
-        first = [state[:1].clone() for state in states]
-        same = all(torch.equal(s, one.expand_as(s)) for s, one in zip(states, first, strict=True))
-        if states and same:
-            layer.initial = first if any(bool(one.any()) for one in first) else []
-
-
 def _capture_step(model: nn.Module, example: Tensor) -> Sequence:
-    if example.dim() != 3:
+    if example.dim() != (3 if example.is_floating_point() else 2):
         raise SecateurError(f"a step takes (N, T, F), not {tuple(example.shape)}")
     if example.shape[1] < 3:
-        example = example.repeat(1, 3, 1)
+        example = torch.cat([example] * 3, 1)
     step = Step(model)
     every_step = _check_steps(model, step, example)
     arguments = (example[:, 0], *step.zeros(example[:, 0]))
@@ -225,33 +203,20 @@ def _check_steps(model: nn.Module, step: Step, example: Tensor) -> bool:
     SecateurError : the steps give another result than the whole sequence
     """
     with torch.no_grad():
-        whole = only_tensor(_ran("sequences", model, example))
+        whole = only_tensor(ran("sequences", model, example))
         if whole.dim() not in (2, 3):
             raise SecateurError("the model must return one tensor, (N, K) or (N, T, K)")
         states, outputs = step.zeros(example[:, 0]), []
         for t in range(example.shape[1]):
-            y, *states = _ran("one time step", step, example[:, t], *states)
+            y, *states = ran("one time step", step, example[:, t], *states)
             outputs.append(y)
     steps = torch.stack(outputs, 1) if whole.dim() == 3 else outputs[-1]
     scale = float(whole.abs().max()) + 1.0
     if steps.shape != whole.shape or float((steps - whole).abs().max()) > TOLERANCE * scale:
         raise SecateurError(
-            f"step by step the model gives another result than over whole sequences; {_SUPPORTED}"
+            f"step by step the model gives another result than over whole sequences; {SUPPORTED}"
         )
     return whole.dim() == 3
-
-
-def _ran(what: str, model: nn.Module, *inputs: Tensor) -> Any:
-    """The model's result; an exception of the model becomes a SecateurError."""
-    try:
-        return model(*inputs)
-    except SecateurError:
-        raise
-    except Exception as error:
-        shape = tuple(inputs[0].shape)
-        raise SecateurError(
-            f"the model fails on {what}, {shape}: {first_line(error)}; {_SUPPORTED}"
-        ) from None
 
 
 def _without_time(gm: GraphModule) -> GraphModule:
@@ -270,7 +235,8 @@ def _without_time(gm: GraphModule) -> GraphModule:
     for node in list(gm.graph.nodes):
         node.meta["nn_module_stack"] = _unwrapped(node)
         if node.op == "placeholder" and node in active:
-            if node.meta["val"].dim() != 2:
+            value = node.meta["val"]
+            if value.dim() != (2 if value.is_floating_point() else 1):
                 raise refuse(node, "a state of several dimensions", "use vectors")
             flat[node] = node
         if node.op != "call_function" or node not in active:

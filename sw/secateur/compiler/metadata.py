@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -120,6 +121,9 @@ def _port(port: Port, layout: MapLayout) -> dict[str, Any]:
         # Vectors and signals lack height, or width too.
         axis = several[0] if several[0] == 0 else several[0] + 3 - len(port.shape)
         named |= {"axis": axis, "exponents": port.exponents.ravel().tolist()}
+    if port.table is not None:
+        values = base64.b64encode(port.table.astype("<f4").tobytes()).decode()
+        named["lookup"] = {"rows": len(port.table), "values": values}
     if port.samples:
         named["samples"] = port.samples
     if port.factors.size > 1:

@@ -1,7 +1,8 @@
-"""What the host multiplies by constants: inputs with an exponent per channel, and outputs.
+"""What the host computes: of inputs with an exponent per channel, of integers, and of outputs.
 
 In a graph such an input is ``mul(placeholder, factors)``, and that is what is quantised. An output
-is ``mul(stored, number)``, or ``mul(stored, factors)``.
+is ``mul(stored, number)``, or ``mul(stored, factors)``. Of integers it is ``embedding(table,
+placeholder)`` in place of the placeholder.
 """
 
 from __future__ import annotations
@@ -12,10 +13,18 @@ import numpy as np
 import numpy.typing as npt
 from torch.fx import GraphModule, Node
 
-from secateur.fx.graph import MUL, constant, is_call, rank_of, refuse, shape_of
+from secateur.fx.graph import MUL, aten, constant, is_call, rank_of, refuse, shape_of
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+
+
+def is_looked_up(node: object) -> bool:
+    """Whether a node is what the host finds for integers in a table."""
+    if not isinstance(node, Node) or not is_call(node, aten.embedding.default):
+        return False
+    table, x = cast(tuple[Node, Node], node.args[:2])
+    return x.op == "placeholder" and table.op == "get_attr"
 
 
 def is_scaled_input(node: object) -> bool:
@@ -25,15 +34,30 @@ def is_scaled_input(node: object) -> bool:
     x, factors = node.args[:2]
     return (
         isinstance(x, Node)
-        and x.op == "placeholder"
+        and (x.op == "placeholder" or is_looked_up(x))
         and isinstance(factors, Node)
         and factors.op == "get_attr"
     )
 
 
 def unscaled(node: Node) -> Node:
-    """The input of a node that may be a scaled one."""
-    return cast(Node, node.args[0]) if is_scaled_input(node) else node
+    """The input of a node that may be a scaled one, or looked up."""
+    node = cast(Node, node.args[0]) if is_scaled_input(node) else node
+    return cast(Node, node.args[1]) if is_looked_up(node) else node
+
+
+def table_of(gm: GraphModule, node: Node) -> Floats | None:
+    """The table, (V, D), in which an input is looked up, if it is.
+
+    Parameters
+    ----------
+    gm : the graph
+    node : an input, perhaps scaled, perhaps looked up
+    """
+    node = cast(Node, node.args[0]) if is_scaled_input(node) else node
+    if not is_looked_up(node):
+        return None
+    return constant(gm, cast(Node, node.args[0])).float().numpy()
 
 
 def in_units(output: Node) -> tuple[Node, Floats]:

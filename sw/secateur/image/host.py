@@ -5,6 +5,7 @@ Works from an image's metadata alone, as a driver on a computer or microcontroll
 
 from __future__ import annotations
 
+import base64
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -55,7 +56,8 @@ def to_codes(values: npt.NDArray[Any], meta: Meta, name: str = "x") -> Codes:
     ----------
     values : (batch, C, H, W), of signals (batch, C, L), of vectors (batch, C), of more dimensions
         as the model takes them. Floats in the model's units are quantised: round half to even,
-        then saturation; int8 or uint8 are codes
+        then saturation; int8 or uint8 are codes. Of an input with a table integers, (batch, ...)
+        without the last dimension of its shape
     meta : one of the image's ``inputs``
     name : of the input, for messages
 
@@ -67,6 +69,8 @@ def to_codes(values: npt.NDArray[Any], meta: Meta, name: str = "x") -> Codes:
     ------
     SecateurError : shape or type differ from those of the model's input, or values are not finite
     """
+    if "lookup" in meta:
+        values = _looked_up(values, meta, name)
     shape = (meta["channels"], meta["height"], meta["width"])
     if values.ndim > 4 and values.shape[1:] == tuple(meta["shape"]):
         values = values.reshape(len(values), *shape)
@@ -98,6 +102,26 @@ def to_codes(values: npt.NDArray[Any], meta: Meta, name: str = "x") -> Codes:
             f"{wanted} codes of {_units(meta)}"
         )
     return values.astype(np.int64)
+
+
+def _looked_up(values: npt.NDArray[Any], meta: Meta, name: str) -> npt.NDArray[np.float32]:
+    """The rows of an input's table, (batch, *shape)."""
+    rows, shape = meta["lookup"]["rows"], tuple(meta["shape"])
+    if values.dtype.kind not in "iu":
+        raise SecateurError(
+            f"input {name!r} is {values.dtype.name}; the model takes integers: rows of an embedding"
+        )
+    if values.shape[1:] != shape[:-1]:
+        takes = ", ".join(["batch", *map(str, shape[:-1])])
+        raise SecateurError(f"input {name!r} has shape {values.shape}, the model takes ({takes})")
+    if values.size and (int(values.min()) < 0 or int(values.max()) >= rows):
+        raise SecateurError(
+            f"input {name!r} has integers from {values.min()} to {values.max()}; the model's "
+            f"embedding has rows 0 to {rows - 1}"
+        )
+    table = np.frombuffer(base64.b64decode(meta["lookup"]["values"]), "<f4")
+    found: npt.NDArray[np.float32] = table.reshape(rows, shape[-1])[values]
+    return found
 
 
 def _warn_of_clipping(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from math import prod
 from typing import Any
+
+import numpy as np
 
 from secateur.hw import spec
 from secateur.image.form import bad_form
@@ -136,6 +139,7 @@ def _bad_port(port: dict[str, Any]) -> str | None:
         return f"shape is {_shown(port['shape'])}, not of the tensor's size"
     found = _mismatch(port.get("samples", 0), range(len(port["shape"]) + 1), "samples")
     found = found or _mismatch(port.get("factor", 1.0), float, "factor")
+    found = found or _bad_lookup(port)
     if found is None and "factors" in port:
         found = _bad_factors(port)
     if found is not None or "exponents" not in port:
@@ -145,6 +149,23 @@ def _bad_port(port: dict[str, Any]) -> str | None:
         return found
     size = port[("channels", "height", "width")[port["axis"]]]
     return _mismatch(port["exponents"], [_EXPONENT, range(size, size + 1)], "exponents")
+
+
+def _bad_lookup(port: dict[str, Any]) -> str | None:
+    """Whether its table has rows of the last dimension's size, of finite numbers."""
+    if "lookup" not in port:
+        return None
+    found = _mismatch(port["lookup"], {"rows": range(1, 1 << 31), "values": str}, "lookup")
+    if found is not None:
+        return found
+    rows, width = port["lookup"]["rows"], port["shape"][-1]
+    try:
+        table = np.frombuffer(base64.b64decode(port["lookup"]["values"], validate=True), "<f4")
+    except ValueError:
+        return "lookup.values is not base64 of float32 numbers"
+    if table.size != rows * width:
+        return f"lookup.values has {table.size} numbers, expected {rows} rows of {width}"
+    return None if np.isfinite(table).all() else "lookup.values are not finite"
 
 
 def _bad_factors(port: dict[str, Any]) -> str | None:

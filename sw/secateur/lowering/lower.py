@@ -33,9 +33,10 @@ from secateur.fx.graph import (
     refuse,
     shape_of,
 )
-from secateur.fx.inputs import finer_of, in_units, unscaled
+from secateur.fx.inputs import finer_of, in_units, table_of, unscaled
 from secateur.fx.moves import is_move, is_size, with_samples_first
-from secateur.ir import Form, Ints, Network, Port, State
+from secateur.ir import Form, Network, Port, State
+from secateur.lowering import tables
 from secateur.lowering.draft import (
     PLAIN,
     DraftSource,
@@ -47,7 +48,6 @@ from secateur.lowering.finish import finish
 from secateur.lowering.layer import draft_layer
 from secateur.lowering.moved import written_in_place
 from secateur.lowering.store import Size, Store, Stores, Value
-from secateur.lowering.tables import table_of
 from secateur.lowering.values import Values
 from secateur.lowering.views import as_map
 from secateur.quantisation.match import Match, is_dequantise, is_quantise, match_layer
@@ -86,7 +86,7 @@ class _Lowering:
         self.functions = functions_of(gm.graph)
         self.used: set[Node] = set()
         self.inputs: dict[Node, Store] = {}
-        self.finer: dict[Node, Ints] = {}
+        self.sources: dict[Node, Node] = {}
         self.states: dict[Node, Store] = {}
 
     def network(self) -> Network:
@@ -118,7 +118,7 @@ class _Lowering:
         names, stores = set[str](), Stores()
         return Network(
             inputs=[
-                Port(name, stores.tensor(self.inputs[node]), shape_of(node), self.finer[node])
+                self._read(name, node, stores)
                 for name, node in arguments.items()
                 if node in self.inputs
             ],
@@ -131,6 +131,12 @@ class _Lowering:
             source_hash=source_hash(self.gm),
             states=[State(stores.part(before), stores.part(later)) for before, later in after],
         )
+
+    def _read(self, name: str, node: Node, stores: Stores) -> Port:
+        """The port of an input."""
+        source = self.sources[node]
+        tensor, finer = stores.tensor(self.inputs[node]), finer_of(self.gm, source)
+        return Port(name, tensor, shape_of(source), finer, table=table_of(self.gm, source))
 
     def _outputs(self, results: dict[str, Node]) -> dict[str, tuple[Store, partial[Port]]]:
         """Every result, in a store of its own that one layer writes."""
@@ -201,11 +207,11 @@ class _Lowering:
             )
 
     def _input(self, node: Node, source: Node, scale: Scale) -> None:
-        """The value of an input that ``node`` quantises, perhaps scaled."""
+        """The value of an input that ``node`` quantises, perhaps scaled, perhaps looked up."""
         x, shape = unscaled(source), shape_of(source)
         if x not in self.inputs:
             self.inputs[x] = Store(x.name, *as_map(shape), scale, fixed=True)
-            self.finer[x] = finer_of(self.gm, source)
+            self.sources[x] = source
             self.values.of[source] = self.values.new(self.inputs[x], shape)
         if self.inputs[x].scale != scale or source not in self.values.of:
             raise refuse(node, "the input has two scales", REQUANTISE)
@@ -242,7 +248,7 @@ class _Lowering:
         self.values.value(argument, result)
         value = self.values.stored(argument)
         store = value.whole
-        table = table_of(function, store.scale, scale)
+        table = tables.table_of(function, store.scale, scale)
         output = Store(result.name, *store.size, scale)
         nodes = [*function.nodes, node, *(u for u in node.users if is_dequantise(u))]
         makers = [d for d in self.values.layers if d.output is store]

@@ -14,7 +14,7 @@ from secateur.capture.export import batch_of, module_of
 from secateur.capture.ports import Call, inputs_of, tensors_of
 from secateur.capture.steps import Sequence
 from secateur.errors import SecateurError
-from secateur.fx.inputs import is_scaled_input
+from secateur.fx.inputs import is_looked_up, is_scaled_input
 from secateur.ir import Ints, Network
 from secateur.lowering.lower import lower
 from secateur.quantisation.match import is_dequantise, is_quantise
@@ -65,7 +65,7 @@ def reference(
             raise SecateurError(f"the graph takes batches of {batch}, not {count}")
         return _codes(gm, inputs, network)[0]
     x = x.one if isinstance(x, Call) else x
-    states, steps = [x.new_zeros(len(x), *shape) for shape in gm.shapes], []
+    states, steps = gm.zeros(x), []
     for step in x.unbind(1):
         codes, (_, *states) = _codes(gm.graph, [step, *states], network)
         steps.append(codes)
@@ -76,7 +76,7 @@ def reference(
 def _behind(node: Node) -> Iterator[Node]:
     """The nodes behind an input up to those that read its values."""
     for user in node.users:
-        if is_quantise(user) or is_scaled_input(user):
+        if is_quantise(user) or is_scaled_input(user) or is_looked_up(user):
             yield from _behind(user)
         yield user
 

@@ -54,14 +54,17 @@ def calibration_calls(model: Model, calibration: Calibration) -> list[Call]:
         raise SecateurError("calibration: no samples; give a few dozen typical inputs")
     calls = [call.map(_in_float32) for call in calls]
     for call in calls:
-        _check(call)
+        _check_counts(call)
+        check_types(call, integers=True)
     return calls
 
 
 def _in_float32(x: Any) -> Any:
     if not isinstance(x, torch.Tensor):
         return x
-    return x.cpu().float() if x.is_floating_point() else x.cpu()
+    if x.is_floating_point():
+        return x.cpu().float()
+    return x.cpu().long() if x.dtype == torch.int32 else x.cpu()
 
 
 def _check_counts(call: Call) -> None:
@@ -71,10 +74,22 @@ def _check_counts(call: Call) -> None:
         raise SecateurError(f"calibration: {listed} samples; give as many of each")
 
 
-def _check(call: Call) -> None:
-    _check_counts(call)
+def check_types(call: Call, *, integers: bool) -> None:
+    """Refuse what is not a finite float.
+
+    Parameters
+    ----------
+    call : of a model
+    integers : they pass, for what reads them is not known yet
+
+    Raises
+    ------
+    SecateurError : there is something else
+    """
     for index, x in enumerate(call.tensors):
         what = f"input {call.names[index]!r} " if len(call.tensors) > 1 else ""
+        if integers and x.dtype == torch.int64:
+            continue
         if x.dtype != torch.float32:
             found = f"{what}is {x.dtype}" if what else f"{x.dtype} data"
             raise SecateurError(f"calibration: {found}; give floats in model units")
@@ -208,7 +223,7 @@ def fed(
                 yield [tensors_of(graph, part)]
             continue
         x, steps = call.one, []
-        states = [x.new_zeros(len(x), *shape) for shape in sequence.shapes]
+        states = sequence.zeros(x)
         for step in x.unbind(1):
             steps.append([step, *states])
             _, *states = graph(step, *states)

@@ -20,6 +20,7 @@ from secateur.capture.export import (
     is_converted,
     leave_to_host,
 )
+from secateur.capture.lookup import give_tables, looked_up, take_tables
 from secateur.capture.ports import Call
 from secateur.capture.recurrent import is_recurrent
 from secateur.capture.steps import Sequence, capture_sequences
@@ -31,6 +32,7 @@ from secateur.quantisation.calibration import (
     Calibration,
     Model,
     calibration_calls,
+    check_types,
     cut_alike,
     fed,
     graph_of,
@@ -122,22 +124,24 @@ def prepare(
     if is_converted(model):
         raise SecateurError("the model is quantised already; give the float model")
     model = in_float32(model, calls[0])
-    sequence = None
-    if isinstance(model, Sequence):
-        sequence = model.with_graph(copy.deepcopy(model.graph))
-    elif is_recurrent(model):
-        captured = capture_sequences(cast(torch.nn.Module, model), calls[0].one)
-        sequence = captured if isinstance(captured, Sequence) else None
-        model = captured
-    graph, calls = graph_of(model, calls) if sequence is None else (sequence.graph, calls)
-    calls = cut_alike(graph, calls)
+    try:
+        graph, calls, sequence = _captured(model, calls)
+    except SecateurError:
+        for call in calls:
+            check_types(call, integers=False)
+        raise
     leave_to_host(graph)
+    tables = take_tables(graph)
+    found = [looked_up(graph, call, tables) for call in calls]
+    for call in found:
+        check_types(call, integers=False)
     # Before torchao's own folding of BatchNorm, which knows no masks.
-    graph = _canonical(graph, calls[0]) if sequence is None else canonicalise(graph)
-    quantizer = SecateurQuantizer(samples=samples_by_name(graph, calls), qat=qat)
-    data = _Data(calls, sequence, repeats(graph))
-    balanced = balance(graph, quantizer, fed(graph, calls, sequence))
+    graph = _canonical(graph, found[0]) if sequence is None else canonicalise(graph)
+    quantizer = SecateurQuantizer(samples=samples_by_name(graph, found), qat=qat)
+    data = _Data(found, sequence, repeats(graph))
+    balanced = balance(graph, quantizer, fed(graph, found, sequence))
     prepared, layers = _observed(graph, quantizer, data)
+    give_tables(prepared, tables)
     prepared.meta[_YARDSTICK] = Yardstick(calls, sequence, balanced.channels)
     if not qat:
         prepared.meta[_FLOAT] = copy.deepcopy(prepared)
@@ -148,6 +152,19 @@ def prepare(
             module.train_scale()
     prepared = cast(GraphModule, allow_exported_model_train_eval(prepared))
     return prepared if sequence is None else sequence.with_graph(prepared)
+
+
+def _captured(model: Model, calls: list[Call]) -> tuple[GraphModule, list[Call], Sequence | None]:
+    """The graph of a model, its calls, and what runs the graph of a step over sequences."""
+    sequence = None
+    if isinstance(model, Sequence):
+        sequence = model.with_graph(copy.deepcopy(model.graph))
+    elif is_recurrent(model):
+        captured = capture_sequences(cast(torch.nn.Module, model), calls[0].one)
+        sequence = captured if isinstance(captured, Sequence) else None
+        model = captured
+    graph, calls = graph_of(model, calls) if sequence is None else (sequence.graph, calls)
+    return graph, cut_alike(graph, calls), sequence
 
 
 @dataclass

@@ -118,7 +118,7 @@ class Yardstick:
                     yield tensors_of(gm, part)
                 continue
             x = call.one
-            graph.result = [x, *(x.new_zeros(len(x), *shape) for shape in self._sequence.shapes)]
+            graph.result = [x, *self._sequence.zeros(x)]
             for step in x.unbind(1):
                 yield [step, *graph.result[1:]]
 

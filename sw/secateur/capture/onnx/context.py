@@ -23,6 +23,8 @@ Row = Callable[[tuple[Any, ...]], list[int]]
 Product = nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.Linear
 #: Types of an input: FLOAT, FLOAT16, DOUBLE, BFLOAT16, and one that the file does not say.
 _FLOATS = (1, 10, 11, 16, 0)
+#: INT32, INT64, and one that the file does not say.
+_INTEGERS = (6, 7, 0)
 
 
 @dataclass
@@ -47,6 +49,7 @@ class Context:
     zeros : tensors of a shape that is computed, which are zero: states to begin with
     measured : tensors of which ``shapes`` holds the shape for two samples or more
     written : shapes as the file has them, before any number of samples is allowed
+    integers : inputs that are rows to look up in tables
     """
 
     nodes: list[OnnxNode]
@@ -66,6 +69,7 @@ class Context:
     zeros: set[str] = field(default_factory=set)
     measured: set[str] = field(default_factory=set)
     written: dict[str, list[int]] = field(default_factory=dict)
+    integers: set[str] = field(default_factory=set)
 
     def note(self, text: str) -> None:
         """Keep a message for the user, once."""
@@ -216,9 +220,11 @@ def context_of(
     for name in (*(name for node in nodes for name in node.input), *results):
         readers[name] = readers.get(name, 0) + 1
     shapes = _shapes(model)
+    integers = {value.name for value in sources if _indexes(nodes, value.name)}
     for value in sources:
         kind = value.type.tensor_type.elem_type
-        if value.name not in shapes or kind not in _FLOATS:
+        wanted = _INTEGERS if value.name in integers else _FLOATS
+        if value.name not in shapes or kind not in wanted:
             raise SecateurError(
                 f"input '{quoted(value.name)}' is not a tensor of floats of a known rank; export "
                 f"the model with one"
@@ -229,7 +235,7 @@ def context_of(
     batch = next((shapes[name][0] for name in names if shapes[name]), 0)
     return Context(
         nodes, names, results, known, budget, shapes, readers, max(own, default=13), batch, keep,
-        written=dict(shapes),
+        written=dict(shapes), integers=integers,
     )  # fmt: skip
 
 
@@ -244,6 +250,14 @@ def _shapes(model: Any) -> dict[str, list[int]]:
         for value in [*graph.input, *graph.value_info, *graph.output]
         if value.type.tensor_type.HasField("shape")
     }
+
+
+def _indexes(nodes: list[OnnxNode], name: str) -> bool:
+    """Whether an input is nothing but rows to look up."""
+    readers = [node for node in nodes if name in node.input]
+    return bool(readers) and all(
+        node.op_type == "Gather" and node.input[1:] == (name,) for node in readers
+    )
 
 
 def _check_order(nodes: list[OnnxNode], defined: set[str], results: tuple[str, ...]) -> None:

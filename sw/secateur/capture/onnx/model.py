@@ -234,8 +234,10 @@ def _tried(context: Context, shapes: tuple[tuple[int, ...], ...]) -> tuple[Tenso
     if not same and [0] in counts:
         return ()
     samples = [max(count[0], 2) if same else count[0] for count in counts]
+    types = [torch.int64 if name in context.integers else None for name in context.sources]
     return tuple(
-        torch.empty(n, *shape, device="meta") for n, shape in zip(samples, shapes, strict=True)
+        torch.empty(n, *shape, dtype=dtype, device="meta")
+        for n, shape, dtype in zip(samples, shapes, types, strict=True)
     )
 
 

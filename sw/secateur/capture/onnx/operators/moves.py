@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -137,9 +137,9 @@ def tile(node: OnnxNode, context: Context) -> Run:
 
 
 def gather(node: OnnxNode, context: Context) -> Run:
-    """Gather by constant indices."""
+    """Gather by constant indices, or by those of the input from a table."""
     if node.input[0] in context.known:
-        raise refuse(node, "looks values up by its input", "compute embeddings on the host")
+        return _embedding(node, context)
     rank, axis = context.rank(node), node.integer("axis", 0)
     if not -rank <= axis < rank:
         raise refuse(node, f"axis {axis} of {rank} dimensions", "export the model again")
@@ -154,6 +154,15 @@ def gather(node: OnnxNode, context: Context) -> Run:
         index = int(indices)
         return lambda x: x.select(axis, index)
     return _Taken(axis, indices)
+
+
+def _embedding(node: OnnxNode, context: Context) -> Run:
+    """Rows of a table, (V, D), by integers of the input."""
+    table, axis = context.weight(node, 0), node.integer("axis", 0)
+    if table.ndim != 2 or axis not in (0, -2) or table.dtype.kind != "f":
+        what = f"looks up along axis {axis} of {table.dtype} values of shape {table.shape}"
+        raise refuse(node, what, "look up rows of a table of floats, as nn.Embedding does")
+    return cast(Run, nn.Embedding.from_pretrained(tensor(table)))
 
 
 class _Taken(nn.Module):
