@@ -52,7 +52,17 @@ def settle_initial(model: nn.Module, example: Tensor) -> None:
 
 
 def ran(what: str, model: nn.Module, *inputs: Tensor) -> Any:
-    """The model's result; an exception of the model becomes a SecateurError."""
+    """The model's result.
+
+    Parameters
+    ----------
+    what : is run, for the message
+    model : is called with ``inputs``
+
+    Raises
+    ------
+    SecateurError : the model raises an exception
+    """
     try:
         return model(*inputs)
     except SecateurError:

@@ -73,6 +73,12 @@ def give_tables(gm: GraphModule, tables: Tables) -> None:
 def looked_up(graph: GraphModule, call: Call, tables: Tables) -> Call:
     """A call with what the host finds in place of integers.
 
+    Parameters
+    ----------
+    graph : takes what is found
+    call : of the model
+    tables : of the graph
+
     Raises
     ------
     SecateurError : an integer is no row of its table

@@ -264,7 +264,7 @@ def calibration(file: Path, model: Any, limits: Limits) -> Any:
 
     Raises
     ------
-    SecateurError : an array is missing, or does not hold floats
+    SecateurError : an array is missing, or holds neither floats nor integers
     """
     import torch
 
@@ -273,7 +273,10 @@ def calibration(file: Path, model: Any, limits: Limits) -> Any:
 
     values = named_arrays(file, input_keys(model, npz_names(file)), limits=limits)
     for array in values.values():
-        if array.dtype.kind != "f":
-            raise SecateurError(f"{file}: calibration inputs must be floats, not {array.dtype}")
+        if array.dtype.kind != "f" and array.dtype.name not in ("int32", "int64"):
+            raise SecateurError(
+                f"{file}: calibration inputs must be floats, or integers (int64) that an embedding "
+                f"looks up, not {array.dtype}"
+            )
     tensors = {key: torch.from_numpy(array) for key, array in values.items()}
     return tensors["x"] if list(tensors) == ["x"] else nested(tensors)

@@ -29,8 +29,8 @@ amin arange argmax argmin asin atan atleast_1d atleast_2d atleast_3d avg_pool1d 
 avg_pool3d baddbmm batch_norm bmm broadcast_to cat ceil celu channel_shuffle chunk clamp clamp_max
 clamp_min clip clone column_stack concat concatenate conj conj_physical constant_pad_nd contiguous
 conv1d conv2d conv3d conv_transpose1d conv_transpose2d convolution copy cos cosh cumsum detach
-diag diag_embed diagonal div dot dropout dsplit dstack einsum elu eq erf erfc exp expand expand_as
-expm1 eye feature_dropout flatten flip fliplr flipud floor fmod frobenius_norm full full_like ge
+diag diag_embed diagonal div dot dropout dsplit dstack einsum elu embedding eq erf erfc exp expand
+expand_as expm1 eye feature_dropout flatten flip fliplr flipud floor fmod frobenius_norm full full_like ge
 gelu ger glu group_norm gt hardshrink hardsigmoid hardswish hardtanh hsplit hstack im2col
 index_select instance_norm layer_norm le leaky_relu lift_fresh_copy linalg_cross
 linalg_householder_product linalg_matrix_exp linalg_norm linalg_vector_norm linear log log10 log1p

@@ -49,7 +49,7 @@ class Context:
     zeros : tensors of a shape that is computed, which are zero: states to begin with
     measured : tensors of which ``shapes`` holds the shape for two samples or more
     written : shapes as the file has them, before any number of samples is allowed
-    integers : inputs that are rows to look up in tables
+    indices : inputs that are rows to look up in tables
     """
 
     nodes: list[OnnxNode]
@@ -69,7 +69,7 @@ class Context:
     zeros: set[str] = field(default_factory=set)
     measured: set[str] = field(default_factory=set)
     written: dict[str, list[int]] = field(default_factory=dict)
-    integers: set[str] = field(default_factory=set)
+    indices: set[str] = field(default_factory=set)
 
     def note(self, text: str) -> None:
         """Keep a message for the user, once."""
@@ -220,10 +220,10 @@ def context_of(
     for name in (*(name for node in nodes for name in node.input), *results):
         readers[name] = readers.get(name, 0) + 1
     shapes = _shapes(model)
-    integers = {value.name for value in sources if _indexes(nodes, value.name)}
+    indices = {value.name for value in sources if _indexes(nodes, value.name)}
     for value in sources:
         kind = value.type.tensor_type.elem_type
-        wanted = _INTEGERS if value.name in integers else _FLOATS
+        wanted = _INTEGERS if value.name in indices else _FLOATS
         if value.name not in shapes or kind not in wanted:
             raise SecateurError(
                 f"input '{quoted(value.name)}' is not a tensor of floats of a known rank; export "
@@ -235,7 +235,7 @@ def context_of(
     batch = next((shapes[name][0] for name in names if shapes[name]), 0)
     return Context(
         nodes, names, results, known, budget, shapes, readers, max(own, default=13), batch, keep,
-        written=dict(shapes), integers=integers,
+        written=dict(shapes), indices=indices,
     )  # fmt: skip
 
 
@@ -256,7 +256,9 @@ def _indexes(nodes: list[OnnxNode], name: str) -> bool:
     """Whether an input is nothing but rows to look up."""
     readers = [node for node in nodes if name in node.input]
     return bool(readers) and all(
-        node.op_type == "Gather" and node.input[1:] == (name,) for node in readers
+        (node.op_type == "Gather" and node.input[1:] == (name,))
+        or (node.op_type == "Cast" and _indexes(nodes, node.output[0]))
+        for node in readers
     )
 
 

@@ -234,7 +234,7 @@ def _tried(context: Context, shapes: tuple[tuple[int, ...], ...]) -> tuple[Tenso
     if not same and [0] in counts:
         return ()
     samples = [max(count[0], 2) if same else count[0] for count in counts]
-    types = [torch.int64 if name in context.integers else None for name in context.sources]
+    types = [torch.int64 if name in context.indices else None for name in context.sources]
     return tuple(
         torch.empty(n, *shape, dtype=dtype, device="meta")
         for n, shape, dtype in zip(samples, shapes, types, strict=True)
