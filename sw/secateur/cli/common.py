@@ -33,8 +33,8 @@ InputFile = Annotated[
     Path,
     typer.Option(
         "--input",
-        help=".npz file with inputs (key x; of several inputs their names): floats, or int8 or "
-        "uint8 codes.",
+        help=".npz file with inputs (key x; of several inputs their names): floats, int8 or "
+        "uint8 codes, or integers that an embedding looks up.",
     ),
 ]
 ResultFile = Annotated[

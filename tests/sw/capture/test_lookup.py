@@ -139,7 +139,7 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     made = run(app, ["compile", str(tmp_path / "m.pt2"), "--calibrate", str(tmp_path / "x.npz"),
                      "-o", str(tmp_path / "m.sec"), "--target", "8x1"])  # fmt: skip
     assert made.exit_code == 0, made.output
-    found = run(app, ["run", str(tmp_path / "m.sec"), str(tmp_path / "x.npz"),
+    found = run(app, ["run", str(tmp_path / "m.sec"), "--input", str(tmp_path / "x.npz"),
                       "-o", str(tmp_path / "y.npz")])  # fmt: skip
     assert found.exit_code == 0, found.output
     image = images.load(tmp_path / "m.sec")

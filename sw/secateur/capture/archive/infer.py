@@ -21,32 +21,31 @@ from secateur.text import first_line
 #: Operators of aten that a file may use, in place or not: those of layers, of arithmetic and of
 #: shapes, on values or on weights. None reads files, and all check their arguments.
 _ATEN = """
-_assert_tensor_metadata _native_batch_norm_legit_no_training _pad_circular _pad_enum
-_reshape_alias _to_copy _unsafe_view _upsample_nearest_exact1d _upsample_nearest_exact2d
-_weight_norm _weight_norm_interface abs acos adaptive_avg_pool1d adaptive_avg_pool2d
-adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d add addmm addmv adjoint alias amax
-amin arange argmax argmin asin atan atleast_1d atleast_2d atleast_3d avg_pool1d avg_pool2d
-avg_pool3d baddbmm batch_norm bmm broadcast_to cat ceil celu channel_shuffle chunk clamp clamp_max
-clamp_min clip clone column_stack concat concatenate conj conj_physical constant_pad_nd contiguous
-conv1d conv2d conv3d conv_transpose1d conv_transpose2d convolution copy cos cosh cumsum detach
-diag diag_embed diagonal div dot dropout dsplit dstack einsum elu embedding eq erf erfc exp expand
-expand_as expm1 eye feature_dropout flatten flip fliplr flipud floor fmod frobenius_norm full full_like ge
-gelu ger glu group_norm gt hardshrink hardsigmoid hardswish hardtanh hsplit hstack im2col
-index_select instance_norm layer_norm le leaky_relu lift_fresh_copy linalg_cross
-linalg_householder_product linalg_matrix_exp linalg_norm linalg_vector_norm linear log log10 log1p
-log2 log_sigmoid log_softmax logical_and logical_not logical_or logsumexp lt mH mT masked_fill
-matmul matrix_exp max max_pool1d max_pool2d max_pool2d_with_indices max_pool3d maximum mean min
-minimum mish mm moveaxis movedim mul mv narrow native_batch_norm native_channel_shuffle
-native_group_norm native_layer_norm ne neg new_full new_ones new_zeros norm ones ones_like outer
-pad permute pixel_shuffle pixel_unshuffle pow prelu prod ravel reciprocal reflection_pad1d
-reflection_pad2d reflection_pad3d relu relu6 remainder repeat replication_pad1d replication_pad2d
-replication_pad3d reshape reshape_as resolve_conj resolve_neg rms_norm roll rot90 round row_stack
-rrelu rsqrt rsub scalar_tensor select selu sgn sigmoid sign silu sin sinh slice softmax softplus
-softshrink split split_with_sizes sqrt square squeeze stack std std_mean sub sum swapaxes swapdims
-sym_size t tan tanh tensor_split threshold tile to transpose tril triu trunc type_as unbind
-unflatten unfold unsafe_chunk unsafe_split unsqueeze upsample_bicubic2d upsample_bilinear2d
-upsample_linear1d upsample_nearest1d upsample_nearest2d var var_mean vdot view view_as vsplit
-vstack where zeros zeros_like
+_assert_tensor_metadata _native_batch_norm_legit_no_training _pad_circular _pad_enum _reshape_alias
+_to_copy _unsafe_view _upsample_nearest_exact1d _upsample_nearest_exact2d _weight_norm
+_weight_norm_interface abs acos adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
+adaptive_max_pool1d adaptive_max_pool2d add addmm addmv adjoint alias amax amin arange argmax argmin
+asin atan atleast_1d atleast_2d atleast_3d avg_pool1d avg_pool2d avg_pool3d baddbmm batch_norm bmm
+broadcast_to cat ceil celu channel_shuffle chunk clamp clamp_max clamp_min clip clone column_stack
+concat concatenate conj conj_physical constant_pad_nd contiguous conv1d conv2d conv3d
+conv_transpose1d conv_transpose2d convolution copy cos cosh cumsum detach diag diag_embed diagonal
+div dot dropout dsplit dstack einsum elu embedding eq erf erfc exp expand expand_as expm1 eye
+feature_dropout flatten flip fliplr flipud floor fmod frobenius_norm full full_like ge gelu ger glu
+group_norm gt hardshrink hardsigmoid hardswish hardtanh hsplit hstack im2col index_select
+instance_norm layer_norm le leaky_relu lift_fresh_copy linalg_cross linalg_householder_product
+linalg_matrix_exp linalg_norm linalg_vector_norm linear log log10 log1p log2 log_sigmoid log_softmax
+logical_and logical_not logical_or logsumexp lt mH mT masked_fill matmul matrix_exp max max_pool1d
+max_pool2d max_pool2d_with_indices max_pool3d maximum mean min minimum mish mm moveaxis movedim mul
+mv narrow native_batch_norm native_channel_shuffle native_group_norm native_layer_norm ne neg
+new_full new_ones new_zeros norm ones ones_like outer pad permute pixel_shuffle pixel_unshuffle pow
+prelu prod ravel reciprocal reflection_pad1d reflection_pad2d reflection_pad3d relu relu6 remainder
+repeat replication_pad1d replication_pad2d replication_pad3d reshape reshape_as resolve_conj
+resolve_neg rms_norm roll rot90 round row_stack rrelu rsqrt rsub scalar_tensor select selu sgn
+sigmoid sign silu sin sinh slice softmax softplus softshrink split split_with_sizes sqrt square
+squeeze stack std std_mean sub sum swapaxes swapdims sym_size t tan tanh tensor_split threshold tile
+to transpose tril triu trunc type_as unbind unflatten unfold unsafe_chunk unsafe_split unsqueeze
+upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d var
+var_mean vdot view view_as vsplit vstack where zeros zeros_like
 """
 _QUANTISED = """
 quantize_per_tensor dequantize_per_tensor quantize_per_channel dequantize_per_channel
