@@ -319,6 +319,7 @@ class Network:
     source_hash : SHA-256 of the quantised model's weights and graph
     states : are kept from one inference, a step of a sequence, to the next
     every_step : the model returns the outputs of all steps, not only of the last
+    steps : of the longest sequence in the calibration data, if it is known
     """
 
     inputs: list[Port]
@@ -328,6 +329,7 @@ class Network:
     source_hash: str = ""
     states: list[State] = field(default_factory=list)
     every_step: bool = False
+    steps: int = 0
 
     @property
     def tensors(self) -> list[Tensor]:

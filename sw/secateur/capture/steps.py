@@ -114,12 +114,16 @@ class Sequence(nn.Module):
     graph : takes (x, *states) and returns (y, *states)
     shapes : of the states, without the batch
     every_step : return the outputs of all steps, not only of the last
+
+    Attributes
+    ----------
+    steps : of the longest sequence in the calibration data, 0 before these are known
     """
 
     def __init__(self, graph: GraphModule, shapes: list[tuple[int, ...]], every_step: bool) -> None:
         super().__init__()
         graph.meta[_STEP] = True
-        self.graph, self.shapes, self.every_step = graph, shapes, every_step
+        self.graph, self.shapes, self.every_step, self.steps = graph, shapes, every_step, 0
 
     def forward(self, x: Tensor) -> Tensor:
         """Run all steps of sequences (N, T, F)."""
@@ -135,7 +139,9 @@ class Sequence(nn.Module):
 
     def with_graph(self, graph: GraphModule) -> Sequence:
         """The same for another graph of the step."""
-        return Sequence(graph, self.shapes, self.every_step)
+        found = Sequence(graph, self.shapes, self.every_step)
+        found.steps = self.steps
+        return found
 
 
 def _zeros(x: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:

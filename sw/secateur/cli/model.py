@@ -90,6 +90,9 @@ def show_summary(data: Data) -> None:
     totals = table(title, "", "pruned", "dense")
     per = "step" if data["states"] else "inference"
     totals.add_row(f"cycles per {per}", f"{data['cycles']:,}", f"{data['cycles_dense']:,}")
+    if data["steps"]:
+        both = (f"{data['steps'] * data[key]:,}" for key in ("cycles", "cycles_dense"))
+        totals.add_row(f"cycles per sequence of {data['steps']} steps", *both)
     if data["fill_cycles"]:
         fills = f"{data['fill_cycles']:,}"
         totals.add_row("of these: filling tables", fills, fills)

@@ -266,6 +266,7 @@ def metadata(
         "returns": network.form.returns,
         "states": [state.before.tensor.name for state in planned.network.states],
         "every_step": planned.network.every_step,
+        **({"steps": planned.network.steps} if planned.network.steps else {}),
         "tensors": [_tensor(layout) for layout in layouts],
         "layers": layers,
         "memory": [_window(layout) for layout in planned.layouts.values()],

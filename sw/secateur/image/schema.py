@@ -96,6 +96,7 @@ def problem(metadata: dict[str, Any], n: int, p: int, cycles: int) -> str | None
     found = _mismatch(metadata.get("pixels_only", False), bool, "pixels_only")
     if "ring" in metadata:
         found = found or _mismatch(metadata["ring"], _RING, "ring")
+    found = found or _mismatch(metadata.get("steps", 0), _COUNT, "steps")
     if found is not None:
         return found
     places = {f"tensors[{i}]": tensor for i, tensor in enumerate(metadata["tensors"])}

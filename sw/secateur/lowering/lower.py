@@ -70,12 +70,12 @@ def lower(model: torch.nn.Module | ExportedProgram) -> Network:
     if isinstance(model, ExportedProgram):  # other tools make graphs that are not canonical
         gm = module_of(model)
         check_supported(gm)
-    every_step = isinstance(gm, Sequence) and gm.every_step
+    every_step, steps = (gm.every_step, gm.steps) if isinstance(gm, Sequence) else (False, 0)
     gm = gm.graph if isinstance(gm, Sequence) else gm
     if not isinstance(gm, GraphModule) or not is_converted(gm):
         raise SecateurError("the model is not quantised; quantise it with secateur.quantize")
     network = _Lowering(gm).network()
-    network.every_step = every_step
+    network.every_step, network.steps = every_step, steps
     return network
 
 

@@ -151,7 +151,10 @@ def prepare(
         for module in [m for m in prepared.modules() if isinstance(m, PowerOfTwo)]:
             module.train_scale()
     prepared = cast(GraphModule, allow_exported_model_train_eval(prepared))
-    return prepared if sequence is None else sequence.with_graph(prepared)
+    if sequence is None:
+        return prepared
+    sequence.steps = data.steps
+    return sequence.with_graph(prepared)
 
 
 def _captured(model: Model, calls: list[Call]) -> tuple[GraphModule, list[Call], Sequence | None]:

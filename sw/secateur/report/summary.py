@@ -19,7 +19,8 @@ def summary(image: Image) -> dict[str, Any]:
         kept; ``bound_cycles``, multiplications by nonzero weights per multiplier; ``fill_cycles``,
         in which tables are filled; ``pixels_only``, with filter lanes the image would not have
         fitted the weight memory; ``states``, names of the tensors that stay from one inference,
-        which is then a step, to the next; ``stream_bits``, all bits that the hardware loads;
+        which is then a step, to the next; ``steps`` of the longest sequence in the calibration
+        data, 0 if it is not known; ``stream_bits``, all bits that the hardware loads;
         ``dense_weights``, the weights of convolutions, depthwise and dense layers before pruning;
         ``sqnr``, signal to quantisation noise of the worst result, if it was measured; ``ring``:
         its words, its source, and the cycles besides in which an inference waits for it, or None
@@ -44,6 +45,7 @@ def summary(image: Image) -> dict[str, Any]:
         "pixels_only": bool(metadata.get("pixels_only", False)),
         "fill_cycles": sum(layer.get("fill", 0) for layer in layers),
         "states": list(dict.fromkeys(metadata["states"])),
+        "steps": metadata.get("steps", 0),
         "input_words": sum(port["words"] for port in metadata["inputs"]),
         "result_beats": sum(len(port["m"]) for port in metadata["outputs"]),
         "stream_bits": bits,

@@ -204,5 +204,8 @@ def test_inspect_counts_a_step_and_names_its_states(capsys: pytest.CaptureFixtur
     shown = capsys.readouterr().out
     assert len(figures["states"]) == 2
     assert "cycles per step" in shown
+    steps = sequences(8).shape[1]
+    assert f"cycles per sequence of {steps} steps" in shown
+    assert f"{steps * image.metadata['cycles']:,}" in shown
     assert "per inference" not in shown
     assert all(name in shown for name in figures["states"])
