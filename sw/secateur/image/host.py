@@ -255,5 +255,5 @@ def to_floats(codes: npt.NDArray[Any], meta: Meta) -> npt.NDArray[np.float32]:
     if "factors" not in meta:
         return values * np.float32(meta.get("factor", 1.0))
     sizes = [1] * values.ndim
-    sizes[1 + meta["along"]] = -1  # behind the samples
+    sizes[meta["along"] - len(meta["shape"])] = -1  # behind the samples, and perhaps steps
     return values * np.asarray(meta["factors"], np.float32).reshape(sizes)
