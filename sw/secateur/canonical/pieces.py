@@ -44,7 +44,8 @@ def part_functions(editor: Editor) -> dict[Node, Function]:
     ------
     SecateurError : one gives half or double precision, or no finite number at all
     """
-    for end, function in functions_of(editor.gm.graph).items():
+    # From the last one on: it copies what it shares with those before, which stay as they are.
+    for end, function in reversed(functions_of(editor.gm.graph).items()):
         _bound(editor, _part(editor, function))
         dtype = end.meta["val"].dtype
         if dtype.is_floating_point and dtype != torch.float32:

@@ -202,3 +202,23 @@ def test_an_output_that_cancels_is_no_fault() -> None:
     torch.manual_seed(0)
     image = secateur.compile(model.eval(), target="8x8", calibration=inputs())
     assert image.metadata["layers"]
+
+
+class Nested(nn.Module):
+    """A function of a number, and another that has the first one, and what it is made of, inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.before, self.after = nn.Conv2d(3, 8, 1), nn.Conv2d(16, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.before(x)
+        twice = x + x
+        square = twice * x
+        return self.after(torch.cat([square, twice + square], 1))  # type: ignore[no-any-return]
+
+
+def test_a_function_inside_another() -> None:
+    canonical(Nested())
+    secateur.compile(Nested(), target="8x8", calibration=inputs(16))
