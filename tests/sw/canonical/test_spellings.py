@@ -205,7 +205,7 @@ def test_an_output_that_cancels_is_no_fault() -> None:
 
 
 class Nested(nn.Module):
-    """A function of a number, and another that has the first one, and what it is made of, inside."""
+    """A function of a number inside another, which reads what the first is made of, too."""
 
     def __init__(self) -> None:
         super().__init__()
