@@ -40,6 +40,7 @@ RINGS = [
     with_ring(2, 1, 1, 64),
     with_ring(8, 4, 1, 4096),
     with_ring(2, 8, 8, 1024),
+    with_ring(2, 16, 1, 64),
 ]
 
 

@@ -74,12 +74,12 @@ class Bench:
             self.filled += filled
 
     async def _free(self, ctx) -> None:
-        free = HEAD
+        free = HEAD // self.geometry.s
         ctx.set(self.dut.free, free)
         while self.pace:
             for _ in range(self.pace):
                 await ctx.tick()
-            if free < HEAD + self.filled:
+            if free < HEAD // self.geometry.s + self.filled:
                 free += 1
                 ctx.set(self.dut.free, free % (2 * self.geometry.ring))
 
@@ -122,6 +122,16 @@ def test_keeps_every_pass_but_the_first(scrub: bool) -> None:
     assert [at for at, _ in found.writes] == [(HEAD + i) % 64 for i in range(len(expected))]
     assert found.filled == len(expected)
     assert found.gap[1:] == [ring.PASS_CYCLES] * 3
+
+
+def test_passes_begin_with_a_group_of_their_own() -> None:
+    """With two banks a pass of an odd number of words leaves a slot out; its last group counts."""
+    geometry = Geometry(n=8, p=3, s=2, weight_words=256, bank_words=16, ring=64)
+    image = image_of(geometry, 4)
+    assert (HEAD, len(words(image))) == (3, 4)
+    found = Bench(geometry, [image] * 3)
+    assert [at for at, _ in found.writes] == [3, 4, 5, 6, 9, 10, 11, 12]
+    assert found.filled == 2 * len([3, 5, 6])
 
 
 def test_waits_for_slots() -> None:
