@@ -235,20 +235,15 @@ class Geometry:
             raise ValueError(f"n must be 2, 4, 8 or 16, not {self.n!r}")
         if not 1 <= self.p <= MAX_P:
             raise ValueError(f"p must be 1 to {MAX_P}, not {self.p!r}")
-        if not (_power_of_two(self.s) and self.s <= min(self.p, MAX_S)):
-            raise ValueError(
-                f"s must be 1, 2, 4 or {MAX_S}, and at most p = {self.p}, not {self.s!r}"
-            )
-        if not 64 <= self.weight_words <= 1 << 20:
-            raise ValueError(f"weight_words must be 64 to {1 << 20}, not {self.weight_words!r}")
-        if self.weight_words % self.s:
-            raise ValueError(
-                f"weight_words must be a multiple of s = {self.s}, not {self.weight_words!r}"
-            )
-        if not (_power_of_two(self.bank_words) and self.bank_words >= 16):
-            raise ValueError(
-                f"bank_words must be a power of two from 16 on, not {self.bank_words!r}"
-            )
+        words, banks, s = self.weight_words, self.bank_words, self.s
+        if not (_power_of_two(s) and s <= min(self.p, MAX_S)):
+            raise ValueError(f"s must be 1, 2, 4 or {MAX_S}, and at most p = {self.p}, not {s!r}")
+        if not 64 <= words <= 1 << 20:
+            raise ValueError(f"weight_words must be 64 to {1 << 20}, not {words!r}")
+        if words % s:
+            raise ValueError(f"weight_words must be a multiple of s = {s}, not {words!r}")
+        if not (_power_of_two(banks) and banks >= 16):
+            raise ValueError(f"bank_words must be a power of two from 16 on, not {banks!r}")
         if not 0 <= self.tables <= MAX_TABLES:
             raise ValueError(f"tables must be 0 to {MAX_TABLES}, not {self.tables!r}")
         if self.bank_words * self.n > 1 << 16:
