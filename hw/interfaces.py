@@ -104,8 +104,11 @@ def origins_layout(width: int) -> data.StructLayout:
 
 
 def header_layout(n: int) -> data.StructLayout:
-    """A header word of a row on its way to the drain: the first or the second."""
-    return data.StructLayout({"valid": 1, "second": 1, "lanes": 8 * n})
+    """A header word of a row on its way to the drain: the first or the second.
+
+    ``table`` is that which the second names.
+    """
+    return data.StructLayout({"valid": 1, "second": 1, "lanes": 8 * n, "table": 3})
 
 
 def write_layout(n: int) -> data.StructLayout:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 # --- image header ---------------------------------------------------------------------------
 
 MAGIC = b"SECT"
-VERSION = 3
+VERSION = 4
 #: magic, version, N, P, features, words, bank_words, cycles, CRC-32; little-endian.
 HEADER = struct.Struct("<4sBBBBIIII")
 #: Byte offset of the CRC-32 field. The CRC covers all ``words * (N + 1)`` bytes with this field 0.
@@ -64,6 +64,10 @@ INDEX_LOOP = 0x21
 
 ROW_LAST = 0x80  # second header word: last row of the layer
 ROW_COUNT_BITS = 15  # words of the body: 8 bits in the first header word, 7 in the second
+#: Where each row names its table (FLAG2_TABLES): bits of the count, and where the number stands in
+#: the second header word's common byte.
+ROW_TABLE_COUNT_BITS = 12
+ROW_TABLE = 4
 
 # Common byte of a body word: how the address moves before the access.
 STEP_ADD_LIMIT = 0x80  # 0x00-0x7f: cur += step
@@ -140,6 +144,7 @@ FLAG2_TABLE = 5  # bits 7:5, the table that codes go through
 FLAG2_LOOKUP = 8  # codes go through a table
 FLAG2_MORE = 9  # with FLAG_RESULT: another layer with results follows, the inference goes on
 FLAG2_FILTERS = 10  # the lanes are filters: S rows of one pixel side by side
+FLAG2_TABLES = 11  # with LOOKUP: codes go through the table that their row names
 
 TABLE_ENTRIES = 256
 MAX_TABLES = 8

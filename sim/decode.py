@@ -128,7 +128,7 @@ class _Decoder:
                 filters = bool(reg[Reg.FLAGS2] >> spec.FLAG2_FILTERS & 1)
                 side = self._geometry.s if filters else 1
                 at, last, rows = self._rows(-(-at // side) * side, now, reg, side)
-                layer = Layer(layers, reg, rows, side, last + 1 - ended, self._table(reg, at))
+                layer = Layer(layers, reg, rows, side, last + 1 - ended)
                 self._before, ended = (last, filters), last + 1
                 now = last + spec.front_cycles(geometry.p, filters)
                 if layer.ends:
@@ -184,7 +184,7 @@ class _Decoder:
         while not last:
             if at + 2 * side > len(self._words):
                 raise ImageError(Error.LENGTH, "the program ends within a layer")
-            count, last = self._count(at, side)
+            count, last, tables = self._count(at, side, reg)
             body = at + 2 * side
             if body + side * count > len(self._words):
                 raise ImageError(Error.LENGTH, f"row at word {at}: {count} body words overrun")
@@ -195,7 +195,10 @@ class _Decoder:
             if side > 1 and length * groups < spec.filter_row_words(side):
                 raise ImageError(Error.ROW, f"row at word {at}: {length * groups} body words")
             exist = reg[Reg.CLAST] if side > 1 and last else side
-            rows += [self._row(at + lane, count, side, reg) for lane in range(exist)]
+            rows += [
+                replace(self._row(at + lane, count, side, reg), table=self._table(reg, at, table))
+                for lane, table in zip(range(exist), tables, strict=False)
+            ]
             # The first group of a row may wait for the last one of the row before; the others
             # each take the longer of their words and the drain.
             ended = max(now + 2 + length - 1, ended + lanes) + (groups - 1) * max(length, lanes)
@@ -203,16 +206,22 @@ class _Decoder:
             self._watch(now, at)
         return at, ended, tuple(rows)
 
-    def _count(self, at: int, side: int) -> tuple[int, bool]:
-        """Body words of the row group at word ``at``, and whether it is the layer's last."""
+    def _count(self, at: int, side: int, reg: tuple[int, ...]) -> tuple[int, bool, tuple[int, ...]]:
+        """Body words of the row group at word ``at``, whether it is the layer's last, and the
+        tables of its rows.
+        """
         heads = self._words[at : at + 2 * side, -1].astype(np.int64)
         counts = heads[:side] | (heads[side:] & ~spec.ROW_LAST) << 8
         last = heads[side:] & spec.ROW_LAST
+        tables = np.full(side, reg[Reg.FLAGS2] >> spec.FLAG2_TABLE & 7)
+        if reg[Reg.FLAGS2] >> spec.FLAG2_TABLES & 1:
+            tables = counts >> spec.ROW_TABLE_COUNT_BITS
+            counts = counts & (1 << spec.ROW_TABLE_COUNT_BITS) - 1
         if (counts != counts[0]).any() or (last != last[0]).any():
             raise ImageError(Error.ROW, f"row group at word {at}: its rows differ in length")
         if counts[0] < spec.MIN_ROW_WORDS:
             raise ImageError(Error.ROW, f"row at word {at}: {counts[0]} body words")
-        return int(counts[0]), bool(last[0])
+        return int(counts[0]), bool(last[0]), tuple(tables.tolist())
 
     def _row(self, at: int, count: int, side: int, reg: tuple[int, ...]) -> Row:
         """The row whose first header word is word ``at``."""
@@ -230,16 +239,15 @@ class _Decoder:
         self._filled[first : first + len(entries)] = True
         self._reg[Reg.TABLE] += len(entries)
 
-    def _table(self, reg: tuple[int, ...], at: int) -> Bytes | None:
+    def _table(self, reg: tuple[int, ...], at: int, table: int) -> Bytes | None:
         if not reg[Reg.FLAGS2] >> spec.FLAG2_LOOKUP & 1:
             return None
-        first = (reg[Reg.FLAGS2] >> spec.FLAG2_TABLE & 7) * spec.TABLE_ENTRIES
+        first = table * spec.TABLE_ENTRIES
         if first >= len(self._entries):
             raise ImageError(
                 Error.ROW, f"before word {at}: a layer looks up a table that the engine lacks"
             )
         if not self._filled[first : first + spec.TABLE_ENTRIES].all():
-            table = first // spec.TABLE_ENTRIES
             raise ImageError(Error.ROW, f"before word {at}: table {table} is not filled completely")
         return self._entries[first : first + spec.TABLE_ENTRIES].copy()
 
@@ -274,6 +282,8 @@ class _Decoder:
             raise ImageError(Error.ROW, f"word {at - 1}: source B has mode GATE")
         if b_mode == spec.Mode.MAXIMUM != a_mode:
             raise ImageError(Error.ROW, f"word {at - 1}: source B has mode MAXIMUM, source A not")
+        if reg[Reg.FLAGS2] >> spec.FLAG2_TABLES & 1 and not self._geometry.tables:
+            raise ImageError(Error.ROW, f"word {at - 1}: rows name tables, the engine has none")
         if reg[Reg.FLAGS2] >> spec.FLAG2_FILTERS & 1:
             self._check_filters(reg, at, modes)
         if reg[Reg.GX] * reg[Reg.GY] > spec.MAP_WORDS:

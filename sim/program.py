@@ -33,6 +33,7 @@ class Row:
     count : words of the body
     bias, shift : (N,), one per channel
     step : words of the image from one word of the body to the next
+    table : 256 entries for its codes, or None
     """
 
     start: int
@@ -40,6 +41,7 @@ class Row:
     bias: Ints
     shift: Ints
     step: int = 1
+    table: Bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,6 @@ class Layer:
     side : rows that are computed side by side, a row group: S with filter lanes, else 1
     cycles : from the word behind the last one of the layer before, or the first, to its own;
         to the end of the inference if it is the last
-    table : 256 entries for its codes, or None
     """
 
     index: int
@@ -76,7 +77,6 @@ class Layer:
     rows: tuple[Row, ...]
     side: int
     cycles: int
-    table: Bytes | None = None
 
     def flag(self, bit: int) -> bool:
         return bool(self.reg[Reg.FLAGS] >> bit & 1)

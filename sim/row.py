@@ -196,4 +196,4 @@ def _drain(layer: Layer, row: Row, acc: Floats, bound: int) -> Bytes:
         low, high = (low ^ 0x80) - 0x80, (high ^ 0x80) - 0x80
     codes = np.minimum(np.maximum(np.rint(value, out=value), low), high)
     codes = codes.astype(np.int16).astype(np.uint8)
-    return codes if layer.table is None else layer.table[codes]
+    return codes if row.table is None else row.table[codes]

@@ -49,7 +49,7 @@ class SerialDrain(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         n, issued = self.geometry.n, self.issued
-        m.submodules.rows = rows = RowParameters(n=n, block=True)
+        m.submodules.rows = rows = RowParameters(n=n, block=True, tables=self.geometry.tables > 0)
         m.submodules.requantiser = requantiser = Requantiser(n=1, steps=_STEPS)
         m.submodules.delivery = delivery = Delivery(
             n=n, results=SERIAL_RESULTS, pace=n, data_delay=0, block=True
@@ -62,7 +62,7 @@ class SerialDrain(wiring.Component):
         late = self._later(m, early, to_walk - to_first, "group_late")
 
         bias, delta = self._choose(m, rows, early)
-        code = self._look_up(m, requantiser.codes[0])
+        code = self._look_up(m, requantiser.codes[0], rows.table)
         m.d.comb += [
             rows.valid.eq(issued.valid),
             rows.word.eq(issued.word),
@@ -112,18 +112,26 @@ class SerialDrain(wiring.Component):
         delta = Array(rows.delta[lane] for lane in range(n))
         return bias[bias_channel], delta[channel]
 
-    def _look_up(self, m: Module, code):
-        """The code, or its entry in a table, a cycle later."""
+    def _look_up(self, m: Module, code, named):
+        """The code, or its entry in a table, a cycle later.
+
+        A row names its table when its first shift is chosen.
+        """
         plain = delay(m, code, 1, "code")
         entries = self.geometry.tables * spec.TABLE_ENTRIES
         if not entries:
             return plain
         m.submodules.table = table = Ram(width=8, depth=entries, family=self.family, output=False)
         flags, entry = self.issued.late[Reg.FLAGS2], self.issued.entry
+        number = Mux(
+            flags[spec.FLAG2_TABLES],
+            delay(m, named, CODE_LATENCY, "row_table"),
+            flags[spec.FLAG2_TABLE :],
+        )
         m.d.comb += [
             table.write_en.eq(entry.valid & (entry.address < entries)),
             table.write_addr.eq(entry.address),
             table.write_data.eq(entry.data),
-            table.read_addr.eq(Cat(code, flags[spec.FLAG2_TABLE :])),
+            table.read_addr.eq(Cat(code, number)),
         ]
         return Mux(flags[spec.FLAG2_LOOKUP], table.read_data, plain)

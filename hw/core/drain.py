@@ -100,12 +100,19 @@ class Drain(wiring.Component):
         )
         to_walk = sum_latency(p) + REQUANTISE_LATENCY + TABLE_LATENCY - DATA_DELAY - WALK_LATENCY
         parameters = self._group_parameters if self.geometry.s > 1 else self._row_parameters
-        late = parameters(m, requantiser, to_walk)
+        late, table = parameters(m, requantiser, to_walk)
+        flags = regs[Reg.FLAGS2]
+        m.d.comb += tables.table.eq(
+            Mux(
+                flags[spec.FLAG2_TABLES],
+                delay(m, table, REQUANTISE_LATENCY, "row_table"),
+                flags[spec.FLAG2_TABLE :],
+            )
+        )
         m.d.comb += [
             requantiser.sums.eq(self.sums),
             requantiser.configure(regs),
             tables.codes.eq(requantiser.codes),
-            tables.table.eq(regs[Reg.FLAGS2][spec.FLAG2_TABLE :]),
             tables.lookup.eq(regs[Reg.FLAGS2][spec.FLAG2_LOOKUP]),
             tables.write.eq(issued.entry),
             delivery.group.eq(late),
@@ -117,7 +124,10 @@ class Drain(wiring.Component):
         return m
 
     def _row_parameters(self, m: Module, requantiser: Requantiser, to_walk: int):
-        """The parameters of rows, loaded once for each; returns the GROUP for the walk."""
+        """The parameters of rows, loaded once for each.
+
+        Returns the GROUP for the walk, and the table of the row, a cycle after ``load``.
+        """
         issued, to_load = self.issued, sum_latency(self.geometry.p) - 1
         m.submodules.rows = rows = RowParameters(n=self.geometry.n)
         early = delay(m, group_end(issued.word), to_load, "group", reset_less=False)
@@ -133,10 +143,16 @@ class Drain(wiring.Component):
             requantiser.bias.eq(rows.bias),
             requantiser.delta.eq(rows.delta),
         ]
-        return delay(m, early, to_walk - to_load, "group_late", reset_less=False)
+        table = Signal(3)
+        with m.If(requantiser.load):
+            m.d.sync += table.eq(rows.table)
+        return delay(m, early, to_walk - to_load, "group_late", reset_less=False), table
 
     def _group_parameters(self, m: Module, requantiser: Requantiser, to_walk: int):
-        """The parameters of each pixel; returns the GROUP for the walk."""
+        """The parameters of each pixel.
+
+        Returns the GROUP for the walk, and the table of the pixel, a cycle after ``load``.
+        """
         issued, n, s = self.issued, self.geometry.n, self.geometry.s
         filters, late_filters = (
             registers[Reg.FLAGS2][spec.FLAG2_FILTERS]
@@ -159,4 +175,5 @@ class Drain(wiring.Component):
             requantiser.bias.eq(rows.bias),
             requantiser.delta.eq(rows.delta),
         ]
-        return delay(m, early, to_walk - to_group, "group_late", reset_less=False)
+        table = delay(m, rows.table, 1, "table")
+        return delay(m, early, to_walk - to_group, "group_late", reset_less=False), table

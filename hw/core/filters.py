@@ -45,7 +45,8 @@ class FilterLane(wiring.Component):
     origins : In(origins_layout)  a cycle after ``word``, those of its pass
     address : Out  byte address, ADDRESS_LATENCY cycles after ``word``; held while there is none
     own : Out(own_layout(n))  each field in its own time after the bank's address
-    passed : Out(8 * n)  lanes of ``word``, some cycles later, see ``header_at``
+    passed : Out(8 * n + 3)  lanes of ``word``, and the table that it names if it is a row's second
+        header word, some cycles later, see ``header_at``
     """
 
     def __init__(self, *, geometry: spec.Geometry, header_at: int = 0):
@@ -65,7 +66,7 @@ class FilterLane(wiring.Component):
                 "origins": In(origins_layout(self.width)),
                 "address": Out(self.width),
                 "own": Out(own_layout(n)),
-                "passed": Out(8 * n),
+                "passed": Out(8 * n + 3),
             }
         )
 
@@ -138,9 +139,10 @@ class FilterLane(wiring.Component):
         """Weights wait for their operands; 0 unless there is a word."""
         n, flags, wait = self.geometry.n, self.registers[Reg.FLAGS], AT_BANK + AT_WEIGHTS - 1
         lanes, at = self.word[: 8 * n], 0
+        table = self.word[8 * n + spec.ROW_TABLE :][:3]
         for at in range(wait + 1):
             if at == self.header_at:
-                m.d.comb += self.passed.eq(lanes)
+                m.d.comb += self.passed.eq(Cat(lanes, delay(m, table, at, "table")))
             if at < wait:
                 lanes = delay(m, lanes, 1, f"lanes{at}")
         body = delay(m, self.body, wait, "body")
@@ -247,5 +249,5 @@ class FilterLanes(wiring.Component):
         m.d.comb += [
             self.header.valid.eq(delay(m, valid, 2, "valid", reset_less=False)),
             self.header.second.eq(delay(m, count[0], 2, "second")),
-            self.header.lanes.eq(gather(m, passed, chosen, "lanes")),
+            Cat(self.header.lanes, self.header.table).eq(gather(m, passed, chosen, "lanes")),
         ]

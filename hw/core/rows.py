@@ -35,7 +35,8 @@ class RowParameters(wiring.Component):
     Parameters
     ----------
     n : channels
-    block : in block RAM: ``bias`` and ``delta`` come a cycle after their row's turn
+    block : in block RAM: ``bias``, ``delta`` and ``table`` come a cycle after their row's turn
+    tables : rows may name tables
 
     Members
     -------
@@ -44,10 +45,11 @@ class RowParameters(wiring.Component):
     next : In(1)  strobe: the next row's turn
     bias : Out(n x BIAS_BITS)  signed, of the row whose turn it is
     delta : Out(n x SHIFT_DELTA_BITS)  of that row
+    table : Out(3)  that it names
     """
 
-    def __init__(self, *, n: int, block: bool = False):
-        self.n, self.block = n, block
+    def __init__(self, *, n: int, block: bool = False, tables: bool = True):
+        self.n, self.block, self.tables = n, block, tables
         super().__init__(
             {
                 "valid": In(1),
@@ -55,6 +57,7 @@ class RowParameters(wiring.Component):
                 "next": In(1),
                 "bias": Out(data.ArrayLayout(signed(spec.BIAS_BITS), n)),
                 "delta": Out(data.ArrayLayout(spec.SHIFT_DELTA_BITS, n)),
+                "table": Out(3),
             }
         )
 
@@ -67,13 +70,15 @@ class RowParameters(wiring.Component):
             m.d.sync += head.eq(head + 1)
         with m.If(self.next):
             m.d.sync += tail.eq(tail + 1)
-        m.d.comb += _split(low, high, self.bias, self.delta)
+        m.d.comb += _split(low, high[: 8 * self.n], self.bias, self.delta)
+        m.d.comb += self.table.eq(high[8 * self.n :])
         return m
 
     def _headers(self, m: Module, kind: Kind, head, tail):
         """The first or the second header word of the row at ``tail``."""
+        named = self.tables and kind is Kind.HEAD_B
         m.submodules[kind.name.lower()] = rows = memory.Memory(
-            shape=8 * self.n,
+            shape=8 * self.n + (3 if named else 0),
             depth=ROWS_IN_FLIGHT,
             init=[],
             attrs={"no_rw_check": 1} if self.block else {"ram_style": "distributed"},
@@ -83,7 +88,7 @@ class RowParameters(wiring.Component):
         m.d.comb += [
             write.en.eq(self.valid & (self.word.kind == kind)),
             write.addr.eq(head),
-            write.data.eq(self.word.lanes),
+            write.data.eq(Cat(self.word.lanes, self.word.common[spec.ROW_TABLE :][:3])),
             read.addr.eq(tail),
         ]
         return read.data
@@ -106,6 +111,7 @@ class GroupParameters(wiring.Component):
         of the group follow
     bias : Out(n x BIAS_BITS)  signed, BIAS_DELAY cycles after ``delta``
     delta : Out(n x SHIFT_DELTA_BITS)  with ``load``
+    table : Out(3)  that the row names, with ``load``
     """
 
     def __init__(self, *, n: int, s: int):
@@ -118,6 +124,7 @@ class GroupParameters(wiring.Component):
                 "load": Out(1),
                 "bias": Out(data.ArrayLayout(signed(spec.BIAS_BITS), n)),
                 "delta": Out(data.ArrayLayout(spec.SHIFT_DELTA_BITS, n)),
+                "table": Out(3),
             }
         )
 
@@ -140,7 +147,7 @@ class GroupParameters(wiring.Component):
         found = []
         for second, name in enumerate(("first", "second")):
             m.submodules[name] = words = memory.Memory(
-                shape=8 * self.n,
+                shape=8 * self.n + 3 * second,
                 depth=ROWS_IN_FLIGHT,
                 init=[],
                 attrs={"ram_style": "distributed"},
@@ -149,10 +156,11 @@ class GroupParameters(wiring.Component):
             m.d.comb += [
                 write.en.eq(self.header.valid & (self.header.second == second)),
                 write.addr.eq(head),
-                write.data.eq(self.header.lanes),
+                write.data.eq(Cat(self.header.lanes, self.header.table)),
                 read.addr.eq(at),
             ]
-            found.append(read.data)
+            found.append(read.data[: 8 * self.n])
+        m.d.comb += self.table.eq(read.data[8 * self.n :])
         bias = Signal.like(self.bias)
         m.d.comb += _split(*found, bias, self.delta)
         m.d.comb += self.bias.eq(delay(m, bias.as_value(), BIAS_DELAY, "bias"))

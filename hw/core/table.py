@@ -32,7 +32,7 @@ class Tables(wiring.Component):
     -------
     codes : In(n x 8)  of a pixel
     out : Out(n x 8)  TABLE_LATENCY cycles later
-    table : In(3)  static; number of the table
+    table : In(3)  number of the table, with ``codes``
     lookup : In(1)  static; look up, or pass the codes on
     write : In(table_write_layout())  one entry per cycle; an address past the tables is ignored
     """

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from secateur.hw import spec
+from secateur.hw.front.copies import register_copies, row_words
 from secateur.hw.front.ring.walk import RingWalk
 from secateur.hw.front.side import AddressSide, count_passes, rotate
-from secateur.hw.interfaces import Kind, word_layout, writes_register
+from secateur.hw.interfaces import Kind, word_layout
 from secateur.hw.memory.fifo import CreditFifo
 from secateur.hw.pipeline import delay
 from secateur.hw.ring import FETCH_WORDS, memory_words
-from secateur.hw.spec import Reg
 
 FIFO_DEPTH = FETCH_WORDS
 
@@ -108,7 +108,7 @@ class Fetcher(wiring.Component):
         m.d.comb += live.eq(seen.valid & (seen.turn == side.turn))
         raw, begins, row_final, arm = self._parse(m, seen, live, where, side, count_low)
         common, shift = self.mem_data[8 * n :], self.side_bits
-        count = Cat(count_low, common[:7])
+        count = row_words(count_low, common, side.named)
         body = Signal(width)
         words = Signal(spec.ROW_COUNT_BITS + shift)
         before_body = Signal(width)
@@ -129,7 +129,7 @@ class Fetcher(wiring.Component):
         held_valid, held, turned_valid, turned = rotate(
             m, n=n, registers=self.rotate, raw=raw, valid=live
         )
-        copies, filters = self._copies(m, held_valid, held, turned)
+        copies, filters = register_copies(m, self.geometry, held_valid, held, turned, side.named)
         jump = Const(0)
         if shift:
             jump = delay(m, begins, 3, "begins", reset_less=False) & filters
@@ -296,7 +296,7 @@ class Fetcher(wiring.Component):
         start = (common & spec.COMMON_START).any()
         m.d.comb += begins.eq(live & (expect == Kind.CONFIG) & start)
         entries = common == spec.INDEX_TABLE
-        short = Cat(count_low, common[:7]) < spec.MIN_ROW_WORDS
+        short = row_words(count_low, common, side.named) < spec.MIN_ROW_WORDS
         m.d.comb += [
             raw.lanes.eq(self.mem_data),
             raw.common.eq(common),
@@ -329,21 +329,3 @@ class Fetcher(wiring.Component):
                     with m.If(seen.row):
                         m.d.sync += expect.eq(Mux(row_final, Kind.CONFIG, Kind.HEAD_A))
         return raw, begins, row_final, arm
-
-    def _copies(self, m: Module, valid, held, word) -> tuple[dict, Signal]:
-        """The fetcher's own GX, GY and GZ, and FILTERS: it is ahead of the issue stage."""
-        n = self.geometry.n
-        config = valid & (held.kind == Kind.CONFIG)
-        registers = {"x": Reg.GX, "y": Reg.GY, "z": Reg.GZ}
-        if self.side_bits:
-            registers["flags"] = Reg.FLAGS2
-        copies = {}
-        for name, register in registers.items():
-            copies[name] = Signal(16, name=f"copy_{name}")
-            lane = 16 * (register % (n // 2))
-            enable = Signal(name=f"copy_{name}_enable")
-            m.d.sync += enable.eq(config & writes_register(held.common, register, n))
-            with m.If(enable):
-                m.d.sync += copies[name].eq(word.lanes.as_value()[lane : lane + 16])
-        flags = copies.pop("flags", Const(0, 16))
-        return copies, flags[spec.FLAG2_FILTERS]

@@ -30,6 +30,7 @@ class AddressSide:
         # Of filter lanes only: S words are a step, read in bank 0.
         self.step = Signal(width, init=1)
         self.filters = Signal()
+        self.named = Signal()  # rows name their tables: their counts are shorter
         self.last_row = Signal()  # of the layer, once armed
         self.held = Signal()  # the layer has been read; lanes still use the other banks
         self.turn = Signal()  # changes at every jump: words that were read before are dropped

@@ -16,20 +16,6 @@ Mode = Literal["broadcast", "lanewise", "maximum", "gate"]
 Ints = npt.NDArray[np.int64]
 
 
-def reach(codes: npt.NDArray[np.int64 | np.float64], low: int, high: int) -> Ints:
-    """(2, O) how far below and above zero sums of weight * input can be, over any of their terms.
-
-    Parameters
-    ----------
-    codes : (O, ...) weights, integers
-    low, high : bounds of the input's codes, low <= 0 <= high
-    """
-    rows = codes.reshape(len(codes), -1)
-    positive = np.maximum(rows, 0).sum(1).astype(np.int64)
-    negative = positive - rows.sum(1).astype(np.int64)
-    return np.stack([negative * high - positive * low, positive * high - negative * low])
-
-
 @dataclass(eq=False)
 class Tensor:
     """An activation tensor (channels, height, width), 8-bit codes.
@@ -44,6 +30,7 @@ class Tensor:
     signed : codes -128..127, otherwise 0..255
     slices : channel counts of the parts that different layers write (concatenation); one part for
         all other tensors
+    joined : if its parts have scales of their own, tensors that have them
     """
 
     name: str
@@ -53,6 +40,7 @@ class Tensor:
     exponent: int
     signed: bool
     slices: list[int] = field(default_factory=list)
+    joined: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.slices:
@@ -163,6 +151,7 @@ class Layer:
     nodes : names of the graph nodes that the layer stands for; the (dequantised) value of the last
         one is the layer's output
     table : looked up behind all else
+    members : layers that read the same, of which it is made; their channels follow each other
     region : the pixels of ``output`` that the layer computes, None for all
     label : name of the layer in the model's file, if it has one
     sqnr : signal to quantisation noise of its output, in dB, and that with codes of any scale; None
@@ -183,6 +172,7 @@ class Layer:
     label: str = ""
     region: Region | None = None
     sqnr: tuple[float, float] | None = None
+    members: list[Layer] = field(default_factory=list)
 
     @property
     def channels(self) -> int:
@@ -212,9 +202,14 @@ class Layer:
         return Part(self.output, self.first, self.channels)
 
     @property
+    def tables(self) -> list[Table]:
+        """Tables that codes go through: none, one, or one for each member."""
+        return [table for each in self.members or [self] if (table := each.table) is not None]
+
+    @property
     def signed(self) -> bool:
         """Whether the codes that ``low`` and ``high`` bound are signed."""
-        return self.output.signed if self.table is None else self.table.signed
+        return self.tables[0].signed if self.tables else self.part.signed
 
 
 @dataclass(frozen=True)
@@ -236,6 +231,12 @@ class Part:
     def whole(self) -> bool:
         """Whether it is all of its tensor."""
         return self.channels == self.tensor.channels
+
+    @property
+    def signed(self) -> bool:
+        """Whether its codes are signed."""
+        ends = zip(np.cumsum(self.tensor.slices), self.tensor.joined, strict=False)
+        return next((one.signed for end, one in ends if self.first < end), self.tensor.signed)
 
     def meets(self, other: Part) -> bool:
         """Whether both have a channel in common."""

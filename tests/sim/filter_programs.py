@@ -25,6 +25,7 @@ class FilterMaker(Maker):
         if self.filled and rng.random() < 0.5:
             table = rng.randrange(self.filled)
             registers[Reg.FLAGS2] |= 1 << spec.FLAG2_LOOKUP | table << spec.FLAG2_TABLE
+            registers[Reg.FLAGS2] |= (self.assembler.other.random() < 0.7) << spec.FLAG2_TABLES
         pixels = registers[Reg.GX] * registers[Reg.GY] * registers[Reg.GZ]
         groups = [self.group(a_mode, with_b, pixels) for _ in range(rng.randint(1, 2))]
         window = self.free_window(self.flat_reads(registers, groups))
@@ -54,7 +55,7 @@ class FilterMaker(Maker):
         for body in group:
             bias = [rng.choice([0, rng.randint(-4096, 4095), -4096, 4]) for _ in body[0][0]]
             delta = [rng.choice([0, 0, 1, rng.randint(0, 7)]) for _ in bias]
-            self.assembler.row(bias, delta, body, last)
+            self.assembler.row(bias, delta, body, last, self.filled)
         rows = len(group[0]) + 2
         words[begin:] = [
             words[begin + s * rows + i] for i in range(rows) for s in range(len(group))

@@ -113,7 +113,7 @@ class Machine:
         while True:
             low, high = self.take(), self.take()
             now += 2
-            count = low[-1] + 256 * (high[-1] & 0x7F)
+            count, table = self.count(low, high)
             body = [self.take() for _ in range(count)]
             bias = [signed(low[n] + 256 * (high[n] & 0x1F), 13) for n in range(self.n)]
             shift = [reg[Reg.FLAGS2] % 32 + (high[n] >> 5) for n in range(self.n)]
@@ -132,7 +132,8 @@ class Machine:
                         step += 1
                         if exists:
                             codes = [
-                                self.code(acc[lane][n], shift[n], bias[n]) for n in range(self.n)
+                                self.code(acc[lane][n], shift[n], bias[n], table)
+                                for n in range(self.n)
                             ]
                             pixels.append((m, codes))
             if high[-1] & 0x80:
@@ -147,7 +148,7 @@ class Machine:
         while True:
             low, high = [self.take() for _ in range(s)], [self.take() for _ in range(s)]
             now += 2
-            count = low[0][-1] + 256 * (high[0][-1] & 0x7F)
+            count = self.count(low[0], high[0])[0]
             words = [self.take() for _ in range(s * count)]
             last = high[0][-1] & 0x80
             for gy in range(reg[Reg.GY]):
@@ -158,17 +159,22 @@ class Machine:
                         acc = [[0] * self.n for _ in range(self.p)]
                         for z in range(reg[Reg.GZ]):
                             self.one_pass(words[lane::s], r, gy, gx, z, acc, flat=True)
-                        codes = []
+                        codes, table = [], self.count(low[lane], high[lane])[1]
                         for n in range(self.n):
                             shift = reg[Reg.FLAGS2] % 32 + (high[lane][n] >> 5)
                             bias = signed(low[lane][n] + 256 * (high[lane][n] & 0x1F), 13)
-                            codes.append(self.code(acc[lane][n], shift, bias))
+                            codes.append(self.code(acc[lane][n], shift, bias, table))
                         m = reg[Reg.OUT_BASE] + r + lane * reg[Reg.D_PC]
                         m += gy * reg[Reg.D_GY] + gx * reg[Reg.D_GX]
                         pixels.append((m % 65536, codes))
             if last:
                 return pixels, now - 1
             r += s
+
+    def count(self, low, high) -> tuple[int, int]:
+        """Body words of a row, and its table."""
+        count, flags = low[-1] + 256 * (high[-1] & 0x7F), self.reg[Reg.FLAGS2]
+        return divmod(count, 4096)[::-1] if flags >> 11 & 1 else (count, flags >> 5 & 7)
 
     def one_pass(self, body, r, gy, gx, z, acc, flat=False) -> None:
         reg = self.reg
@@ -222,7 +228,7 @@ class Machine:
         exists = not (last_column and gx >= reg[Reg.CLAST])
         return m % 65536, exists and not (last_row and gy >= reg[Reg.RLAST])
 
-    def code(self, acc: int, shift: int, bias: int) -> int:
+    def code(self, acc: int, shift: int, bias: int, table: int) -> int:
         # round() of a Fraction rounds half to even
         value = round(Fraction(acc, 2**shift) + Fraction(bias, 8))
         low, high = self.reg[Reg.CLIP] % 256, self.reg[Reg.CLIP] // 256
@@ -230,5 +236,5 @@ class Machine:
             low, high = signed(low, 8), signed(high, 8)
         code = min(max(value, low), high) % 256
         if self.reg[Reg.FLAGS2] >> 8 & 1:
-            code = self.table[256 * (self.reg[Reg.FLAGS2] >> 5 & 7) + code]
+            code = self.table[256 * table + code]
         return code

@@ -120,7 +120,9 @@ def test_a_table_is_filled_anew_behind_its_last_pixel(geometry: Geometry, stalls
     inputs = sample.inputs(3)
     result = simulate(sample.image, inputs, geometry, stalls=stalls)
     check(sample, result, inputs, exact=not stalls)
-    tables = {layer.table.tobytes() for layer in parse(sample.image, geometry).layers}
+    tables = {
+        row.table.tobytes() for layer in parse(sample.image, geometry).layers for row in layer.rows
+    }
     assert len(tables) == 4
 
 

@@ -76,6 +76,7 @@ class Assembler:
 
     def __init__(self, geometry: Geometry, rng: random.Random) -> None:
         self.geometry, self.rng, self.words = geometry, rng, list[bytes]()
+        self.other = random.Random(rng.getstate()[1][0])  # of tables that rows name
         self.file: list[int | None] = [None] * spec.REGISTERS
 
     def configure(self, registers: dict[Reg, int], command: int) -> None:
@@ -118,10 +119,17 @@ class Assembler:
         self.words.append(self.rng.randbytes(self.geometry.n) + bytes([spec.INDEX_LOOP]))
 
     def row(
-        self, bias: list[int], delta: list[int], body: list[tuple[list[int], int]], last: bool
+        self,
+        bias: list[int],
+        delta: list[int],
+        body: list[tuple[list[int], int]],
+        last: bool,
+        tables: int = 1,
     ) -> None:
-        """A row of (N weights, common byte) body words."""
+        """A row of (N weights, common byte) body words; it may name one of some tables."""
         count = len(body)
+        if (self.file[Reg.FLAGS2] or 0) >> spec.FLAG2_TABLES & 1:
+            count |= self.other.randrange(tables) << spec.ROW_TABLE_COUNT_BITS
         self.words.append(bytes([b & 0xFF for b in bias] + [count & 0xFF]))
         lanes = [(b >> 8 & 0x1F) | d << 5 for b, d in zip(bias, delta, strict=True)]
         self.words.append(bytes([*lanes, count >> 8 | (spec.ROW_LAST if last else 0)]))
@@ -256,6 +264,7 @@ class Maker:
         if self.filled and rng.random() < 0.5:
             table = rng.randrange(self.filled)
             registers[Reg.FLAGS2] |= 1 << spec.FLAG2_LOOKUP | table << spec.FLAG2_TABLE
+            registers[Reg.FLAGS2] |= (self.assembler.other.random() < 0.7) << spec.FLAG2_TABLES
         bodies = [self.body(a_mode, with_b) for _ in range(rng.randint(1, 3))]
         window = self.free_window(self.reads(registers, bodies))
         if window is None:
@@ -265,7 +274,7 @@ class Maker:
         for r, body in enumerate(bodies):
             bias = [rng.choice([0, rng.randint(-4096, 4095), -4096, 4]) for _ in body[0][0]]
             delta = [rng.choice([0, 0, 1, rng.randint(0, 7)]) for _ in bias]
-            self.assembler.row(bias, delta, body, r == len(bodies) - 1)
+            self.assembler.row(bias, delta, body, r == len(bodies) - 1, self.filled)
         self.recent = start
         return len(self.assembler.words) < geometry.weight_words
 

@@ -12,7 +12,8 @@ import numpy as np
 from secateur.compiler.schedule import Plan
 from secateur.errors import SecateurError, TargetTooSmall
 from secateur.hw import spec
-from secateur.ir import Ints, Layer, Network, reach
+from secateur.ir import Ints, Layer, Network
+from secateur.quantisation.scales import reach
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,11 @@ def accumulator_bounds(layer: Layer) -> Ints:
     Of a product of two tensors, the product of their largest codes.
     """
     if layer.sources[0].mode == "gate":
-        gate, whole = (128 if source.tensor.signed else 255 for source in layer.sources)
+        gate, whole = (128 if source.part.signed else 255 for source in layer.sources)
         return np.full(layer.channels, gate * whole)
     sums = np.zeros((2, layer.channels), dtype=np.int64)
     for source in layer.sources:
-        low, high = (-128, 127) if source.tensor.signed else (0, 255)
+        low, high = (-128, 127) if source.part.signed else (0, 255)
         weight = source.weight[:, :1, :1] if source.mode == "maximum" else source.weight
         sums += reach(weight, low, high) << (spec.WSHIFT if source.wshift else 0)
     return np.asarray(sums.max(0))

@@ -23,7 +23,7 @@ def compile_network(network: Network, target: Target) -> Image:
     SecateurError : an accumulator could overflow, the tensors do not fit the banks, the image does
         not fit the weight memory, or (a fault of Secateur) a layer would read another value
     """
-    placed = runnable(network, target.geometry.p)
+    placed = runnable(network, target.geometry)
     certificates = certify(placed)
     with advising(placed, target):
         bodies = make_bodies(placed, target.geometry.n)

@@ -100,11 +100,11 @@ def check(network: Network, plan: Plan) -> None:
     for layer in plan.network.layers:
         found = [banks.read(source.part) for source in layer.sources]
         made = found[0]
-        if layer.name in wanted:
-            original = wanted[layer.name]
+        originals = [wanted[each.name] for each in layer.members or [layer] if each.name in wanted]
+        for original in originals:
             _compare(layer, found, original, names)
-            pixels = original.pixels
-            made = names[original.part][:, *pixels.at]
+        if originals:
+            made = np.concatenate([names[each.part][:, *each.pixels.at] for each in originals])
         if layer.output in results:
             results[layer.output][:, *layer.pixels.at] = made
         else:

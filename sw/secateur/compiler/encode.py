@@ -64,47 +64,48 @@ class _Tables:
 
     def __init__(self, plan: Plan) -> None:
         layers = {
-            layer: layer.table.entries.astype(np.uint8).tobytes()
+            layer: [table.entries.astype(np.uint8).tobytes() for table in layer.tables]
             for layer in plan.network.layers
-            if layer.table is not None
+            if layer.tables
         }
         if layers and not plan.geometry.tables:
             names = ", ".join(repr(layer.name) for layer in layers)
             raise TargetTooSmall(
                 f"layers {printable(names, 400)} look up activation tables, the target has none"
             )
-        self.entries = list(dict.fromkeys(layers.values()))
-        uses = [self.entries.index(entries) for entries in layers.values()]
+        flat = [(layer, entries) for layer, found in layers.items() for entries in found]
+        self.entries = list(dict.fromkeys(entries for _, entries in flat))
+        uses = [self.entries.index(entries) for _, entries in flat]
         self.slots = assign(uses, plan.geometry.tables)
-        self._of = {
-            layer: (table, slot, fill)
-            for layer, table, slot, fill in zip(
-                layers, uses, self.slots.slot, self.slots.fills, strict=True
-            )
-        }
+        self._of: dict[Layer, list[tuple[int, int, bool]]] = {}
+        found = zip(flat, uses, self.slots.slot, self.slots.fills, strict=True)
+        for (layer, _), table, slot, fill in found:
+            self._of.setdefault(layer, []).append((table, slot, fill))
 
     @property
     def first(self) -> list[bytes]:
         """Tables with which the first inference begins, from the first slot on."""
         return [self.entries[table] for table in self.slots.start if table is not None]
 
-    def before(self, layer: Layer, writer: Writer, clock: Clock) -> tuple[int | None, int]:
-        """The slot of a layer's table, and the cycles that it took to fill it for this layer."""
-        if layer not in self._of:
-            return None, 0
-        table, slot, fill = self._of[layer]
-        if not fill:
-            return slot, 0
-        return slot, clock.fill(*writer.fill(slot, self.entries[table]), writer.n)
+    def before(self, layer: Layer, writer: Writer, clock: Clock) -> tuple[list[int], int]:
+        """The slots of a layer's tables, and the cycles that it took to fill them for it."""
+        slots, cycles = list[int](), 0
+        for table, slot, fill in self._of.get(layer, []):
+            slots.append(slot)
+            if fill:
+                cycles += clock.fill(*writer.fill(slot, self.entries[table]), writer.n)
+        return slots, cycles
 
 
 def _header_words(
-    layer: Layer, lanes: npt.NDArray[np.int64], count: int, last: bool, base: int
+    layer: Layer, lanes: npt.NDArray[np.int64], count: int, last: bool, base: int, slots: list[int]
 ) -> Words:
+    """Both header words of a row; ``slots`` are those of all members if each row names its own."""
     n = len(lanes)
-    if count >= 1 << spec.ROW_COUNT_BITS:
+    most = (1 << (spec.ROW_TABLE_COUNT_BITS if slots else spec.ROW_COUNT_BITS)) - 1
+    if count > most:
         raise SecateurError(
-            f"layer {layer.name!r}: a row of {count} words exceeds {(1 << spec.ROW_COUNT_BITS) - 1}"
+            f"layer {layer.name!r}: a row of {count} words exceeds {most}"
             f"; prune it or split its input channels"
         )
     used = lanes >= 0
@@ -115,6 +116,9 @@ def _header_words(
     words[0, n] = count & 0xFF
     words[1, :n] = (bias >> 8 & 0x1F) | delta << 5
     words[1, n] = count >> 8 | (spec.ROW_LAST if last else 0)
+    if slots:  # a row is of one member
+        ends = np.cumsum([each.channels for each in layer.members])
+        words[1, n] |= slots[int((ends <= lanes.max()).sum())] << spec.ROW_TABLE
     return words.astype(np.uint8)
 
 
@@ -124,7 +128,7 @@ def _shift_base(layer: Layer, before: int) -> int:
     return before if most - spec.SHIFT_SPAN <= before <= least else least
 
 
-def _row_words(layer_plan: LayerPlan, base: int) -> Iterator[Words]:
+def _row_words(layer_plan: LayerPlan, base: int, slots: list[int]) -> Iterator[Words]:
     """Header and body of every row group of a layer, its rows interleaved word by word.
 
     A shorter row is filled with words of weight 0 in front, as ``body`` fills short rows.
@@ -138,7 +142,8 @@ def _row_words(layer_plan: LayerPlan, base: int) -> Iterator[Words]:
             row, lanes = layer_plan.rows[index], layer_plan.body.lanes[index]
             if layer_plan.body.uniform:  # all channels have the bias and the shift of channel 0
                 lanes = np.zeros_like(lanes)
-            head = _header_words(layer_plan.layer, lanes, count, group == len(counts) - 1, base)
+            last = group == len(counts) - 1
+            head = _header_words(layer_plan.layer, lanes, count, last, base, slots)
             body = np.concatenate([row.weights.view(np.uint8), row.common[:, None]], axis=1)
             fill = np.zeros((count - len(body), body.shape[1]), np.uint8)
             group_rows.append(np.concatenate([head, fill, body]))
@@ -174,12 +179,12 @@ def encode(planned: Plan, check_depth: bool = True) -> Encoded:
         layout = planned.results[layer.output] if result else planned.layouts[layer.output]
         clear = layout.clear and layer.output not in written
         written.add(layer.output)
-        table, filling = tables.before(layer, writer, clock)
+        slots, filling = tables.before(layer, writer, clock)
         base = _shift_base(layer, base)
-        registers = layer_registers(planned, layer_plan, clear=clear, table=table, base=base)
+        registers = layer_registers(planned, layer_plan, clear=clear, slots=slots, base=base)
         configuration = writer.configure(layer.name, registers, spec.COMMON_START)
         writer.align(geometry.header_words, layer_plan.side)
-        for words in _row_words(layer_plan, base):
+        for words in _row_words(layer_plan, base, slots if len(set(slots)) > 1 else []):
             writer.add(words)
         parts = clock.layer(
             configuration=configuration,

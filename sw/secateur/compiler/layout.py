@@ -48,7 +48,7 @@ def reads_outside(source: Source, layer: Layer) -> Padding:
             strict=True,
         )
     )
-    fill = 0x80 if source.mode == "maximum" and source.tensor.signed else 0
+    fill = 0x80 if source.mode == "maximum" and source.part.signed else 0
     return Padding(max(0, top), max(0, left), bottom, right, fill)
 
 

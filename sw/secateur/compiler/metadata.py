@@ -17,7 +17,7 @@ from secateur.compiler.layout import MapLayout
 from secateur.compiler.schedule import Plan, plan
 from secateur.compiler.stream.waits import predict
 from secateur.hw.spec import Geometry
-from secateur.ir import Ints, Layer, Port, Source
+from secateur.ir import Ints, Layer, Port, Source, Tensor
 from secateur.target import Target
 
 
@@ -101,6 +101,7 @@ def _tensor(layout: MapLayout) -> dict[str, Any]:
         "width": tensor.width,
         "exponent": tensor.exponent,
         "signed": tensor.signed,
+        **_joined(tensor),
         "words": layout.words,
         "pitch": layout.pitch,
         "pixel_bytes": layout.placement.pixel_bytes,
@@ -108,6 +109,13 @@ def _tensor(layout: MapLayout) -> dict[str, Any]:
         "fill": layout.padding.fill,
         "position": layout.placement.position.tolist(),
     }
+
+
+def _joined(tensor: Tensor) -> dict[str, Any]:
+    """Scales of the parts of a tensor, if these have their own."""
+    parts = zip(tensor.slices, tensor.joined, strict=False)
+    found = [{"channels": n, "exponent": t.exponent, "signed": t.signed} for n, t in parts]
+    return {"joined": found} if found else {}
 
 
 def _port(port: Port, layout: MapLayout) -> dict[str, Any]:
@@ -176,6 +184,7 @@ def _layer(
         "label": layer.label,
         "kind": layer.kind,
         "nodes": layer.nodes,
+        **_members(layer),
         "cycles": cost.parts.cycles,
         "cycles_dense": dense.parts.cycles,
         "parts": asdict(cost.parts) | {"slots": cost.slots},
@@ -201,6 +210,19 @@ def _layer(
         **({} if layer.region is None else {"region": asdict(layer.region)}),
         **_other(layer_plan),
         **({} if layer.sqnr is None else {"sqnr": _sqnr(layer.sqnr)}),
+    }
+
+
+def _members(layer: Layer) -> dict[str, Any]:
+    """The layers of which a layer is made, and the first of its channels that each computes."""
+    if not layer.members:
+        return {}
+    firsts = np.cumsum([0, *(each.channels for each in layer.members)]).tolist()
+    return {
+        "members": [
+            {"name": each.name, "label": each.label, "first": first, "channels": each.channels}
+            for each, first in zip(layer.members, firsts, strict=False)
+        ]
     }
 
 

@@ -1,4 +1,5 @@
-"""What a network needs before it can be planned: copies, and states written where they are read.
+"""What a network needs before it can be planned: copies, states written where they are read, and
+gates that are one layer.
 
 In the model all states of a step change at once, at its end. Here layers write them one after the
 other, so the order matters: all readers of an old state must come before the layer that overwrites
@@ -13,6 +14,7 @@ import numpy as np
 
 from secateur.compiler.layout import reads_outside
 from secateur.errors import SecateurError
+from secateur.hw import spec
 from secateur.ir import Layer, Network, Part, Source, State, Tensor
 
 
@@ -226,6 +228,98 @@ def with_own_padding(network: Network) -> Network:
     return replace(network, layers=layers)
 
 
-def runnable(network: Network, lanes: int) -> Network:
-    """The network with the copies that an array of so many lanes needs."""
-    return with_own_padding(with_result_layer(with_states_in_place(network, lanes)))
+def with_gates_joined(network: Network, tables: int) -> Network:
+    """The network with gates that read the same as one layer, in which each row names its table.
+
+    Gates are products of vectors behind a function, whose values are read one by one.
+
+    Parameters
+    ----------
+    network : with its states in place
+    tables : of the array; all functions must have one of their own
+    """
+    entries = {table.entries.tobytes() for layer in network.layers for table in layer.tables}
+    if len(entries) > tables:
+        return network
+    alike: dict[tuple[object, ...], list[Layer]] = {}
+    for layer in network.layers:
+        if _is_gate(layer, network):
+            reads = tuple(
+                (source.part, source.kernel, source.padding, source.dilation, source.wshift)
+                for source in layer.sources
+            )
+            alike.setdefault((reads, layer.low, layer.high, layer.signed), []).append(layer)
+    for members in alike.values():
+        shifts = np.concatenate([layer.shift for layer in members])
+        if len(members) > 1 and np.ptp(shifts) <= spec.SHIFT_SPAN:
+            network = _joined(network, members)
+    return network
+
+
+def _is_gate(layer: Layer, network: Network) -> bool:
+    """Whether a layer may be a part of another one."""
+    output, reads = layer.output, [s for each in network.layers for s in each.sources]
+    kept = [*network.results, *(state.before.tensor for state in network.states)]
+    return (
+        layer.table is not None
+        and all(source.mode == "broadcast" for source in layer.sources)
+        # A word that moves the address stands for more than a word of the map.
+        and sum(source.weight[0].size for source in layer.sources) < _MOST_INPUTS
+        and (output.height, output.width) == (1, 1)
+        and layer.whole
+        and len(output.slices) == 1
+        and output not in kept
+        and all(s.mode != "broadcast" and s.kernel == (1, 1) for s in reads if s.tensor is output)
+    )
+
+
+#: Inputs of gates that are joined: their words are counted in fewer bits than others.
+_MOST_INPUTS = 1 << spec.ROW_TABLE_COUNT_BITS - 1
+
+
+def _joined(network: Network, members: list[Layer]) -> Network:
+    """The network with one layer in place of some, which writes their tensors side by side."""
+    outputs, head = [layer.output for layer in members], members[0]
+    stem = head.name.rpartition(".")[0]
+    ends = [layer.name.removeprefix(f"{stem}.") if stem else layer.name for layer in members]
+    slices = [output.channels for output in outputs]
+    whole = replace(
+        head.output, name="+".join(output.name for output in outputs), channels=sum(slices),
+        slices=slices, joined=outputs,
+    )  # fmt: skip
+    sources = [
+        replace(source, weight=np.concatenate([layer.sources[at].weight for layer in members]))
+        for at, source in enumerate(head.sources)
+    ]
+    measured = [layer.sqnr for layer in members if layer.sqnr is not None]
+    layer = replace(
+        head,
+        name=".".join([*[stem][: len(stem)], "+".join(ends)]),
+        sources=sources,
+        output=whole,
+        bias=np.concatenate([layer.bias for layer in members]),
+        shift=np.concatenate([layer.shift for layer in members]),
+        nodes=[node for layer in members for node in layer.nodes],
+        table=None,
+        label="",
+        sqnr=min(measured, default=None),
+        members=members,
+    )
+    layers = [layer if each is head else each for each in network.layers]
+    layers = [each for each in layers if each not in members]
+    for first, output in zip(np.cumsum([0, *slices]).tolist(), outputs, strict=False):
+        part = Part(whole, first, output.channels)
+        layers = [
+            _renamed(each, output.all, part)
+            if any(source.tensor is output for source in each.sources)
+            else each
+            for each in layers
+        ]
+    return replace(network, layers=layers)
+
+
+def runnable(network: Network, geometry: spec.Geometry) -> Network:
+    """The network with the copies that an array needs, and with its gates joined."""
+    network = with_states_in_place(network, geometry.p)
+    network = with_own_padding(with_result_layer(network))
+    return with_gates_joined(network, geometry.tables)

@@ -81,7 +81,10 @@ def _row_groups(image: Image) -> Iterator[tuple[bool, list[list[_Word]]]]:
         if body > len(words):
             raise SecateurError("the image ends within a row header; compile the model again")
         low, high = int(words[at, n]), int(words[at + side, n])
-        at = body + side * (low | (high & ~spec.ROW_LAST) << 8)
+        count = low | (high & ~spec.ROW_LAST) << 8
+        if registers[Reg.FLAGS2] >> spec.FLAG2_TABLES & 1:
+            count &= (1 << spec.ROW_TABLE_COUNT_BITS) - 1
+        at = body + side * count
         lanes = range(body, body + side)
         rows = [list(_body(words[lane:at:side], n, side > 1)) for lane in lanes]
         yield bool(high & spec.ROW_LAST), rows
@@ -172,17 +175,37 @@ def _decode(image: Image) -> list[Weights]:
                 steps = range(layer["passes"])
                 columns = [[c + z * taps for z in steps for c in row] for row in columns]
                 own = [row * layer["passes"] for row in own]
-            matrix = _matrix(own, columns, meta["shape"], lanes)
-            found.append(
-                Weights(layer["name"], meta["mode"], tuple(meta["shape"]), matrix, lanes.ravel())
-            )
+            found += [
+                Weights(name, meta["mode"], shape, _matrix(own, columns, shape, part), part.ravel())
+                for name, own, columns, part, shape in _parts(layer, own, columns, lanes, meta)
+            ]
     return found
+
+
+def _parts(
+    layer: dict[str, Any],
+    words: list[list[_Word]],
+    columns: list[list[int]],
+    lanes: npt.NDArray[np.int64],
+    meta: dict[str, Any],
+) -> Iterator[
+    tuple[str, list[list[_Word]], list[list[int]], npt.NDArray[np.int64], tuple[int, ...]]
+]:
+    """Name, rows and shape of the members of a layer, or of itself."""
+    if "members" not in layer:
+        yield layer["name"], words, columns, lanes, tuple(meta["shape"])
+    for member in layer.get("members", []):
+        own = lanes - member["first"]
+        own[(own < 0) | (own >= member["channels"])] = -1
+        rows = np.flatnonzero((own >= 0).any(axis=1)).tolist()
+        shape = (member["channels"], *meta["shape"][1:])
+        yield member["name"], [words[r] for r in rows], [columns[r] for r in rows], own[rows], shape
 
 
 def _matrix(
     words: list[list[_Word]],
     columns: list[list[int]],
-    shape: list[int],
+    shape: tuple[int, ...],
     lanes: npt.NDArray[np.int64],
 ) -> scipy.sparse.bsr_matrix:
     n = lanes.shape[1]

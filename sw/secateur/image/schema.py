@@ -46,6 +46,8 @@ _LAYER = {
     "certificate": {"accumulator": _COUNT}, "output": str, "first": _COUNT, "channels": _SIZE,
     "lanes": [[range(-1, 1 << 20)]], "sources": [_SOURCE],
 }  # fmt: skip
+_SCALE = {"channels": _SIZE, "exponent": _EXPONENT, "signed": bool}
+_MEMBER = {"name": str, "label": str, "first": _COUNT, "channels": _SIZE}
 #: Of the cycles of a layer; the slots are those of all multipliers in the cycles of bodies.
 _PARTS = {
     "tables": _COUNT, "setup": _COUNT, "clear": _COUNT, "headers": _COUNT, "body": _COUNT,
@@ -105,6 +107,9 @@ def problem(metadata: dict[str, Any], n: int, p: int, cycles: int) -> str | None
         found = _bad_layout(tensor, n)
         if found is not None:
             return f"{where}: {found}"
+        found = _mismatch(tensor.get("joined", []), [_SCALE], "joined")
+        if found is not None:
+            return f"{where}.{found}"
     for where, port in ports.items():
         found = _bad_port(port)
         if found is not None:
@@ -123,6 +128,7 @@ def problem(metadata: dict[str, Any], n: int, p: int, cycles: int) -> str | None
             found = found or _mismatch(layer["other"], {"deal": str, "cycles": _COUNT}, "other")
         if "ring" in metadata:
             found = found or _mismatch(layer.get("memory_wait"), _WAIT, "memory_wait")
+        found = found or _mismatch(layer.get("members", []), [_MEMBER], "members")
         found = found or _bad_parts(layer, n * p)
         found = found or _mismatch(layer.get("sqnr", _SILENT), _SQNR, "sqnr")
         found = found or _bad_region(layer, metadata["tensors"])

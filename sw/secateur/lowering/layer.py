@@ -17,12 +17,12 @@ from secateur.hw.spec import (
     UNIT_LIMIT,
     WSHIFT,
 )
-from secateur.ir import Ints, reach
+from secateur.ir import Ints
 from secateur.lowering.draft import PLAIN, DraftLayer, DraftSource, is_linear, output_shape
 from secateur.lowering.moved import gridded, trimmed
 from secateur.lowering.store import Store, Value
 from secateur.quantisation.match import Match, Operand, is_dequantise
-from secateur.quantisation.scales import REQUANTISE, Scale, exponent_of
+from secateur.quantisation.scales import REQUANTISE, Scale, exponent_of, reach
 
 
 def draft_layer(

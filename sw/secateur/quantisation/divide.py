@@ -17,8 +17,8 @@ from torch.fx import GraphModule, Node
 
 from secateur.fx.graph import CAT, MUL, Editor, argument
 from secateur.hw.spec import ACC_BITS
-from secateur.ir import reach
 from secateur.quantisation.observed import ObservedLayer, Product, rounding
+from secateur.quantisation.scales import reach
 
 #: The noise of a layer as it is, by that of the same in parts, from which on parts are worth it.
 _WORTH = 2.0

@@ -12,7 +12,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from secateur.fx.graph import constant, refuse
-from secateur.ir import Ints, reach
+from secateur.ir import Ints
 from secateur.quantisation.bias import bias_of
 from secateur.quantisation.fake_quantise import (
     BINS,
@@ -21,6 +21,7 @@ from secateur.quantisation.fake_quantise import (
     PerChannelWeightFakeQuantize,
 )
 from secateur.quantisation.match import Match, Operand, observed_layers, stored_roots
+from secateur.quantisation.scales import reach
 
 Floats = npt.NDArray[np.float64]
 

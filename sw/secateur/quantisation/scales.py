@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 from torch.fx import Node
 
 from secateur.fx.graph import argument, refuse
+from secateur.ir import Ints
 
 REQUANTISE = "requantise with secateur.quantize"
 
@@ -52,3 +55,17 @@ def exponent_of(node: Node, scale: float) -> int:
     if mantissa != 0.5 or not -125 <= exponent <= 128:
         raise refuse(node, f"scale {scale:g} is not a power of two", REQUANTISE)
     return exponent - 1
+
+
+def reach(codes: npt.NDArray[np.int64 | np.float64], low: int, high: int) -> Ints:
+    """(2, O) how far below and above zero sums of weight * input can be, over any of their terms.
+
+    Parameters
+    ----------
+    codes : (O, ...) weights, integers
+    low, high : bounds of the input's codes, low <= 0 <= high
+    """
+    rows = codes.reshape(len(codes), -1)
+    positive = np.maximum(rows, 0).sum(1).astype(np.int64)
+    negative = positive - rows.sum(1).astype(np.int64)
+    return np.stack([negative * high - positive * low, positive * high - negative * low])

@@ -44,12 +44,14 @@ def residual() -> Network:
 
 
 def planned(network: Network) -> Plan:
-    return plan(runnable(network, GEOMETRY.p), GEOMETRY)
+    return plan(runnable(network, GEOMETRY), GEOMETRY)
 
 
 def test_right_plans_pass(delay: Network, residual: Network) -> None:
     for network in (delay, residual):
-        dataflow.check(network, plan(runnable(network, 2), target(4, 2).geometry))
+        dataflow.check(
+            network, plan(runnable(network, target(4, 2).geometry), target(4, 2).geometry)
+        )
 
 
 def test_states_moved_in_the_wrong_order(delay: Network, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +89,7 @@ def test_another_state_taken_for_it(delay: Network) -> None:
 
 def test_windows_that_share_words(residual: Network) -> None:
     """Each pair of tensors that are alive together, one put where the other lies."""
-    found = plan(runnable(residual, 2), target(4, 2).geometry)
+    found = plan(runnable(residual, target(4, 2).geometry), target(4, 2).geometry)
     refused = 0
     for tensor, layout in found.layouts.items():
         moved = found.layouts | {tensor: replace(layout, base=0)}

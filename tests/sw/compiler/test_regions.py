@@ -150,7 +150,7 @@ def test_verilog_computes_each_region(seed: int) -> None:
 
 def test_a_region_that_is_not_written_is_noticed() -> None:
     network = network_of(3)
-    placed = plan(runnable(network, 2), target(4, 2).geometry)
+    placed = plan(runnable(network, target(4, 2).geometry), target(4, 2).geometry)
     placed.network.layers.pop(0)
     with pytest.raises(SecateurError, match="would not get 'large', which is overwritten before"):
         dataflow.check(network, placed)

@@ -17,7 +17,7 @@ _MODES = {
 
 
 def layer_registers(
-    plan: Plan, layer_plan: LayerPlan, *, clear: bool, table: int | None, base: int
+    plan: Plan, layer_plan: LayerPlan, *, clear: bool, slots: list[int], base: int
 ) -> dict[Reg, int]:
     """All registers that a layer needs.
 
@@ -26,14 +26,14 @@ def layer_registers(
     plan : the plan
     layer_plan : of one of its layers
     clear : the output window is filled first
-    table : that codes go through, or None
+    slots : of the tables that codes go through: none, one, or one for each member
     base : shift of a lane whose delta is 0
     """
     output = layer_plan.layer.output
     result = output in plan.results
     layout = plan.results[output] if result else plan.layouts[output]
     registers = _source_registers(plan, layer_plan)
-    registers |= _flags(plan, layer_plan, layout, clear, table)
+    registers |= _flags(plan, layer_plan, layout, clear, slots)
     registers[Reg.FLAGS2] |= base << spec.FLAG2_SHIFT_BASE
     registers |= _walk_registers(plan, layer_plan, layout)
     return registers if result else registers | output_registers(layout)
@@ -130,7 +130,7 @@ def _source_registers(plan: Plan, layer_plan: LayerPlan) -> dict[Reg, int]:
 
 
 def _flags(
-    plan: Plan, layer_plan: LayerPlan, layout: MapLayout, clear: bool, table: int | None
+    plan: Plan, layer_plan: LayerPlan, layout: MapLayout, clear: bool, slots: list[int]
 ) -> dict[Reg, int]:
     layer = layer_plan.layer
     result = layer.output in plan.results
@@ -143,11 +143,13 @@ def _flags(
         (spec.FLAG_B_MODE, spec.FLAG_B_SIGNED, spec.FLAG_B_ROWSTEP, spec.FLAG_B_WSHIFT),
     )
     for (mode, signed, rowstep, wshift), source in zip(bits, layer.sources, strict=False):
-        flags |= _MODES[source.mode] << mode | source.tensor.signed << signed
+        flags |= _MODES[source.mode] << mode | source.part.signed << signed
         flags |= (source.mode != "broadcast") << rowstep | source.wshift << wshift
     clip = (layer.low & 0xFF) | (layer.high & 0xFF) << 8
     flags2 = (result and layer_plan is not plan.layers[-1]) << spec.FLAG2_MORE
     flags2 |= layer_plan.filters << spec.FLAG2_FILTERS
-    if table is not None:
-        flags2 |= 1 << spec.FLAG2_LOOKUP | table << spec.FLAG2_TABLE
+    if slots:
+        flags2 |= 1 << spec.FLAG2_LOOKUP
+        several = len(set(slots)) > 1
+        flags2 |= 1 << spec.FLAG2_TABLES if several else slots[0] << spec.FLAG2_TABLE
     return {Reg.FLAGS: flags, Reg.FLAGS2: flags2, Reg.CLIP: clip}

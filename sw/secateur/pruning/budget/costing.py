@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,7 @@ from secateur.compiler.room.advice import advising
 from secateur.compiler.schedule import Plan
 from secateur.errors import SecateurError
 from secateur.fx.graph import PRODUCTS, is_call, path_of
-from secateur.ir import Layer, Network, Source, Table
+from secateur.ir import Layer, Network, Table
 from secateur.lowering.lower import lower
 from secateur.pruning.units.blocks import nonzero_blocks, prunable_layers, to_mask, weight_of
 from secateur.quantisation.calibration import Calibration
@@ -56,8 +57,23 @@ class Cost:
     plan: Plan
 
 
-def module_sources(graph: Graph, network: Network) -> dict[str, list[tuple[int, int]]]:
-    """(layer, source) indices in ``network`` that each module of the model became.
+class Place(NamedTuple):
+    """What a module became.
+
+    Attributes
+    ----------
+    layer : index of the layer in the network
+    source : index of its source
+    first : first channel of the layer that it computes
+    """
+
+    layer: int
+    source: int
+    first: int
+
+
+def module_sources(graph: Graph, network: Network) -> dict[str, list[Place]]:
+    """The places in ``network`` that each module of the model became.
 
     A module that is called twice has two entries. Products outside any module have none.
 
@@ -68,20 +84,24 @@ def module_sources(graph: Graph, network: Network) -> dict[str, list[tuple[int, 
     """
     inner = graph.graph if isinstance(graph, Sequence) else graph
     nodes = {node.name: node for node in inner.graph.nodes}
-    found: dict[str, list[tuple[int, int]]] = {}
+    found: dict[str, list[Place]] = {}
     for index, layer in enumerate(network.layers):
-        products = [nodes[name] for name in layer.nodes if is_call(nodes[name], *PRODUCTS)]
-        # A layer's nodes stand in reverse order of its sources.
-        for number, node in enumerate(reversed(products)):
-            name = re.sub(r"@\d+$", "", path_of(node))
-            if name:
-                found.setdefault(name, []).append((index, number))
+        first = 0
+        for member in layer.members or [layer]:
+            products = [nodes[name] for name in member.nodes if is_call(nodes[name], *PRODUCTS)]
+            # A layer's nodes stand in reverse order of its sources.
+            for number, node in enumerate(reversed(products)):
+                name = re.sub(r"@\d+$", "", path_of(node))
+                if name:
+                    found.setdefault(name, []).append(Place(index, number, first))
+            first += member.channels
     return found
 
 
-def source_weight(source: Source, like: torch.Size) -> npt.NDArray[np.int64]:
-    """The source's weights in the shape of the module's."""
-    return source.weight.reshape(tuple(like))
+def weight_at(network: Network, place: Place, like: torch.Size) -> npt.NDArray[np.int64]:
+    """The weights at a place in the shape of the module's."""
+    weight = network.layers[place.layer].sources[place.source].weight
+    return weight[place.first : place.first + like[0]].reshape(tuple(like))
 
 
 class CostModel:
@@ -107,7 +127,7 @@ class CostModel:
     def __init__(self, model: nn.Module, example: Calibration, target: Target) -> None:
         self.target, self.n = target, target.geometry.n
         graph = quantize(model, example)
-        network = runnable(lower(graph), target.geometry.p)
+        network = runnable(lower(graph), target.geometry)
         self.sources = module_sources(graph, network)
         self.network = _unlike_neighbours(network)
         self.shapes: dict[str, torch.Size] = {}
@@ -117,8 +137,7 @@ class CostModel:
             if len(places) != 1:
                 continue
             weight = weight_of(layer)
-            at, number = places[0]
-            codes = source_weight(self.network.layers[at].sources[number], weight.shape)
+            codes = weight_at(self.network, places[0], weight.shape)
             whole = nonzero_blocks(torch.from_numpy(codes), self.n)
             self.shapes[name] = weight.shape
             self.alive[name] = (whole & nonzero_blocks(weight, self.n).cpu()).numpy()
@@ -136,13 +155,12 @@ class CostModel:
         """
         layers = list(self.network.layers)
         for name, blocks in kept.items():
-            at, number = self.sources[name][0]
-            source = layers[at].sources[number]
+            place = self.sources[name][0]
             like = torch.empty(self.shapes[name])
             mask = to_mask(torch.from_numpy(blocks), like, self.n).numpy() != 0
-            codes = source_weight(source, self.shapes[name])
-            weight = np.where(mask, np.where(codes == 0, 1, codes), 0).reshape(source.weight.shape)
-            layers[at] = _with_weight(layers[at], number, weight)
+            codes = weight_at(self.network, place, like.shape)
+            codes = np.where(mask, np.where(codes == 0, 1, codes), 0)
+            layers[place.layer] = _with_weight(layers[place.layer], place, codes)
         return replace(self.network, layers=layers)
 
     def cost(self, kept: Kept) -> Cost:
@@ -190,18 +208,26 @@ def _unlike_neighbours(network: Network) -> Network:
                 high=layer.high - odd,
                 low=layer.low + odd,
                 table=None if layer.table is None else _table_of_its_own(layer.table, index),
+                members=[_with_table(each, index, at) for at, each in enumerate(layer.members)],
             )
         )
     return replace(network, layers=layers)
 
 
-def _table_of_its_own(table: Table, index: int) -> Table:
+def _table_of_its_own(table: Table, index: int, member: int = 0) -> Table:
     entries = np.zeros_like(table.entries)
-    entries[:2] = divmod(index, 256)
+    entries[:3] = *divmod(index, 256), member
     return replace(table, entries=entries)
 
 
-def _with_weight(layer: Layer, number: int, weight: npt.NDArray[np.int64]) -> Layer:
-    sources = list(layer.sources)
-    sources[number] = replace(sources[number], weight=weight)
+def _with_table(member: Layer, index: int, number: int) -> Layer:
+    assert member.table is not None  # members are gates
+    return replace(member, table=_table_of_its_own(member.table, index, number))
+
+
+def _with_weight(layer: Layer, place: Place, codes: npt.NDArray[np.int64]) -> Layer:
+    sources, first = list(layer.sources), place.first
+    weight = sources[place.source].weight.copy()
+    weight[first : first + len(codes)] = codes.reshape(-1, *weight.shape[1:])
+    sources[place.source] = replace(sources[place.source], weight=weight)
     return replace(layer, sources=sources)

@@ -128,7 +128,7 @@ def _planned(network: Network, geometry: Geometry, density: float) -> tuple[int,
     """Cycles and words; or why the network does not fit the banks."""
     thinned = replace(network, layers=[_thinned(x, geometry.n, density) for x in network.layers])
     try:
-        encoded = encode(plan(runnable(thinned, geometry.p), geometry), check_depth=False)
+        encoded = encode(plan(runnable(thinned, geometry), geometry), check_depth=False)
     except TargetTooSmall as error:
         return str(error)
     return encoded.cycles, len(encoded.words)

@@ -38,15 +38,18 @@ class Problem:
         for start, (name, score) in zip(starts, scores.items(), strict=False):
             alive = np.flatnonzero(costs.alive[name])
             top = alive[np.argmax(score.flat[alive])] if len(alive) else -1
-            at = costs.sources[name][0][0]
+            place = costs.sources[name][0]
             flat.append(start + alive)
             values.append(score.flat[alive])
-            keys += [(at, int(place) // score.shape[1]) for place in alive]
+            keys += [
+                (place.layer, place.first + int(block) // score.shape[1] * costs.n)
+                for block in alive
+            ]
             best.append(alive == top)
         self._flat = np.concatenate(flat)
         self._starts = starts
         self.scores = np.concatenate(values)
-        #: (layer, group of N channels) of each row with blocks in the list.
+        #: (layer, first of N channels) of each row with blocks in the list.
         self.keys = sorted(set(keys))
         numbers = {key: number for number, key in enumerate(self.keys)}
         self.row = np.array([numbers[key] for key in keys], dtype=np.int64)
@@ -79,19 +82,20 @@ class Problem:
         costs[self.best] = 0.0
         return costs
 
-    def _row_cost(self, planned: Plan, at: int, group: int) -> RowCost:
+    def _row_cost(self, planned: Plan, at: int, channel: int) -> RowCost:
         layer_plan = planned.layers[at]
         body, lane_map = layer_plan.body, layer_plan.lane_map
         # Channels may be permuted; then the row of the group's first channel stands for it.
-        where = np.argwhere(body.lanes == group * planned.geometry.n)
+        where = np.argwhere(body.lanes == channel)
         number = int(where[0, 0])
         row = body.rows[number]
         channels = body.lanes[number][body.lanes[number] >= 0]
         chosen = 0
         for name in self.all:
-            layer, source = self.costs.sources[name][0]
-            if layer == at:
-                weight = layer_plan.layer.sources[source].weight
+            place = self.costs.sources[name][0]
+            of_module = range(place.first, place.first + self.costs.shapes[name][0])
+            if place.layer == at and channel in of_module:
+                weight = layer_plan.layer.sources[place.source].weight
                 chosen += int(weight[channels].any(axis=0).sum())
         padding = 0
         if len(row.common) == spec.MIN_ROW_WORDS:

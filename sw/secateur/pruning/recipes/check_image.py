@@ -11,7 +11,7 @@ from secateur.errors import SecateurError
 from secateur.image.decode import WITHOUT_WEIGHTS, decode
 from secateur.image.image import Image
 from secateur.lowering.lower import lower
-from secateur.pruning.budget.costing import module_sources, source_weight
+from secateur.pruning.budget.costing import module_sources, weight_at
 from secateur.pruning.units.blocks import prunable_layers, weight_of
 from secateur.pruning.units.mask import mask_of
 from secateur.quantisation.prepare import Graph
@@ -52,8 +52,8 @@ def check_masks(image: Image, graph: Graph, model: nn.Module) -> MaskCheck:
     masked = 0
     for name, layer in prunable_layers(model).items():
         mask = mask_of(layer)
-        for at, number in places.get(name, []):
-            codes = source_weight(network.layers[at].sources[number], weight_of(layer).shape)
+        for place in places.get(name, []):
+            codes = weight_at(network, place, weight_of(layer).shape)
             zero = (mask.mask == 0).cpu().numpy() if mask is not None else np.zeros(1, bool)
             if mask is not None and codes[zero].any():
                 raise SecateurError(
@@ -68,10 +68,11 @@ def check_masks(image: Image, graph: Graph, model: nn.Module) -> MaskCheck:
 
 def _check_stream(image: Image, graph: Graph) -> int:
     decoded = decode(image)
-    metas = {meta["name"]: meta for meta in image.metadata["layers"]}
-    words = 0
+    layers = image.metadata["layers"]
+    of = {each["name"]: meta for meta in layers for each in meta.get("members", [meta])}
+    words, found_in = 0, dict[str, int]()
     for layer in lower(graph).layers:
-        meta, stored = metas[layer.name], 0
+        meta, stored = of[layer.name], 0
         own = iter([weights for weights in decoded if weights.layer == layer.name])
         for source in layer.sources:
             if source.mode in WITHOUT_WEIGHTS:
@@ -85,10 +86,13 @@ def _check_stream(image: Image, graph: Graph) -> int:
             stored += len(found.matrix.indices)
         if any(source.mode in WITHOUT_WEIGHTS for source in layer.sources):
             continue
+        found_in[meta["name"]] = found_in.get(meta["name"], 0) + stored
+        words += stored
+    for meta in (meta for meta in layers if meta["name"] in found_in):
+        stored = found_in[meta["name"]]
         if meta["deal"] != "blocks" and stored != meta["blocks"] * meta["passes"]:
             raise SecateurError(
-                f"layer {layer.name!r}: the stream has {meta['blocks']} blocks, {stored} are not "
+                f"layer {meta['name']!r}: the stream has {meta['blocks']} blocks, {stored} are not "
                 f"zero; compile it again"
             )
-        words += stored
     return words
