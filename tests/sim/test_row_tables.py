@@ -19,8 +19,8 @@ TABLES = 3
 ONES = (Reg.GY, Reg.GZ, Reg.PR, Reg.RLAST, Reg.OFF_PC, Reg.D_GX)
 
 
-def geometry(n: int, p: int, s: int = 1, *, long: bool = False):
-    sizes = Geometry(n=n, p=p, s=s, weight_words=4096, bank_words=128)
+def geometry(n: int, p: int, s: int = 1, *, words: int = 4096, long: bool = False):
+    sizes = Geometry(n=n, p=p, s=s, weight_words=words, bank_words=128)
     return pytest.param(sizes, marks=[pytest.mark.long] if long else [], id=f"{n}x{p}x{s}")
 
 
@@ -45,7 +45,9 @@ def program(sizes: Geometry, seed: int) -> Sample:
         registers |= {Reg.FLAGS: flags, Reg.FLAGS2: flags2, Reg.CLIP: 0xFF00, Reg.A_SX: 1}
         registers |= {Reg.LANES: lanes, Reg.PC: lanes, Reg.GX: rng.randint(1, 2)}
         registers |= {Reg.CLAST: rng.randint(1, lanes) if side > 1 else 9, Reg.OUT_W: 64}
-        assembler.configure(registers, spec.COMMON_START)
+        # The word before the first row says that rows name tables, and the row's table is not 0.
+        assembler.configure(registers | {Reg.FLAGS2: 0}, 0)
+        assembler.configure({Reg.FLAGS2: flags2}, spec.COMMON_START)
         while (sizes.header_words + len(assembler.words)) % side:
             assembler.words.append(bytes(sizes.word_bytes))
         groups = rng.randint(2, 5)
@@ -81,7 +83,11 @@ def check(sample: Sample, verilog: str | None, stalls: float) -> None:
 
 @pytest.mark.parametrize("stalls", [0.0, 0.4])
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("sizes", [geometry(4, 3, 2), geometry(2, 8, 8), geometry(8, 4, long=True)])
+@pytest.mark.parametrize(
+    # An address of more than 12 bits sees a table in the count of a row.
+    "sizes",
+    [geometry(4, 3, 2, words=8192), geometry(2, 8, 8), geometry(8, 4, words=8192, long=True)],
+)
 def test_the_engine(sizes: Geometry, seed: int, stalls: float) -> None:
     check(program(sizes, seed), None, stalls)
 
