@@ -44,6 +44,12 @@ CONSTANTS = (
      "indices past the registers: entries of a table; the mark"),
     (("ROW_LAST",), "0x{:02x}", "in the common byte of header word B: last row of the layer"),
     (("ROW_COUNT_BITS",), "{}", "bits of the count of body words"),
+    (
+        ("ROW_TABLE_COUNT_BITS", "ROW_TABLE"),
+        "{}",
+        "where rows name their tables: bits of the count; lowest bit of the table's number in the "
+        "common byte of header word B",
+    ),
     (("MIN_ROW_WORDS",), "{}", "least number of body words of a row"),
     (("STEP_ROW", "STEP_SOURCE", "STEP_FIELD"), "0x{:02x}",
      "common byte of a body word: first kernel-row step, first step to source B, bits of the step"),

@@ -1,4 +1,4 @@
-"""Rows that name tables: a short row is followed by one of another table, with all kinds of lanes."""
+"""Rows that name tables: a short row is followed by one of another, with all kinds of lanes."""
 
 from __future__ import annotations
 

@@ -1,0 +1,112 @@
+"""Gates that read the same are one layer, in which each row names its table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from secateur.capture.recurrent import decompose
+from secateur.hw.spec import Geometry
+from secateur.pruning import prune
+from secateur.pruning.budget.costing import CostModel
+from secateur.report.summary import summary
+from secateur.target import Target
+from tests.support.pipeline import Built, build, check_image, compile_for
+
+ROOMY = Target(name="made", geometry=Geometry(n=8, p=8, s=8, weight_words=1 << 16, bank_words=1024))
+
+
+class Lstm(nn.Module):
+    """An LSTM and a linear layer."""
+
+    def __init__(self, inputs: int = 28, hidden: int = 20) -> None:
+        super().__init__()
+        self.inner, self.last = nn.LSTM(inputs, hidden, batch_first=True), nn.Linear(hidden, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.inner(x)[0])
+
+
+class Gated(nn.Module):
+    """Two gates of one input; with ``broad``, a product reads one of them, too."""
+
+    def __init__(self, broad: bool) -> None:
+        super().__init__()
+        self.a, self.b, self.last = nn.Linear(9, 11), nn.Linear(9, 11), nn.Linear(11, 4)
+        self.broad = broad
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = torch.sigmoid(self.a(x)), torch.tanh(self.b(x))
+        return a * b + self.last(a).sum(1, keepdim=True) if self.broad else a * b
+
+
+def without(target: Target, tables: int) -> Target:
+    return replace(target, geometry=replace(target.geometry, tables=tables))
+
+
+def members(built: Built, target: Target) -> list[list[str]]:
+    """Names of the gates of every joined layer, which computes what PyTorch computes."""
+    image = compile_for(built, target)
+    check_image(built, image, target.geometry)
+    layers: list[dict[str, Any]] = image.metadata["layers"]
+    return [[each["name"] for each in layer["members"]] for layer in layers if "members" in layer]
+
+
+@pytest.fixture(scope="module")
+def lstm() -> Built:
+    torch.manual_seed(0)
+    return build(Lstm(), torch.randn(4, 5, 28))
+
+
+def test_four_gates_are_one_layer(lstm: Built) -> None:
+    (gates,) = members(lstm, ROOMY)
+    assert [name.rpartition(".")[2] for name in gates] == [
+        "input_h", "forget_h", "output_h", "cell_h"
+    ]  # fmt: skip
+    found = summary(compile_for(lstm, ROOMY))
+    assert found["cycles"] <= 450
+    # One layer of 12 rows in two groups of 8 of 48 words, in place of four of a group each.
+    assert found["layers"][0]["cycles"] == 11 + 2 * (2 + 48)
+
+
+def test_parts_of_the_tensor_have_scales_of_their_own(lstm: Built) -> None:
+    tensors = compile_for(lstm, ROOMY).metadata["tensors"]
+    (joined,) = [tensor["joined"] for tensor in tensors if "joined" in tensor]
+    assert [part["signed"] for part in joined] == [False, False, False, True]
+    assert [part["channels"] for part in joined] == [20] * 4
+
+
+def test_a_target_of_too_few_tables_has_a_layer_for_each(lstm: Built) -> None:
+    needed = compile_for(lstm, ROOMY).tables
+    assert needed > 2
+    assert len(members(lstm, without(ROOMY, needed))) == 1
+    for tables in (needed - 1, 1):
+        assert members(lstm, without(ROOMY, tables)) == []
+
+
+@pytest.mark.parametrize("broad", [False, True])
+def test_a_gate_that_a_product_reads_stays_alone(broad: bool) -> None:
+    torch.manual_seed(0)
+    built = build(Gated(broad), torch.randn(6, 9))
+    assert members(built, ROOMY) == ([] if broad else [["a", "b"]])
+
+
+def test_the_pruner_costs_joined_gates_as_they_are_compiled() -> None:
+    torch.manual_seed(0)
+    model, x = decompose(Lstm(16, 24).eval()), torch.randn(4, 5, 16)
+    costs = CostModel(model, x, ROOMY)
+    gates = {name: costs.sources[name][0] for name in costs.alive if "cells.0" in name}
+    assert len({place.layer for place in gates.values()}) == 1
+    assert sorted({place.first for place in gates.values()}) == [0, 24, 48, 72]
+    prune(model, density=0.3, n=8)
+    restricted = CostModel(model, x, ROOMY)
+    image = compile_for(build(model, x), ROOMY)
+    cost = costs.cost(restricted.alive)
+    # Registers that training changes are counted as written: a word or two for each layer.
+    layers = len(image.metadata["layers"])
+    assert 0 <= cost.cycles - image.metadata["cycles"] <= 3 * layers
+    assert costs.cost(costs.alive).cycles > cost.cycles
