@@ -128,6 +128,21 @@ def _shift_base(layer: Layer, before: int) -> int:
     return before if most - spec.SHIFT_SPAN <= before <= least else least
 
 
+def _own_steps(
+    layer_plan: LayerPlan, common: npt.NDArray[np.uint8], lane: int
+) -> npt.NDArray[np.uint8]:
+    """Moves of a filter lane whose word of lane-wise sources lies so many words on.
+
+    Such a source reads one word for each pixel: its first move is 0.
+    """
+    stepped = common.copy()
+    for index, source in enumerate(layer_plan.layer.sources):
+        if source.mode == "lanewise":
+            moves = common >= spec.STEP_SOURCE if index else common[:1] < spec.STEP_ADD_LIMIT
+            stepped[np.flatnonzero(moves)[:1]] += lane
+    return stepped
+
+
 def _row_words(layer_plan: LayerPlan, base: int, slots: list[int]) -> Iterator[Words]:
     """Header and body of every row group of a layer, its rows interleaved word by word.
 
@@ -144,7 +159,10 @@ def _row_words(layer_plan: LayerPlan, base: int, slots: list[int]) -> Iterator[W
                 lanes = np.zeros_like(lanes)
             last = group == len(counts) - 1
             head = _header_words(layer_plan.layer, lanes, count, last, base, slots)
-            body = np.concatenate([row.weights.view(np.uint8), row.common[:, None]], axis=1)
+            common = row.common
+            if layer_plan.lane_map.own_steps:
+                common = _own_steps(layer_plan, common, index - group * side)
+            body = np.concatenate([row.weights.view(np.uint8), common[:, None]], axis=1)
             fill = np.zeros((count - len(body), body.shape[1]), np.uint8)
             group_rows.append(np.concatenate([head, fill, body]))
         yield np.stack(group_rows, axis=1).reshape(-1, group_rows[0].shape[1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from secateur.ir import Layer, Source
@@ -40,6 +40,8 @@ class LaneMap:
         position of the map's raster from j, its padding included. "blocks": of a single pixel, lane
         j computes gx blocks of N channels from ``j * gx`` (uniform layers only). "filters": lane j
         of pc computes row j of every pc rows, of one pixel after the other
+    own_steps : filter lanes find their words of lane-wise sources by steps of their own, not by the
+        offsets of their windows
     pr, pc : rows and columns of lanes
     gx, gy : groups along x and y
     columns, lines : extent of the pixels or blocks
@@ -52,6 +54,7 @@ class LaneMap:
     gy: int
     columns: int
     lines: int
+    own_steps: bool = False
 
     @property
     def lanes(self) -> int:
@@ -79,7 +82,8 @@ class LaneMap:
         if self.lanes == 1:
             return None
         if self.kind == "filters":
-            return Split(MAX_LANES, 0, 0 if source.mode == "broadcast" else n)
+            alike = source.mode == "broadcast" or self.own_steps
+            return Split(MAX_LANES, 0, 0 if alike else n)
         if self.kind == "linear":
             return Split(MAX_LANES, 0, pixel_bytes)
         if self.kind == "blocks":
@@ -126,5 +130,9 @@ def lane_maps(
             pc = -(-uniform_blocks // gx)
             maps.append(LaneMap("blocks", 1, pc, gx, 1, uniform_blocks, 1))
     if s > 1 and {source.mode for source in layer.sources} <= {"broadcast", "lanewise"}:
-        maps.append(LaneMap("filters", 1, s, width, height, width, height))
+        filters = LaneMap("filters", 1, s, width, height, width, height)
+        maps.append(filters)
+        lanewise = [source.kernel for source in layer.sources if source.mode == "lanewise"]
+        if lanewise and set(lanewise) == {(1, 1)}:
+            maps.append(replace(filters, own_steps=True))
     return maps

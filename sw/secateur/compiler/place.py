@@ -202,6 +202,17 @@ def group_channels(pattern: np.ndarray, n: int) -> Ints:
     return min(orders, key=lambda order: count_blocks(pattern, order, n))
 
 
+def longest_first(pattern: np.ndarray, order: Ints, n: int) -> Ints:
+    """The order with its full rows of N channels by falling number of blocks.
+
+    Rows that filter lanes compute side by side take as long as the longest of them.
+    """
+    full = len(order) // n
+    rows = order[: full * n].reshape(full, n)
+    words = pattern[rows].any(axis=1).sum(axis=1)
+    return np.concatenate([rows[np.argsort(-words, kind="stable")].ravel(), order[full * n :]])
+
+
 def place(network: Network, n: int) -> dict[Tensor, Placement]:
     """Placement of every tensor of the network.
 
@@ -219,7 +230,10 @@ def place(network: Network, n: int) -> dict[Tensor, Placement]:
     for given in network.given:
         for (tensor, begin), _ in parts.of(given, 0, given.channels):
             seen.pop(parts.find((tensor, begin)), None)
-    orders = {key: group_channels(np.concatenate(rows, axis=1), n) for key, rows in seen.items()}
+    orders = {}
+    for key, rows in seen.items():
+        pattern = np.concatenate(rows, axis=1)
+        orders[key] = longest_first(pattern, group_channels(pattern, n), n)
     lanewise = {
         source.tensor
         for layer in network.layers

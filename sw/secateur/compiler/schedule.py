@@ -122,7 +122,8 @@ def _shared(
     """
     first = {tensor: tensor for tensor in layouts}
     for later, earlier in in_place(network).items():
-        if _shape(layouts[later]) == _shape(layouts[earlier]):
+        same = layouts[later].placement.position, layouts[earlier].placement.position
+        if _shape(layouts[later]) == _shape(layouts[earlier]) and np.array_equal(*same):
             first[later] = first[earlier]
     windows = {
         home: max(layouts[tensor].window for tensor in layouts if first[tensor] is home)
@@ -168,7 +169,10 @@ def _placed(
 
 
 def _shape(layout: MapLayout) -> tuple[object, ...]:
-    """Tensors that agree in this write the same words of windows of the same size and base."""
-    tensor, placement = layout.tensor, layout.placement
-    size = (tensor.height, tensor.width, placement.pixel_bytes, tuple(placement.position.tolist()))
+    """Tensors that agree in this write the same words of windows of the same size and base.
+
+    Every word of a pixel is written, in whatever order its channels lie.
+    """
+    tensor = layout.tensor
+    size = (tensor.height, tensor.width, layout.placement.pixel_bytes)
     return (size, layout.padding, layout.pitch, layout.split)
