@@ -9,26 +9,41 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from secateur import api
 from secateur.capture.recurrent import decompose
 from secateur.hw.spec import Geometry
 from secateur.pruning import prune
 from secateur.pruning.budget.costing import CostModel
+from secateur.quantisation.prepare import quantize
 from secateur.report.summary import summary
 from secateur.target import Target
 from tests.support.pipeline import Built, build, check_image, compile_for
 
+SMALL = Target(name="made", geometry=Geometry(n=4, p=3, s=2, weight_words=8192, bank_words=128))
 ROOMY = Target(name="made", geometry=Geometry(n=8, p=8, s=8, weight_words=1 << 16, bank_words=1024))
 
 
 class Lstm(nn.Module):
-    """An LSTM and a linear layer."""
+    """An LSTM, or a layer of its kind, and a linear one."""
 
-    def __init__(self, inputs: int = 28, hidden: int = 20) -> None:
+    def __init__(self, inputs: int = 28, hidden: int = 20, kind: type[nn.Module] = nn.LSTM) -> None:
         super().__init__()
-        self.inner, self.last = nn.LSTM(inputs, hidden, batch_first=True), nn.Linear(hidden, 10)
+        self.inner, self.last = kind(inputs, hidden, batch_first=True), nn.Linear(hidden, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.inner(x)[0])
+
+
+class Kept(nn.Module):
+    """A vector that a product reads, and then a sum, value by value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(9, 35), nn.Linear(35, 35)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = torch.relu(self.a(x))
+        return kept + torch.relu(self.b(kept))
 
 
 class Gated(nn.Module):
@@ -93,6 +108,28 @@ def test_a_gate_that_a_product_reads_stays_alone(broad: bool) -> None:
     torch.manual_seed(0)
     built = build(Gated(broad), torch.randn(6, 9))
     assert members(built, ROOMY) == ([] if broad else [["a", "b"]])
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_in_verilator(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    graph = quantize(Lstm(5, 11, kind).eval(), torch.randn(4, 5, 5))
+    image = api.compile(graph, target=SMALL)
+    assert any("members" in layer for layer in image.metadata["layers"])
+    result = api.simulate(image, torch.randn(2, 4, 5).numpy())
+    assert result.mismatches == []
+    assert result.layers_compared == 2 * 4 * len(image.metadata["layers"])
+
+
+def test_filter_lanes_step_to_their_words() -> None:
+    """What a product has read is one map for all lanes, which each finds its own words in."""
+    torch.manual_seed(0)
+    built = build(Kept(), torch.randn(6, 9))
+    for target in (ROOMY, SMALL):
+        image = compile_for(built, target)
+        check_image(built, image, target.geometry)
+        deals = [layer["deal"] for layer in image.metadata["layers"]]
+        assert deals == ["filters"] * len(deals)
 
 
 def test_the_pruner_costs_joined_gates_as_they_are_compiled() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secateur.compiler import place as module
-from secateur.compiler.place import group_channels
+from secateur.compiler.place import group_channels, longest_first
 
 
 def _blocks(pattern: np.ndarray, order: np.ndarray, n: int) -> int:
@@ -61,3 +61,16 @@ def test_a_wide_layer_is_ordered_in_few_attempts(monkeypatch: pytest.MonkeyPatch
     grown = 0
     group_channels(np.ones((1003, 30), dtype=bool), 4)
     assert grown == 0
+
+
+@given(st.integers(1, 40), st.sampled_from([2, 4, 8]), st.integers(0, 1 << 32))
+def test_full_rows_stand_by_falling_length(channels: int, n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    pattern, given_order = rng.random((channels, 9)) < 0.1, rng.permutation(channels)
+    order, full = longest_first(pattern, given_order, n), channels // n
+    lengths = [_blocks(pattern, order[at * n : at * n + n], n) for at in range(full)]
+    assert lengths == sorted(lengths, reverse=True)
+    rows = [set(each.tolist()) for each in np.split(order, range(n, channels, n))]
+    same = [set(each.tolist()) for each in np.split(given_order, range(n, channels, n))]
+    assert sorted(map(sorted, rows)) == sorted(map(sorted, same))
+    assert rows[full:] == same[full:]
