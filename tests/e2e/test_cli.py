@@ -387,7 +387,7 @@ def test_metadata_with_more_in_it(image: Path, secateur, folder: Path) -> None: 
 
 def test_an_image_longer_than_any_memory(secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
     words = (1 << 20) + 1
-    head = struct.pack("<4sBBBBIIII", b"SECT", 3, 2, 2, 0, words, 16, 1000, 0)
+    head = struct.pack("<4sBBBBIIII", b"SECT", 4, 2, 2, 0, words, 16, 1000, 0)
     data = head + bytes(3 * words - 24)
     crc = struct.pack("<I", zlib.crc32(data))
     (folder / "c.sec").write_bytes(data[:20] + crc + data[24:])

@@ -26,7 +26,7 @@ def make_image(seed: int, words: int = 40, **fields: int) -> bytes:
     tables, bank = fields.get("tables", 1), fields.get("bank_words", 64)
     head = [
         b"SECT",
-        fields.get("version", 3),
+        fields.get("version", 4),
         n,
         p,
         tables,
@@ -161,7 +161,7 @@ class Model:
         if self.state != LOADING or len(self.image) < HEADER.size:
             return
         magic, version, n, p, _, words, *_, crc = HEADER.unpack_from(self.image)
-        wrong = [magic != b"SECT", version != 3, (n, p) != (N, P), words > WEIGHT_WORDS]
+        wrong = [magic != b"SECT", version != 4, (n, p) != (N, P), words > WEIGHT_WORDS]
         if any(wrong):
             self.state, self.error = ERROR, 1 + wrong.index(True)
         elif len(self.image) >= words * (N + 1):

@@ -45,7 +45,7 @@ def image_file(words: Bytes, metadata: dict[str, Any] | bytes | None) -> bytes:
     size = words.shape[1]
     header_words = -(-24 // size)
     total = header_words + len(words)
-    header = struct.pack("<4sBBBBIIII", b"SECT", 3, size - 1, 1, 0, total, 16, 1000, 0)
+    header = struct.pack("<4sBBBBIIII", b"SECT", 4, size - 1, 1, 0, total, 16, 1000, 0)
     stream = header.ljust(header_words * size, b"\0") + words.tobytes()
     stream = stream[:20] + struct.pack("<I", zlib.crc32(stream)) + stream[24:]
     if metadata is None:
