@@ -27,6 +27,10 @@ def register_copies(
     valid : there is a word in ``held``
     held : a word of the memory, and a cycle later ``word``, rotated
     named : becomes FLAG2_TABLES, a cycle sooner than the rest: a row's count may come as soon
+
+    Returns
+    -------
+    copies, filters : of GX, GY and GZ by ``x``, ``y`` and ``z``, and the flag
     """
     n = geometry.n
     config = valid & (held.kind == Kind.CONFIG)

@@ -105,7 +105,7 @@ def test_headers_and_weights(s: int, filters: bool) -> None:
     dut, rng = FilterLanes(geometry=geometry), random.Random(s)
     kinds = [Kind.HEAD_A, Kind.HEAD_B, *[Kind.BODY] * spec.filter_row_words(s)]
     words = [[rng.getrandbits(22) for _ in range(s)] for _ in kinds * 3]
-    headers: list[tuple[int, int]] = []
+    headers: list[tuple[int, int, int]] = []
     weights: list[list[tuple[int, ...]]] = [[] for _ in range(s)]
 
     async def bench(ctx) -> None:
@@ -127,7 +127,7 @@ def test_headers_and_weights(s: int, filters: bool) -> None:
             await ctx.tick()
             header = ctx.get(dut.header)
             if header.valid:
-                headers.append((header.second, header.lanes))
+                headers.append((header.second, header.lanes, header.table))
             for lane in range(s):
                 at = tick + 1 - WORD_DELAY - AT_BANK - AT_WEIGHTS - lane
                 if 0 <= at < len(words):
@@ -136,7 +136,8 @@ def test_headers_and_weights(s: int, filters: bool) -> None:
     simulate(dut, bench)
     rows = s if filters else 1
     at = range(0, len(words), len(kinds))
-    heads = [(i, words[t + i][row] & 0xFFFF) for t in at for row in range(rows) for i in range(2)]
+    kept = [(i, words[t + i][row]) for t in at for row in range(rows) for i in range(2)]
+    heads = [(i, word & 0xFFFF, word >> 20) for i, word in kept]
     assert headers == heads
     for lane in range(s):
         for index, got in enumerate(weights[lane]):
@@ -153,6 +154,8 @@ def test_each_pixel_of_a_group_has_its_parameters(s: int) -> None:
     want: list[list[int]] = []
     got: list[list[int]] = []
     queue: list[list[int]] = []
+    tables: list[int] = []
+    found: list[int] = []
 
     async def bench(ctx) -> None:
         for filters, rows, pixels in ((1, 4, 3), (0, 9, 2), (1, 3, 1)):
@@ -160,15 +163,19 @@ def test_each_pixel_of_a_group_has_its_parameters(s: int) -> None:
             for _ in range(rows):
                 side = s if filters else 1
                 row = [[rng.getrandbits(13) for _ in range(2)] for _ in range(side)]
-                for bias in row:
+                named = [rng.getrandbits(3) for _ in row]
+                for bias, table in zip(row, named, strict=True):
                     for second in (0, 1):
                         lanes = [b >> 8 & 0x1F if second else b & 0xFF for b in bias]
                         head = {"valid": 1, "second": second, "lanes": lanes[0] | lanes[1] << 8}
+                        # What is not the second word names no table.
+                        head["table"] = table if second else rng.getrandbits(3)
                         ctx.set(dut.header, head)
                         await cycle(ctx)
                 ctx.set(dut.header, {"valid": 0})
                 for pixel in range(pixels):
                     want.extend(row)
+                    tables.extend(named)
                     ctx.set(dut.group, {"valid": 1, "row_last": pixel == pixels - 1})
                     await cycle(ctx)
                     ctx.set(dut.group, {"valid": 0})
@@ -180,8 +187,11 @@ def test_each_pixel_of_a_group_has_its_parameters(s: int) -> None:
     async def cycle(ctx) -> None:
         await ctx.tick()
         queue.append(ctx.get(dut.load))
+        if queue[-1]:
+            found.append(ctx.get(dut.table))
         if len(queue) > BIAS_DELAY and queue[-1 - BIAS_DELAY]:
             got.append([value & 0x1FFF for value in ctx.get(dut.bias)])
 
     simulate(dut, bench)
     assert got == want
+    assert found == tables
