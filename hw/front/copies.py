@@ -10,7 +10,13 @@ from secateur.hw.spec import Reg
 
 
 def row_words(low, common, named):
-    """Words of a row's body, from the common bytes of its header."""
+    """Words of a row's body.
+
+    Parameters
+    ----------
+    low, common : common bytes of its header words
+    named : it names its table
+    """
     kept = spec.ROW_TABLE
     return Cat(low, common[:kept], Mux(named, 0, common[kept:7]))
 

@@ -206,6 +206,12 @@ def longest_first(pattern: np.ndarray, order: Ints, n: int) -> Ints:
     """The order with its full rows of N channels by falling number of blocks.
 
     Rows that filter lanes compute side by side take as long as the longest of them.
+
+    Parameters
+    ----------
+    pattern : (channels, K) boolean, nonzero weights
+    order : (channels,) a permutation
+    n : channels of a row
     """
     full = len(order) // n
     rows = order[: full * n].reshape(full, n)

@@ -99,7 +99,14 @@ def module_sources(graph: Graph, network: Network) -> dict[str, list[Place]]:
 
 
 def weight_at(network: Network, place: Place, like: torch.Size) -> npt.NDArray[np.int64]:
-    """The weights at a place in the shape of the module's."""
+    """The weights at a place.
+
+    Parameters
+    ----------
+    network : with the place
+    place : of ``module_sources``
+    like : shape of the module's weights
+    """
     weight = network.layers[place.layer].sources[place.source].weight
     return weight[place.first : place.first + like[0]].reshape(tuple(like))
 
