@@ -280,8 +280,6 @@ _MOST_INPUTS = 1 << spec.ROW_TABLE_COUNT_BITS - 1
 def _joined(network: Network, members: list[Layer]) -> Network:
     """The network with one layer in place of some, which writes their tensors side by side."""
     outputs, head = [layer.output for layer in members], members[0]
-    stem = head.name.rpartition(".")[0]
-    ends = [layer.name.removeprefix(f"{stem}.") if stem else layer.name for layer in members]
     slices = [output.channels for output in outputs]
     whole = replace(
         head.output, name="+".join(output.name for output in outputs), channels=sum(slices),
@@ -294,7 +292,7 @@ def _joined(network: Network, members: list[Layer]) -> Network:
     measured = [layer.sqnr for layer in members if layer.sqnr is not None]
     layer = replace(
         head,
-        name=".".join([*[stem][: len(stem)], "+".join(ends)]),
+        name=f"{head.name}+{len(members) - 1}",
         sources=sources,
         output=whole,
         bias=np.concatenate([layer.bias for layer in members]),

@@ -120,11 +120,16 @@ def _column(word: _Word, meta: dict[str, Any], tensor: dict[str, Any], n: int) -
     return int((channel * kernel_height + word.kernel_row) * kernel_width + x)
 
 
-def decode(image: Image) -> list[Weights]:
+def decode(image: Image, *, apart: bool = True) -> list[Weights]:
     """All weights of an image, per layer and source, from its stream.
 
     Max pooling and gates have no weights and are omitted. Metadata only give the shape of the
     model's weights and the places of channels.
+
+    Parameters
+    ----------
+    image : with metadata
+    apart : of gates that are one layer, the weights of each
 
     Raises
     ------
@@ -133,7 +138,7 @@ def decode(image: Image) -> list[Weights]:
     if "layers" not in image.metadata:
         raise SecateurError("the image has no metadata: it can run, but not be decoded to layers")
     try:
-        return _decode(image)
+        return _decode(image, apart)
     except SecateurError:
         raise
     except (ValueError, IndexError, ArithmeticError):  # of sizes and channels that do not fit
@@ -142,7 +147,7 @@ def decode(image: Image) -> list[Weights]:
         ) from None
 
 
-def _decode(image: Image) -> list[Weights]:
+def _decode(image: Image, apart: bool) -> list[Weights]:
     n, metadata = image.n, image.metadata
     groups = _row_groups(image)
     tensors = {tensor["name"]: tensor for tensor in metadata["tensors"]}
@@ -177,7 +182,9 @@ def _decode(image: Image) -> list[Weights]:
                 own = [row * layer["passes"] for row in own]
             found += [
                 Weights(name, meta["mode"], shape, _matrix(own, columns, shape, part), part.ravel())
-                for name, own, columns, part, shape in _parts(layer, own, columns, lanes, meta)
+                for name, own, columns, part, shape in _parts(
+                    layer, own, columns, lanes, meta["shape"], apart
+                )
             ]
     return found
 
@@ -187,18 +194,20 @@ def _parts(
     words: list[list[_Word]],
     columns: list[list[int]],
     lanes: npt.NDArray[np.int64],
-    meta: dict[str, Any],
+    whole: list[int],
+    apart: bool,
 ) -> Iterator[
     tuple[str, list[list[_Word]], list[list[int]], npt.NDArray[np.int64], tuple[int, ...]]
 ]:
     """Name, rows and shape of the members of a layer, or of itself."""
-    if "members" not in layer:
-        yield layer["name"], words, columns, lanes, tuple(meta["shape"])
-    for member in layer.get("members", []):
+    members = layer.get("members", []) if apart else []
+    if not members:
+        yield layer["name"], words, columns, lanes, tuple(whole)
+    for member in members:
         own = lanes - member["first"]
         own[(own < 0) | (own >= member["channels"])] = -1
         rows = np.flatnonzero((own >= 0).any(axis=1)).tolist()
-        shape = (member["channels"], *meta["shape"][1:])
+        shape = (member["channels"], *whole[1:])
         yield member["name"], [words[r] for r in rows], [columns[r] for r in rows], own[rows], shape
 
 

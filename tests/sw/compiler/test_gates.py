@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,12 @@ from torch import Tensor, nn
 from secateur import api
 from secateur.capture.recurrent import decompose
 from secateur.hw.spec import Geometry
+from secateur.image.decode import decode
 from secateur.pruning import prune
 from secateur.pruning.budget.costing import CostModel
 from secateur.quantisation.prepare import quantize
+from secateur.report import figures
+from secateur.report.figures.blocks import weights_of
 from secateur.report.summary import summary
 from secateur.target import Target
 from tests.support.pipeline import Built, build, check_image, compile_for
@@ -86,6 +90,17 @@ def test_four_gates_are_one_layer(lstm: Built) -> None:
     assert found["cycles"] <= 450
     # One layer of 12 rows in two groups of 8 of 48 words, in place of four of a group each.
     assert found["layers"][0]["cycles"] == 11 + 2 * (2 + 48)
+
+
+def test_a_report_shows_the_weights_of_all_gates(lstm: Built) -> None:
+    image = compile_for(lstm, ROOMY)
+    name = image.metadata["layers"][0]["name"]
+    assert name.endswith(".input_h+3")
+    shapes = {weights.layer: weights.shape for weights in decode(image, apart=False)[:1]}
+    assert shapes == {name: (80, 28, 1, 1)}
+    assert weights_of(image, 0).shape == (80, 28, 1, 1)
+    codes = np.ones(256, np.int64)
+    assert "scales of their own" in figures.activations(image, 0, {"pruned": codes}).text
 
 
 def test_parts_of_the_tensor_have_scales_of_their_own(lstm: Built) -> None:

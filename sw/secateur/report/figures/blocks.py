@@ -128,7 +128,7 @@ def weights_by_layer(image: Image) -> dict[int, Weights]:
     """Weights of every layer that has any, by its number; of several sources those of the first."""
     numbers = {layer["name"]: at for at, layer in enumerate(layers_of(image))}
     found: dict[int, Weights] = {}
-    for weights in decode(image):
+    for weights in decode(image, apart=False):
         if len(weights.shape) != (4 if weights.mode == "broadcast" else 3):
             raise SecateurError(
                 f"{image.name}: weights of layer {weights.layer!r} have {len(weights.shape)} "

@@ -54,9 +54,12 @@ def activations(image: Image, layer: int, counts: Mapping[str, Counts]) -> Figur
     """
     output = layers_of(image)[layer]["output"]
     tensors = {tensor["name"]: tensor for tensor in image.metadata["tensors"]}
-    first = -128 if tensors[output]["signed"] else 0
+    parts = tensors[output].get("joined", [tensors[output]])
+    first = -128 if any(part["signed"] for part in parts) else 0
     ordered = {what: np.roll(own, 128) if first else own for what, own in counts.items()}
     unit = f"A code is worth 2^{tensors[output]['exponent']}."
+    if len(parts) > 1:
+        unit = "Codes of its gates have scales of their own; all are shown as those of one."
     said = (_said(what, own, "codes", first) for what, own in ordered.items())
     text = " ".join([*said, unit])
     plot = _histogram(ordered, first, "codes", scale="log")
