@@ -236,10 +236,11 @@ def place(network: Network, n: int) -> dict[Tensor, Placement]:
     for given in network.given:
         for (tensor, begin), _ in parts.of(given, 0, given.channels):
             seen.pop(parts.find((tensor, begin)), None)
-    orders = {}
-    for key, rows in seen.items():
-        pattern = np.concatenate(rows, axis=1)
-        orders[key] = longest_first(pattern, group_channels(pattern, n), n)
+    joined = {key: np.concatenate(rows, axis=1) for key, rows in seen.items()}
+    orders = {
+        key: longest_first(pattern, group_channels(pattern, n), n)
+        for key, pattern in joined.items()
+    }
     lanewise = {
         source.tensor
         for layer in network.layers
