@@ -318,8 +318,8 @@ def traced(image: Image, x: Inputs) -> tuple[Outputs, Iterator[tuple[str, npt.ND
     Returns
     -------
     tuple
-        Outputs; and an iterator over the layers: name and codes (batch, C, H, W), of sequences
-        (batch * steps, C, H, W).
+        Outputs; and an iterator over the layers, of gates that are one layer over each gate: name
+        and codes (batch, C, H, W), of sequences (batch * steps, C, H, W).
     """
     from secateur.sim import golden
 
@@ -329,10 +329,7 @@ def traced(image: Image, x: Inputs) -> tuple[Outputs, Iterator[tuple[str, npt.ND
 
     def layers() -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
         for trace, meta in zip(result.layers, image.metadata["layers"], strict=True):
-            tensor = tensors[meta["output"]]
-            part = meta["first"], meta["channels"], meta.get("region")
-            codes = host.unpack(trace.m, trace.codes, tensor, *part)
-            yield meta["name"], codes
+            yield from host.layer_codes(trace.m, trace.codes, meta, tensors[meta["output"]])
 
     return outputs_of(image, result.results, steps, result.cycles), layers()
 

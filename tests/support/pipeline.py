@@ -75,12 +75,12 @@ def check_image(built: Built, image: Image, geometry: Geometry) -> int:
     program = golden.parse(image.stream, geometry)
     run = golden.run(program, packed, sequential=not recurrent, steps=steps)
     assert run.cycles == meta["cycles"]
+    tensors = {tensor["name"]: tensor for tensor in meta["tensors"]}
     compared = 0
     for trace, layer in zip(run.layers, meta["layers"], strict=True):
-        for member in layer.get("members", [layer | {"first": 0}]):
-            codes = _codes(meta, trace, layer, member)
+        where = tensors[layer["output"]]
+        for name, codes in host.layer_codes(trace.m, trace.codes, layer, where):
             if layer["kind"] != "copy":  # a copy stands for no layer of the model
-                name = member["name"]
                 np.testing.assert_array_equal(codes, expected[name], err_msg=name)
                 compared += codes.size
     outputs = outputs_of(image, run.results, steps, run.cycles)
@@ -100,22 +100,6 @@ def check_image(built: Built, image: Image, geometry: Geometry) -> int:
         for found, source in zip(weights, sources, strict=True):
             np.testing.assert_array_equal(found, source.weight)
     return compared
-
-
-def _codes(
-    meta: dict[str, Any], trace: golden.LayerTrace, layer: dict[str, Any], member: dict[str, Any]
-) -> np.ndarray:
-    """Codes of a layer, or of one of its members: as signed as that one's part of the tensor."""
-    where = next(tensor for tensor in meta["tensors"] if tensor["name"] == layer["output"])
-    codes = host.unpack(
-        trace.m, trace.codes, where, layer["first"], layer["channels"], layer.get("region")
-    )[:, member["first"] : member["first"] + member["channels"]]
-    if "joined" not in where:
-        return codes
-    ends = np.cumsum([part["channels"] for part in where["joined"]])
-    own = where["joined"][int((ends <= layer["first"] + member["first"]).sum())]
-    kind = np.int8 if own["signed"] else np.uint8
-    return codes.astype(np.uint8).view(kind).astype(np.int64)
 
 
 def compile_for(built: Built, to: Target) -> Image:

@@ -217,6 +217,29 @@ def _in_region(y: Codes, x: Codes, region: Meta, size: tuple[int, int]) -> tuple
     return at[0, y, x], at[1, y, x]
 
 
+def layer_codes(
+    m: npt.NDArray[np.int64], words: npt.NDArray[np.uint8], layer: Meta, tensor: Meta
+) -> Iterator[tuple[str, Codes]]:
+    """Name and codes (batch, C, H, W) of a layer of the image, or of each of its members.
+
+    Parameters
+    ----------
+    m, words : map words of its pixels, and their bytes (batch, pixels, N)
+    layer : one of the image's ``layers``
+    tensor : that of ``tensors`` which it writes
+    """
+    codes = unpack(m, words, tensor, layer["first"], layer["channels"], layer.get("region"))
+    if "members" not in layer:
+        yield layer["name"], codes
+    ends = np.cumsum([part["channels"] for part in tensor.get("joined", [])])
+    for member in layer.get("members", []):
+        first = member["first"]
+        part = tensor["joined"][int((ends <= layer["first"] + first).sum())]
+        kind = np.int8 if part["signed"] else np.uint8
+        own = codes[:, first : first + member["channels"]]
+        yield member["name"], own.astype(np.uint8).view(kind).astype(np.int64)
+
+
 def result_codes(words: npt.NDArray[np.uint8], meta: Meta) -> npt.NDArray[Any]:
     """int8 or uint8 codes of an output, (batch, *shape), or with the batch where the model has it.
 

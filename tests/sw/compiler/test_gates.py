@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from secateur import api
+from secateur import agreement, api
 from secateur.capture.recurrent import decompose
 from secateur.hw.spec import Geometry
 from secateur.image.decode import decode
@@ -90,6 +90,14 @@ def test_four_gates_are_one_layer(lstm: Built) -> None:
     assert found["cycles"] <= 450
     # One layer of 12 rows in two groups of 8 of 48 words, in place of four of a group each.
     assert found["layers"][0]["cycles"] == 11 + 2 * (2 + 48)
+
+
+def test_compile_compares_every_gate_with_pytorch(lstm: Built) -> None:
+    image = compile_for(lstm, ROOMY)
+    compared = agreement.check_image(image, lstm.graph, lstm.x, lstm.network)
+    assert compared == 4 * 5 * len(lstm.network.layers)
+    names = [name for name, _ in api.layer_codes(image, lstm.x.numpy())]
+    assert sorted(names) == sorted(layer.name for layer in lstm.network.layers)
 
 
 def test_a_report_shows_the_weights_of_all_gates(lstm: Built) -> None:

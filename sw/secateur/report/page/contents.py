@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from secateur.errors import SecateurError
 from secateur.image import image as images
 from secateur.image.image import Image
 from secateur.report import figures
 from secateur.report.figures.blocks import weights_by_layer
+from secateur.report.figures.cycles import layers_of
 from secateur.report.figures.figure import Figure
 from secateur.report.figures.study import Point
 from secateur.report.page.files import (
@@ -121,7 +124,7 @@ def of_image(
 def _by_layer(
     image: Image, names: list[str], dense: Image | None, evidence: Evidence | None
 ) -> Iterator[Figure]:
-    weights = weights_by_layer(image)
+    weights, layers = weights_by_layer(image), layers_of(image)
     before = {} if dense is None else {w.layer: w for w in weights_by_layer(dense).values()}
     for at, name in enumerate(names):
         yield figures.layer_cycles(image, at)
@@ -131,10 +134,11 @@ def _by_layer(
             yield figures.weights(at, weights[at], before.get(name))
         if evidence is not None:
             kinds = (("pruned", "model"), ("dense", "dense"))
+            gates = [each["name"] for each in layers[at].get("members", [layers[at]])]
             counts = {
-                what: evidence.codes[kind, name]
+                what: np.sum([evidence.codes[kind, gate] for gate in gates], axis=0)
                 for what, kind in kinds
-                if (kind, name) in evidence.codes
+                if all((kind, gate) in evidence.codes for gate in gates)
             }
             if counts:
                 yield figures.activations(image, at, counts)
