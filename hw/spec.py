@@ -64,10 +64,7 @@ INDEX_LOOP = 0x21
 
 ROW_LAST = 0x80  # second header word: last row of the layer
 ROW_COUNT_BITS = 15  # words of the body: 8 bits in the first header word, 7 in the second
-#: Where each row names its table (FLAG2_TABLES): bits of the count, and where the number stands in
-#: the second header word's common byte.
-ROW_TABLE_COUNT_BITS = 12
-ROW_TABLE = 4
+ROW_TABLE_COUNT_BITS, ROW_TABLE = 12, 4  # with FLAG2_TABLES, and the lowest bit of the table there
 
 # Common byte of a body word: how the address moves before the access.
 STEP_ADD_LIMIT = 0x80  # 0x00-0x7f: cur += step
