@@ -101,7 +101,8 @@ class Unread(Optional):
     [
         (A, r"takes 2 inputs, not one tensor: give \(x, y\) in a tuple, or by name"),
         ((A, B[:3]), r"'x' 70, 'y' 3 samples; give as many of each"),
-        ((A, B.long()), r"input 'y' is torch.int64; give floats in model units"),
+        ((A, B.long()), r"reads the integers of input 'y'; .* or give floats"),
+        ((A, B.short()), r"input 'y' is torch.int16; give floats in model units"),
         ((A, B * float("nan")), r"input 'y' has infinite or NaN values; clean"),
         ([(A, B), (A, B[:, :3])], r"samples of shape \(3,\), the model takes \(6,\) for 'y'"),
         ({"x": A}, r"missing a required argument: 'y'"),

@@ -157,6 +157,7 @@ def test_outputs_that_have_one_factor() -> None:
     """Of like ranges, for their codes can be compared; or where more than the host reads them."""
     assert factors_of(Head(kept)) == [8]
     assert factors_of(Head(kept, size=3.0)) == [1]
+    assert factors_of(Head(lambda x: x[:, :, 0, 0])) == [1]
     assert factors_of(Read(kept))[0] == 1
     assert factors_of(Head(torch.nn.functional.relu6)) == [1]
     assert factors_of(Head(lambda x: torch.nn.functional.avg_pool2d(x, 2))) == [1]

@@ -223,10 +223,11 @@ def context_of(
     indices = {value.name for value in sources if _indexes(nodes, value.name)}
     for value in sources:
         kind = value.type.tensor_type.elem_type
-        wanted = _INTEGERS if value.name in indices else _FLOATS
-        if value.name not in shapes or kind not in wanted:
+        integers = value.name in indices
+        if value.name not in shapes or kind not in (_INTEGERS if integers else _FLOATS):
+            kinds = "integers, which Gather looks up," if integers else "floats"
             raise SecateurError(
-                f"input '{quoted(value.name)}' is not a tensor of floats of a known rank; export "
+                f"input '{quoted(value.name)}' is not a tensor of {kinds} of a known rank; export "
                 f"the model with one"
             )
     _check_order(nodes, {*known, *(value.name for value in sources)}, results)

@@ -1,8 +1,9 @@
 """Factors of the channels of an output, where these have unlike ranges: boxes beside scores.
 
-Codes of a tensor have one scale. Where a channel of an output uses less than a quarter of them, its
+Codes of a tensor have one scale. Where a channel of an output uses less than an eighth of them, its
 row of weights and its bias are multiplied by a power of two, by which the host divides. Other
-outputs keep one factor: their codes can be compared.
+outputs keep one factor, and so do vectors, such as the scores of classes: their codes can be
+compared.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from secateur.fx.moves import with_samples_first
 from secateur.quantisation.balance.layers import FloatLayer, FloatLayers, constant_along, uniform
 
 #: Bits that a channel must leave unused.
-_UNUSED = 2
+_UNUSED = 3
 #: Bits of a code.
 _BITS = 8
 
@@ -36,12 +37,14 @@ def outputs_alone(layers: FloatLayers) -> dict[Node, Node]:
     read |= {part for _, after in state_pairs(layers.gm) for part in layers.parts(after)}
     found: dict[Node, list[Node]] = {}
     for output in output_nodes(layers.gm):
-        for part in layers.parts(output) if not with_samples_first(output)[1] else []:
+        for part in layers.parts(output):
             found.setdefault(part, []).append(output)
     return {
         part: outputs[0]
         for part, outputs in found.items()
         if len(outputs) == 1
+        and not with_samples_first(outputs[0])[1]
+        and len(shape_of(outputs[0])) > 1
         and part not in read
         and part in ends
         and _scales(layers.gm, ends[part])

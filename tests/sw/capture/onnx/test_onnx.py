@@ -195,7 +195,7 @@ def test_a_network_runs_on_the_array() -> None:
             [node("Reshape", "x size", "y")],
             r"node 'n_y' \(Reshape\): .*shape '\[5, 2\]' is invalid",
         ),
-        ([node("Gather", "row x", "y")], "looks values up by its input; compute embeddings"),
+        ([node("Gather", "row x", "y")], "'x' is not a tensor of integers, which Gather"),
         ([node("Cast", "x", "y", to=TensorProto.INT64)], "makes whole numbers of activations"),
     ],
 )
