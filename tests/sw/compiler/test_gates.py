@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from secateur import agreement, api
 from secateur.capture.recurrent import decompose
+from secateur.hw.ring import Source
 from secateur.hw.spec import Geometry
 from secateur.image.decode import decode
 from secateur.pruning import prune
@@ -142,6 +143,20 @@ def test_in_verilator(kind: type[nn.Module]) -> None:
     result = api.simulate(image, torch.randn(2, 4, 5).numpy())
     assert result.mismatches == []
     assert result.layers_compared == 2 * 4 * len(image.metadata["layers"])
+
+
+@pytest.mark.long
+def test_from_a_ring_as_from_memory() -> None:
+    """In filter lanes, in Verilator: `pytest -m long tests/sw/compiler/test_gates.py`."""
+    torch.manual_seed(0)
+    graph = quantize(Lstm(5, 11).eval(), torch.randn(4, 5, 5))
+    small = replace(SMALL, geometry=replace(SMALL.geometry, ring=256), source=Source())
+    on_chip, image = (api.compile(graph, target=target) for target in (SMALL, small))
+    assert image.stream == on_chip.stream
+    assert any("members" in layer for layer in image.metadata["layers"])
+    result = api.simulate(image, torch.randn(2, 4, 5).numpy())
+    assert result.mismatches == []
+    assert result.cycles == on_chip.cycles
 
 
 def test_filter_lanes_step_to_their_words() -> None:
