@@ -41,6 +41,7 @@ from secateur.quantisation.calibration import (
 )
 from secateur.quantisation.divide import divide
 from secateur.quantisation.exponents.arguments import arguments_of, repeats
+from secateur.quantisation.exponents.factors import clip_factors
 from secateur.quantisation.fake_quantise import ActivationFakeQuantize, PowerOfTwo
 from secateur.quantisation.harmonise import harmonise
 from secateur.quantisation.observed import ObservedLayer
@@ -137,6 +138,7 @@ def prepare(
         check_types(call, integers=False)
     # Before torchao's own folding of BatchNorm, which knows no masks.
     graph = _canonical(graph, found[0]) if sequence is None else canonicalise(graph)
+    clip_factors(graph, fed(graph, found, sequence))
     quantizer = SecateurQuantizer(samples=samples_by_name(graph, found), qat=qat)
     data = _Data(found, sequence, repeats(graph))
     balanced = balance(graph, quantizer, fed(graph, found, sequence))
