@@ -27,10 +27,10 @@ def rows() -> list[str]:
     for kind in (ResNet8, DSCNN, MobileNetV1, Autoencoder):
         model, shape = mlperf_tiny(kind, 1.0)
         x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(1))
-        network = runnable(lower(quantize(model.eval(), x)), 8)
+        network = lower(quantize(model.eval(), x))
         for ring in RINGS:
             geometry = Geometry(n=8, p=8, weight_words=1 << 16, bank_words=8192, ring=ring)
-            planned, encoded = plan_and_encode(network, geometry)
+            planned, encoded = plan_and_encode(runnable(network, geometry), geometry)
             waits = [
                 sum(predict(planned, encoded, geometry, Source(interval=interval))[-1])
                 for interval in INTERVALS

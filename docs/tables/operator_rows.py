@@ -42,6 +42,8 @@ class Row:
     program: Callable[[ExportedProgram], ExportedProgram] | None = None
 
 
+#: Of the embedding.
+ROWS = 30
 #: Shape of one input, and the layer before the operator; of sequences (steps, features), none.
 INPUTS: dict[str, tuple[tuple[int, ...], Make]] = {
     "maps": ((3, 6, 6), lambda: nn.Conv2d(3, 4, 3, padding=1)),
@@ -49,6 +51,7 @@ INPUTS: dict[str, tuple[tuple[int, ...], Make]] = {
     "vectors": ((6,), lambda: nn.Linear(6, 4)),
     "sequences": ((5, 3), nn.Identity),
     "tokens": ((5, 8), nn.Identity),
+    "integers": ((5,), nn.Identity),
 }
 
 
@@ -377,6 +380,8 @@ RECURRENT = (
     Row("`nn.GRU`, mean over time", "whole sequences; time first, too",
         lambda: OverTime(nn.GRU(3, 4)), "sequences"),
     Row("`nn.GRUCell`, in a loop", "whole sequences", Loop, "sequences"),
+    Row("`nn.Embedding`", "of an input of integers: the host looks them up",
+        lambda: nn.Sequential(nn.Embedding(ROWS, 8), nn.Linear(8, 4)), "integers"),
     Row("`nn.GRUCell`", "in `secateur.Steps`",
         lambda: Steps(Cell(nn.GRUCell(3, 4)), [(4,)]), "sequences"),
     Row("`nn.LSTMCell`", "in `secateur.Steps`",

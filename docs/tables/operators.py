@@ -28,6 +28,7 @@ from docs.tables.operator_rows import (
     LOOKED_UP,
     POOLING,
     RECURRENT,
+    ROWS,
     SHAPES,
     Row,
 )
@@ -89,7 +90,10 @@ def model_of(row: Row) -> nn.Module | ExportedProgram:
 
 def inputs_of(row: Row) -> Tensor:
     """Random inputs, (N, ...)."""
-    return torch.randn((BATCH, *INPUTS[row.inputs][0]), generator=torch.Generator().manual_seed(1))
+    shape, generator = (BATCH, *INPUTS[row.inputs][0]), torch.Generator().manual_seed(1)
+    if row.inputs == "integers":
+        return torch.randint(0, ROWS, shape, generator=generator)
+    return torch.randn(shape, generator=generator)
 
 
 @functools.cache

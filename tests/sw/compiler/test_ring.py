@@ -51,7 +51,7 @@ def _mlperf(kind: type[nn.Module]) -> Built:
 
 def compared(built: Built, geometry: Geometry, source: Source) -> list[list[int]]:
     """Waits of three inferences, predicted and counted cycle by cycle."""
-    placed = runnable(built.network, geometry.p)
+    placed = runnable(built.network, geometry)
     planned, encoded = plan_and_encode(placed, geometry)
     program = golden.parse(encoded.data, geometry)
     found = predict(planned, encoded, geometry, source, 3)
