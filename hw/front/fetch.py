@@ -23,7 +23,7 @@ class Fetcher(wiring.Component):
     """Walks words ``header_words .. last`` again and again, later rounds from the LOOP mark on.
 
     Loops over the bodies of rows. In layers of filter lanes it reads every S-th word, that of
-    lane 0. It begins anew at the first row of such a layer, and drops the words that it has read
+    lane 0. It begins again at the first row of such a layer, and drops the words that it has read
     by then. Behind the layer it waits until the lanes have their words.
 
     The address side runs ahead of the data side by the memory's latency. It learns the length of

@@ -50,7 +50,7 @@ class RingLoader(wiring.Component):
     -------
     image : In(stream)  bytes of the image, from its first to its last, and again
     failed : In(1)  the source has failed: refuse, also an image that has been accepted
-    flush : In(1)  the fetcher begins anew: drop what is left of the pass
+    flush : In(1)  the fetcher begins again: drop what is left of the pass
     write_en : Out(1)  to the weight memory
     write_addr : Out  to the weight memory
     write_data : Out  to the weight memory

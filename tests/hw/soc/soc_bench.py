@@ -204,9 +204,8 @@ async def check_damaged(bus: Bus, case: Case, irq: Any, clock: Any) -> None:
     assert await bus.get("IMAGE_CRC") == int.from_bytes(case.image[20:24], "little")
 
 
-async def check_driver(bus: Bus, case: Case) -> None:
-    """The C driver, compiled, on the simulated bus: each of its accesses is one of the bus."""
-    driver = ctypes.CDLL(str(Path("driver.so").resolve()))
+def driver_of(bus: Bus) -> tuple[ctypes.CDLL, tuple[Any, Any]]:
+    """The C driver, compiled, and its two accesses: each is one of the simulated bus."""
     read_bus, write_bus = resume(bus.read), resume(bus.write)
 
     def read(_: Any, offset: int, value: Any) -> int:
@@ -216,8 +215,15 @@ async def check_driver(bus: Bus, case: Case) -> None:
     def write(_: Any, offset: int, value: int) -> int:
         return int(write_bus(offset, value, 15))
 
+    return ctypes.CDLL(str(Path("driver.so").resolve())), (Device.READ(read), Device.WRITE(write))
+
+
+async def check_driver(bus: Bus, case: Case) -> None:
+    """The C driver on the simulated bus."""
+    driver, callbacks = driver_of(bus)
+
     def program() -> None:
-        device, callbacks = Device(), (Device.READ(read), Device.WRITE(write))
+        device = Device()
         this, number = ctypes.byref(device), ctypes.c_uint32
         assert driver.secateur_open(this, None, *callbacks, number(POLLS)) == OK
         assert (device.n, device.rom) == (case.n, 0)

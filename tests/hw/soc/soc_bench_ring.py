@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-from pathlib import Path
 from typing import Any
 
 import cocotb
 import numpy as np
-from cocotb.task import bridge, resume
+from cocotb.task import bridge
 from cocotb.triggers import ClockCycles
 from cocotbext.axi import AxiReadBus, AxiSlaveRead, AxiStreamFrame, MemoryRegion
 
 from secateur.hw.spec import Error, Status
-from tests.hw.soc.soc_bench import POLLS, Case, start
+from tests.hw.soc.soc_bench import POLLS, Case, driver_of, start
 from tests.hw.soc.soc_bench_axi import Bench
 from tests.support.c_driver import BAD_IMAGE, OK, REFUSED, STOPPED, Device
 
@@ -103,7 +102,7 @@ async def a_changed_word(top: Any) -> None:
 
 @cocotb.test()
 async def memory_errors(top: Any) -> None:
-    """While the image is checked, and later: the engine stops; a reset begins anew."""
+    """While the image is checked, and later: the engine stops; a reset begins again."""
     bench = await ring(top)
     case, bus = bench.case, bench.bus
     for later in (False, True):
@@ -128,18 +127,10 @@ async def c_driver(top: Any) -> None:
     """The compiled driver makes the engine read the image, and refuses what it cannot read."""
     bench = await ring(top)
     case, bus = bench.case, bench.bus
-    driver = ctypes.CDLL(str(Path("driver.so").resolve()))
-    read_bus, write_bus = resume(bus.read), resume(bus.write)
-
-    def read(_: Any, offset: int, value: Any) -> int:
-        refused, value[0] = read_bus(offset)
-        return int(refused)
-
-    def write(_: Any, offset: int, value: int) -> int:
-        return int(write_bus(offset, value, 15))
+    driver, callbacks = driver_of(bus)
 
     def program() -> None:
-        device, callbacks = Device(), (Device.READ(read), Device.WRITE(write))
+        device = Device()
         this, number, size = ctypes.byref(device), ctypes.c_uint32, ctypes.c_size_t
         image = case.image
         assert driver.secateur_open(this, None, *callbacks, number(POLLS)) == OK

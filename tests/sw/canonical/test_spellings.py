@@ -13,6 +13,7 @@ from torch.fx import GraphModule
 import secateur
 from secateur.canonical.rewrite import canonicalise
 from secateur.capture.export import export
+from secateur.fx.functions import functions_of
 from secateur.image.image import Image
 from tests.support.network_blocks import Call
 
@@ -220,5 +221,10 @@ class Nested(nn.Module):
 
 
 def test_a_function_inside_another() -> None:
-    canonical(Nested())
-    secateur.compile(Nested(), target="8x8", calibration=inputs(16))
+    """Each is one table of what the convolution gives."""
+    graph = canonical(Nested())
+    functions = functions_of(graph.graph).values()
+    assert [len(function.nodes) for function in functions] == [2, 3]
+    assert len({function.argument for function in functions}) == 1
+    image = secateur.compile(Nested(), target="8x8", calibration=inputs(16))
+    assert len(image.metadata["layers"]) == 4
