@@ -81,7 +81,7 @@ def looked_up(graph: GraphModule, call: Call, tables: Tables) -> Call:
 
     Raises
     ------
-    SecateurError : an integer is no row of its table
+    SecateurError : floats are given, or an integer that is not a row of its table
     """
     names = list(inputs_of(graph))[: len(call.tensors)]
     found = call.tensors if len(names) == 1 else tensors_of(graph, call)
@@ -94,6 +94,10 @@ def looked_up(graph: GraphModule, call: Call, tables: Tables) -> Call:
 
 
 def _found(name: str, x: Tensor, table: Tensor) -> Tensor:
+    if x.is_floating_point():
+        raise SecateurError(
+            f"calibration: input {name!r} is {x.dtype}; its embedding takes integers, torch.int64"
+        )
     least, most = int(x.min()), int(x.max())
     if least < 0 or most >= len(table):
         raise SecateurError(

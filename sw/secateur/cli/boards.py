@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from secateur.callables import find_in_current_folder
-from secateur.cli.common import Commands, Json, Key, bar, calibration, positive, stage_bar
+from secateur.cli.common import Commands, Json, Key, bar, calibration, naming, positive, stage_bar
 from secateur.cli.tables import show_files, table
 from secateur.cli.terminal import Data, console, emit, plain, progress_console
 from secateur.disk.lock import held
@@ -93,7 +93,7 @@ def estimate(
     found, _ = load_model(model, calibrated=True)
     data = calibration(calibrate, found, DEFAULT)
     engines = [Engine(b.name, b.geometry, b.clock / 1e6) for b in BOARDS.values()]
-    with bar() as progress:
+    with bar() as progress, naming(calibrate):
         rows = estimated(
             found, data, engines,
             densities=density or DENSITIES, progress=stage_bar(progress),

@@ -253,6 +253,18 @@ def save_outputs(path: Path, outputs: Outputs) -> None:
     write_atomically(path, npz(found))
 
 
+@contextlib.contextmanager
+def naming(file: Path | None) -> Iterator[None]:
+    """Name the file of calibration data in an error of these."""
+    try:
+        yield
+    except SecateurError as error:
+        said, data, what = str(error).partition("calibration: ")
+        if file is None or said or not data:
+            raise
+        raise SecateurError(f"{file}: {what}") from None
+
+
 def calibration(file: Path, model: Any, limits: Limits) -> Any:
     """Calibration inputs of a model: a tensor, or a structure of them as its inputs are.
 

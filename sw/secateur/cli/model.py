@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 
 from secateur.callables import find_in_current_folder
-from secateur.cli.common import Commands, ImageFile, Json, ReportFile, TargetName, calibration
+from secateur.cli.common import (
+    Commands,
+    ImageFile,
+    Json,
+    ReportFile,
+    TargetName,
+    calibration,
+    naming,
+)
 from secateur.cli.reports import reported
 from secateur.cli.tables import percent, show_report, table
 from secateur.cli.terminal import Data, Rows, console, emit
@@ -67,7 +75,8 @@ def compile(
     data = None if calibrate is None else calibration(calibrate, found, limits)
     for note in notes:
         warnings.warn(f"{model}: {note}", SecateurWarning, stacklevel=1)
-    image = api.compile(found, target=chosen, calibration=data, check=check)
+    with naming(calibrate):
+        image = api.compile(found, target=chosen, calibration=data, check=check)
     image.save(output)
     emit(summary(image) | {"output": str(output)}, as_json, show_summary)
 

@@ -169,6 +169,27 @@ class Twice(Words):
 
 
 @pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.rand(8, 7), "input 'x' is torch.float32; its embedding takes integers"),
+        (torch.full((8, 7), ROWS), "input 'x' has integers from 30 to 30; its embedding has rows"),
+        (torch.zeros(8, 7, dtype=torch.int16), "calibration inputs must be floats, or integers"),
+    ],
+    ids=["floats", "no row", "int16"],
+)
+def test_calibration_files_are_named(x: Tensor, message: str, tmp_path: Path) -> None:
+    program = torch.export.export(Words().eval(), (integers(2, 7),))
+    torch.export.save(program, tmp_path / "m.pt2")
+    np.savez(tmp_path / "x.npz", x=x.numpy())
+    made = CliRunner().invoke(
+        app, ["compile", str(tmp_path / "m.pt2"), "--calibrate", str(tmp_path / "x.npz"),
+              "-o", str(tmp_path / "m.sec"), "--target", "8x1"])  # fmt: skip
+    assert made.exit_code != 0
+    assert str(made.exception).startswith(f"{tmp_path / 'x.npz'}: {message}")
+    assert not (tmp_path / "m.sec").exists()
+
+
+@pytest.mark.parametrize(
     ("model", "x", "message"),
     [
         (Twice(), integers(8, 7), "reads the integers of input 'x'"),
