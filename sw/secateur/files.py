@@ -193,11 +193,8 @@ def _check_options(interface: str, divisor: int | None, family: str | None) -> N
 
 def _check_ring(target: Target, interface: str, image: Path | None) -> None:
     """Refuse what an engine with a ring does not have: registers, and a ROM."""
-    if target.geometry.ring and interface not in ("stream", "axi"):
-        raise SecateurError(
-            f"target {target.name!r} has a ring, which interface {interface} has no source for; "
-            f"use stream or axi"
-        )
+    if interface not in ("stream", "axi"):
+        target.without_ring(f"interface {interface}")
     if target.geometry.ring and image is not None:
         raise SecateurError(
             f"{image}: target {target.name!r} has a ring and no ROM; omit --image: the image "

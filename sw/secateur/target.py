@@ -43,6 +43,20 @@ class Target:
         elif self.source is not None and not self.geometry.ring:
             raise ValueError(f"source must be None without a ring, not {self.source!r}")
 
+    def without_ring(self, what: str) -> Target:
+        """The same target, for what has no source for a ring.
+
+        Raises
+        ------
+        SecateurError : it has a ring
+        """
+        if self.geometry.ring:
+            raise SecateurError(
+                f"target {self.name!r} has a ring, which {what} has no source for; write Verilog "
+                f"with interface stream or axi, or omit ring"
+            )
+        return self
+
     @classmethod
     def load(cls, name: str) -> Target:
         """The preset ``name``, or the target in a TOML file.

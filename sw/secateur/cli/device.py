@@ -179,7 +179,10 @@ def serve(
     if rom and image is None:
         raise SecateurError("--rom needs --image: the content of the ROM")
     contents = None if image is None else api.load(image, key)
-    geometry = Target.load(str(target)).geometry if contents is None else contents.geometry
+    if contents is None:
+        geometry = Target.load(str(target)).without_ring("a simulated board").geometry
+    else:
+        geometry = contents.geometry
     stream = contents.stream if rom and contents is not None else None
     progress_console.print("Verilator: the first run compiles the board, about a minute")
     pty.build(geometry, rom=stream)

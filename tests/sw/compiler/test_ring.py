@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 import secateur
 from secateur import api
+from secateur.cli.main import app
 from secateur.compiler.compiler import compile_network
 from secateur.compiler.encode import plan_and_encode
 from secateur.compiler.prepare import runnable
@@ -200,3 +203,20 @@ def test_what_an_engine_with_a_ring_does_not_have(tmp_path, options: dict, said:
     assert "// Weights: a ring, for images of up to 65536 words." in text
     with pytest.raises(ValueError, match="geometry must have no ring with wishbone, not 64"):
         api.verilog(Target.load(str(file)).geometry, interface="wishbone")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["build --board ulx3s-25f -o out", "device serve", "verilog --interface wishbone -o out"],
+)
+def test_what_has_no_source_refuses_a_ring(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("made.toml").write_text(
+        "n = 4\np = 2\nweight_words = 8192\nbank_words = 512\nring = 256\n"
+    )
+    result = CliRunner().invoke(app, [*line.split(), "--target", "made.toml"])
+    assert result.exit_code != 0
+    assert "target 'made' has a ring, which " in str(result.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["made.toml"]
