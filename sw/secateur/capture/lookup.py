@@ -54,12 +54,11 @@ def take_tables(gm: GraphModule) -> Tables:
 
 def give_tables(gm: GraphModule, tables: Tables) -> None:
     """Make the inputs of a graph integers again, in place."""
-    editor = Editor(gm) if tables else None
-    for name, node in inputs_of(gm).items():
-        if editor is None or name not in tables:
-            continue
+    nodes = inputs_of(gm)
+    for name, values in tables.items():
+        node, editor = nodes[name], Editor(gm)
         with gm.graph.inserting_after(node):
-            table = editor.attach(f"_table_{name}", tables[name], trained=True)
+            table = editor.attach(f"_table_{node.name}", values, trained=True)
         with gm.graph.inserting_after(table):
             found = gm.graph.call_function(aten.embedding.default, (table, node))
         for user in [user for user in node.users if user is not found]:

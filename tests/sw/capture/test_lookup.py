@@ -73,6 +73,14 @@ class Kinds(Words):
         return cast(Tensor, self.last(found))
 
 
+class Both(Kinds):
+    """Two kinds, of one table, in a dictionary."""
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:  # type: ignore[override]
+        found = torch.cat([self.table(batch["a"]), torch.relu(self.table(batch["b"]))], 1)
+        return cast(Tensor, self.last(found))
+
+
 MODELS: dict[str, type[nn.Module]] = {"words": Words, "signal": Signal, "read": Read}
 
 
@@ -108,6 +116,16 @@ def test_exact(name: str, tmp_path: Path) -> None:
 def test_beside_another_input(tmp_path: Path) -> None:
     inputs = {"kind": integers(32), "x": torch.randn(32, 5)}
     check(Kinds(), inputs, tmp_path)
+
+
+def test_in_a_dictionary() -> None:
+    model, batch = Both().eval(), {"a": integers(32), "b": integers(32).flip(0)}
+    graph = quantize(model, (batch,))
+    image = api.compile(graph, target="8x1")
+    found = api.run(image, {f"batch.{key}": x.numpy() for key, x in batch.items()})
+    with torch.no_grad():
+        assert np.array_equal(found.values, graph(batch))
+        assert float((graph(batch) - model(batch)).abs().max()) < 0.05
 
 
 def test_rows_are_those_of_the_table() -> None:

@@ -21,7 +21,7 @@ from secateur.fx.moves import is_move, sources_of
 #: A factor is clipped if that divides the squared error of the product by this, at least.
 _BETTER = 4.0
 #: Values of a batch that are looked at, beside the largest.
-_VALUES = 1 << 16
+_VALUES = 1 << 14
 #: Logarithms of steps of 8-bit codes.
 _EXPONENTS = range(-30, 64)
 
