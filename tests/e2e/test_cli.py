@@ -242,7 +242,11 @@ BAD = [
         "large.toml",
         "0 to 28, not 29",
     ),
-    ("compile m.pt2 --calibrate shape.npz --target 8x8 -o o.sec", "shape.npz: samples", "(3, 9, 11)"),
+    (
+        "compile m.pt2 --calibrate shape.npz --target 8x8 -o o.sec",
+        "shape.npz: samples",
+        "(3, 9, 11)",
+    ),
     ("compile m.pt2 --calibrate x.npz --target 8x8 -o no/o.sec", "no/o.sec", "cannot be written"),
     (
         "compile unsupported.pt2 --calibrate x.npz --target 8x8 -o o.sec",
