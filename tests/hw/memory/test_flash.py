@@ -1,0 +1,170 @@
+"""The reader of a flash beside a flash of its own: every byte, and the cycle in which it comes.
+
+All readers are in one bench, each with a flash (``jedec_flash.v``) and a sink with pauses.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from amaranth.back import verilog
+
+from secateur.hw.flash import WAKE, Flash
+from secateur.hw.memory.flash_reader import FlashReader
+from secateur.hw.spec import HEADER, Geometry
+from secateur.sim import verilator
+
+GEOMETRY = Geometry(n=2, p=1, weight_words=1024, bank_words=64, ring=64)
+WORDS = 23
+MODEL = Path(__file__).parents[2] / "support" / "jedec_flash.v"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A reader, and the flash beside it: parameters of ``jedec_flash``."""
+
+    flash: Flash
+    model: dict[str, int] = field(default_factory=dict)
+
+
+#: Bits come late, and stay as long into the next clock: what a delay of one cycle is for.
+LATE = {"VALID": 5, "HOLD": 3}
+#: No delay, at the clock of the reader.
+FAST = {"divider": 1, "delay": 0, "pause": 60}
+CASES = {
+    "quad": Case(Flash(pause=60), LATE),
+    "quad-no-delay": Case(Flash(pause=60, delay=0), {"VALID": 3}),
+    "quad-fast": Case(Flash(**FAST)),
+    "quad-fast-late": Case(Flash(**FAST | {"delay": 2}), {"VALID": 5, "HOLD": 5}),
+    "quad-slow": Case(
+        Flash(pause=60, divider=6, delay=0, dummies=6, address=0xABCDEF),
+        {"DUMMIES_QUAD": 6, "VALID": 11},
+    ),
+    "continuous": Case(Flash(pause=60, continuous=True, address=0x123456), LATE),
+    "continuous-fast": Case(Flash(**FAST, continuous=True)),
+    "was-continuous": Case(Flash(pause=60), LATE | {"CONTINUES": 1, "ASLEEP": 0}),
+    "single": Case(Flash(pause=60, quad=False, address=0x100000), LATE | {"ENABLED": 0}),
+    "single-fast": Case(Flash(**FAST, quad=False), {"ENABLED": 0}),
+    "status-2": Case(Flash(pause=60, setup=(*WAKE, b"\x50", b"\x31\x02")), LATE | {"ENABLED": 0}),
+    "status-1": Case(Flash(pause=60, setup=(*WAKE, b"\x06", b"\x01\x40")), LATE | {"ENABLED": 0}),
+}
+
+_PART = """
+  wire cs_n_{i}, sck_{i}, valid_{i};
+  wire [3:0] drive_{i}, value_{i}, level_{i};
+  wire [7:0] payload_{i};
+  wire [31:0] reads_{i};
+  reg ready_{i};
+  {name} reader_{i} (
+    .clk(clk), .rst(rst), .image__valid(valid_{i}), .image__payload(payload_{i}),
+    .image__ready(ready_{i}), .cs_n(cs_n_{i}), .sck(sck_{i}), .drive(drive_{i}),
+    .value(value_{i}), .level(level_{i}));
+  jedec_flash #(.SIZE({size}), {parameters}) flash_{i} (
+    .cs_n(cs_n_{i}), .sck(sck_{i}), .drive(drive_{i}), .value(value_{i}), .level(level_{i}),
+    .reads(reads_{i}));
+  integer log_{i}, taken_{i} = 0;
+  reg stalled_{i} = 0;
+  reg [7:0] held_{i};
+  initial log_{i} = $fopen("{i}.txt", "w");
+  always @(posedge clk) begin
+    ready_{i} <= ($urandom & 65535) >= stall;
+    stalled_{i} <= !rst && valid_{i} && !ready_{i};
+    held_{i} <= payload_{i};
+    if (stalled_{i} && (!valid_{i} || payload_{i} != held_{i}) && !rst) $fatal(1, "withdrawn");
+    if (rst) begin
+      if (taken_{i} != 0) $fwrite(log_{i}, "reset\\n");
+    end else if (valid_{i}) begin
+      $fwrite(log_{i}, "%0d %0d %0d\\n", now, payload_{i}, ready_{i});
+      if (ready_{i}) taken_{i} <= taken_{i} + 1;
+      if (ready_{i} && taken_{i} == {count} - 1) ended[{i}] <= 1;
+    end
+  end
+"""
+
+_BENCH = """
+module bench (input wire rst, input wire [16:0] stall, output wire done);
+  reg clk = 0;
+  always #1 clk = !clk;
+  integer now = 0;
+  always @(posedge clk) now <= now + 1;
+  reg [{cases}-1:0] ended = 0;
+  assign done = &ended;
+{parts}
+endmodule
+"""
+
+
+def image() -> bytes:
+    size = WORDS * GEOMETRY.word_bytes
+    data = bytearray(random.Random(0).randbytes(size))
+    HEADER.pack_into(data, 0, b"SECT", 4, 2, 1, 0, WORDS, 64, 1000, 0)
+    return bytes(data)
+
+
+def build(cases: list[Case], count: int) -> Path:
+    """The simulator of a bench with a reader of each case, all of which give ``count`` bytes."""
+    texts, parts = [MODEL.read_text()], []
+    for i, case in enumerate(cases):
+        reader = FlashReader(geometry=GEOMETRY, flash=case.flash)
+        texts.append(verilog.convert(reader, name=f"reader{i}", emit_src=False))
+        given = {"BASE": case.flash.address, "FILE": '"image.bin"'} | case.model
+        parameters = ", ".join(f".{name}({value})" for name, value in given.items())
+        parts.append(
+            _PART.format(i=i, name=f"reader{i}", parameters=parameters, size=256, count=count)
+        )
+    texts.append(_BENCH.format(cases=len(cases), parts="".join(parts)))
+    public = "".join(
+        f'public_flat_rw -module "bench" -var "{name}"\n' for name in ("rst", "stall", "done")
+    )
+    return verilator.build("\n".join(texts), f"`verilator_config\n{public}")
+
+
+def run(cases: list[Case], folder: Path, *, stall: float, again: int = 0) -> list[list[list[int]]]:
+    """For each case: cycle, byte and whether it was taken, of all cycles with a byte."""
+    (folder / "image.bin").write_bytes(image())
+    program = build(cases, 4 * len(image()))
+    settings = {"SECATEUR_STALL": str(round(stall * 65536)), "SECATEUR_AGAIN": str(again)}
+    verilator.execute(program, folder, "tests.hw.memory.flash_bench", settings)
+    texts = [(folder / f"{i}.txt").read_text().split("reset\n")[-1] for i in range(len(cases))]
+    return [[[int(part) for part in line.split()] for line in text.splitlines()] for text in texts]
+
+
+def check(found: list[list[int]], flash: Flash) -> None:
+    """The image again and again, at the source's rate: by cycles of bytes that are there."""
+    source, expected = flash.source, image()
+    at, begun, taken = 0, None, None
+    ready = due = None
+    for now, byte, took in found:
+        if begun is None:
+            begun = now
+            assert due is None or now == due, f"byte {at}"
+            assert byte == expected[at % len(expected)], f"byte {at}"
+        if took:
+            taken, ready, begun = now, begun, None
+            at += 1
+            due = max(ready + source.interval, taken + 1)
+            due += source.latency if at % len(expected) == 0 else 0
+    assert at >= 3 * len(expected)
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.4, 0.9])
+def test_bytes_of_pass_after_pass_at_their_rate(stall: float, tmp_path: Path) -> None:
+    cases = list(CASES.values())
+    for name, found, case in zip(CASES, run(cases, tmp_path, stall=stall), cases, strict=True):
+        try:
+            check(found, case.flash)
+        except AssertionError as error:
+            raise AssertionError(name) from error
+
+
+def test_begins_anew_at_any_time(tmp_path: Path) -> None:
+    """After a reset in the middle of anything the next byte is the first one."""
+    cases = list(CASES.values())
+    for again in (700, 701, 900, 1203):
+        folder = tmp_path / str(again)
+        folder.mkdir()
+        for found, case in zip(run(cases, folder, stall=0.3, again=again), cases, strict=True):
+            check(found, case.flash)
