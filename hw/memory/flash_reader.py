@@ -19,9 +19,7 @@ WAY_CYCLES = 2
 WORDS_AT = 8
 #: The lines that are driven, by a code.
 _DRIVES = (0, ONE, ALL)
-_STEP = data.StructLayout(
-    {"select": 1, "clock": 1, "drive": 2, "value": 4, "pauses": 1, "last": 1}
-)
+_STEP = data.StructLayout({"select": 1, "clock": 1, "drive": 2, "value": 4, "pauses": 1, "last": 1})
 _BYTE = data.StructLayout({"byte": 8, "last": 1})
 
 

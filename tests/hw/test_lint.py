@@ -7,7 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from amaranth.back import verilog
 
+from secateur.hw import source
+from secateur.hw.flash import Flash
+from secateur.hw.memory.flash_reader import FlashReader
 from secateur.hw.spec import Geometry
 from secateur.hw.verilog import to_verilog
 from secateur.sim.verilator import environment
@@ -68,6 +72,16 @@ def test_the_engine_with_a_uart_is_clean(n: int, rom: bool, divisor: int, tmp_pa
 def test_the_engine_with_a_ring_is_clean(interface: str, tmp_path: Path) -> None:
     file = tmp_path / "secateur.v"
     file.write_text(to_verilog(RING, interface=interface))
+    found = lint(file)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("flash", [Flash(), Flash(quad=False, divider=1)])
+def test_the_reader_of_a_flash_is_clean(flash: Flash, tmp_path: Path) -> None:
+    file = tmp_path / "reader.v"
+    reader = FlashReader(geometry=RING, flash=flash)
+    text = verilog.convert(reader, name="reader", emit_src=False)
+    file.write_text(source.complete_cases(text))
     found = lint(file)
     assert (found.returncode, found.stderr) == (0, "")
 

@@ -114,11 +114,11 @@ def reported(result: SimResult) -> int:
 
 @pytest.mark.parametrize("runs", [3, pytest.param(40, marks=pytest.mark.long)])
 def test_a_bit_error_is_told_before_its_result(runs: int) -> None:
-    """Five inferences a run, a bit of 40,000 is wrong. No wrong result is taken as right:
-    it is marked, or the image is refused, or the engine stops."""
+    """Five inferences a run, of an image that was right when it was checked; then a bit of 16,000
+    is wrong. No wrong result is taken as right: it is marked, or the engine stops."""
     flash, model = FLASHES["quad"]
-    text = with_flash(flash, **model, ERRORS=400)
-    right = refused = marked = wrong = 0
+    text = with_flash(flash, **model, ERRORS=1000, CLEAN=1)
+    right = marked = wrong = 0
     for seed in range(1, runs + 1):
         sample = program(seed % 5)
         inputs = sample.inputs(5)
@@ -132,8 +132,8 @@ def test_a_bit_error_is_told_before_its_result(runs: int) -> None:
         assert (result.results[:taken] == expected[:taken]).all(), f"seed {seed}"
         differ = result.results[taken:] != expected[taken : len(result.results)]
         wrong += bool(differ.any())
-        refused += result.error != Error.NONE
         marked += result.upset
         assert taken == len(expected) or result.upset or result.error != Error.NONE
-    assert right and marked
-    assert runs < 40 or (refused and wrong)
+    assert right
+    assert marked
+    assert runs < 40 or wrong

@@ -2,13 +2,13 @@
 // in which quad reads are enabled. Written from the command set alone; time is in ns.
 //
 // It gives garbage from HOLD after a falling edge to VALID after it, and stops the simulation where
-// a host breaks its rules. A bit of data is wrong by a chance of ERRORS in 2**24.
+// a host breaks its rules. Behind CLEAN reads a bit of data is wrong by a chance of ERRORS in 2**24.
 module jedec_flash #(
   parameter SIZE = 65536, parameter BASE = 0, parameter FILE = "image.bin",
   parameter DUMMIES_QUAD = 4, parameter DUMMIES_SINGLE = 8,
   parameter HOLD = 0, parameter VALID = 1, parameter WAKE = 100, parameter DESELECT = 2,
   parameter ENABLED = 1,   // quad reads are: status 2, bit 1, or status 1, bit 6
-  parameter ASLEEP = 1, parameter CONTINUES = 0, parameter ERRORS = 0
+  parameter ASLEEP = 1, parameter CONTINUES = 0, parameter ERRORS = 0, parameter CLEAN = 0
 ) (
   input wire cs_n, input wire sck, input wire [3:0] drive, input wire [3:0] value,
   output wire [3:0] level, output reg [31:0] reads
@@ -89,7 +89,7 @@ module jedec_flash #(
   always @(negedge sck) if (!cs_n && data_at >= 0) begin
     wrong = 0;
     for (got = 0; got < 4; got = got + 1)
-      if (($urandom & 32'hffffff) < ERRORS) wrong[got] = 1;
+      if (reads > CLEAN && ($urandom & 32'hffffff) < ERRORS) wrong[got] = 1;
     if (wide) begin
       next = (data_at % 2 == 0 ? here[7:4] : here[3:0]) ^ wrong;
       give(4'hf, next);

@@ -76,7 +76,7 @@ class FlashTop(Elaboratable):
         m.d.comb += reader.level.eq(late)
 
     def _compare(self, m: Module, reader: FlashReader, words, watched) -> None:
-        """The watched byte; and each byte is there from the cycle on that the source's rate says."""
+        """The watched byte; and that each is there from the cycle on that its rate says."""
         image, source = reader.image, self.flash.source
         at, begun = Signal(4), Signal()
         since, wait = Signal(2), Signal(5)  # the byte before was there; until the next one is
