@@ -132,7 +132,7 @@ class FlashReader(wiring.Component):
             m.d.sync += [now.eq(table[following]), following.eq(following + 1)]
         with m.If(byte_ends & last):
             m.d.sync += [reads.eq(0), now.eq(table[again]), following.eq(again + 1)]
-        high = now.clock & runs & (phase >= flash.divider // 2)
+        high = now.clock & runs & ((phase >= flash.divider // 2) if flash.divider > 1 else 1)
         self._drive(m, Cat(now.value, Array(_DRIVES)[now.drive], ~now.select), high)
         return begins, reads & ends_now
 

@@ -70,6 +70,18 @@ def test_predicted_is_what_golden_counts(seed: int) -> None:
     compared(_random(seed), geometry, SOURCES[seed % len(SOURCES)])
 
 
+@pytest.mark.parametrize(
+    ("sizes", "source"), [((16, 8), Source()), ((24, 8, 8), Source(interval=4, latency=50))]
+)
+def test_words_behind_a_header_and_behind_a_pass(sizes: tuple[int, ...], source: Source) -> None:
+    """Rows that are read once, in a ring that holds little more than one. Their first words are
+    freed late; and the source begins with the next pass while the rest of this one is read."""
+    torch.manual_seed(0)
+    layers = [nn.Linear(*pair) for pair in zip(sizes, sizes[1:], strict=False)]
+    built = build(nn.Sequential(*layers), torch.randn(2, sizes[0]))
+    compared(built, geometry_of(2, 2, 1, 64), source)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("kind", [ResNet8, DSCNN, MobileNetV1, Autoencoder])
 @pytest.mark.parametrize("s", [1, 8])
