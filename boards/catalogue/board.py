@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from amaranth.build import Pins
 
 from secateur.errors import SecateurError
+from secateur.hw.flash import WAKE, Flash
 from secateur.hw.spec import Geometry
+
+#: Longer than a flash takes to wake.
+PAUSE_SECONDS = 40e-6
+#: Wakes the flash, and enables quad reads until power is off: bit 1 of status 2. A flash that has
+#: no such command ignores it; there quad reads must have been enabled for good.
+SETUP = (*WAKE, b"\x50", b"\x31\x02")
 
 
 class BoardError(SecateurError):
@@ -31,6 +38,31 @@ class Pin:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BoardFlash:
+    """The flash that a board is configured from, with room for an image behind the bitstream.
+
+    Parameters
+    ----------
+    pins : by the ports of ``Top``, with levels as they are: flash_cs_n, flash_io0 to flash_io3, and
+        flash_sck where that is a pin like others
+    image : address of the image
+    program : the command that writes ``flash.bin``
+    start : address of the bitstream, at which ``flash.bin`` begins
+    setup : see ``Flash``
+    """
+
+    pins: dict[str, Pin]
+    image: int
+    program: str
+    start: int = 0
+    setup: tuple[bytes, ...] = SETUP
+
+    def read_at(self, clock: int) -> Flash:
+        """How an engine with a clock in Hz reads it: with half of the clock."""
+        return Flash(address=self.image, setup=self.setup, pause=round(PAUSE_SECONDS * clock))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Board:
     """A board, with the engine that it carries.
 
@@ -49,6 +81,7 @@ class Board:
     geometry : the engine
     pins : by the ports of ``Top``: clk, rx, tx, running, error
     program : the command that programs the board with ``secateur.bit``
+    flash : fills the ring of an engine that has one; None: an engine has no ring
     """
 
     name: str
@@ -63,6 +96,7 @@ class Board:
     geometry: Geometry
     pins: dict[str, Pin]
     program: str
+    flash: BoardFlash | None = None
 
 
 def find_pins(
@@ -85,13 +119,30 @@ def find_pins(
         "running": running,
         "error": error,
     }
-    pins = {}
-    for port, (name, number, part) in wanted.items():
-        levels = [resources[name, number]]
-        if part:
-            levels += [io for io in levels[0].ios if getattr(io, "name", None) == part]
-        signal = next(io for io in levels[-1].ios if isinstance(io, Pins))
-        (ball,) = signal.map_names(balls, levels[0])
-        attributes = {key: str(value) for level in levels for key, value in level.attrs.items()}
-        pins[port] = Pin(ball=ball, inverted=signal.invert, attributes=attributes)
-    return pins
+    return {
+        port: _pin(resources[name, number], part, balls)
+        for port, (name, number, part) in wanted.items()
+    }
+
+
+def find_flash_pins(platform: type, *, clock: bool = False) -> dict[str, Pin]:
+    """``BoardFlash.pins`` from a platform of amaranth-boards, with the clock or without."""
+    names = ("spi_flash", "spi_flash_1x")
+    (flash,) = (known for known in platform.resources if known.name in names)
+    parts = {"cs_n": "cs", "io0": "copi", "io1": "cipo", "io2": "wp", "io3": "hold"}
+    parts |= {"sck": "clk"} if clock else {}
+    return {
+        f"flash_{line}": replace(_pin(flash, part, {}), inverted=False)
+        for line, part in parts.items()
+    }
+
+
+def _pin(resource, part: str, balls: dict[str, str]) -> Pin:
+    """The pin of a resource, or of a subsignal of it; ``balls``: of connectors."""
+    levels = [resource]
+    if part:
+        levels += [io for io in resource.ios if getattr(io, "name", None) == part]
+    signal = next(io for io in levels[-1].ios if isinstance(io, Pins))
+    (ball,) = signal.map_names(balls, resource)
+    attributes = {key: str(value) for level in levels for key, value in level.attrs.items()}
+    return Pin(ball=ball, inverted=signal.invert, attributes=attributes)

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from amaranth_boards.ecpix5 import ECPIX545Platform, ECPIX585Platform
 
-from secateur.boards.catalogue.board import Board, find_pins
+from secateur.boards.catalogue.board import Board, BoardFlash, find_flash_pins, find_pins
 from secateur.hw.spec import Geometry
 
 _LEDS = {"running": ("rgb_led", 0, "g"), "error": ("rgb_led", 0, "r")}
+
+
+def _flash(platform: type) -> BoardFlash:
+    return BoardFlash(
+        pins=find_flash_pins(platform),
+        image=0x300000,
+        program="openFPGALoader --board ecpix5 --write-flash flash.bin",
+    )
+
 
 ECPIX5_45F = Board(
     name="ecpix5-45f",
@@ -22,6 +31,7 @@ ECPIX5_45F = Board(
     geometry=Geometry(n=8, p=8, weight_words=10240, bank_words=2048),
     pins=find_pins(ECPIX545Platform, **_LEDS),
     program="openFPGALoader --board ecpix5 secateur.bit",
+    flash=_flash(ECPIX545Platform),
 )
 
 ECPIX5_85F = Board(
@@ -37,4 +47,5 @@ ECPIX5_85F = Board(
     geometry=Geometry(n=8, p=16, weight_words=19456, bank_words=2048),
     pins=find_pins(ECPIX585Platform, **_LEDS),
     program="openFPGALoader --board ecpix5 secateur.bit",
+    flash=_flash(ECPIX585Platform),
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from amaranth_boards.icebreaker import ICEBreakerPlatform
 
-from secateur.boards.catalogue.board import Board, find_pins
+from secateur.boards.catalogue.board import Board, BoardFlash, find_flash_pins, find_pins
 from secateur.hw.spec import Geometry
 
 # Three SPRAMs of weights, 16 of 30 block RAMs of banks: target ``up5k``.
@@ -24,4 +24,9 @@ ICEBREAKER = Board(
     geometry=Geometry(n=4, p=2, weight_words=16384, bank_words=1024, tables=0, extended=False),
     pins=find_pins(ICEBreakerPlatform, running=("led_g", 0, ""), error=("led_r", 0, "")),
     program="openFPGALoader --board ice40_generic secateur.bit",
+    flash=BoardFlash(
+        pins=find_flash_pins(ICEBreakerPlatform, clock=True),
+        image=0x100000,
+        program="openFPGALoader --board ice40_generic --write-flash flash.bin",
+    ),
 )

@@ -9,11 +9,22 @@ from amaranth.build import Attrs
 from amaranth_boards.orangecrab_r0_2 import OrangeCrabR0_2_25FPlatform, OrangeCrabR0_2_85FPlatform
 from amaranth_boards.resources import UARTResource
 
-from secateur.boards.catalogue.board import Board, find_pins
+from secateur.boards.catalogue.board import Board, BoardFlash, find_flash_pins, find_pins
 from secateur.hw.spec import Geometry
 
 _UART = UARTResource(0, rx="0", tx="1", conn=("io", 0), attrs=Attrs(IO_TYPE="LVCMOS33"))
 _PINS = {"running": ("rgb_led", 0, "g"), "error": ("rgb_led", 0, "r"), "extra": (_UART,)}
+
+
+def _flash(platform: type) -> BoardFlash:
+    """Its bootloader comes first, and writes behind itself."""
+    return BoardFlash(
+        pins=find_flash_pins(platform),
+        start=0x80000,
+        image=0x300000,
+        program="dfu-util --alt 0 --download flash.bin",
+    )
+
 
 # 48 MHz gives 144 or 156 MHz with a fast phase detector, but not 150.
 ORANGECRAB_25F = Board(
@@ -29,6 +40,7 @@ ORANGECRAB_25F = Board(
     geometry=Geometry(n=8, p=3, weight_words=7168, bank_words=2048),
     pins=find_pins(OrangeCrabR0_2_25FPlatform, **_PINS),
     program="openFPGALoader --board orangeCrab secateur.bit",
+    flash=_flash(OrangeCrabR0_2_25FPlatform),
 )
 
 ORANGECRAB_85F = Board(
@@ -44,4 +56,5 @@ ORANGECRAB_85F = Board(
     geometry=Geometry(n=8, p=16, weight_words=19456, bank_words=2048),
     pins=find_pins(OrangeCrabR0_2_85FPlatform, **_PINS),
     program="openFPGALoader --board orangeCrab secateur.bit",
+    flash=_flash(OrangeCrabR0_2_85FPlatform),
 )

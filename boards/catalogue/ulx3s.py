@@ -8,7 +8,7 @@ from amaranth_boards.ulx3s import (
     ULX3S_85F_Platform,
 )
 
-from secateur.boards.catalogue.board import Board, find_pins
+from secateur.boards.catalogue.board import Board, BoardFlash, find_flash_pins, find_pins
 from secateur.hw.spec import Geometry
 
 _LEDS = {"running": ("led", 0, ""), "error": ("led", 1, "")}
@@ -28,6 +28,11 @@ def _board(part: str, platform: type, clock: int, geometry: Geometry, suffix: st
         geometry=geometry,
         pins=find_pins(platform, **_LEDS),
         program="openFPGALoader --board ulx3s secateur.bit",
+        flash=BoardFlash(
+            pins=find_flash_pins(platform),
+            image=0x300000,
+            program="openFPGALoader --board ulx3s --write-flash flash.bin",
+        ),
     )
 
 

@@ -8,11 +8,11 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from secateur.boards.catalogue.board import BoardError
+from secateur.boards.catalogue.board import Board, BoardError, BoardFlash
 from secateur.boards.catalogue.catalogue import find
 from secateur.boards.flow.contents import placeholder
 from secateur.boards.flow.design import Design, Placed, place, write_sources
-from secateur.boards.flow.flow import OpenFlow, find_flow
+from secateur.boards.flow.flow import find_flow
 from secateur.boards.flow.report import to_text
 from secateur.boards.flow.route import ROUTED, Progress, silent
 from secateur.disk.storage import write_atomically
@@ -20,6 +20,8 @@ from secateur.hw.spec import HEADER, Geometry, words_of
 from secateur.image.fit import misfit
 
 BITSTREAM = "secateur.bit"
+#: The bitstream, and the image behind it, of an engine with a ring.
+FLASH = "flash.bin"
 #: For swaps: where the image is in ROUTED, which holds the placeholder.
 DESIGN = "design.json"
 REPORT, TEXT = "report.json", "report.txt"
@@ -98,15 +100,16 @@ def build(
     image = None if stream is None else Image.of(stream, design.geometry, name)
     if design.flow.TOOLS is None:
         return _write_for_vendor(design, image, folder)
-    if image is not None and design.flow.CONTENTS is None:
+    ring = bool(design.geometry.ring)
+    if image is not None and design.flow.CONTENTS is None and not ring:
         raise BoardError(
             f"{design.board.name}: its weight memory holds nothing at power-up; build without "
             f"--image, and load {name} with `secateur device load`"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    for old in (BITSTREAM, DESIGN, REPORT, TEXT):
+    for old in (BITSTREAM, FLASH, DESIGN, REPORT, TEXT):
         (folder / old).unlink(missing_ok=True)
-    init = None if image is None else placeholder(design.geometry)
+    init = None if image is None or ring else placeholder(design.geometry)
     placed = place(design, init, folder, tries=tries, progress=progress, timeout=timeout)
     report = _report(design, placed)
     if not placed.passed:
@@ -115,8 +118,8 @@ def build(
             f"{design.board.name}: {placed.fmax_mhz} MHz after routing with seed {placed.seed}, "
             f"the clock is {design.clock / 1e6:g} MHz; try another --seed or a lower --clock"
         )
-    about = _write_design(design, placed, rom=image is not None)
-    return _pack(design.flow, folder, about, report, image, progress)
+    about = _write_design(design, placed, rom=init is not None)
+    return _pack(design.board, folder, about, report, image, progress)
 
 
 def _write_for_vendor(design: Design, image: Image | None, folder: Path) -> dict[str, object]:
@@ -152,13 +155,13 @@ def swap(folder: Path, stream: bytes, name: str, *, progress: Progress = silent)
     ToolError : the packer is missing or fails
     """
     about, report = load_design(folder)
-    if not about["blocks"]:
+    if not about["blocks"] and not about["geometry"]["ring"]:
         raise BoardError(
             f"{folder}: was built without an image; load {name} with `secateur device load`, or "
             f"build with --image"
         )
     image = Image.of(stream, Geometry(**about["geometry"]), name)
-    return _pack(find_flow(find(about["board"])), folder, about, report, image, progress)
+    return _pack(find(about["board"]), folder, about, report, image, progress)
 
 
 def load_design(folder: Path) -> tuple[dict, dict]:
@@ -200,7 +203,7 @@ def _write_design(design: Design, placed: Placed, *, rom: bool) -> dict:
 
 
 def _pack(
-    flow: OpenFlow,
+    board: Board,
     folder: Path,
     about: dict,
     report: dict[str, object],
@@ -209,12 +212,13 @@ def _pack(
 ) -> dict[str, object]:
     """Fill the placed design with an image, pack it, and write the report."""
     progress("packing", "")
-    config = (folder / ROUTED).read_text()
+    flow, config = find_flow(board), (folder / ROUTED).read_text()
     report["image"] = None
-    if image is not None:
+    if image is not None and about["blocks"]:
         where = {int(wid): tuple(block) for wid, block in about["blocks"].items()}
         geometry = Geometry(**about["geometry"])
         config = flow.CONTENTS.replace_blocks(config, geometry, where, image.words)
+    if image is not None:
         report["image"] = {
             "name": image.name,
             "words": len(image.words),
@@ -224,6 +228,8 @@ def _pack(
     try:
         filled.write_text(config)
         flow.pack(folder, filled.name, packed.name)
+        if image is not None and about["geometry"]["ring"]:
+            _write_flash(board.flash, packed.read_bytes(), image, folder)
         os.replace(packed, folder / BITSTREAM)
     finally:
         filled.unlink(missing_ok=True)
@@ -234,6 +240,21 @@ def _pack(
     }
     _write_report(folder, report)
     return report
+
+
+def _write_flash(flash: BoardFlash, bitstream: bytes, image: Image, folder: Path) -> None:
+    """Write FLASH: the bitstream, and the image at its address.
+
+    Raises
+    ------
+    BoardError : the bitstream is too long
+    """
+    room = flash.image - flash.start
+    if len(bitstream) > room:
+        raise BoardError(
+            f"the bitstream has {len(bitstream)} bytes; the image begins at byte {room}"
+        )
+    write_atomically(folder / FLASH, bitstream.ljust(room, b"\xff") + image.stream)
 
 
 def _report(design: Design, placed: Placed) -> dict[str, object]:
@@ -249,7 +270,7 @@ def _report(design: Design, placed: Placed) -> dict[str, object]:
         "fmax_mhz": placed.fmax_mhz,
         "passed": placed.passed,
         "baud": board.baud,
-        "program": board.program,
+        "program": board.flash.program if design.geometry.ring else board.program,
         "geometry": asdict(design.geometry),
         "resources": placed.resources,
         "slowest_path": placed.path,

@@ -37,6 +37,13 @@ class Design:
     def __post_init__(self) -> None:
         if self.geometry is None:
             object.__setattr__(self, "geometry", self.board.geometry)
+        if self.geometry.ring and self.board.flash is None:
+            raise BoardError(
+                f"{self.board.name}: has no flash that fills a ring; choose a target without ring"
+            )
+        if self.geometry.ring:
+            pins = self.board.pins | self.board.flash.pins
+            object.__setattr__(self, "board", replace(self.board, pins=pins))
         if self.clock is None:
             object.__setattr__(self, "clock", self.board.clock)
         try:

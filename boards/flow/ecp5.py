@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from amaranth.hdl import ClockDomain, Const, DomainRenamer, Instance, Module, Signal
+from amaranth.hdl import ClockDomain, Const, DomainRenamer, Instance, IOPort, Module, Signal
 
 from secateur.boards.catalogue.board import Board
 from secateur.boards.flow import contents
@@ -78,8 +78,28 @@ def to_verilog(
     """
     pll, divisor = clocking(board, clock)
     bels = multiplier_sites(board.die, geometry.multipliers)
-    engine = UartEngine(geometry, init=init, divisor=divisor, family="ecp5", bels=bels)
-    return convert(Top(board, engine, Clock(pll)))
+    flash = board.flash.read_at(clock) if geometry.ring else None
+    settings = {"divisor": divisor, "family": "ecp5", "bels": bels, "flash": flash}
+    engine = UartEngine(geometry, init=init, **settings)
+    return convert(Top(board, engine, Clock(pll), connect_flash))
+
+
+def connect_flash(m: Module, engine: UartEngine, lines: list[IOPort]) -> None:
+    """Connect the lines of the flash; only a primitive reaches the pin of its clock.
+
+    Parameters
+    ----------
+    m, engine, lines : as in ``top.Pads``
+    """
+    m.submodules.flash_clock = Instance("USRMCLK", i_USRMCLKI=engine.sck, i_USRMCLKTS=Const(0))
+    for index, line in enumerate(lines):
+        m.submodules[f"flash_line{index}"] = Instance(
+            "BB",
+            i_I=engine.value[index],
+            i_T=~engine.drive[index],
+            o_O=engine.level[index],
+            io_B=line,
+        )
 
 
 class Clock:

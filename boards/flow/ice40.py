@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from amaranth.hdl import ClockDomain, DomainRenamer, Instance, Module, Signal
+from amaranth.hdl import ClockDomain, Const, DomainRenamer, Instance, IOPort, Module, Signal
 
 from secateur.boards.catalogue.board import Board
 from secateur.boards.flow.route import ROUTED, Progress, run_nextpnr, run_yosys, silent
@@ -22,6 +22,8 @@ from secateur.hw.spec import Geometry
 TOOLS = Tools("yosys", "nextpnr-ice40", "icepack")
 #: SPRAM holds nothing at power-up.
 CONTENTS = None
+#: Words of the largest ring, which is in block RAM.
+RING_WORDS = 1024
 #: Flip-flops are in the logic cells.
 COUNTED = ("ICESTORM_LC", "", "ICESTORM_RAM", "ICESTORM_DSP")
 #: Ranges of frequencies, Hz, and of dividers. Source: the data sheet of the iCE40 PLL.
@@ -90,7 +92,10 @@ def check(board: Board, geometry: Geometry, clock: int) -> None:
     ValueError : the message names the limit
     """
     check_compact(geometry)
-    if geometry.word_bits > SPRAM_BITS * SPRAMS or geometry.weight_words > SPRAM_WORDS:
+    if geometry.ring:
+        if geometry.ring > RING_WORDS:
+            raise ValueError(f"ring must be at most {RING_WORDS} words, not {geometry.ring!r}")
+    elif geometry.word_bits > SPRAM_BITS * SPRAMS or geometry.weight_words > SPRAM_WORDS:
         raise ValueError(
             f"weight_words must be at most {SPRAM_WORDS} of {SPRAM_BITS * SPRAMS} bits, not "
             f"{geometry.weight_words!r} of {geometry.word_bits!r}"
@@ -157,8 +162,28 @@ def to_verilog(
     """
     assert init is None
     divisor = divisor_for(clock, board.baud) if divisor is None else divisor
-    engine = UartEngine(geometry, family="ice40", divisor=divisor)
-    return convert(Top(board, engine, Clock(Pll40.reach(board.oscillator, clock))))
+    flash = board.flash.read_at(clock) if geometry.ring else None
+    engine = UartEngine(geometry, family="ice40", divisor=divisor, flash=flash)
+    made = Clock(Pll40.reach(board.oscillator, clock))
+    return convert(Top(board, engine, made, connect_flash))
+
+
+def connect_flash(m: Module, engine: UartEngine, lines: list[IOPort]) -> None:
+    """Connect the lines of the flash.
+
+    Parameters
+    ----------
+    m, engine, lines : as in ``top.Pads``
+    """
+    for index, line in enumerate(lines):
+        m.submodules[f"flash_line{index}"] = Instance(
+            "SB_IO",
+            p_PIN_TYPE=Const(0b101001, 6),  # an output that may be off, and an input, as they are
+            i_OUTPUT_ENABLE=engine.drive[index],
+            i_D_OUT_0=engine.value[index],
+            o_D_IN_0=engine.level[index],
+            io_PACKAGE_PIN=line,
+        )
 
 
 def to_files(board: Board, clock: int) -> dict[str, str]:

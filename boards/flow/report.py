@@ -35,7 +35,9 @@ def to_text(report: dict) -> str:
     if image is not None:
         lines += [f"image      {image['name']}, {image['words']:,} words, {image['sha256']}"]
     elif "bitstream" in report:
-        lines += ["image      none: `secateur device load` loads one over the UART"]
+        loads = "`secateur device load` loads one over the UART"
+        behind = "`secateur swap` puts one behind the bitstream"
+        lines += [f"image      none: {behind if size['ring'] else loads}"]
     lines += [
         f"clock      {report['clock_mhz']:g} MHz; {report['fmax_mhz']} MHz after routing "
         f"({report['die']}, {grade}seed {report['seed']}): "

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from amaranth.back import verilog
-from amaranth.hdl import ClockDomain, Module, Signal
+from amaranth.hdl import ClockDomain, IOPort, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -64,6 +65,10 @@ class Clock(Protocol):
         """
 
 
+#: Connects the lines of a flash, io0 to io3, to an engine; and its clock, if that is no plain pin.
+Pads = Callable[[Module, UartEngine, list[IOPort]], None]
+
+
 class Top(wiring.Component):
     """The engine on a board.
 
@@ -76,6 +81,11 @@ class Top(wiring.Component):
     board : the board
     engine : the engine behind its link
     clock : of the engine
+    pads : of an engine with a flash
+
+    Attributes
+    ----------
+    lines : flash_io0 to flash_io3, of an engine with a flash
 
     Members
     -------
@@ -84,10 +94,14 @@ class Top(wiring.Component):
     tx : Out(1)  serial line to the host, high when idle
     running : Out(1)  light, low for on where the board inverts
     error : Out(1)  light, low for on where the board inverts
+    flash_cs_n, flash_sck : Out(1)  to a flash; the latter where the board has a pin for it
     """
 
-    def __init__(self, board: Board, engine: UartEngine, clock: Clock):
-        self.board, self.engine, self.clock = board, engine, clock
+    def __init__(self, board: Board, engine: UartEngine, clock: Clock, pads: Pads | None = None):
+        self.board, self.engine, self.clock, self.pads = board, engine, clock, pads
+        wired = engine.flash is not None
+        self.lines = [IOPort(1, name=f"flash_io{i}") for i in range(4)] if wired else []
+        names = ("flash_cs_n", "flash_sck") if wired else ()
         super().__init__(
             {
                 "clk": In(1),
@@ -95,6 +109,7 @@ class Top(wiring.Component):
                 "tx": Out(1, init=1),
                 "running": Out(1),
                 "error": Out(1),
+                **{name: Out(1) for name in names if name in board.pins},
             }
         )
 
@@ -107,9 +122,15 @@ class Top(wiring.Component):
         for name in ("running", "error"):
             light, pin = getattr(engine, name), self.board.pins[name]
             m.d.comb += getattr(self, name).eq(~light if pin.inverted else light)
+        if self.lines:
+            m.d.comb += self.flash_cs_n.eq(engine.cs_n)
+            if "flash_sck" in self.board.pins:
+                m.d.comb += self.flash_sck.eq(engine.sck)
+            self.pads(m, engine, self.lines)
         return m
 
 
 def convert(top: Top) -> str:
     """Verilog of the module ``top``, whose ports have the names of the members."""
-    return verilog.convert(top, name="top", emit_src=False)
+    own = [value for _, _, value in top.signature.flatten(top)]
+    return verilog.convert(top, name="top", ports=[*own, *top.lines], emit_src=False)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module
+from amaranth.hdl import Module, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from secateur.hw import spec
 from secateur.hw.engine import Engine
+from secateur.hw.flash import Flash
 from secateur.hw.link.link import Link
+from secateur.hw.memory.flash_reader import FLASH_PORTS, FlashReader
 from secateur.hw.soc.register_slice import Stage
 from secateur.hw.soc.soc import add_registers, check_no_ring
 from secateur.hw.spec import Status
@@ -23,6 +25,7 @@ class UartEngine(wiring.Component):
     ----------
     geometry, init, family, bels : of the engine
     divisor : cycles of a bit on the line, ``uart.divisor_for(clock_hz, baud)``
+    flash : fills the ring, if the engine has one
 
     Members
     -------
@@ -30,20 +33,35 @@ class UartEngine(wiring.Component):
     tx : Out(1)  the line to the host, high at rest
     running : Out(1)  an inference runs; for a LED
     error : Out(1)  the engine has stopped with an error; for a LED
+    cs_n, sck, drive, value, level : lines of the flash, see FlashReader
     """
 
     def __init__(
-        self, geometry: spec.Geometry, *, divisor: int, init=None, family="generic", bels=None
+        self,
+        geometry: spec.Geometry,
+        *,
+        divisor: int,
+        init=None,
+        family="generic",
+        bels=None,
+        flash: Flash | None = None,
     ):
-        check_no_ring(geometry, "uart")
+        if flash is None:
+            check_no_ring(geometry, "uart")
+        elif not geometry.ring:
+            raise ValueError(f"flash must be None without a ring, not {flash!r}")
+        self.flash = flash
         self.engine = Engine(geometry, init=init, family=family, bels=bels)
         self.link = Link(divisor=divisor, family=family)
-        super().__init__({"rx": In(1), "tx": Out(1, init=1), "running": Out(1), "error": Out(1)})
+        lights = {"running": Out(1), "error": Out(1)}
+        lines = FLASH_PORTS if flash is not None else {}
+        super().__init__({"rx": In(1), "tx": Out(1, init=1), **lights, **lines})
 
     def elaborate(self, platform) -> Module:
         m = Module()
         engine, link = self.engine, self.link
-        registers, outlet = add_registers(m, engine, staged=not engine.compact)
+        held = self.flash is not None
+        registers, outlet = add_registers(m, engine, staged=not engine.compact, held=held)
         m.submodules.link = link
         if engine.compact:
             wiring.connect(m, registers.word, engine.input)
@@ -65,4 +83,20 @@ class UartEngine(wiring.Component):
             self.running.eq(engine.status.state == Status.RUNNING),
             self.error.eq(engine.status.state == Status.ERROR),
         ]
+        if self.flash is not None:
+            self._connect_flash(m, registers)
         return m
+
+    def _connect_flash(self, m: Module, registers) -> None:
+        """The image from flash; a reset begins with its first byte, a restart does not."""
+        reader = FlashReader(geometry=self.engine.geometry, flash=self.flash)
+        resets = Signal()
+        with m.If(registers.control.reset):
+            m.d.sync += resets.eq(1)
+        with m.Elif(~registers.quiet):
+            m.d.sync += resets.eq(0)
+        m.submodules.reader = ResetInserter(resets)(reader)
+        wiring.connect(m, reader.image, self.engine.image)
+        for name, port in FLASH_PORTS.items():
+            own, inner = getattr(self, name), getattr(reader, name)
+            m.d.comb += inner.eq(own) if port.flow is In else own.eq(inner)

@@ -22,6 +22,15 @@ _DRIVES = (0, ONE, ALL)
 _STEP = data.StructLayout({"select": 1, "clock": 1, "drive": 2, "value": 4, "pauses": 1, "last": 1})
 _BYTE = data.StructLayout({"byte": 8, "last": 1})
 
+#: Lines of a serial flash.
+FLASH_PORTS = {
+    "cs_n": Out(1, init=1),
+    "sck": Out(1),
+    "drive": Out(4, init=ONE),
+    "value": Out(4, init=ONE),
+    "level": In(4),
+}
+
 
 def _encode(step: Step, *, last: bool = False) -> Const:
     """A step; ``last``: data follow."""
@@ -63,16 +72,7 @@ class FlashReader(wiring.Component):
         self.way = WAY_CYCLES + (flash.divider == 1) + flash.delay
         way = self.way + FIFO_LATENCY + 4
         self.depth = -(-way // flash.source.interval) + 2
-        super().__init__(
-            {
-                "image": Out(stream.Signature(8)),
-                "cs_n": Out(1, init=1),
-                "sck": Out(1),
-                "drive": Out(4, init=ONE),
-                "value": Out(4, init=ONE),
-                "level": In(4),
-            }
-        )
+        super().__init__({"image": Out(stream.Signature(8)), **FLASH_PORTS})
 
     def elaborate(self, platform) -> Module:
         m = Module()

@@ -29,7 +29,7 @@ class RegisterFile(wiring.Component):
     Parameters
     ----------
     geometry : of the engine
-    rom : the image is in ROM, and IMAGE ignores writes
+    rom : the image is in ROM, and IMAGE ignores writes; or beside the engine
 
     Members
     -------

@@ -90,7 +90,7 @@ REGISTERS = (
             Field("N", 0, 8, "lanes of output channels; a word of a tensor has N bytes"),
             Field("P", 8, 8, "lanes of pixels"),
             Field("TABLES", 16, 8, "activation tables"),
-            Field("ROM", 24, 1, "the image is in ROM; nothing is to be loaded"),
+            Field("ROM", 24, 1, "the image is in ROM, or in flash; nothing is to be loaded"),
             Field("S", 28, 4, "lanes that may be filters"),
         ),
     ),

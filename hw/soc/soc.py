@@ -48,7 +48,7 @@ def stream_ports(n: int) -> dict:
 
 
 def add_registers(
-    m: Module, engine: Engine, *, staged: bool = False
+    m: Module, engine: Engine, *, staged: bool = False, held: bool = False
 ) -> tuple[RegisterFile, Outlet]:
     """Make the engine, its registers and its outlet parts of ``m``, connected with each other.
 
@@ -58,6 +58,7 @@ def add_registers(
     engine : to be connected
     staged : words written to INPUT, and results, pass a ``Stage``, which keeps the paths short and
         halves the rate; the input is then connected as well
+    held : the image is beside the engine, as if in ROM: nothing is to be loaded
 
     Returns
     -------
@@ -67,7 +68,7 @@ def add_registers(
     """
     m.submodules.engine = engine
     m.submodules.registers = registers = RegisterFile(
-        geometry=engine.geometry, rom=engine.init is not None
+        geometry=engine.geometry, rom=held or engine.init is not None
     )
     m.submodules.outlet = outlet = Outlet(
         width=8 * engine.geometry.n, count_bits=len(registers.result_beats)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from secateur.disk.toml import read_toml
 from secateur.errors import SecateurError
+from secateur.hw.flash import Flash
 from secateur.hw.ring import Source
 from secateur.hw.spec import FAMILIES, Geometry
 
@@ -186,6 +187,14 @@ def _preset(n: int, p: int, device: str, bank_words: int, name: str | None = Non
     return Target(name=name, geometry=geometry, device=device, hard=hard)
 
 
+def _flash_preset(n: int, p: int, device: str, *, bank_words: int, ring: int, name: str) -> Target:
+    """n x p with a ring that the board's flash fills; block RAM is for banks and ring."""
+    geometry = Geometry(n=n, p=p, weight_words=1 << 17, bank_words=bank_words, ring=ring)
+    hard = _hard(geometry, device, None, name)
+    source = Flash().source
+    return Target(name=name, geometry=geometry, device=device, hard=hard, source=source)
+
+
 PRESETS = {
     target.name: target
     for target in (
@@ -195,6 +204,10 @@ PRESETS = {
         _preset(4, 16, "LFE5U-45F", 2048),
         _preset(8, 16, "LFE5U-85F", 2048),
         _preset(8, 8, "LFE5U-25F", 1024, "8x8-25f"),
+        _flash_preset(8, 3, "LFE5U-25F", bank_words=4096, ring=1024, name="8x3-flash"),
+        _flash_preset(8, 8, "LFE5U-25F", bank_words=1024, ring=4096, name="8x8-25f-flash"),
+        _flash_preset(8, 8, "LFE5U-45F", bank_words=2048, ring=8192, name="8x8-flash"),
+        _flash_preset(8, 16, "LFE5U-85F", bank_words=2048, ring=16384, name="8x16-flash"),
         Target(
             name="asic",
             geometry=Geometry(n=8, p=8, weight_words=8192, bank_words=2048),
@@ -208,6 +221,22 @@ PRESETS = {
             ),
             device="iCE40UP5K",
             family="ice40",
+        ),
+        # A ring takes 10 block RAMs, beside the 16 of banks.
+        Target(
+            name="up5k-flash",
+            geometry=Geometry(
+                n=4,
+                p=2,
+                weight_words=1 << 17,
+                bank_words=1024,
+                tables=0,
+                extended=False,
+                ring=1024,
+            ),
+            device="iCE40UP5K",
+            family="ice40",
+            source=Flash().source,
         ),
     )
 }

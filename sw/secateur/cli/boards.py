@@ -139,7 +139,7 @@ def build(
     from secateur.target import Target
 
     stream = None if image is None else signing.load(image, key).stream
-    geometry = None if target is None else Target.load(target).without_ring("a board").geometry
+    geometry = None if target is None else Target.load(target).geometry
     with held(output), messages(), shown() as progress:
         design = Design(
             board=find(board),

@@ -24,6 +24,13 @@ SCHEMATICS = {
     "icebreaker": ("35 6 9 37 11", True),
     "arty": ("E3 A9 D10 H5 J5", False),
 }
+# Of the flash: selection, and data 0 to 3.
+FLASHES = {
+    "ulx3s": "R2 W2 V2 Y2 W1",
+    "orangecrab": "U17 U18 T18 R18 N18",
+    "ecpix5": "AA2 AD2 AE2 AF2 AE1",
+    "icebreaker": "16 14 17 12 13 15",  # and the clock
+}
 LEAST_MULTIPLIERS = {"25F": 24, "45F": 64, "85F": 128}
 
 
@@ -38,6 +45,23 @@ def test_pins(name: str) -> None:
     standard = {"ecp5": "IO_TYPE", "vivado": "IOSTANDARD", "ice40": "IO_STANDARD"}[board.flow]
     wanted = {"SB_LVCMOS", "SB_LVTTL"} if board.flow == "ice40" else {"LVCMOS33"}
     assert {pin.attributes[standard] for pin in board.pins.values()} == wanted
+
+
+@pytest.mark.parametrize("name", [n for n, board in BOARDS.items() if board.flow != "vivado"])
+def test_flashes(name: str) -> None:
+    """Their pins; images on sectors of their own, and the rate for which presets predict."""
+    flash = BOARDS[name].flash
+    assert [pin.ball for pin in flash.pins.values()] == FLASHES[name.split("-")[0]].split()
+    assert not any(pin.inverted for pin in flash.pins.values())
+    assert flash.start < flash.image
+    assert flash.image % 0x10000 == 0
+    of_ring = [preset for preset in PRESETS.values() if preset.geometry.ring]
+    assert len(of_ring) == 5
+    for preset in of_ring:
+        image = preset.geometry.weight_words * preset.geometry.word_bytes
+        assert flash.image + image <= 1 << 24
+        assert preset.source == flash.read_at(BOARDS[name].clock).source
+    assert flash.read_at(100_000_000).pause == 4000
 
 
 @pytest.mark.parametrize("name", [n for n, board in BOARDS.items() if board.flow == "ecp5"])
@@ -63,6 +87,14 @@ def test_presets_fill_the_block_rams(name: str, slice_blocks: int) -> None:
     blocks, _ = ECP5[target.device]
     used = to_verilog(target.geometry, family="ecp5").count("DP16KD #(")
     assert blocks - slice_blocks < used <= blocks
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("8x3-flash", 56), ("8x8-25f-flash", 52)])
+def test_presets_with_a_ring_fit_the_block_rams(name: str, blocks: int) -> None:
+    """Banks, tables and ring."""
+    target = PRESETS[name]
+    assert blocks <= ECP5[target.device][0]
+    assert to_verilog(target.geometry, family="ecp5").count("DP16KD #(") == blocks
 
 
 @pytest.mark.parametrize("die", DIES)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def test_words_behind_a_header_and_behind_a_pass(sizes: tuple[int, ...], source:
     """Rows that are read once, in a ring that holds little more than one. Their first words are
     freed late; and the source begins with the next pass while the rest of this one is read."""
     torch.manual_seed(0)
-    layers = [nn.Linear(*pair) for pair in zip(sizes, sizes[1:], strict=False)]
+    layers = [nn.Linear(*pair) for pair in itertools.pairwise(sizes)]
     built = build(nn.Sequential(*layers), torch.randn(2, sizes[0]))
     compared(built, geometry_of(2, 2, 1, 64), source)
 
@@ -219,7 +220,7 @@ def test_what_an_engine_with_a_ring_does_not_have(tmp_path, options: dict, said:
 
 @pytest.mark.parametrize(
     "line",
-    ["build --board ulx3s-25f -o out", "device serve", "verilog --interface wishbone -o out"],
+    ["build --board arty-a7-100t -o out", "device serve", "verilog --interface wishbone -o out"],
 )
 def test_what_has_no_source_refuses_a_ring(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -230,5 +231,6 @@ def test_what_has_no_source_refuses_a_ring(
     )
     result = CliRunner().invoke(app, [*line.split(), "--target", "made.toml"])
     assert result.exit_code != 0
-    assert "target 'made' has a ring, which " in str(result.exception)
+    said = str(result.exception)
+    assert "target 'made' has a ring, which " in said or "no flash that fills a ring" in said
     assert [path.name for path in tmp_path.iterdir()] == ["made.toml"]

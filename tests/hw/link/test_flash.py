@@ -1,0 +1,85 @@
+"""The engine of a board whose image is in flash: the host's driver, through the simulated line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from amaranth.back import verilog
+
+from secateur.boards.driver.device import Device, DeviceError, open_port
+from secateur.hw.flash import WAKE, Flash
+from secateur.hw.link.uart_top import UartEngine
+from secateur.hw.spec import Geometry
+from secateur.sim import pty
+from secateur.sim.golden import parse, run
+from tests.support.programs import random_program
+
+GEOMETRY = Geometry(n=4, p=2, weight_words=2048, bank_words=128, ring=64)
+MODEL = Path(__file__).parents[2] / "support" / "jedec_flash.v"
+FLASH = Flash(address=0x300000, pause=60, setup=(*WAKE, b"\x50", b"\x31\x02"))
+_TOP = """
+module secateur (
+  input wire clk, input wire rst, input wire rx, output wire tx, output wire running
+);
+  wire cs_n, sck, error;
+  wire [3:0] drive, value, level;
+  engine engine (.clk, .rst, .rx, .tx, .running, .error, .cs_n, .sck, .drive, .value, .level);
+  jedec_flash #(.BASE({base}), .FILE("{file}"), .ENABLED(0), .VALID(5), .HOLD(3){more}) flash (
+    .cs_n, .sck, .drive, .value, .level, .reads());
+endmodule
+"""
+
+
+def board(file: Path, more: str = "") -> str:
+    engine = UartEngine(GEOMETRY, divisor=pty.DIVISOR, flash=FLASH)
+    text = verilog.convert(engine, name="engine", emit_src=False)
+    return text + MODEL.read_text() + _TOP.format(base=FLASH.address, file=file, more=more)
+
+
+def test_inferences_through_the_driver(tmp_path: Path) -> None:
+    """Nothing is loaded; another image than the flash's is refused; a reset reads again."""
+    sample = random_program(3, replace(GEOMETRY, ring=0), layers=3)
+    (tmp_path / "image.bin").write_bytes(sample.image)
+    inputs = sample.inputs(2)
+    golden = run(parse(sample.image, GEOMETRY), inputs, sequential=True)
+    beats = golden.results.shape[1]
+    text = board(tmp_path / "image.bin")
+    with pty.serve(GEOMETRY, verilog=text) as served, open_port(served.path, 115_200) as link:
+        device = Device(link)
+        assert device.identity.rom
+        assert device.register("RING_WORDS") == GEOMETRY.ring
+        for _ in range(2):
+            device.load(bytes(sample.image))
+            device.restart()
+            for row, want in zip(inputs, golden.results, strict=True):
+                result, cycles = device.run(row.tobytes(), beats)
+                assert result == want.tobytes()
+                assert cycles == golden.cycles
+                assert device.register("MEMORY_WAIT") > 0
+        other = random_program(4, replace(GEOMETRY, ring=0), layers=3)
+        with pytest.raises(DeviceError, match=r"the device holds another image, .*; build the"):
+            device.load(bytes(other.image))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("", r"it does not begin as an image does \(MAGIC\)"),
+        pytest.param(", .ERRORS(60000)", "stopped on the image", marks=pytest.mark.long),
+    ],
+)
+def test_what_is_not_an_image(more: str, said: str, tmp_path: Path) -> None:
+    """An empty flash; one that no bit comes from as it was."""
+    sample = random_program(3, replace(GEOMETRY, ring=0), layers=3)
+    (tmp_path / "image.bin").write_bytes(sample.image if more else b"")
+    text = board(tmp_path / "image.bin", more)
+    with pty.serve(GEOMETRY, verilog=text) as served, open_port(served.path, 115_200) as link:
+        with pytest.raises(DeviceError, match=said):
+            Device(link).load(bytes(sample.image))
+
+
+def test_a_flash_fills_a_ring() -> None:
+    with pytest.raises(ValueError, match="flash must be None without a ring, not Flash"):
+        UartEngine(replace(GEOMETRY, ring=0), divisor=4, flash=FLASH)
