@@ -120,6 +120,8 @@ def _presets(built: Built) -> dict[str, int]:
     """Cycles on every array that holds the network."""
     cycles = {}
     for name, target in (PRESETS | _others()).items():
+        if target.geometry.ring:
+            continue
         try:
             cycles[name] = summary(compile_for(built, target))["cycles"]
         except SecateurError:

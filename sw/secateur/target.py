@@ -54,7 +54,7 @@ class Target:
         if self.geometry.ring:
             raise SecateurError(
                 f"target {self.name!r} has a ring, which {what} has no source for; write Verilog "
-                f"with interface stream or axi, or omit ring"
+                f"with interface stream or axi, build a board with flash, or omit ring"
             )
         return self
 
@@ -221,22 +221,6 @@ PRESETS = {
             ),
             device="iCE40UP5K",
             family="ice40",
-        ),
-        # A ring takes 10 block RAMs, beside the 16 of banks.
-        Target(
-            name="up5k-flash",
-            geometry=Geometry(
-                n=4,
-                p=2,
-                weight_words=1 << 17,
-                bank_words=1024,
-                tables=0,
-                extended=False,
-                ring=1024,
-            ),
-            device="iCE40UP5K",
-            family="ice40",
-            source=Flash().source,
         ),
     )
 }

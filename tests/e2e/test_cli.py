@@ -442,4 +442,8 @@ def test_targets(secateur) -> None:  # type: ignore[no-untyped-def]
         "8x8-25f": 64,
         "asic": 64,
         "up5k": 8,
+        "8x3-flash": 24,
+        "8x8-25f-flash": 64,
+        "8x8-flash": 64,
+        "8x16-flash": 128,
     }

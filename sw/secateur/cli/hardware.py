@@ -26,6 +26,7 @@ def targets(as_json: Json = False) -> None:
             "p": target.geometry.p,
             "weight_words": target.geometry.weight_words,
             "bank_words": target.geometry.bank_words,
+            "ring": target.geometry.ring,
             "device": target.device,
             "family": target.family,
             "soft": 0 if target.hard is None else target.geometry.multipliers - target.hard,
@@ -66,16 +67,16 @@ def verilog(
 
 def show_targets(data: Data) -> None:
     """The presets."""
-    heads = ("name", "N", "P", "multipliers", "from logic", "weights", "banks", "device")
+    heads = ("name", "N", "P", "from logic", "weights", "ring", "banks", "device")
     rows = table("Presets; memories in words", *heads)
     for target in data["targets"]:
         rows.add_row(
             target["name"],
             str(target["n"]),
             str(target["p"]),
-            str(target["n"] * target["p"]),
             str(target["soft"] or "-"),
             f"{target['weight_words']:,}",
+            f"{target['ring']:,}" if target["ring"] else "-",
             f"{target['bank_words']:,}",
             target["device"] or target["family"],
         )

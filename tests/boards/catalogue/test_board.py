@@ -56,7 +56,7 @@ def test_flashes(name: str) -> None:
     assert flash.start < flash.image
     assert flash.image % 0x10000 == 0
     of_ring = [preset for preset in PRESETS.values() if preset.geometry.ring]
-    assert len(of_ring) == 5
+    assert len(of_ring) == 4
     for preset in of_ring:
         image = preset.geometry.weight_words * preset.geometry.word_bytes
         assert flash.image + image <= 1 << 24

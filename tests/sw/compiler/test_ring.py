@@ -21,6 +21,7 @@ from secateur.cli.main import app
 from secateur.compiler.compiler import compile_network
 from secateur.compiler.encode import plan_and_encode
 from secateur.compiler.prepare import runnable
+from secateur.compiler.room import advice
 from secateur.compiler.stream.waits import predict
 from secateur.errors import SecateurError
 from secateur.hw.ring import Source
@@ -131,9 +132,14 @@ def wide(channels: int, kernel: int = 3) -> Built:
     return build(model, torch.randn(2, channels, 8, 8))
 
 
-def test_a_row_longer_than_the_ring_is_refused_with_the_remedy() -> None:
+def test_a_row_longer_than_the_ring_is_refused_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """9 taps of 16 channels are 144 words, with two of header."""
     built = wide(16)
+    with pytest.raises(SecateurError, match=r"or choose target '.*-flash' .*, the smallest preset"):
+        compile_network(built.network, target(128))
+    monkeypatch.setattr(advice, "PRESETS", {})
     with pytest.raises(SecateurError) as caught:
         compile_network(built.network, target(128))
     said = str(caught.value)
