@@ -130,7 +130,8 @@ def build(
 ) -> None:
     """Build a bitstream of the engine with an image in ROM; fails if it misses the clock.
 
-    Without an image the weight memory is a RAM, which `secateur device load` fills.
+    Without an image the weight memory is a RAM, which `secateur device load` fills. If the target
+    has a ring, the image goes behind the bitstream, into a file for the board's flash.
     """
     from secateur.boards.catalogue.catalogue import find
     from secateur.boards.flow.build import build as make
