@@ -89,14 +89,16 @@ class UartEngine(wiring.Component):
 
     def _connect_flash(self, m: Module, registers) -> None:
         """The image from flash; a reset begins with its first byte, a restart does not."""
-        reader = FlashReader(geometry=self.engine.geometry, flash=self.flash)
+        engine = self.engine
+        block = engine.family == "ice40"
+        reader = FlashReader(geometry=engine.geometry, flash=self.flash, block=block)
         resets = Signal()
         with m.If(registers.control.reset):
             m.d.sync += resets.eq(1)
         with m.Elif(~registers.quiet):
             m.d.sync += resets.eq(0)
         m.submodules.reader = ResetInserter(resets)(reader)
-        wiring.connect(m, reader.image, self.engine.image)
+        wiring.connect(m, reader.image, engine.image)
         for name, port in FLASH_PORTS.items():
             own, inner = getattr(self, name), getattr(reader, name)
             m.d.comb += inner.eq(own) if port.flow is In else own.eq(inner)

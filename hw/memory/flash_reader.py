@@ -55,6 +55,7 @@ class FlashReader(wiring.Component):
     ----------
     geometry : of the engine that takes the image
     flash : what is sent, and how fast
+    block : bytes that wait are in block RAM, not in LUT RAM
 
     Members
     -------
@@ -66,8 +67,8 @@ class FlashReader(wiring.Component):
     level : In(4)  levels of the lines
     """
 
-    def __init__(self, *, geometry: spec.Geometry, flash: Flash):
-        self.geometry, self.flash = geometry, flash
+    def __init__(self, *, geometry: spec.Geometry, flash: Flash, block: bool = False):
+        self.geometry, self.flash, self.block = geometry, flash, block
         # Bytes that have begun: each has a way to the pacer behind its last clock.
         self.way = WAY_CYCLES + (flash.divider == 1) + flash.delay
         way = self.way + FIFO_LATENCY + 4
@@ -79,7 +80,7 @@ class FlashReader(wiring.Component):
         if self.flash.divider == 1:
             m.domains.low = low = ClockDomain(reset_less=True, local=True, clk_edge="neg")
             m.d.comb += low.clk.eq(ClockSignal())
-        m.submodules.queue = queue = CreditFifo(shape=_BYTE, depth=self.depth)
+        m.submodules.queue = queue = CreditFifo(shape=_BYTE, depth=self.depth, block=self.block)
         m.submodules.pacer = pacer = Pacer(shape=8, source=self.flash.source)
         byte_ends = Signal()  # strobe: the last cycle of a byte's clocks
         room = Signal()  # a byte may begin

@@ -30,6 +30,7 @@ class Case:
 
     flash: Flash
     model: dict[str, int] = field(default_factory=dict)
+    block: bool = False
 
 
 #: Bits come late, and stay as long into the next clock: what a delay of one cycle is for.
@@ -49,7 +50,7 @@ CASES = {
     "continuous-fast": Case(Flash(**FAST, continuous=True)),
     "was-continuous": Case(Flash(pause=60), LATE | {"CONTINUES": 1, "ASLEEP": 0}),
     "single": Case(Flash(pause=60, quad=False, address=0x100000), LATE | {"ENABLED": 0}),
-    "single-fast": Case(Flash(**FAST, quad=False), {"ENABLED": 0}),
+    "single-fast": Case(Flash(**FAST, quad=False), {"ENABLED": 0}, block=True),
     "status-2": Case(Flash(pause=60, setup=(*WAKE, b"\x50", b"\x31\x02")), LATE | {"ENABLED": 0}),
     "status-1": Case(Flash(pause=60, setup=(*WAKE, b"\x06", b"\x01\x40")), LATE | {"ENABLED": 0}),
 }
@@ -110,7 +111,7 @@ def build(cases: list[Case], count: int) -> Path:
     """The simulator of a bench with a reader of each case, all of which give ``count`` bytes."""
     texts, parts = [MODEL.read_text()], []
     for i, case in enumerate(cases):
-        reader = FlashReader(geometry=GEOMETRY, flash=case.flash)
+        reader = FlashReader(geometry=GEOMETRY, flash=case.flash, block=case.block)
         texts.append(verilog.convert(reader, name=f"reader{i}", emit_src=False))
         given = {"BASE": case.flash.address, "FILE": '"image.bin"'} | case.model
         parameters = ", ".join(f".{name}({value})" for name, value in given.items())

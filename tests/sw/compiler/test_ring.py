@@ -102,6 +102,19 @@ def test_resnet8_from_a_byte_per_cycle() -> None:
     assert max(found["ring"]["memory_wait"].values()) <= 0.15 * found["cycles"]
 
 
+@pytest.mark.long
+def test_a_network_for_no_chip() -> None:
+    """479,480 weights; the ring holds a quarter of the words, the rest comes while it computes."""
+    model = ResNet8((40, 80, 160)).eval()
+    to = Target.load("8x16-flash")
+    built = build(model, torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)))
+    image = compile_for(built, to)
+    assert check_image(built, image, to.geometry) > 0
+    assert image.geometry.ring * 3 < len(image.words)
+    assert to.source is not None
+    compared(built, to.geometry, to.source)
+
+
 def target(ring: int, n: int = 8, p: int = 8, s: int = 1, **rate: int) -> Target:
     return Target(name="ring", geometry=geometry_of(n, p, s, ring), source=Source(**rate))
 
