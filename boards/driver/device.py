@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from secateur.boards.driver.link import QUIET_READS, SILENCE, Link, LinkError
+from secateur.boards.driver.mapped import MappedLink, find_memory, open_memory
 from secateur.errors import SecateurError
 from secateur.hw import spec
 from secateur.hw.link.protocol import MAX_ACCESSES
@@ -96,12 +97,37 @@ def open_port(path: str, baud: int) -> Iterator[Link]:
         raise DeviceError(f"{path}: {error}") from None
 
 
+@contextlib.contextmanager
+def connect(port: str, baud: int) -> Iterator[Link | MappedLink]:
+    """The registers of an engine, behind a serial port or in the memory of this processor.
+
+    Parameters
+    ----------
+    port : name of a serial port, or what ``find_memory`` knows
+    baud : of a serial port
+
+    Raises
+    ------
+    DeviceError : as ``open_port``, or the registers cannot be mapped
+    """
+    memory = find_memory(port)
+    if memory is None:
+        with open_port(port, baud) as link:
+            yield link
+        return
+    try:
+        with open_memory(*memory) as mapped:
+            yield mapped
+    except (LinkError, DeviceError) as error:
+        raise DeviceError(f"{port}: {error}") from None
+
+
 class Device:
     """An engine behind a link.
 
     Parameters
     ----------
-    link : the link
+    link : to its registers
     patience : answers in a row without progress after which the engine is given up
 
     Raises
@@ -110,7 +136,7 @@ class Device:
     LinkError : from all methods: the device does not answer
     """
 
-    def __init__(self, link: Link, *, patience: int = PATIENCE) -> None:
+    def __init__(self, link: Link | MappedLink, *, patience: int = PATIENCE) -> None:
         self.link, self.patience = link, patience
         self.identity = self._identify()
 

@@ -1,4 +1,4 @@
-"""The commands for a device behind a UART."""
+"""The commands for a device: behind a UART, or on this processor's bus."""
 
 from __future__ import annotations
 
@@ -37,11 +37,16 @@ if TYPE_CHECKING:
 device = Commands(
     "Device",
     no_args_is_help=True,
-    help="Drive an engine behind a UART.",
+    help="Drive an engine behind a UART, or on the bus of this processor.",
     epilog="Example: secateur device info --port /dev/ttyUSB0",
 )
 
-Port = Annotated[str, typer.Option(help="Serial port, such as /dev/ttyUSB0.")]
+Port = Annotated[
+    str,
+    typer.Option(
+        help="Serial port, as /dev/ttyUSB0; or registers in memory, as 0x43c00000 or /dev/uio0."
+    ),
+]
 Baud = Annotated[int, typer.Option(min=1, help="Baud rate that the board was built for.")]
 DEFAULT_BAUD = 1_000_000
 
@@ -49,9 +54,9 @@ DEFAULT_BAUD = 1_000_000
 @contextlib.contextmanager
 def opened(port: str, baud: int) -> Iterator[Device]:
     """The device on a port; the port's name stands before messages about it."""
-    from secateur.boards.driver.device import Device, open_port
+    from secateur.boards.driver.device import Device, connect
 
-    with open_port(port, baud) as link:
+    with connect(port, baud) as link:
         yield Device(link)
 
 

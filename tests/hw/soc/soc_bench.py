@@ -15,10 +15,14 @@ from typing import Any
 
 import cocotb
 import numpy as np
+import pytest
 from cocotb.clock import Clock
 from cocotb.task import bridge, resume
 from cocotb.triggers import ClockCycles, RisingEdge
 
+from secateur.boards.driver.device import Device as PythonDevice
+from secateur.boards.driver.device import DeviceError
+from secateur.boards.driver.mapped import MappedLink
 from secateur.hw.soc.registers import BY_NAME, OF_RING, field
 from secateur.hw.spec import Error, Status
 from tests.support.c_driver import BAD_IMAGE, OK, OTHER_IMAGE, REFUSED, STOPPED, TIMEOUT, Device
@@ -273,5 +277,55 @@ async def check_driver(bus: Bus, case: Case) -> None:
                 break
         assert scrubs.value
         assert upset.value == 0
+
+    await bridge(program)()
+
+
+class Registers:
+    """The simulated bus as words in memory; a refused access would end a program."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.read_bus, self.write_bus = resume(bus.read), resume(bus.write)
+        self.accesses = 0
+
+    def __getitem__(self, index: int) -> int:
+        refused, value = self.read_bus(4 * index)
+        assert not refused, hex(4 * index)
+        self.accesses += 1
+        return value
+
+    def __setitem__(self, index: int, value: int) -> None:
+        assert not self.write_bus(4 * index, value, 15), hex(4 * index)
+        self.accesses += 1
+
+
+async def check_mapped(bus: Bus, case: Case) -> None:
+    """The Python driver on the registers in memory: no access is refused."""
+
+    def program() -> None:
+        registers = Registers(bus)
+        link = MappedLink(registers)
+        for offset in range(0, 0x100, 4):
+            register = next((r for r in BY_NAME.values() if r.offset == offset), None)
+            if register is None or register.name in OF_RING or "r" not in register.access:
+                assert link.read(offset) == [], hex(offset)
+            if register is None or register.name in OF_RING or "w" not in register.access:
+                assert link.write(offset, [0]) == 0, hex(offset)
+        assert registers.accesses == 0
+        device = PythonDevice(link)
+        assert (device.identity.n, device.identity.rom) == (case.n, False)
+        assert set(device.info()) < {*BY_NAME}
+        device.link.write(AT["CONTROL"], [1])
+        with pytest.raises(DeviceError, match="the device holds no image"):
+            device.run(case.inputs[0].tobytes(), case.beats)
+        damaged = case.image[:-3] + bytes([case.image[-3] ^ 1]) + case.image[-2:]
+        with pytest.raises(DeviceError, match="its CRC-32 is wrong"):
+            device.load(damaged)
+        assert "IMAGE_CRC" not in device.info()
+        device.load(case.image)
+        device.restart()
+        assert link.read(AT["RESULT"]) == []
+        for row, want in zip(case.inputs, case.results, strict=True):
+            assert device.run(row.tobytes(), case.beats) == (want.tobytes(), case.cycles)
 
     await bridge(program)()

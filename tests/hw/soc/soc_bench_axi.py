@@ -24,6 +24,7 @@ from tests.hw.soc.soc_bench import (
     Case,
     check_damaged,
     check_driver,
+    check_mapped,
     check_map,
     check_registers,
     start,
@@ -190,3 +191,9 @@ async def damaged_image(top: Any) -> None:
 async def c_driver(top: Any) -> None:
     bench = await begin(top)
     await check_driver(bench.bus, bench.case)
+
+
+@cocotb.test()
+async def registers_in_memory(top: Any) -> None:
+    bench = await begin(top)
+    await check_mapped(bench.bus, bench.case)
