@@ -191,7 +191,7 @@ MAX_P = 16
 MAX_S = MIN_ROW_WORDS  # the drain of S filter lanes takes no longer than any row
 #: Primitives of the Verilog: none, those of ECP5, none and RAMs as modules of their own, or those
 #: of iCE40 UltraPlus.
-FAMILIES = ("generic", "ecp5", "asic", "ice40")
+FAMILIES = ("generic", "ecp5", "asic", "ice40", "gowin")
 
 
 def _power_of_two(value: int) -> bool:

@@ -7,6 +7,7 @@ from secateur.boards.catalogue.board import Board, BoardError
 from secateur.boards.catalogue.ecpix5 import ECPIX5_45F, ECPIX5_85F
 from secateur.boards.catalogue.icebreaker import ICEBREAKER
 from secateur.boards.catalogue.orangecrab import ORANGECRAB_25F, ORANGECRAB_85F
+from secateur.boards.catalogue.tang_nano import TANG_NANO_20K
 from secateur.boards.catalogue.ulx3s import (
     ULX3S_25F,
     ULX3S_25F_8X8,
@@ -26,6 +27,7 @@ BOARDS = {
         ECPIX5_45F,
         ECPIX5_85F,
         ICEBREAKER,
+        TANG_NANO_20K,
         ARTY_A7_100T,
     )
 }

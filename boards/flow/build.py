@@ -103,8 +103,8 @@ def build(
     ring = bool(design.geometry.ring)
     if image is not None and design.flow.CONTENTS is None and not ring:
         raise BoardError(
-            f"{design.board.name}: its weight memory holds nothing at power-up; build without "
-            f"--image, and load {name} with `secateur device load`"
+            f"{design.board.name}: its bitstream cannot hold an image; build without --image, "
+            f"and load {name} with `secateur device load`"
         )
     folder.mkdir(parents=True, exist_ok=True)
     for old in (BITSTREAM, FLASH, DESIGN, REPORT, TEXT):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from secateur.boards.catalogue.board import Board, BoardError
-from secateur.boards.flow import ecp5, ice40, vivado
+from secateur.boards.flow import ecp5, gowin, ice40, vivado
 from secateur.boards.flow.contents import Block
 from secateur.boards.flow.route import Progress, silent
 from secateur.boards.flow.tools import Tools
@@ -71,8 +71,7 @@ class OpenFlow(Flow, Protocol):
     Attributes
     ----------
     TOOLS : the programs
-    CONTENTS : finds and replaces the image in a placed design; None: the weight memory holds
-        nothing at power-up
+    CONTENTS : finds and replaces the image in a placed design; None: images come over the link
     COUNTED : names in nextpnr's report of LUTs, flip-flops, block RAM and multipliers, "" for what
         it does not count
     """
@@ -168,7 +167,12 @@ class Contents(Protocol):
         """
 
 
-FLOWS: dict[str, OpenFlow | VendorFlow] = {"ecp5": ecp5, "ice40": ice40, "vivado": vivado}
+FLOWS: dict[str, OpenFlow | VendorFlow] = {
+    "ecp5": ecp5,
+    "ice40": ice40,
+    "gowin": gowin,
+    "vivado": vivado,
+}
 
 
 def find_flow(board: Board) -> OpenFlow | VendorFlow:

@@ -1,7 +1,8 @@
-"""Order in which nextpnr-ecp5 visits flip-flops: it decides whether a full part can be placed."""
+"""What nextpnr's placers want to find in a netlist of yosys, so that a full part can be placed."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import Counter
@@ -47,6 +48,55 @@ def order_flip_flops(file: Path) -> int:
         found += len(loops)
     file.write_text(json.dumps(netlist))
     return found
+
+
+def buffer_flip_flops(file: Path) -> int:
+    """Put a LUT before each flip-flop of a netlist for Gowin that has none of its own.
+
+    A flip-flop of Gowin's parts takes its input from the LUT or adder beside it, so that it uses
+    that one, too. nextpnr lets the signal through a LUT after placement. Its placer counts only the
+    flip-flop, heaps more into a tile than fits, and hardly finds its way out again.
+
+    Returns
+    -------
+    the number of LUTs
+    """
+    netlist = json.loads(file.read_text())
+    found = 0
+    for module in netlist["modules"].values():
+        cells = module["cells"]
+        sources, fanout = _nets(cells)
+        bits = (bit for net in module["netnames"].values() for bit in net["bits"])
+        free = itertools.count(1 + max((bit for bit in bits if isinstance(bit, int)), default=0))
+        for name in [name for name, cell in cells.items() if cell["type"].startswith("DFF")]:
+            (data,) = cells[name]["connections"]["D"]
+            if fanout[data] == 1 and sources.get(data, "").startswith(("LUT", "ALU")):
+                continue
+            behind = next(free)
+            cells[name]["connections"]["D"] = [behind]
+            cells[f"{name}$through"] = {
+                "type": "LUT1",
+                "parameters": {"INIT": "10"},
+                "attributes": {},
+                "port_directions": {"I0": "input", "F": "output"},
+                "connections": {"I0": [data], "F": [behind]},
+            }
+            module["netnames"][f"{name}$through"] = {"bits": [behind], "attributes": {}}
+            found += 1
+    file.write_text(json.dumps(netlist))
+    return found
+
+
+def _nets(cells: dict[str, dict]) -> tuple[dict[int, str], Counter]:
+    """The kind of cell that drives each net, and the cells' inputs that each one drives."""
+    sources, fanout = {}, Counter()
+    for cell in cells.values():
+        for port, bits in cell["connections"].items():
+            if cell["port_directions"][port] == "output":
+                sources |= dict.fromkeys(bits, cell["type"])
+            else:
+                fanout.update(bits)
+    return sources, fanout
 
 
 def restore_names(report: dict) -> dict:

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 #: Names of nextpnr's resources in the report.
 NAMES = {
+    "ALU": "adders, 1 bit, in the place of a LUT",
+    "BSRAM": "block RAM, 18 kbit",
+    "DFF": "flip-flops",
+    "LUT4": "LUT4 (with those before flip-flops)",
+    "MULT18X18": "multipliers, 18 x 18",
+    "RAM16SDP4": "distributed RAM, blocks",
+    "IOB": "pins",
+    "rPLL": "PLL",
+    "DQCE": "clock gates",
     "ICESTORM_LC": "logic cells",
     "ICESTORM_RAM": "block RAM, 4 kbit",
     "ICESTORM_SPRAM": "single-port RAM, 256 kbit",

@@ -52,8 +52,9 @@ class Tools:
         if native and all(map(shutil.which, self.names)):
             return native
         wheel = f"yowasp-{name.removeprefix('yowasp-')}"
-        beside = Path(sys.executable).parent / wheel
-        found = str(beside) if beside.is_file() else shutil.which(wheel)
+        folder = Path(sys.executable).parent
+        beside = next((folder / each for each in (wheel, name) if (folder / each).is_file()), None)
+        found = str(beside) if beside else shutil.which(wheel)
         if found is None:
             raise ToolError(
                 f"{name} was not found; install the wheels (pip install 'secateur[fpga]') or put "

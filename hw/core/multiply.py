@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Cat, ClockSignal, Instance, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -49,8 +49,8 @@ class Multiplier(wiring.Component):
 
     Parameters
     ----------
-    family : "generic", "asic" or "ecp5": one MULT18X18D with operand and output registers, or
-        carry chains that also form the products of single bits
+    family : "generic" or "asic"; "gowin": one MULT18X18 with operand and output registers; "ecp5":
+        one MULT18X18D with them, or carry chains that also form the products of single bits
     soft : from logic; without, the family decides how ``*`` is built
     bel : site to which nextpnr pins the MULT18X18D, e.g. "X4/Y13/MULT18_0"
 
@@ -83,6 +83,9 @@ class Multiplier(wiring.Component):
         if self.family == "ecp5":
             found = Signal.like(self.product)
             m.submodules.mult = self._mult18x18d(found)
+        elif self.family == "gowin":
+            found = Signal.like(self.product)
+            m.submodules.mult = self._mult18x18(found)
         else:
             operand = delay(m, self.operand, 1, "operand")
             weight = delay(m, self.weight, 1, "weight")
@@ -145,3 +148,15 @@ class Multiplier(wiring.Component):
         if self.bel is not None:
             ports["a_BEL"] = self.bel
         return Instance("MULT18X18D", **ports)
+
+    def _mult18x18(self, product: Signal) -> Instance:
+        inputs = {"A": self.operand, "B": self.weight}
+        rest = Signal(36 - PRODUCT_BITS, name="sign")
+        ports = {"p_PIPE_REG": Const(0, 1), "p_OUT_REG": Const(1, 1), "o_DOUT": Cat(product, rest)}
+        for name, value in inputs.items():
+            ports |= {
+                f"p_{name}REG": Const(1, 1), f"p_{name}SIGN_REG": Const(0, 1),
+                f"i_{name}": Cat(value, value[-1].replicate(18 - len(value))),
+                f"i_{name}SIGN": 1, f"i_{name}SEL": 0, f"i_SI{name}": Const(0, 18),
+            }  # fmt: skip
+        return Instance("MULT18X18", **ports, i_CE=1, i_CLK=ClockSignal(), i_RESET=0)

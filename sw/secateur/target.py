@@ -222,5 +222,12 @@ PRESETS = {
             device="iCE40UP5K",
             family="ice40",
         ),
+        # Of 46 block RAMs, banks take 24, weights 16, tables 4.
+        Target(
+            name="8x3-gw2a",
+            geometry=Geometry(n=8, p=3, weight_words=4096, bank_words=2048),
+            device="GW2AR-18",
+            family="gowin",
+        ),
     )
 }

@@ -22,6 +22,7 @@ SCHEMATICS = {
     "orangecrab": ("A9 N17 M18 M3 K4", True),
     "ecpix5": ("K23 R26 R24 R21 T23", True),
     "icebreaker": ("35 6 9 37 11", True),
+    "tang": ("4 70 69 15 16", True),
     "arty": ("E3 A9 D10 H5 J5", False),
 }
 # Of the flash: selection, and data 0 to 3.
@@ -42,7 +43,8 @@ def test_pins(name: str) -> None:
     assert list(board.pins) == ["clk", "rx", "tx", "running", "error"]
     assert [board.pins[port].inverted for port in ("running", "error")] == [inverted] * 2
     assert not any(board.pins[port].inverted for port in ("clk", "rx", "tx"))
-    standard = {"ecp5": "IO_TYPE", "vivado": "IOSTANDARD", "ice40": "IO_STANDARD"}[board.flow]
+    standards = {"vivado": "IOSTANDARD", "ice40": "IO_STANDARD"}
+    standard = standards.get(board.flow, "IO_TYPE")
     wanted = {"SB_LVCMOS", "SB_LVTTL"} if board.flow == "ice40" else {"LVCMOS33"}
     assert {pin.attributes[standard] for pin in board.pins.values()} == wanted
 

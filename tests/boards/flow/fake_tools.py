@@ -27,6 +27,8 @@ VERSIONS = {
     "nextpnr-ecp5": '"nextpnr-ecp5" -- Next Generation Place and Route (Version nextpnr-9.2)',
     "ecppack": "Project Trellis ecppack Version 9.3",
     "nextpnr-ice40": '"nextpnr-ice40" -- Next Generation Place and Route (Version nextpnr-9.2)',
+    "nextpnr-himbaechel-gowin": "(Version nextpnr-9.2)",
+    "gowin_pack": "usage: gowin_pack [options] netlist",
     "icepack": "Usage: icepack [options] [input-file [output-file]]",
 }
 
@@ -46,15 +48,23 @@ def main(name: str, arguments: list[str]) -> None:
         print(VERSIONS[name])
     elif name == "yosys":
         print("1.2.3. Executing OPT pass.")
-        netlist = {"modules": {}, "verilog": Path("top.v").read_text()}
+        netlist: dict = {"modules": {}, "verilog": Path("top.v").read_text()}
         Path("top.json").write_text(json.dumps(netlist))
     elif name in ("ecppack", "icepack"):
         pass_gate()
         shutil.copy(*arguments[-2:])
+    elif name == "gowin_pack":
+        *options, config = arguments
+        shutil.copy(config, dict(itertools.pairwise(options))["-o"])
     else:
         print(*arguments)
         options = dict(itertools.pairwise(arguments))
-        {"nextpnr-ecp5": route, "nextpnr-ice40": route_ice40}[name](int(options["--seed"]), options)
+        routers = {
+            "nextpnr-ecp5": route,
+            "nextpnr-ice40": route_ice40,
+            "nextpnr-himbaechel-gowin": route_gowin,
+        }
+        routers[name](int(options["--seed"]), options)
 
 
 def fmax(seed: int) -> float:
@@ -94,6 +104,24 @@ def route(seed: int, options: dict[str, str]) -> None:
             "DP16KD": {"used": len(blocks), "available": 56},
             "ALU54B": {"used": 0, "available": 14},
             **{name: {"used": 7, "available": 9} for name in OTHERS},
+        },
+    }
+    Path(options["--report"]).write_text(json.dumps(report))
+
+
+def route_gowin(seed: int, options: dict[str, str]) -> None:
+    files = (options["--device"], options["--json"], options["--sdc"])
+    assert files == ("GW2AR-LV18QN88C8/I7", "top.json", "top.sdc")
+    Path(options["--write"]).write_text(f"placed with seed {seed}\n")
+    report = {
+        "fmax": {
+            "oscillator_clk": {"achieved": 300.0, "constraint": 27.0},
+            "link.clk": {"achieved": fmax(seed), "constraint": 81.0},
+        },
+        "critical_paths": [],
+        "utilization": {
+            "LUT4": {"used": 9000, "available": 20736},
+            "ALU54D": {"used": 0, "available": 24},
         },
     }
     Path(options["--report"]).write_text(json.dumps(report))

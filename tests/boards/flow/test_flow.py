@@ -19,6 +19,6 @@ def test_every_toolchain_has_a_board_and_every_board_a_toolchain() -> None:
 
 
 def test_an_unknown_toolchain_is_named() -> None:
-    board = replace(BOARDS["icebreaker"], flow="gowin")
-    with pytest.raises(BoardError, match=r"^icebreaker: flow must be one of ecp5, .*not 'gowin'"):
+    board = replace(BOARDS["icebreaker"], flow="quartus")
+    with pytest.raises(BoardError, match=r"^icebreaker: flow must be one of ecp5, .*not 'quartus'"):
         Design(board=board)

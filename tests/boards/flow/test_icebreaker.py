@@ -107,7 +107,7 @@ def test_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "36.1 MHz after routing (iCE40UP5K, seed 5): met" in text
     assert "`secateur device load`" in text
     assert (folder / "secateur.bit").read_text() == "placed with seed 5 for 36 MHz\n"
-    with pytest.raises(BoardError, match="icebreaker: its weight memory holds nothing at power-up"):
+    with pytest.raises(BoardError, match="icebreaker: its bitstream cannot hold an image"):
         make(design, image_file(random_words(20, 2, 1), None), "a.sec", folder)
     assert (folder / "secateur.bit").exists()
     with pytest.raises(BoardError, match="was built without an image"):
