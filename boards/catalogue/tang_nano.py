@@ -26,9 +26,9 @@ TANG_NANO_20K = Board(
     package="QN88",
     die="GW2AR-18C",
     oscillator=27_000_000,
-    clock=81_000_000,
+    clock=108_000_000,
     baud=1_000_000,
-    geometry=Geometry(n=8, p=3, weight_words=4096, bank_words=2048),
+    geometry=Geometry(n=4, p=4, weight_words=4096, bank_words=4096),
     pins={
         port: Pin(ball=ball, inverted=inverted, attributes=_ATTRIBUTES)
         for port, (ball, inverted) in _PINS.items()

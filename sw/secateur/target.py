@@ -222,10 +222,10 @@ PRESETS = {
             device="iCE40UP5K",
             family="ice40",
         ),
-        # Of 46 block RAMs, banks take 24, weights 16, tables 4.
+        # Of 46 block RAMs, banks take 32, weights 10, tables 2.
         Target(
-            name="8x3-gw2a",
-            geometry=Geometry(n=8, p=3, weight_words=4096, bank_words=2048),
+            name="4x4-gw2a",
+            geometry=Geometry(n=4, p=4, weight_words=4096, bank_words=4096),
             device="GW2AR-18",
             family="gowin",
         ),

@@ -33,7 +33,7 @@ SMALL = Geometry(n=2, p=1, weight_words=64, bank_words=64, tables=0)
 
 
 def test_the_engine_is_that_of_the_target() -> None:
-    assert Target.load("8x3-gw2a").geometry == TANG_NANO_20K.geometry
+    assert Target.load("4x4-gw2a").geometry == TANG_NANO_20K.geometry
 
 
 @pytest.mark.parametrize("wanted", [27, 81, 94.5, 101.25, 100, 600, 700])
@@ -175,7 +175,7 @@ endmodule
 def test_a_pruned_network_through_the_serial_port() -> None:
     """Results and cycles of DS-CNN at a quarter are golden's."""
     model, shape = mlperf_tiny(DSCNN, 1.0)
-    target = Target.load("8x3-gw2a")
+    target = Target.load("4x4-gw2a")
     prune(model, density=0.25, n=target.geometry.n)
     x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(1))
     image = compile_for(build(model, x), target)
