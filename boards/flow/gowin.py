@@ -1,4 +1,4 @@
-"""Gowin GW2A: synthesis by yosys, place and route by nextpnr-himbaechel, Project Apicula's packer."""
+"""Gowin GW2A: yosys, nextpnr-himbaechel, and the packer of Project Apicula."""
 
 from __future__ import annotations
 

@@ -49,9 +49,7 @@ def test_a_clock_is_what_the_pll_makes(wanted: float) -> None:
     try:
         pll = gowin.PllGowin.reach(27_000_000, hertz)
     except ValueError:
-        assert not any(
-            makes(*each) for each in itertools.product(range(64), range(64), outputs)
-        )
+        assert not any(makes(*each) for each in itertools.product(range(64), range(64), outputs))
     else:
         assert makes(pll.input_divider - 1, pll.feedback_divider - 1, pll.output_divider)
         assert pll.output_divider in outputs
@@ -104,9 +102,10 @@ def test_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = make(design, None, "", folder)
     assert (report["passed"], report["fmax_mhz"], report["seed"]) == (True, 90.5, 5)
     assert report["resources"] == {"LUT4": {"used": 9000, "available": 20736}}
-    assert "90.5 MHz after routing (GW2AR-18C, speed grade 8, seed 5): met" in (
-        folder / "report.txt"
-    ).read_text()
+    assert (
+        "90.5 MHz after routing (GW2AR-18C, speed grade 8, seed 5): met"
+        in (folder / "report.txt").read_text()
+    )
     assert (folder / "secateur.bit").read_text() == "placed with seed 5\n"
     with pytest.raises(BoardError, match="tang-nano-20k: its bitstream cannot hold an image"):
         make(design, image_file(random_words(20, 2, 1), None), "a.sec", folder)
