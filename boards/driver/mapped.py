@@ -37,7 +37,13 @@ class MappedLink:
     ----------
     words : the registers
     ring : the engine has a ring, and its registers
+
+    Attributes
+    ----------
+    repeated : requests that had to be sent again: none
     """
+
+    repeated = 0
 
     def __init__(self, words: Words, *, ring: bool = False) -> None:
         self.words, self.ring = words, ring

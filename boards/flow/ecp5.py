@@ -10,9 +10,9 @@ from amaranth.hdl import ClockDomain, Const, DomainRenamer, Instance, IOPort, Mo
 from secateur.boards.catalogue.board import Board
 from secateur.boards.flow import contents
 from secateur.boards.flow.packing import order_flip_flops, restore_names
-from secateur.boards.flow.pll import Pll
+from secateur.boards.flow.parts.pll import Pll
+from secateur.boards.flow.parts.sites import DIES, PACKAGES, luts, multiplier_sites, multipliers
 from secateur.boards.flow.route import ROUTED, Progress, run_nextpnr, run_yosys, silent
-from secateur.boards.flow.sites import DIES, PACKAGES, luts, multiplier_sites, multipliers
 from secateur.boards.flow.tools import Tools
 from secateur.boards.flow.top import LOCK_CYCLES, LockFilter, Top, convert
 from secateur.hw.link.uart import divisor_for

@@ -19,8 +19,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from secateur.boards.flow import ecp5
+from secateur.boards.flow.parts.sites import DIES, multiplier_sites
 from secateur.boards.flow.route import run_nextpnr
-from secateur.boards.flow.sites import DIES, multiplier_sites
 from secateur.boards.flow.tools import ToolError
 from secateur.hw.engine import Engine
 from secateur.hw.spec import Geometry

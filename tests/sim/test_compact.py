@@ -13,7 +13,7 @@ from secateur.hw.spec import Geometry, Status
 from secateur.hw.verilog import to_verilog
 from secateur.sim.golden import parse, run
 from secateur.sim.simulate import compare, simulate
-from tests.support.ice40_models import yosys_models
+from tests.support.primitives.ice40_models import yosys_models
 from tests.support.programs import Sample, random_program, refilled_at_once
 
 GEOMETRIES = [

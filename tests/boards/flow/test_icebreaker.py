@@ -24,9 +24,9 @@ from secateur.pruning import prune
 from secateur.sim import golden, pty
 from secateur.target import Target
 from tests.boards.flow import fake_tools
-from tests.support.ice40_models import PLL, yosys_models
 from tests.support.networks import mlperf_tiny
 from tests.support.pipeline import build, compile_for
+from tests.support.primitives.ice40_models import PLL, yosys_models
 from tests.sw.image.image_files import image_file, random_words
 
 

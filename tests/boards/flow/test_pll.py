@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from secateur.boards.catalogue.catalogue import BOARDS
-from secateur.boards.flow.pll import Pll
+from secateur.boards.flow.parts.pll import Pll
 
 MHZ = 1_000_000
 

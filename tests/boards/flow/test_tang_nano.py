@@ -24,9 +24,9 @@ from secateur.sim import golden, pty
 from secateur.target import Target
 from tests.boards.flow import fake_tools
 from tests.boards.flow.test_top import cell, number
-from tests.support.gowin_models import CLOCKS, MULT18X18
 from tests.support.networks import mlperf_tiny
 from tests.support.pipeline import build, compile_for
+from tests.support.primitives.gowin_models import CLOCKS, MULT18X18
 from tests.sw.image.image_files import image_file, random_words
 
 SMALL = Geometry(n=2, p=1, weight_words=64, bank_words=64, tables=0)

@@ -1,0 +1,1 @@
+"""Facts about parts: their sites, their packages, their PLLs."""
