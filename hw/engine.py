@@ -58,14 +58,16 @@ def trace_signature(n: int) -> wiring.Signature:
     Members
     -------
     valid : Out(1)  there is one
+    input : Out(1)  it is an input word, of this inference or of the next
     result : Out(1)  it leaves as a result
-    layer : Out(8)  layers since the input, which is layer 0
+    layer : Out(8)  of a pixel; layers since the input
     m : Out(16)  its word in the map
     data : Out(8 * n)  its bytes
     """
     return wiring.Signature(
         {
             "valid": Out(1),
+            "input": Out(1),
             "result": Out(1),
             "layer": Out(8),
             "m": Out(16),
@@ -95,7 +97,7 @@ class Engine(wiring.Component):
     result : Out(stream)  pixels of N bytes
     status : Out(STATUS)  what the engine does, see there
     control : In(CONTROL)  commands, see there
-    trace : Out(trace_signature(n))  all pixels and input words; layer 0 is the input
+    trace : Out(trace_signature(n))  all pixels and input words
     image_failed : In(1)  the source has failed: stop with an error; with a ring
 
     Raises
@@ -182,6 +184,7 @@ class Engine(wiring.Component):
             issue.enable.eq(fetcher.enable),
             issue.limit.eq(loader.limit),
             issue.released.eq(datapath.output.released),
+            issue.soon.eq(datapath.output.soon),
             datapath.address.eq(address.address),
             datapath.access.eq(address.access),
             datapath.accepted.eq(loader.accepted),

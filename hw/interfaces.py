@@ -117,6 +117,7 @@ def write_layout(n: int) -> data.StructLayout:
         {
             "valid": 1,
             "local": 1,  # m counts from the window's first word: a clear
+            "ahead": 1,  # a word of the next input, for the window that banks have kept
             "m": 16,
             "data": data.ArrayLayout(8, n),
         }
@@ -130,9 +131,8 @@ def host_layout(n: int) -> data.StructLayout:
 
 def trace_layout(n: int) -> data.StructLayout:
     """Pixels and input words as they pass; ``layer`` counts STARTs since LOAD."""
-    return data.StructLayout(
-        {"valid": 1, "result": 1, "layer": 8, "m": 16, "data": data.ArrayLayout(8, n)}
-    )
+    fields = {"valid": 1, "input": 1, "result": 1, "layer": 8, "m": 16}
+    return data.StructLayout(fields | {"data": data.ArrayLayout(8, n)})
 
 
 def table_write_layout() -> data.StructLayout:
@@ -151,6 +151,7 @@ def issued_signature(n: int) -> wiring.Signature:
     init : Out(1)  strobe: the registers of a layer are settled
     late : Out(REGISTERS)  the configuration of the pixels that drain: those of LATE
     late_init : Out(1)  strobe: ``late`` is that of another layer, or of a LOAD
+    keep : Out(1)  strobe: words of the next input go to the window that ``late`` has now
     host : Out(host_layout(n))  writes of LOAD and CLEAR, and of zeros after a reset
     entry : Out(table_write_layout())  entries of tables
     layer : Out(8)  STARTs since the last LOAD, in step with ``late``
@@ -163,6 +164,7 @@ def issued_signature(n: int) -> wiring.Signature:
             "init": Out(1),
             "late": Out(REGISTERS),
             "late_init": Out(1),
+            "keep": Out(1),
             "host": Out(host_layout(n)),
             "entry": Out(table_write_layout()),
             "layer": Out(8),
@@ -177,12 +179,14 @@ def output_signature(n: int) -> wiring.Signature:
     -------
     results : Out(stream)  N bytes; the issue stage makes sure that there is room
     released : Out(2)  results that have left or were dropped in this cycle: 0, 1 or 2
+    soon : Out(1)  in the next cycle no word of an input is to be taken: it would meet a pixel
     trace : Out(trace_layout(n))  all pixels and input words
     """
     return wiring.Signature(
         {
             "results": Out(stream.Signature(8 * n)),
             "released": Out(2),
+            "soon": Out(1),
             "trace": Out(trace_layout(n)),
         }
     )

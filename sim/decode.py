@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from secateur.hw import spec
+from secateur.hw.ahead import COMMON_AHEAD
 from secateur.hw.spec import Error, Geometry, Reg
 from secateur.sim.program import (
     Bytes,
@@ -20,9 +21,12 @@ from secateur.sim.program import (
     Program,
     Row,
     Step,
+    between,
     drained,
 )
 
+#: Registers of the window of a LOAD.
+_WINDOW = (Reg.OUT_W, Reg.OUT_S, Reg.OFF_PC, Reg.OFF_DC, Reg.OFF_DR)
 _LONG_AGO = 1 << 40  # cycles, more than any inference takes
 
 
@@ -65,13 +69,16 @@ def parse(image: bytes, geometry: Geometry) -> Program:
     first, cycles = decoder.inference()
     tables = decoder.tables
     later, later_cycles = decoder.inference()
+    cycles = max(cycles, later_cycles)
     if decoder.tables != tables:
         raise ImageError(
             Error.ROW, "entries of tables go elsewhere in every inference: write TABLE"
         )
     for one, other in zip(first, later, strict=True):
         _check_same(one, other)
-    return Program(geometry, bank_words, limit, table, first, later, max(cycles, later_cycles))
+    _check_ahead(first, later)
+    interval = between(later, cycles, p)
+    return Program(geometry, bank_words, limit, table, first, later, cycles, interval)
 
 
 def _check_same(first: Step, later: Step) -> None:
@@ -83,6 +90,19 @@ def _check_same(first: Step, later: Step) -> None:
     elif isinstance(later, Layer) and not np.array_equal(drained(first), drained(later)):
         where = f"layer {first.index} drains other pixels in later inferences"
         raise ImageError(Error.ROW, f"{where}: write all registers that it uses")
+
+
+def _check_ahead(first: tuple[Step, ...], later: tuple[Step, ...]) -> None:
+    """Words that are taken ahead go to the window of the LOAD before."""
+    opening = [step for step in first if isinstance(step, Layer) and step.opens]
+    if not opening:
+        return
+    loads = [[step for step in steps if isinstance(step, Load)] for steps in (first, later)]
+    if len(opening) > 1 or len(loads[0]) > 1:
+        raise ImageError(Error.ROW, "words are taken ahead from two layers on, or of two LOADs")
+    one, other = ([each.reg[k] for k in _WINDOW] for (each,) in loads)
+    if one != other:
+        raise ImageError(Error.ROW, "words are taken ahead, and the LOAD gets another window later")
 
 
 class _Decoder:
@@ -118,17 +138,18 @@ class _Decoder:
                     raise ImageError(Error.ROW, f"word {at - 1}: a LOAD behind a layer")
                 self._nonzero(reg, at, Reg.GX)
                 self._check_window(reg, at)
-                steps.append(Load(reg, reg[Reg.GX]))
+                steps.append(Load(reg, reg[Reg.GX], now))
                 now = ended = spec.load_tail(geometry.p)
             else:
                 if not steps:
                     raise ImageError(Error.ROW, f"word {at - 1}: a layer before any LOAD")
                 self._check_layer(reg, at)
-                now = self._begin(reg, now + spec.setup_cycles(geometry.p))
+                now = begin = self._begin(reg, now + spec.setup_cycles(geometry.p))
                 filters = bool(reg[Reg.FLAGS2] >> spec.FLAG2_FILTERS & 1)
                 side = self._geometry.s if filters else 1
                 at, last, rows = self._rows(-(-at // side) * side, now, reg, side)
-                layer = Layer(layers, reg, rows, side, last + 1 - ended)
+                opens = command == COMMON_AHEAD
+                layer = Layer(layers, reg, rows, side, begin, opens, last + 1 - ended)
                 self._before, ended = (last, filters), last + 1
                 now = last + spec.front_cycles(geometry.p, filters)
                 if layer.ends:
@@ -172,8 +193,6 @@ class _Decoder:
             if fills:
                 self._fill(word[:-1], at)
                 now += spec.table_cycles(self._geometry.n)
-        if command == spec.COMMON_LOAD | spec.COMMON_START:
-            raise ImageError(Error.ROW, f"word {at - 1} is both LOAD and START")
         return at, now, command
 
     def _rows(

@@ -38,18 +38,20 @@ class TraceBeat:
 
     Attributes
     ----------
-    layer : 0: an input word; of pixels 1, 2, ..., modulo 256
+    given : it is an input word
+    layer : of pixels: 1, 2, ..., modulo 256
     m : map word
     data : N codes
     result : the pixel is a result
-    taken : input beats that the engine had taken by then
+    ended : inferences that had ended by then
     """
 
+    given: bool
     layer: int
     m: int
     data: bytes
     result: bool
-    taken: int
+    ended: int
 
 
 def write_image(folder: Path, image: bytes) -> None:
@@ -79,9 +81,9 @@ def read_trace(folder: Path) -> list[TraceBeat]:
     """All drained pixels in order."""
     beats = []
     for line in (folder / "trace.txt").read_text().splitlines():
-        layer, m, data, result, taken = line.split()
-        lanes = bytes.fromhex(data)[::-1]
-        beats.append(TraceBeat(int(layer, 16), int(m, 16), lanes, result == "1", int(taken)))
+        given, layer, m, data, result, ended = line.split()
+        lanes, number, word = bytes.fromhex(data)[::-1], int(layer, 16), int(m, 16)
+        beats.append(TraceBeat(given == "1", number, word, lanes, result == "1", int(ended)))
     return beats
 
 

@@ -133,15 +133,25 @@ def result_words(program: Program) -> Ints:
 
 
 def hazards(program: Program) -> list[int]:
-    """Indices of layers that read a bank word which an earlier group of them has written.
+    """Indices of layers that read a bank word which an earlier group of them has written, or
+    which a word of the next input may have; and of those that write where such words go.
 
     ``run`` lets such a layer read what stood there at its START. The engine does the same if the
     words are written by the group that reads them, or later (stream.md, "Rows and groups");
-    else the layer depends on the engine's timing and the program is not correct.
+    else the layer depends on the engine's timing and the program is not correct. Likewise, ``run``
+    lets an input come when all layers of the inference before have ended.
     """
-    found = []
+    found, ahead = [], None
     for layer in program.layers:
+        ahead = _ahead(program) if layer.opens else ahead
         first = _first_writes(program, layer)
+        if ahead is not None:
+            if not ahead.isdisjoint(_window(program, layer)):
+                found.append(layer.index)
+                continue
+            shape = program.geometry.bank_words, layer.reg[Reg.LANES]
+            first = np.full(shape, _NEVER) if first is None else first
+            first[sorted(ahead)] = -1
         if first is not None and any(
             _late(program, layer, group, first) for group in range(layer.row_groups)
         ):
@@ -150,6 +160,22 @@ def hazards(program: Program) -> list[int]:
 
 
 _NEVER = np.iinfo(np.int64).max
+
+
+def _ahead(program: Program) -> set[int]:
+    """Words of the banks that words of the next input may write."""
+    return _words(next(s.reg for s in program.later if isinstance(s, Load)), program)
+
+
+def _window(program: Program, layer: Layer) -> set[int]:
+    """Words of the banks that a layer may write or clear."""
+    writes = not layer.result or layer.flag(spec.FLAG_CLEAR)
+    return _words(layer.reg, program) if writes else set()
+
+
+def _words(reg: tuple[int, ...], program: Program) -> set[int]:
+    depth = program.geometry.bank_words
+    return {(reg[Reg.OUT_W] + k) % depth for k in range(min(reg[Reg.OUT_S], depth))}
 
 
 def _first_writes(program: Program, layer: Layer) -> Ints | None:

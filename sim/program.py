@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from secateur.errors import SecateurError
 from secateur.hw import spec
+from secateur.hw.ahead import clears_open, opening_cycles, takes_ahead
 from secateur.hw.spec import Error, Geometry, Reg
 
 Bytes = npt.NDArray[np.uint8]
@@ -52,10 +53,13 @@ class Load:
     ----------
     reg : registers
     words : input words; they go to map words 0, 1, ...
+    due : cycle in which it has issued, from the end of the inference before on; of a further LOAD
+        from the last word of the LOAD before
     """
 
     reg: tuple[int, ...]
     words: int
+    due: int
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ class Layer:
     reg : registers at its START
     rows : all rows
     side : rows that are computed side by side, a row group: S with filter lanes, else 1
+    begin : cycle of its first header word
+    opens : from this layer on, words of the next input are taken
     cycles : from the word behind the last one of the layer before, or the first, to its own;
         to the end of the inference if it is the last
     """
@@ -76,6 +82,8 @@ class Layer:
     reg: tuple[int, ...]
     rows: tuple[Row, ...]
     side: int
+    begin: int
+    opens: bool
     cycles: int
 
     def flag(self, bit: int) -> bool:
@@ -87,6 +95,16 @@ class Layer:
     @property
     def result(self) -> bool:
         return self.flag(spec.FLAG_RESULT)
+
+    @property
+    def clears(self) -> int:
+        """Words that it clears first."""
+        return self.reg[Reg.OUT_S] if self.flag(spec.FLAG_CLEAR) else 0
+
+    @property
+    def steps(self) -> int:
+        """Steps of the drain walk, of pixels that exist or not."""
+        return self.row_groups * self.reg[Reg.GY] * self.reg[Reg.GX] * self.reg[Reg.LANES]
 
     @property
     def row_groups(self) -> int:
@@ -117,6 +135,7 @@ class Program:
     first : steps of the first inference after reset
     later : steps of all other inferences
     cycles : of an inference
+    interval : cycles from one inference to the next, if every input word is there in time
     """
 
     geometry: Geometry
@@ -126,6 +145,7 @@ class Program:
     first: tuple[Step, ...] = field(repr=False)
     later: tuple[Step, ...] = field(repr=False)
     cycles: int
+    interval: int
 
     @property
     def input_words(self) -> int:
@@ -135,6 +155,29 @@ class Program:
     @property
     def layers(self) -> tuple[Layer, ...]:
         return tuple(step for step in self.first if isinstance(step, Layer))
+
+
+def between(steps: tuple[Step, ...], cycles: int, p: int) -> int:
+    """Cycles from one inference to the next whose words are there in time.
+
+    Parameters
+    ----------
+    steps : of the next inference
+    cycles : of an inference
+    p : lanes
+    """
+    loads = [step for step in steps if isinstance(step, Load)]
+    layers = [step for step in steps if isinstance(step, Layer)]
+    first = next((k for k, layer in enumerate(layers) if layer.opens), len(layers))
+    if first == len(layers) or not takes_ahead(p):
+        waits = [load.due + spec.setup_cycles(p) + p + load.words - 1 for load in loads]
+        return cycles + sum(waits)
+    load, clears = loads[0], [layer.clears for layer in layers]
+    opened = layers[first].begin + opening_cycles(p, clears[first])
+    taken = clears_open(clears[first]) + sum(clears[first + 1 :])
+    taken += sum(layer.steps for layer in layers[first:])
+    free = cycles + load.due - opened - taken
+    return cycles + load.due + spec.setup_cycles(p) - 1 + max(0, load.words - free)
 
 
 def walk(layer: Layer, group: int) -> tuple[Ints, npt.NDArray[np.bool_]]:

@@ -12,7 +12,7 @@ from collections import deque
 from secateur.hw import ring, spec
 from secateur.hw.ring import Source
 from secateur.hw.spec import Reg
-from secateur.sim.program import Program
+from secateur.sim.program import Load, Program
 from secateur.sim.ring_words import ROW, Kind, Word, inference, loop_mark
 
 _NEVER = 1 << 60
@@ -170,6 +170,11 @@ class _Issue:
         self.group = self.layer = -_NEVER  # of the last words of the group and layer before
         self.filters = False  # whether the lanes of the layer before were filters
         self.input_cycles = 0  # from the first input word of a LOAD to the word behind it
+        self.opens = any(layer.opens for layer in program.layers)
+        self.ahead = False  # the input has come when its LOAD issues
+        load = next(step for step in program.later if isinstance(step, Load))
+        begins = program.cycles + load.due + spec.setup_cycles(program.geometry.p) - 1
+        self.late = program.interval - begins if self.opens else 0
 
     def due(self, word: Word) -> int:
         """The cycle in which a word that is there issues at the earliest."""
@@ -187,7 +192,8 @@ class _Issue:
         if word.kind == Kind.ENTRIES:
             self.next += spec.table_cycles(geometry.n)
         elif word.kind == Kind.LOAD:
-            self.next += spec.setup_cycles(p) + p  # the window offsets; then words are taken
+            self.next += spec.setup_cycles(p)
+            self.next += 0 if self.ahead else p  # the window offsets; then words are taken
         elif word.kind == Kind.START and word.of is not None:
             reg, self.group = word.of.reg, -_NEVER
             self.next += spec.setup_cycles(p)
@@ -204,7 +210,9 @@ class _Issue:
 
     def take(self, word: Word, rests: bool) -> None:
         """The input words of a LOAD; with ``rests`` it is not known yet when they come."""
-        self.input_cycles = word.reg[Reg.GX] - 1 + spec.load_tail(self.program.geometry.p)
+        words = 0 if self.ahead else word.reg[Reg.GX]
+        self.input_cycles = words - 1 + spec.load_tail(self.program.geometry.p)
+        self.ahead = self.opens
         if not rests:
             self.next += self.input_cycles
 
@@ -220,9 +228,16 @@ def waits(program: Program, source: Source, inferences: int = 2) -> list[list[in
     program : of ``parse``, for a geometry with a ring
     source : that fills it
     inferences : how many
+
+    Raises
+    ------
+    ValueError : words are taken ahead, and some may come with the LOAD: how many depends on waits
     """
+    issue = _Issue(program)
+    if issue.late:
+        raise ValueError(f"{issue.late} words of an input taken ahead come with its LOAD")
     words = _Ring(program, source)
-    walk, issue = _Walk(program, words), _Issue(program)
+    walk = _Walk(program, words)
     fetch, found, counts = ring.fetch_cycles(program.geometry), list[list[int]](), False
     patience = source.interval + source.latency + 4 * ring.PASS_CYCLES + ring.FETCH_WORDS
     quiet = starved = 0

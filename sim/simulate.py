@@ -32,6 +32,7 @@ class SimResult:
     results : uint8 (beats, N), of all inferences
     trace : drained pixels, per inference
     cycles : ``status.cycles``, per inference
+    ends : cycle in which it ended, per inference
     memory_waits : ``status.memory_wait``, per inference
     upset : ``status.upset`` at the end
     state, error : of the engine at the end
@@ -43,6 +44,7 @@ class SimResult:
     results: Bytes
     trace: list[list[TraceBeat]]
     cycles: list[int]
+    ends: list[int]
     memory_waits: list[int]
     upset: bool
     state: Status
@@ -238,6 +240,7 @@ def _run(
             results=drivers.read_results(folder, geometry.n),
             trace=_by_inference(trace, len(inputs), inputs.shape[1] // geometry.n),
             cycles=[s.cycles for s in status if s.before == Status.RUNNING],
+            ends=[s.now for s in status if s.before == Status.RUNNING],
             memory_waits=[s.memory_wait for s in status if s.before == Status.RUNNING],
             upset=bool(status[-1].upset) if status else False,
             state=Status(status[-1].state if status else 0),
@@ -267,10 +270,13 @@ def _cycles_needed(program: Program, inferences: int, width: int, steps: int) ->
 
 
 def _by_inference(trace: list[TraceBeat], inferences: int, width: int) -> list[list[TraceBeat]]:
-    """Beats per inference: that whose input words had been taken."""
+    """Beats per inference; input words may come while the inference before runs."""
     found: list[list[TraceBeat]] = [[] for _ in range(inferences)]
+    words = 0
     for beat in trace:
-        found[min(max(0, beat.taken - 1) // max(width, 1), inferences - 1)].append(beat)
+        number = words // max(width, 1) if beat.given else beat.ended
+        words += beat.given
+        found[min(number, inferences - 1)].append(beat)
     return found
 
 
@@ -295,12 +301,12 @@ def compare(result: SimResult, golden: Run, inputs: Bytes) -> Comparison:
     for i, beats in enumerate(result.trace):
         by_layer: dict[int, list[TraceBeat]] = {}
         number = 0
-        for beat in beats:
+        sent = [beat.data for beat in beats if beat.given]
+        for beat in (beat for beat in beats if not beat.given):
             number += beat.layer - number & 0xFF  # the trace has 8 bits of it, and layers only rise
             by_layer.setdefault(number, []).append(beat)
-        sent = by_layer.pop(0, [])  # layer 0 is the input
         words = inputs[i].reshape(-1, golden.results.shape[2])
-        if [beat.data for beat in sent] != [word.tobytes() for word in words]:
+        if sent != [word.tobytes() for word in words]:
             found.append(f"inference {i}: the input words differ")
         for layer in golden.layers:
             got = by_layer.pop(layer.index + 1, [])

@@ -118,7 +118,7 @@ module bench (
   reg clk = 0;
   always #1 clk = !clk;
 
-  wire input_valid, input_ready, result_valid, result_ready, trace_valid, trace_result;
+  wire input_valid, input_ready, result_valid, result_ready, trace_valid, trace_input, trace_result;
   wire [8*N-1:0] input_payload, result_payload, trace_data;
   wire [15:0] trace_m;
   wire [15:0] trace_layer;
@@ -185,12 +185,12 @@ module bench (
     .image__valid(image_valid), .image__payload(image_payload), .image__ready(image_ready),
     .input__valid(input_valid), .input__payload(input_payload), .input__ready(input_ready),
     .result__valid(result_valid), .result__payload(result_payload), .result__ready(result_ready),
-    .trace__valid(trace_valid), .trace__layer(trace_layer), .trace__m(trace_m),
-    .trace__data(trace_data), .trace__result(trace_result),
+    .trace__valid(trace_valid), .trace__input(trace_input), .trace__layer(trace_layer),
+    .trace__m(trace_m), .trace__data(trace_data), .trace__result(trace_result),
     .status__state(state), .status__error(error), .status__cycles(cycles),
     .status__memory_wait(memory_wait), .status__upset(upset){more});
 
-  reg [31:0] taken;  // input beats: separates the inferences of the trace
+  reg [31:0] inferences;  // that have ended: separates those of the trace
   reg [2:0] last_state;
   reg held;
   reg [8*N-1:0] held_payload;
@@ -199,7 +199,7 @@ module bench (
   always @(posedge clk)
     if (rst) begin
       results <= 0;
-      taken <= 0;
+      inferences <= 0;
       now <= 0;
       last_state <= 0;
       held <= 0;
@@ -212,14 +212,14 @@ module bench (
         results <= results + 1;
         $fwrite(result_file, "%h\\n", result_payload);
       end
-      if (input_valid && input_ready) taken <= taken + 1;
+      if (last_state == 3 && state != 3) inferences <= inferences + 1;
       held <= result_valid && !result_ready;
       held_payload <= result_payload;
       if (held && (!result_valid || result_payload != held_payload))
         $error("the result stream changed or withdrew a stalled beat");
       if (trace_valid)
-        $fwrite(trace_file, "%h %h %h %h %0d\\n",
-                trace_layer, trace_m, trace_data, trace_result, taken);
+        $fwrite(trace_file, "%h %h %h %h %h %0d\\n",
+                trace_input, trace_layer, trace_m, trace_data, trace_result, inferences);
       if (state != last_state)
         $fwrite(status_file, "%0d %0d %0d %0d %0d %0d %0d\\n",
                 now, last_state, state, error, cycles, memory_wait, upset);

@@ -39,7 +39,8 @@ HEADER = (
 #: (names, how their values are shown, meaning)
 CONSTANTS = (
     (("COMMON_START", "COMMON_LOAD", "COMMON_REGISTER"), "0x{:02x}",
-     "common byte of a configuration word: START, LOAD, and the index of its first register"),
+     "common byte of a configuration word: START, LOAD, both (a START), and the index of its first "
+     "register"),
     (("INDEX_TABLE", "INDEX_LOOP"), "0x{:02x}",
      "indices past the registers: entries of a table; the mark"),
     (("ROW_LAST",), "0x{:02x}", "in the common byte of header word B: last row of the layer"),

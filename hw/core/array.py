@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from secateur.hw import spec
+from secateur.hw.ahead import takes_ahead
 from secateur.hw.core import lane as lane_
 from secateur.hw.core.bank import Bank
 from secateur.hw.core.filters import WORD_DELAY
@@ -83,15 +84,16 @@ class Array(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        n, p, regs = self.geometry.n, self.geometry.p, self.issued.late
+        n, p = self.geometry.n, self.geometry.p
         log_n = ceil_log2(n)
         control = self._control(m, log_n)
         address, write = self.address[log_n:], self.write
-        offset = self.offset
+        offset, ahead = self.offset, takes_ahead(p)
+        window = self._window(m)
         banks, shadows = [], []
         for index in range(p):
             m.submodules[f"bank{index}"] = bank = Bank(
-                n=n, depth=self.geometry.bank_words, family=self.family
+                n=n, depth=self.geometry.bank_words, family=self.family, ahead=ahead
             )
             m.submodules[f"lane{index}"] = lane = Lane(
                 n=n, family=self.family, bels=self.bels[index * n : index * n + n]
@@ -101,8 +103,8 @@ class Array(wiring.Component):
             m.d.comb += [
                 bank.address.eq(address),
                 bank.write.eq(write),
-                bank.window.eq(regs[Reg.OUT_W]),
-                bank.size.eq(regs[Reg.OUT_S]),
+                bank.window.eq(window[:16]),
+                bank.size.eq(window[16:]),
                 bank.shift.eq(self.shift),
                 lane.word.eq(bank.word),
                 lane.control.eq(control),
@@ -110,6 +112,9 @@ class Array(wiring.Component):
             ]
             if index < self.geometry.s > 1:
                 m.d.comb += lane.own.eq(self.own[index])
+            if ahead:
+                m.d.comb += bank.keep.eq(self.issued.keep)
+                window = delay(m, window, 1, f"window{index}")
             address = self._next_address(m, index + 1, address, bank.address_next)
             write, control = bank.write_next, lane.control_next
             banks.append(bank)
@@ -119,6 +124,20 @@ class Array(wiring.Component):
             offset = bank.offset
         m.d.comb += self.sums.eq(self._collect(m, shadows))
         return m
+
+    def _window(self, m: Module):
+        """OUT_W and OUT_S of what bank 0 was offered in the cycle before: a pixel of the layer, or
+        a word of the next input."""
+        registers = self.issued.late
+        of_layer = Cat(registers[Reg.OUT_W], registers[Reg.OUT_S])
+        if not takes_ahead(self.geometry.p):
+            return of_layer
+        kept = Signal(32, reset_less=True)
+        window = Signal(32, reset_less=True)
+        with m.If(self.issued.keep):
+            m.d.sync += kept.eq(of_layer)
+        m.d.sync += window.eq(Mux(self.write.ahead, kept, of_layer))
+        return window
 
     def _next_address(self, m: Module, index: int, address, passed_on):
         """The bank's address of a lane, from that of the lane before or of its own."""

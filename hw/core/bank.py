@@ -19,7 +19,8 @@ class Bank(wiring.Component):
     """N bytes x ``depth``; takes the writes that fall into its window.
 
     Write word ``m`` of the map goes to local word ``(window + m - offset) mod depth`` if
-    ``0 <= m - offset < size``, the difference being a 17-bit signed number.
+    ``0 <= m - offset < size``, the difference being a 17-bit signed number. Words of the next input
+    have an offset of their own.
 
     Parameters
     ----------
@@ -28,6 +29,7 @@ class Bank(wiring.Component):
     family : one of FAMILIES
     data_delay : cycles by which the data of a write follow its address: DATA_DELAY, or 0
     output : build the RAM's output register
+    ahead : words of the next input may come
 
     Members
     -------
@@ -36,11 +38,12 @@ class Bank(wiring.Component):
     address_next : Out  ``address`` one cycle later, for the next bank
     write : In(write_layout(n))  write bus
     write_next : Out(write_layout(n))  ``write`` one cycle later, for the next bank
-    window : In(16)  static; first local word of the window
-    size : In(16)  static; words of the window
+    window : In(16)  first local word of the window; with ``data_delay`` a cycle after ``write``
+    size : In(16)  words of the window, at the same time
     shift : In(1)  offsets move from the last bank to the first
     offset_in : In(16)  offset of the bank behind this one
     offset : Out(16)  offset of this bank, for the bank before it
+    keep : In(1)  strobe: ``offset`` is that of the next input; with ``ahead``
     """
 
     def __init__(
@@ -51,13 +54,15 @@ class Bank(wiring.Component):
         family: str = "generic",
         data_delay: int = DATA_DELAY,
         output: bool = True,
+        ahead: bool = False,
     ):
         if depth < 16 or depth & (depth - 1):
             raise ValueError(f"depth must be a power of two from 16 on, not {depth!r}")
         self.n, self.depth, self.family = n, depth, check_family(family)
         if data_delay not in (0, DATA_DELAY):
             raise ValueError(f"data_delay must be 0 or {DATA_DELAY} cycles, not {data_delay!r}")
-        self.data_delay, self.output = data_delay, output
+        self.data_delay, self.output, self.ahead = data_delay, output, ahead
+        self.kept = Signal(16, reset_less=True)  # offset of the next input
         address = ceil_log2(depth)
         super().__init__(
             {
@@ -71,6 +76,7 @@ class Bank(wiring.Component):
                 "shift": In(1),
                 "offset_in": In(16),
                 "offset": Out(16),
+                **({"keep": In(1)} if ahead else {}),
             }
         )
 
@@ -80,13 +86,18 @@ class Bank(wiring.Component):
             width=8 * self.n, depth=self.depth, family=self.family, output=self.output
         )
         write = self.write
-        fields = ("local", "m", "data")
+        fields = ("local", "ahead", "m", "data")
         m.d.sync += self.write_next.valid.eq(write.valid)
         for name in fields:
             m.d.comb += self.write_next[name].eq(delay(m, write[name], 1, f"next_{name}"))
         m.d.comb += self.address_next.eq(delay(m, self.address, 1, "next_address"))
         with m.If(self.shift):
             m.d.sync += self.offset.eq(self.offset_in)
+        offset = self.offset
+        if self.ahead:
+            with m.If(self.keep):
+                m.d.sync += self.kept.eq(self.offset)
+            offset = Mux(write.ahead, self.kept, self.offset)
 
         valid1 = Signal()
         valid2 = Signal()
@@ -95,7 +106,7 @@ class Bank(wiring.Component):
         domain = m.d.sync if self.data_delay else m.d.comb
         domain += [
             valid1.eq(write.valid),
-            distance.eq(write.m - Mux(write.local, 0, self.offset)),
+            distance.eq(write.m - Mux(write.local, 0, offset)),
             valid2.eq(valid1 & ~distance[16] & (distance[:16] < self.size)),
             local.eq(self.window + distance),
         ]

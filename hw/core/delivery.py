@@ -28,7 +28,7 @@ class Delivery(wiring.Component):
 
     Members
     -------
-    issued : In(issued_signature(n))  of the issue stage; ``host`` never while pixels drain
+    issued : In(issued_signature(n))  of the issue stage; ``host`` never together with a pixel
     group : In(GROUP)  LANES pixels follow, see Walk
     codes : In(n x 8)  of a pixel, WALK_LATENCY + ``data_delay`` cycles after ``group``, and on
     write : Out(write_layout(n))  write bus
@@ -66,23 +66,28 @@ class Delivery(wiring.Component):
         def late(value, name: str, *, reset_less: bool = True):
             return delay(m, value, self.data_delay, name, reset_less=reset_less)
 
-        bus = Signal(data.StructLayout({"valid": 1, "traced": 1, "local": 1, "m": 16}))
+        fields = {"valid": 1, "traced": 1, "input": 1, "local": 1, "ahead": 1, "m": 16}
+        bus = Signal(data.StructLayout(fields))
         bus_data = Signal(8 * n, reset_less=True)
         from_host, host_data = late(host.valid, "from_host"), late(host.data, "host_data")
         m.d.sync += [
             bus.valid.eq((pixel & ~is_result) | host.valid),
             bus.traced.eq(pixel | (host.valid & ~host.local)),
+            bus.input.eq(host.valid),
             bus.local.eq(host.local & host.valid),
+            bus.ahead.eq(host.ahead & host.valid),
             bus.m.eq(Mux(walk.step, walk.m, host.m)),
             bus_data.eq(Mux(from_host, host_data, self.codes)),
         ]
         m.d.comb += [
             self.write.valid.eq(bus.valid),
             self.write.local.eq(bus.local),
+            self.write.ahead.eq(bus.ahead),
             self.write.m.eq(bus.m),
             self.write.data.eq(bus_data),
             trace.valid.eq(late(bus.traced, "traced", reset_less=False)),
             trace.result.eq(late(~bus.valid, "trace_result")),
+            trace.input.eq(late(bus.input, "trace_input")),
             trace.layer.eq(issued.layer),
             trace.m.eq(late(bus.m, "trace_m")),
             trace.data.eq(bus_data),
@@ -98,7 +103,7 @@ class Delivery(wiring.Component):
             left.eq(results.valid & results.ready),
             dropped.eq(walk.step & ~walk.exists & is_result),
         ]
-        m.d.comb += self.output.released.eq(left + dropped)
+        m.d.comb += [self.output.released.eq(left + dropped), self.output.soon.eq(walk.soon)]
         return m
 
     def _queue(self, m: Module, push, word) -> None:

@@ -75,6 +75,7 @@ class Walk(wiring.Component):
     step : Out(1)  a drained pixel; the first one comes WALK_LATENCY cycles after ``group``
     m : Out(16)  its word in the map
     exists : Out(1)  it is one of the map
+    soon : Out(1)  there is a step two cycles later
     """
 
     def __init__(self, *, pace: int = 1, s: int = 1):
@@ -89,6 +90,7 @@ class Walk(wiring.Component):
                 "step": Out(1),
                 "m": Out(16),
                 "exists": Out(1),
+                "soon": Out(1),
             }
         )
 
@@ -213,6 +215,7 @@ class Walk(wiring.Component):
         pixel = Signal()
         lanes_left = Signal(range(_MOST_LANES + 1))
         more = lanes_left != 1
+        m.d.comb += self.soon.eq(group | (pixel & more))
         with m.If(group):
             m.d.sync += [pixel.eq(1), lanes_left.eq(self.registers[Reg.LANES])]
         with m.Elif(pixel):

@@ -61,11 +61,11 @@ class Before:
         """
         passed = begins | clears | loads
         if spec.overlaps(self._p):
-            most = spec.tail_cycles(self._p) + 2 - spec.landing_cycles(self._p)
+            most = spec.tail_cycles(self._p) + 1 - spec.landing_cycles(self._p)
             passed = Const(0)
             for left in range(most, -1, -1):
                 stage = Signal(name=f"hand_over{left}")
-                way = {most: begins, 2: clears, 0: loads}.get(left, 0)
+                way = {most: begins, 1: clears, 0: loads}.get(left, 0)
                 self._m.d.sync += stage.eq(passed | way)
                 passed = stage
         return passed

@@ -36,6 +36,7 @@ class Flow:
         self.clears = Signal()
         self.fills = Signal()  # LANDING of entries of tables
         self.loading = Signal()  # SETUP of a LOAD
+        self.opening = Signal()  # SETUP of a layer from which on words of the next input are taken
         self.ending = Signal()  # the layer gives the last results
         self.left = Signal(17)
         self.last = Signal()

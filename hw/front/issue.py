@@ -7,14 +7,20 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from secateur.hw import spec
+from secateur.hw.ahead import COMMON_AHEAD, takes_ahead
 from secateur.hw.front.before import Before
 from secateur.hw.front.configuration import Configuration
 from secateur.hw.front.flow import SETUP_CYCLES, Flow, State
 from secateur.hw.front.gate import Gate
+from secateur.hw.front.intake import Intake
 from secateur.hw.front.stopwatch import Stopwatch
 from secateur.hw.front.writes import HostWrites, TableWrites, Wipe
 from secateur.hw.interfaces import END_TAGS, Kind, issued_signature, word_layout
+from secateur.hw.pipeline import delay
 from secateur.hw.spec import Error, Reg
+
+#: Cycles from the last word of a LOAD, at the least, until the offsets of its window stand.
+_OFFSETS_STAND = 4
 
 
 class Issue(wiring.Component):
@@ -33,6 +39,7 @@ class Issue(wiring.Component):
     fetched : In(stream of word_layout(n))  words of the program
     input : In(stream)  input words of N bytes
     released : In(2)  results that have left, or were dropped
+    soon : In(1)  an input word of the next cycle would meet a pixel
     more : In(1)  behind the word of ``fetched`` there is another; with a ring, as is the next
     stuck : In(1)  no further word will come
     issued : Out(issued_signature(n))  for the blocks behind
@@ -55,6 +62,7 @@ class Issue(wiring.Component):
                 "fetched": In(stream.Signature(word_layout(n))),
                 "input": In(stream.Signature(8 * n)),
                 "released": In(2),
+                "soon": In(1),
                 "more": In(1),
                 "stuck": In(1),
                 "issued": Out(issued_signature(n)),
@@ -91,6 +99,7 @@ class Issue(wiring.Component):
         # Commands are never held: conditions on them need not wait for that.
         configures = flow.run & self.fetched.valid
         accepted = Signal()
+        m.submodules.intake = intake = Intake()
         m.submodules.wipe = wipe = Wipe(geometry=self.geometry, fast=self.latency > 0)
         m.d.comb += [
             gate.registers.eq(issued.registers),
@@ -98,7 +107,7 @@ class Issue(wiring.Component):
             gate.frozen.eq(starved),
             gate.released.eq(self.released),
             self.fetched.ready.eq(flow.run & there & ~held),
-            self.input.ready.eq(flow.takes),
+            self.input.ready.eq(flow.takes | intake.ready),
             accepted.eq(flow.takes & self.input.valid),
             configuration.valid.eq(issued.valid if self.latency else configures),
             configuration.word.eq(issued.word),
@@ -115,11 +124,16 @@ class Issue(wiring.Component):
         domain += [issued.valid.eq(issue), issued.word.eq(word)]
         domain += [issued.word[tag].eq(word[tag] & issue) for tag in END_TAGS]
         settled = self._settle(m, flow, configuration, before)
+        taken = Signal()
+        at_once = settled & flow.loading & intake.open & intake.none
+        m.d.comb += taken.eq((accepted & flow.last) | at_once)
         self._walk_states(m, flow, configuration, wipe, issue, settled, accepted)
+        self._enter_load(m, flow, intake, settled)
         refused = self._begin_layers(m, flow, configuration, before, settled)
-        self._write(m, flow, accepted)
+        self._take_ahead(m, flow, intake, configuration, taken)
+        self._write(m, flow, accepted, intake)
         full = held & gate.free & ~gate.room
-        self._inference(m, flow, stopwatch, issue & ~fills_table, accepted, full)
+        self._inference(m, flow, stopwatch, issue & ~fills_table, taken, full)
         self._stop(m, flow, configures, refused, stopwatch.over)
         return m
 
@@ -166,7 +180,26 @@ class Issue(wiring.Component):
             m.d.sync += issued.layer.eq(Mux(flow.loading, 0, issued.layer + 1))
         return settled & configuration.bad
 
-    def _write(self, m: Module, flow: Flow, accepted) -> None:
+    def _take_ahead(self, m: Module, flow: Flow, intake: Intake, configuration, taken) -> None:
+        """Words of the next input between the pixels of this inference.
+
+        They go to the window of the LOAD before, which the banks keep once its offsets stand.
+        """
+        hands_over = configuration.hand_over & ~flow.loading
+        kept = delay(m, taken & ~intake.open, _OFFSETS_STAND, "kept", reset_less=False)
+        m.d.comb += [
+            intake.opens.eq(hands_over & flow.opening if takes_ahead(self.geometry.p) else 0),
+            intake.taken.eq(taken),
+            intake.closed.eq(flow.state == State.ERROR),
+            intake.words.eq(configuration.registers[Reg.GX]),
+            intake.one.eq(configuration.input_one),
+            intake.soon.eq(self.soon),
+            intake.pauses.eq(flow.clears | flow.loading),
+            intake.accepted.eq(self.input.valid & self.input.ready),
+            self.issued.keep.eq(kept),
+        ]
+
+    def _write(self, m: Module, flow: Flow, accepted, intake: Intake) -> None:
         """Input words, clears and entries of tables to the blocks behind."""
         n, issued = self.geometry.n, self.issued
         m.submodules.host = host = HostWrites(n=n, latency=self.latency)
@@ -174,7 +207,9 @@ class Issue(wiring.Component):
         m.d.comb += [
             host.registers.eq(issued.registers),
             host.restart.eq(flow.state == State.SETUP),
-            host.accepted.eq(accepted),
+            host.accepted.eq(self.input.valid & self.input.ready),
+            host.ahead.eq(intake.open),
+            host.index.eq(intake.index),
             host.word.eq(self.input.payload),
             host.clearing.eq(flow.clears),
             issued.host.eq(host.host),
@@ -194,6 +229,7 @@ class Issue(wiring.Component):
         fills_table = is_config & word.first
         starts = is_config & word.common[7]
         loads = is_config & word.common[6] & ~word.common[7]
+        opens = is_config & (word.common & COMMON_AHEAD == COMMON_AHEAD)
         ends, rest = self._rest(m, registers)
         m.d.sync += [flow.left.eq(flow.left - 1), flow.last.eq(flow.left == 2)]
         with m.If(flow.ending & flow.run):
@@ -209,7 +245,7 @@ class Issue(wiring.Component):
                 m.d.sync += flow.left.eq(Mux(is_config, setup, rest))
                 m.d.sync += flow.last.eq(0)
                 with m.If(self.fetched.valid & is_config):
-                    m.d.sync += flow.loading.eq(loads)
+                    m.d.sync += [flow.loading.eq(loads), flow.opening.eq(opens)]
                     with m.If(starts | loads):
                         m.d.sync += flow.go(State.SETUP)
                     with m.If(issue & fills_table):
@@ -242,6 +278,14 @@ class Issue(wiring.Component):
                 with m.If(flow.last):
                     m.d.sync += [*flow.go(State.RUN), flow.fills.eq(0)]
 
+    def _enter_load(self, m: Module, flow: Flow, intake: Intake, settled) -> None:
+        """What follows SETUP of a LOAD some of whose words, or all, have been taken ahead."""
+        tail = spec.load_tail(self.geometry.p)
+        with m.If(settled & flow.loading & intake.open):
+            m.d.sync += flow.enter(State.INPUT, intake.left, intake.last)
+            with m.If(intake.none):
+                m.d.sync += flow.enter(State.LANDING, tail - 1, tail == 2)
+
     def _rest(self, m: Module, registers) -> tuple[Signal, Signal]:
         """Whether the inference ends with the layer, and how long LANDING lasts behind it."""
         p, ends = self.geometry.p, Signal()
@@ -261,20 +305,16 @@ class Issue(wiring.Component):
         domain += rest.eq(Mux(ends, lengths[1], lengths[0]))
         return ends, rest
 
-    def _inference(
-        self, m: Module, flow: Flow, stopwatch: Stopwatch, begins, accepted, full
-    ) -> None:
+    def _inference(self, m: Module, flow: Flow, stopwatch: Stopwatch, begins, taken, full) -> None:
         """When an inference begins and ends, and in which of its cycles it waits for the host.
 
         It ends in the first cycle in which the next word may issue. The tables at the start of a
         program do not count for any inference.
         """
         begun = Signal()
-        taken = Signal()
         ended = flow.ending & flow.run
         waits = flow.takes | (flow.run & self.fetched.valid & full)
         m.d.comb += [
-            taken.eq(accepted & flow.last),
             stopwatch.limit.eq(self.limit),
             stopwatch.begin.eq(taken),
             stopwatch.end.eq(ended),

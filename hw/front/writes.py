@@ -68,6 +68,8 @@ class HostWrites(wiring.Component):
     accepted : In(1)  an input word comes
     word : In(8 * n)  that word
     clearing : In(1)  a fill word is written
+    ahead : In(1)  input words are those of the next input
+    index : In(16)  their number, with ``ahead``
     host : Out(host_layout(n))  the write
     """
 
@@ -80,6 +82,8 @@ class HostWrites(wiring.Component):
                 "accepted": In(1),
                 "word": In(8 * n),
                 "clearing": In(1),
+                "ahead": In(1),
+                "index": In(16),
                 "host": Out(host_layout(n)),
             }
         )
@@ -90,11 +94,13 @@ class HostWrites(wiring.Component):
         index = Signal(16)
         data = Signal.like(host.data, reset_less=True)  # cleared by one flip-flop, for a short path
         fill = Mux(flags[spec.FLAG_FILL], 0x80, 0).replicate(self.n)
+        ahead = self.ahead & ~self.clearing
         domain = m.d.sync if self.latency else m.d.comb
         domain += [
             host.valid.eq(self.accepted | self.clearing),
             host.local.eq(self.clearing),
-            host.m.eq(index),
+            host.ahead.eq(ahead),
+            host.m.eq(Mux(ahead, self.index, index)),
             data.eq(Mux(self.clearing, fill, self.word)),
         ]
         m.d.comb += host.data.eq(data)

@@ -126,8 +126,9 @@ def program_of(image: Image) -> Any:
     for index in golden.hazards(program):
         layer = image.metadata["layers"][index]["name"] if image.metadata else index
         raise SecateurError(
-            f"{image.name}: the program is refused: layer {layer!r} reads words that it has "
-            f"written itself, so its result depends on the engine's timing; {again}"
+            f"{image.name}: the program is refused: layer {layer!r} reads words that it or the "
+            f"next input may have written by then, or writes to words of the next input, so the "
+            f"results depend on the engine's timing; {again}"
         )
     if image.metadata:
         layers, inputs = image.metadata["layers"], image.metadata["inputs"]

@@ -71,6 +71,8 @@ def test_verilator_equals_golden_on_every_layer(n: int, p: int) -> None:
             assert compared.layers_compared == 2 * len(image.metadata["layers"])
             if not stalls:
                 assert result.cycles == [image.metadata["cycles"]] * 2
+                first, second = result.ends
+                assert second - first == image.metadata["interval"]["cycles"]
                 assert np.array_equal(result.results, expected.results.reshape(-1, n))
 
 
@@ -89,7 +91,10 @@ def test_from_a_ring_as_from_memory(ring: int) -> None:
             if f"of the ring, which has {ring}" in str(error):
                 continue
             raise
-        assert image.stream == compile_for(built, to).stream
+        on_chip = compile_for(built, to)
+        # With a ring no input is taken ahead of which a part would come with the LOAD.
+        same = image.metadata["interval"] == on_chip.metadata["interval"]
+        assert image.stream == on_chip.stream or not same
         found = simulate_image(image, built.x[:2].numpy())
         assert found.mismatches == []
         assert found.cycles == image.cycles

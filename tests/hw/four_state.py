@@ -19,7 +19,7 @@ module bench;
   reg [{top}:0] words [0:{inputs}], want [0:{results}], word_in;
   reg byte_valid = 0, word_valid = 0;
   integer bytes = 0, sent = 0, got = 0, faults = 0;
-  wire byte_ready, word_ready, valid, upset, passing, result;
+  wire byte_ready, word_ready, valid, upset, passing, given, result;
   wire [{top}:0] pixel, data;
   wire [2:0] state;
   wire [3:0] error;
@@ -33,7 +33,7 @@ module bench;
     .result__payload(pixel), .result__valid(valid), .result__ready(1'b1),
     .status__state(state), .status__error(error), .status__cycles(cycles),
     .status__inferences(inferences), .status__upset(upset), .status__scrubs(scrubs),
-    .status__image_crc(crc), .trace__valid(passing), .trace__result(result),
+    .status__image_crc(crc), .trace__valid(passing), .trace__result(result), .trace__input(given),
     .trace__layer(layer), .trace__m(m), .trace__data(data)
   );
   initial begin

@@ -122,6 +122,7 @@ class Bench:
                 _,
                 _,
                 valid,
+                given,
                 layer,
                 m,
                 data,
@@ -131,6 +132,7 @@ class Bench:
                 error,
             ) = await ctx.tick().sample(
                 trace.valid,
+                trace.input,
                 trace.layer,
                 trace.m,
                 trace.data,
@@ -140,8 +142,8 @@ class Bench:
                 status.error,
             )
             if valid:
-                beat = (layer, m, int(data).to_bytes(self.n, "little"), bool(result))
-                outcome.trace.append(beat)
+                codes = int(data).to_bytes(self.n, "little")
+                outcome.trace.append((0 if given else layer, m, codes, bool(result)))
             if inferences != ended:
                 ended = inferences
                 outcome.cycles.append(cycles)

@@ -75,6 +75,7 @@ def check_image(built: Built, image: Image, geometry: Geometry) -> int:
     program = golden.parse(image.stream, geometry)
     run = golden.run(program, packed, sequential=not recurrent, steps=steps)
     assert run.cycles == meta["cycles"]
+    assert program.interval == meta["interval"]["cycles"]
     tensors = {tensor["name"]: tensor for tensor in meta["tensors"]}
     compared = 0
     for trace, layer in zip(run.layers, meta["layers"], strict=True):

@@ -26,6 +26,9 @@ from secateur.errors import SecateurWarning
 
 models = Commands("Model")
 
+#: A clock for figures per second; those of boards are from 12 to 200 MHz.
+_MHZ = 100
+
 
 @models.command(
     epilog="Example: secateur compile model.pt2 --calibrate x.npz --target 8x8 -o model.sec"
@@ -131,6 +134,22 @@ def _add_ring(totals: Rows, data: Data) -> None:
     totals.add_row("  the next input at once", f"{waits['next']:,}", "")
 
 
+def _show_interval(data: Data) -> None:
+    """Inferences one after the other, whose inputs are there in time."""
+    interval = data["interval"]
+    if interval is None:
+        return
+    found = table("Inferences one after the other", "next input", "cycles", f"per s at {_MHZ} MHz")
+    opens = interval.get("opens")
+    for when, key in ((f"from layer {opens} on", "cycles"), ("after the inference", "alone")):
+        if key == "alone" or opens is not None:
+            rate = _MHZ * 1e6 / interval[key]
+            found.add_row(when, f"{interval[key]:,}", f"{rate:,.0f}")
+    console.print(found)
+    if opens is None:
+        console.print(f"The next input is taken after the inference: {interval['why']}.")
+
+
 def _show_waits(data: Data) -> None:
     """Layers that wait for the source of the ring."""
     waits = table("Waiting for the ring's source, cycles", "layer", "ring full", "input at once")
@@ -155,6 +174,7 @@ def show_inspection(data: Data) -> None:
     """All tables of ``inspect``."""
     show_summary(data)
     console.print(f"input words {data['input_words']}, result beats {data['result_beats']}")
+    _show_interval(data)
     if data["states"]:
         console.print(f"An inference is one step; in the banks stay {', '.join(data['states'])}")
     # Two tables: one of all columns would be wider than 80 characters.

@@ -18,7 +18,7 @@ _TRIES, _STEPS = 100, 4_000_000
 
 @dataclass(frozen=True)
 class Request:
-    """A window of bank memory for a tensor.
+    """A window of bank memory for a tensor. One that is alive twice has two, at the same base.
 
     Attributes
     ----------
@@ -98,10 +98,14 @@ class _Placed:
         meets = (self.first[now] <= request.end) & (request.begin <= self.last[now])
         return self.low[now], self.high[now], meets
 
-    def best(self, request: Request, kind: int, depth: int | None) -> tuple[int, int] | None:
-        """Cycles of clearing that a window adds at its best base, and that base."""
+    def best(
+        self, request: Request, kind: int, depth: int | None, base: int | None = None
+    ) -> tuple[int, int] | None:
+        """Cycles of clearing that a window adds at its best base, and that base; or at ``base``."""
         low, high, meets = self._rows(request)
         bases = np.unique(np.concatenate([[0], low, high, low - request.words]))
+        if base is not None:
+            bases = np.array([base])
         limit = bases[-1] if depth is None else depth - request.words
         bases = bases[(bases >= 0) & (bases <= limit)]
         bases = bases[_overlaps(bases, request.words, low[meets], high[meets]) == 0]
@@ -161,7 +165,7 @@ def _pack(ordered: list[Request], depth: int | None) -> tuple[Bases, int] | None
     """Place windows one by one, with least clearing, then lowest; bases and cycles of clearing."""
     placed, bases, total = _Placed(ordered), Bases(), 0
     for request, kind in zip(ordered, placed.kinds, strict=True):
-        found = placed.best(request, kind, depth)
+        found = placed.best(request, kind, depth, bases.get(request.tensor))
         if found is None:
             return None
         total += found[0]

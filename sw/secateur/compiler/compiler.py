@@ -9,6 +9,7 @@ from secateur.compiler.encode import plan_and_encode
 from secateur.compiler.metadata import metadata
 from secateur.compiler.prepare import runnable
 from secateur.compiler.room.advice import advising
+from secateur.compiler.room.ahead import take_ahead
 from secateur.compiler.room.weights import check_weights
 from secateur.image.image import Image
 from secateur.ir import Network
@@ -29,5 +30,6 @@ def compile_network(network: Network, target: Target) -> Image:
         bodies = make_bodies(placed, target.geometry.n)
         check_weights(bodies.layers, target.geometry)
         planned, encoded = plan_and_encode(placed, target.geometry, bodies)
+    planned, encoded = take_ahead(planned, encoded, target.geometry)
     dataflow.check(network, planned)
     return Image(encoded.words, metadata(planned, encoded, certificates, target))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 
 from secateur.hw import spec
+from secateur.hw.ahead import clears_open, opening_cycles
 
 _HEADER = 2  # cycles of a row's header
 
@@ -77,6 +78,8 @@ class Clock:
         self._done = self.now  # the cycle behind the last word of the layer before
         self._before: int | None = None  # that of this word, if there is a layer before
         self._filters = False  # whether its lanes were filters
+        self._opened: int | None = None  # from this cycle on, words of the next input are taken,
+        self._taken = 0  # but for so many cycles, in which pixels or clears are written
 
     def _wait(self, cycles: int) -> None:
         """Until so many cycles behind the last word of the layer before."""
@@ -110,6 +113,7 @@ class Clock:
         lanes: int,
         filters: bool,
         last: bool,
+        opens: bool = False,
     ) -> Parts:
         """Cycles of a layer, from the word behind the last one of the layer before to its own.
 
@@ -121,6 +125,7 @@ class Clock:
         counts, groups, passes, lanes : as of `rows_cycles`
         filters : whether the lanes are filters
         last : the inference ends with it, when the drain is idle
+        opens : from this layer on, words of the next input are taken
         """
         self.now += configuration + spec.setup_cycles(self.p)
         clearing = 0
@@ -130,6 +135,10 @@ class Clock:
             self.now += clearing
         self._wait(spec.landing_cycles(self.p, self._filters))
         setup = self.now - self._done - filling - clearing
+        if opens:
+            self._opened, self._taken = self.now + opening_cycles(self.p, clear), 0
+        self._taken += clears_open(clear) if opens else clear
+        self._taken += len(counts) * groups * lanes
         rows = rows_cycles(counts, groups, passes, lanes)
         headers, body = _HEADER * len(counts), sum(counts) * groups * passes
         self._done = self.now + rows
@@ -145,3 +154,26 @@ class Clock:
             wait=rows - headers - body,
             tail=self.now - self._done if last else 0,
         )
+
+    def alone(self, loads: list[tuple[int, int]]) -> int:
+        """Cycles from one inference to the next if no word is taken ahead.
+
+        Parameters
+        ----------
+        loads : configuration words and input words of each LOAD
+        """
+        each = spec.setup_cycles(self.p) + self.p - 1
+        tails = (len(loads) - 1) * spec.load_tail(self.p)
+        return self.now + tails + sum(words + each + inputs for words, inputs in loads)
+
+    def ahead(self, words: int, inputs: int) -> tuple[int, int]:
+        """Cycles from one inference to the next, and words that have not come before its LOAD.
+
+        Parameters
+        ----------
+        words, inputs : configuration words and input words of the only LOAD
+        """
+        assert self._opened is not None, "a layer opens"
+        free = self.now + words - self._opened - self._taken
+        late = max(0, inputs - free)
+        return self.now + words + spec.setup_cycles(self.p) - 1 + late, late

@@ -13,6 +13,7 @@ from secateur.compiler.body import Bodies, Body
 from secateur.compiler.certificate import check_fields
 from secateur.compiler.choose import LayerPlan
 from secateur.compiler.cost import Clock, Parts
+from secateur.compiler.layout import MapLayout
 from secateur.compiler.room.ring import check_ring
 from secateur.compiler.room.weights import crowded
 from secateur.compiler.schedule import Plan, plan
@@ -21,6 +22,7 @@ from secateur.compiler.stream.tables import assign
 from secateur.compiler.stream.writer import Words, Writer
 from secateur.errors import SecateurError, TargetTooSmall
 from secateur.hw import spec
+from secateur.hw.ahead import COMMON_AHEAD
 from secateur.hw.spec import Geometry, Reg
 from secateur.ir import Layer, Network
 from secateur.text import printable
@@ -36,12 +38,18 @@ class Encoded:
     cycles : of an inference
     layer_parts : of its cycles, per layer
     layer_words : configuration, headers and bodies, per layer
+    interval : cycles from one inference to the next, all input words being there
+    alone : the same, if none is taken before the inference has ended
+    late_words : input words that are not taken before that
     """
 
     words: Words
     cycles: int
     layer_parts: list[Parts]
     layer_words: list[int]
+    interval: int
+    alone: int
+    late_words: int
 
     @property
     def layer_cycles(self) -> list[int]:
@@ -168,6 +176,12 @@ def _row_words(layer_plan: LayerPlan, base: int, slots: list[int]) -> Iterator[W
         yield np.stack(group_rows, axis=1).reshape(-1, group_rows[0].shape[1])
 
 
+def _load(writer: Writer, layout: MapLayout) -> tuple[int, int]:
+    """The LOAD of an input; returns configuration words and input words."""
+    registers = output_registers(layout) | {Reg.GX: layout.words}
+    return writer.configure(layout.tensor.name, registers, spec.COMMON_LOAD), layout.words
+
+
 def encode(planned: Plan, check_depth: bool = True) -> Encoded:
     """Image of a plan, header and CRC included.
 
@@ -185,10 +199,7 @@ def encode(planned: Plan, check_depth: bool = True) -> Encoded:
     check_fields(planned)
     writer, tables = Writer(geometry.n), _Tables(planned)
     writer.tables(tables.first)
-    for given in planned.network.given:
-        read = planned.layouts[given]
-        load = output_registers(read) | {Reg.GX: read.words}
-        writer.configure(given.name, load, spec.COMMON_LOAD)
+    loads = [_load(writer, planned.layouts[given]) for given in planned.network.given]
     clock, written = Clock(geometry.p), set()
     by_layer, words_by_layer, base = [], [], 0
     for layer_plan in planned.layers:
@@ -200,7 +211,9 @@ def encode(planned: Plan, check_depth: bool = True) -> Encoded:
         slots, filling = tables.before(layer, writer, clock)
         base = _shift_base(layer, base)
         registers = layer_registers(planned, layer_plan, clear=clear, slots=slots, base=base)
-        configuration = writer.configure(layer.name, registers, spec.COMMON_START)
+        opens = planned.opens is not None and layer_plan is planned.layers[planned.opens]
+        event = COMMON_AHEAD if opens else spec.COMMON_START
+        configuration = writer.configure(layer.name, registers, event)
         writer.align(geometry.header_words, layer_plan.side)
         for words in _row_words(layer_plan, base, slots if len(set(slots)) > 1 else []):
             writer.add(words)
@@ -214,6 +227,7 @@ def encode(planned: Plan, check_depth: bool = True) -> Encoded:
             lanes=layer_plan.lane_map.lanes,
             filters=layer_plan.filters,
             last=layer_plan is planned.layers[-1],
+            opens=opens,
         )
         by_layer.append(parts)
         words_by_layer.append(writer.count - before)
@@ -222,7 +236,11 @@ def encode(planned: Plan, check_depth: bool = True) -> Encoded:
     if check_depth and total > geometry.weight_words:
         raise crowded(bodies_of(planned), geometry, total)
     words = _with_header(planned, program, clock.now, len(tables.slots.start))
-    return Encoded(words, clock.now, by_layer, words_by_layer)
+    alone = clock.alone(loads)
+    interval, late = (alone, sum(each for _, each in loads))
+    if planned.opens is not None:
+        interval, late = clock.ahead(*loads[0])
+    return Encoded(words, clock.now, by_layer, words_by_layer, interval, alone, late)
 
 
 def plan_and_encode(

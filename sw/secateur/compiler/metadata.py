@@ -14,6 +14,7 @@ from secateur.compiler.choose import LayerPlan
 from secateur.compiler.cost import Parts
 from secateur.compiler.encode import Encoded, encode
 from secateur.compiler.layout import MapLayout
+from secateur.compiler.room.ahead import interval
 from secateur.compiler.schedule import Plan, plan
 from secateur.compiler.stream.results import result_walk
 from secateur.compiler.stream.waits import predict
@@ -279,6 +280,7 @@ def metadata(
         "cycles": encoded.cycles,
         "cycles_dense": sum(cost.parts.cycles for cost in dense) + overhead,
         "bound_cycles": sum(layer["bound_cycles"] for layer in layers),
+        "interval": interval(planned, encoded),
         "pixels_only": geometry.s < target.geometry.s,
         "inputs": [_port(port, planned.layouts[port.tensor]) for port in network.inputs],
         "outputs": [

@@ -30,6 +30,7 @@ class Plan:
     layers : in order
     layouts : of every tensor in the banks
     results : layouts of the outputs, which go to the result stream
+    opens : number of the layer from which on words of the next input come, or None
     """
 
     network: Network
@@ -37,6 +38,7 @@ class Plan:
     layers: list[LayerPlan]
     layouts: dict[Tensor, MapLayout]
     results: dict[Tensor, MapLayout]
+    opens: int | None = None
 
 
 def _lives(network: Network) -> dict[Tensor, tuple[int, int]]:
@@ -91,6 +93,28 @@ def plan(
             placed = _placed(layouts, first, requests, bases)
             return Plan(network, geometry, planned, placed, results)
     raise _crowded(network, requests, geometry.bank_words)
+
+
+def windows(planned: Plan) -> list[tuple[Request, int]]:
+    """The windows of a plan, with their bases."""
+    network = planned.network
+    requests = _requests(network, *_shared(network, planned.layouts))
+    return [(request, planned.layouts[request.tensor].base) for request in requests]
+
+
+def freed(planned: Plan, given: Tensor, step: int) -> Plan | None:
+    """The plan with no other tensor in an input's window from a step on; None: there is no room."""
+    network = planned.network
+    layouts, first = _shared(network, planned.layouts)
+    requests = _requests(network, layouts, first)
+    home = next(each for each in requests if each.tensor is first[given])
+    if home.end >= step:
+        return None
+    again = replace(home, begin=step, end=len(network.layers) + 1)
+    bases = allocate([*requests, again], planned.geometry.bank_words)
+    if bases is None:
+        return None
+    return replace(planned, layouts=_placed(layouts, first, requests, bases))
 
 
 def _crowded(network: Network, requests: list[Request], depth: int) -> TargetTooSmall:

@@ -58,6 +58,7 @@ _PARTS = {
 _CYCLES = range(1, (1 << 20) + 1)
 _RING = {"words": range(64, (1 << 16) + 1), "interval": _CYCLES, "latency": range((1 << 20) + 1)}
 _WAIT = {"full": _COUNT, "next": _COUNT}
+_INTERVAL = {"cycles": range(1, 1 << 63), "alone": range(1, 1 << 63)}
 _SQNR = {"found": "dB", "free": "dB"}
 _SILENT = {"found": 0, "free": 0}
 #: Layers that compute some pixels of their output only.
@@ -98,6 +99,10 @@ def problem(metadata: dict[str, Any], n: int, p: int, cycles: int) -> str | None
     found = _mismatch(metadata.get("pixels_only", False), bool, "pixels_only")
     if "ring" in metadata:
         found = found or _mismatch(metadata["ring"], _RING, "ring")
+    if "interval" in metadata:  # version 0.1.0 wrote none
+        given = metadata["interval"]
+        said = "opens" if isinstance(given, dict) and "opens" in given else "why"
+        found = found or _mismatch(given, _INTERVAL | {said: str}, "interval")
     found = found or _mismatch(metadata.get("steps", 0), _COUNT, "steps")
     if found is not None:
         return found

@@ -22,8 +22,10 @@ def summary(image: Image) -> dict[str, Any]:
         which is then a step, to the next; ``steps`` of the longest sequence in the calibration
         data, 0 if it is not known; ``stream_bits``, all bits that the hardware loads;
         ``dense_weights``, the weights of convolutions, depthwise and dense layers before pruning;
-        ``sqnr``, signal to quantisation noise of the worst result, if it was measured; ``ring``:
-        its words, its source, and the cycles besides in which an inference waits for it, or None
+        ``interval``: cycles from one inference to the next, ``alone`` if no word of an input came
+        before, the layer that ``opens`` the way for them, or ``why`` none does, or None; ``sqnr``,
+        signal to quantisation noise of the worst result, if it was measured; ``ring``: its words,
+        its source, and the cycles besides in which an inference waits for it, or None
 
     Raises
     ------
@@ -51,6 +53,7 @@ def summary(image: Image) -> dict[str, Any]:
         "stream_bits": bits,
         "dense_weights": weights,
         "bits_per_dense_weight": bits / weights if weights else None,
+        "interval": metadata.get("interval"),
         "ring": _ring(metadata),
         "words": len(image.words),
         "weight_words": metadata["weight_words"],

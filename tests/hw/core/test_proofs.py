@@ -22,7 +22,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 import secateur.hw.core.bank
-from secateur.hw.core.bank import DATA_DELAY, Bank
+from secateur.hw.core.bank import Bank
 from secateur.hw.memory.fifo import FIFO_LATENCY, CreditFifo
 from tests.hw.proofs import prove
 
@@ -104,13 +104,16 @@ class WriteProbe(wiring.Component):
 
 
 class WindowTop(Elaboratable):
-    """A bank with its RAM laid bare, and the window test as stream.md words it."""
+    """A bank with its RAM laid bare, and the window test as stream.md words it.
+
+    Window and size may change with every write; they come a cycle later.
+    """
 
     N, DEPTH = 2, 16
 
-    def __init__(self, probe: WriteProbe, fault: bool) -> None:
+    def __init__(self, probe: WriteProbe, fault: str) -> None:
         self.probe, self.fault = probe, fault
-        self.bank = Bank(n=self.N, depth=self.DEPTH)
+        self.bank = Bank(n=self.N, depth=self.DEPTH, ahead=True)
         bank = self.bank
         self.inputs = [
             bank.address,
@@ -119,46 +122,44 @@ class WindowTop(Elaboratable):
             bank.size,
             bank.shift,
             bank.offset_in,
+            bank.keep,
         ]
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.bank = bank = self.bank
-        started = Signal()
-        m.d.sync += started.eq(1)
-        for static in (bank.window, bank.size):
-            before = Signal(16)
-            m.d.sync += before.eq(static)
-            m.d.comb += Assume(~started | (static == before))
-        offset = Signal(16)
+        offset, kept = Signal(16), Signal(16, reset_less=True)
         with m.If(bank.shift):
             m.d.sync += offset.eq(bank.offset_in)
+        with m.If(bank.keep):
+            m.d.sync += kept.eq(bank.offset_in if self.fault == "kept" else offset)
+        came = Signal()
         distance = Signal(signed(18))
-        m.d.comb += distance.eq(bank.write.m - Mux(bank.write.local, 0, offset))
-        accept = bank.write.valid & (distance >= 0) & (distance < bank.size)
-        if self.fault:
-            accept = bank.write.valid & (distance < bank.size)
-        address = Signal(self.probe.write_addr.shape())
-        m.d.comb += address.eq(bank.window + distance)
-        expected, where = accept, address
-        for stage in range(DATA_DELAY):
-            next_expected, next_where = Signal(name=f"e{stage}"), Signal(4, name=f"a{stage}")
-            m.d.sync += [next_expected.eq(expected), next_where.eq(where)]
-            expected, where = next_expected, next_where
+        of_tensor = Mux(bank.write.ahead, kept, offset)
+        m.d.sync += [
+            came.eq(bank.write.valid),
+            distance.eq(bank.write.m - Mux(bank.write.local, 0, of_tensor)),
+        ]
+        accept = came & (distance < bank.size)
+        if self.fault != "below":
+            accept = accept & (distance >= 0)
+        address, expected = Signal(self.probe.write_addr.shape()), Signal()
+        m.d.sync += [address.eq(bank.window + distance), expected.eq(accept)]
         m.d.comb += [
             Assert(self.probe.write_en == expected),
-            Assert(~expected | (self.probe.write_addr == where)),
+            Assert(~expected | (self.probe.write_addr == address)),
             Assert(self.probe.write_data == bank.write.data.as_value()),
             Assert(bank.offset == offset),
+            Assert(bank.kept == kept),
         ]
         return m
 
 
-@pytest.mark.parametrize("fault", [False, True])
+@pytest.mark.parametrize("fault", ["", "below", "kept"])
 def test_bank_takes_what_falls_into_its_window(
-    fault: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By induction: for any stream of writes, any window, size and offset, for all time."""
+    """By induction: for any stream of writes, any window, size and offsets, for all time."""
     probe = WriteProbe(WindowTop.N, WindowTop.DEPTH)
     monkeypatch.setattr(secateur.hw.core.bank, "Ram", lambda **_: probe)
     top = WindowTop(probe, fault)

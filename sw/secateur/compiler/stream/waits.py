@@ -30,6 +30,7 @@ class _Part:
     at : first word
     common : common bytes of the configuration words; the last is the command
     inputs : words that a LOAD takes; 0: it is a layer
+    ahead : in later inferences these have come by then
     rows, counts : first header word of the first row group; words of a body of each
     side, groups, passes, lanes : of the layer; passes of each group
     clear : cycles of a CLEAR
@@ -39,6 +40,7 @@ class _Part:
     at: int
     common: bytes
     inputs: int = 0
+    ahead: bool = False
     rows: int = 0
     counts: tuple[int, ...] = ()
     side: int = 1
@@ -60,7 +62,8 @@ def _parts(planned: Plan, encoded: Encoded) -> tuple[list[_Part], int]:
         if common[index] == spec.INDEX_LOOP:
             mark = index + 1
         if common[index] & spec.COMMON_LOAD:
-            found.append(_Part(at, common[at : index + 1], inputs=given[len(found)]))
+            ahead, words = planned.opens is not None, given[len(found)]
+            found.append(_Part(at, common[at : index + 1], inputs=words, ahead=ahead))
             at = index + 1
     for layer_plan, words, parts in zip(
         planned.layers, encoded.layer_words, encoded.layer_parts, strict=True
@@ -144,8 +147,10 @@ class _Walk:
             skipped = 0 if first else max(0, self._mark - part.at)
             if part.inputs:
                 self._configure(part, skipped)
-                self._next += spec.setup_cycles(self._geometry.p) + self._geometry.p
-                self._next += part.inputs - 1 + spec.load_tail(self._geometry.p)
+                self._next += spec.setup_cycles(self._geometry.p) - 1
+                self._next += spec.load_tail(self._geometry.p)
+                if first or not part.ahead:
+                    self._next += self._geometry.p + part.inputs
                 if first and part is parts[0]:
                     self._next += self._patience
                 begun = self.waited
