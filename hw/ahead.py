@@ -7,10 +7,6 @@ from __future__ import annotations
 
 from secateur.hw import spec
 
-#: Common byte of a configuration word: START, and from this layer on words of the next input are
-#: taken.
-COMMON_AHEAD = spec.COMMON_START | spec.COMMON_LOAD
-
 #: From the first clear until the drain has the registers of its layer, and so words are taken.
 _HANDED_OVER = 2
 

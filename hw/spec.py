@@ -56,6 +56,7 @@ MAP_WORDS = 1 << 16
 
 COMMON_START = 0x80  # configuration word: the layer begins after it; row headers follow
 COMMON_LOAD = 0x40  # configuration word: take GX input words from the host; configuration follows
+COMMON_AHEAD = 0xC0  # both: the layer begins; from it on, words of the next input are taken
 COMMON_REGISTER = 0x3F  # configuration word: index of the first register that it writes
 #: Indices past the registers: N entries of a table, at byte address TABLE, which moves on by N;
 #: and the mark after which every inference but the first begins.

@@ -11,7 +11,6 @@ from dataclasses import replace
 import numpy as np
 
 from secateur.hw import spec
-from secateur.hw.ahead import COMMON_AHEAD
 from secateur.hw.spec import Error, Geometry, Reg
 from secateur.sim.program import (
     Bytes,
@@ -148,7 +147,7 @@ class _Decoder:
                 filters = bool(reg[Reg.FLAGS2] >> spec.FLAG2_FILTERS & 1)
                 side = self._geometry.s if filters else 1
                 at, last, rows = self._rows(-(-at // side) * side, now, reg, side)
-                opens = command == COMMON_AHEAD
+                opens = command == spec.COMMON_AHEAD
                 layer = Layer(layers, reg, rows, side, begin, opens, last + 1 - ended)
                 self._before, ended = (last, filters), last + 1
                 now = last + spec.front_cycles(geometry.p, filters)

@@ -38,9 +38,9 @@ HEADER = (
 
 #: (names, how their values are shown, meaning)
 CONSTANTS = (
-    (("COMMON_START", "COMMON_LOAD", "COMMON_REGISTER"), "0x{:02x}",
-     "common byte of a configuration word: START, LOAD, both (a START), and the index of its first "
-     "register"),
+    (("COMMON_START", "COMMON_LOAD", "COMMON_AHEAD", "COMMON_REGISTER"), "0x{:02x}",
+     "common byte of a configuration word: START, LOAD, a START from which on words of the next "
+     "input are taken, and the index of its first register"),
     (("INDEX_TABLE", "INDEX_LOOP"), "0x{:02x}",
      "indices past the registers: entries of a table; the mark"),
     (("ROW_LAST",), "0x{:02x}", "in the common byte of header word B: last row of the layer"),

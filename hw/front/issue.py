@@ -7,7 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from secateur.hw import spec
-from secateur.hw.ahead import COMMON_AHEAD, takes_ahead
+from secateur.hw.ahead import takes_ahead
 from secateur.hw.front.before import Before
 from secateur.hw.front.configuration import Configuration
 from secateur.hw.front.flow import SETUP_CYCLES, Flow, State
@@ -19,8 +19,7 @@ from secateur.hw.interfaces import END_TAGS, Kind, issued_signature, word_layout
 from secateur.hw.pipeline import delay
 from secateur.hw.spec import Error, Reg
 
-#: Cycles from the last word of a LOAD, at the least, until the offsets of its window stand.
-_OFFSETS_STAND = 4
+_OFFSETS_STAND = 4  # least cycles from the last word of a LOAD until its window's offsets stand
 
 
 class Issue(wiring.Component):
@@ -98,7 +97,7 @@ class Issue(wiring.Component):
         held = word.group_last & ~(gate.free & gate.room) | (fills_table & ~before.idle)
         # Commands are never held: conditions on them need not wait for that.
         configures = flow.run & self.fetched.valid
-        accepted = Signal()
+        accepted, taken = Signal(), Signal()
         m.submodules.intake = intake = Intake()
         m.submodules.wipe = wipe = Wipe(geometry=self.geometry, fast=self.latency > 0)
         m.d.comb += [
@@ -108,30 +107,25 @@ class Issue(wiring.Component):
             gate.released.eq(self.released),
             self.fetched.ready.eq(flow.run & there & ~held),
             self.input.ready.eq(flow.takes | intake.ready),
-            accepted.eq(flow.takes & self.input.valid),
+            accepted.eq(self.input.valid & flow.takes),
             configuration.valid.eq(issued.valid if self.latency else configures),
             configuration.word.eq(issued.word),
             configuration.loading.eq(flow.loading),
             configuration.wiped.eq(wipe.wiped),
             configuration.next_entry.eq(issued.entry.valid),
             issued.registers.eq(configuration.registers),
-            self.cycles.eq(stopwatch.cycles),
-            self.memory_wait.eq(stopwatch.memory_wait),
             stopwatch.starved.eq(starved),
-            self.inferences.eq(stopwatch.inferences),
         ]
         domain = m.d.sync if self.latency else m.d.comb
         domain += [issued.valid.eq(issue), issued.word.eq(word)]
         domain += [issued.word[tag].eq(word[tag] & issue) for tag in END_TAGS]
         settled = self._settle(m, flow, configuration, before)
-        taken = Signal()
-        at_once = settled & flow.loading & intake.open & intake.none
-        m.d.comb += taken.eq((accepted & flow.last) | at_once)
         self._walk_states(m, flow, configuration, wipe, issue, settled, accepted)
-        self._enter_load(m, flow, intake, settled)
         refused = self._begin_layers(m, flow, configuration, before, settled)
-        self._take_ahead(m, flow, intake, configuration, taken)
-        self._write(m, flow, accepted, intake)
+        at_once = self._take_ahead(m, flow, intake, settled)
+        m.d.comb += taken.eq((accepted & flow.last) | at_once)
+        self._intake(m, flow, intake, configuration, taken)
+        self._write(m, flow, intake)
         full = held & gate.free & ~gate.room
         self._inference(m, flow, stopwatch, issue & ~fills_table, taken, full)
         self._stop(m, flow, configures, refused, stopwatch.over)
@@ -180,15 +174,15 @@ class Issue(wiring.Component):
             m.d.sync += issued.layer.eq(Mux(flow.loading, 0, issued.layer + 1))
         return settled & configuration.bad
 
-    def _take_ahead(self, m: Module, flow: Flow, intake: Intake, configuration, taken) -> None:
+    def _intake(self, m: Module, flow: Flow, intake: Intake, configuration, taken) -> None:
         """Words of the next input between the pixels of this inference.
 
         They go to the window of the LOAD before, which the banks keep once its offsets stand.
         """
-        hands_over = configuration.hand_over & ~flow.loading
         kept = delay(m, taken & ~intake.open, _OFFSETS_STAND, "kept", reset_less=False)
+        opens = configuration.hand_over & ~flow.loading & flow.opening
         m.d.comb += [
-            intake.opens.eq(hands_over & flow.opening if takes_ahead(self.geometry.p) else 0),
+            intake.opens.eq(opens if takes_ahead(self.geometry.p) else 0),
             intake.taken.eq(taken),
             intake.closed.eq(flow.state == State.ERROR),
             intake.words.eq(configuration.registers[Reg.GX]),
@@ -199,7 +193,7 @@ class Issue(wiring.Component):
             self.issued.keep.eq(kept),
         ]
 
-    def _write(self, m: Module, flow: Flow, accepted, intake: Intake) -> None:
+    def _write(self, m: Module, flow: Flow, intake: Intake) -> None:
         """Input words, clears and entries of tables to the blocks behind."""
         n, issued = self.geometry.n, self.issued
         m.submodules.host = host = HostWrites(n=n, latency=self.latency)
@@ -228,8 +222,9 @@ class Issue(wiring.Component):
         is_config = word.kind == Kind.CONFIG
         fills_table = is_config & word.first
         starts = is_config & word.common[7]
-        loads = is_config & word.common[6] & ~word.common[7]
-        opens = is_config & (word.common & COMMON_AHEAD == COMMON_AHEAD)
+        loads, opens = (
+            is_config & word.common[6] & bit for bit in (~word.common[7], word.common[7])
+        )
         ends, rest = self._rest(m, registers)
         m.d.sync += [flow.left.eq(flow.left - 1), flow.last.eq(flow.left == 2)]
         with m.If(flow.ending & flow.run):
@@ -278,13 +273,14 @@ class Issue(wiring.Component):
                 with m.If(flow.last):
                     m.d.sync += [*flow.go(State.RUN), flow.fills.eq(0)]
 
-    def _enter_load(self, m: Module, flow: Flow, intake: Intake, settled) -> None:
-        """What follows SETUP of a LOAD some of whose words, or all, have been taken ahead."""
-        tail = spec.load_tail(self.geometry.p)
+    def _take_ahead(self, m: Module, flow: Flow, intake: Intake, settled) -> Signal:
+        """Behind SETUP of a LOAD of which words have come. Returns a strobe: all have."""
+        at_once = settled & flow.loading & intake.open & intake.none
         with m.If(settled & flow.loading & intake.open):
             m.d.sync += flow.enter(State.INPUT, intake.left, intake.last)
-            with m.If(intake.none):
-                m.d.sync += flow.enter(State.LANDING, tail - 1, tail == 2)
+        with m.If(at_once):
+            m.d.sync += flow.enter(State.LANDING, spec.load_tail(self.geometry.p) - 1, 0)
+        return at_once
 
     def _rest(self, m: Module, registers) -> tuple[Signal, Signal]:
         """Whether the inference ends with the layer, and how long LANDING lasts behind it."""
@@ -312,6 +308,8 @@ class Issue(wiring.Component):
         program do not count for any inference.
         """
         begun = Signal()
+        figures = ("cycles", "memory_wait", "inferences")
+        m.d.comb += [getattr(self, name).eq(getattr(stopwatch, name)) for name in figures]
         ended = flow.ending & flow.run
         waits = flow.takes | (flow.run & self.fetched.valid & full)
         m.d.comb += [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from secateur.hw import spec
-from secateur.hw.ahead import COMMON_AHEAD
 from secateur.hw.spec import Geometry
 from secateur.sim.golden import hazards, parse
 from secateur.sim.program import Load
@@ -24,7 +23,7 @@ def start_of(sample: Sample, index: int) -> int:
 def opened(sample: Sample, index: int) -> Sample:
     """The program that takes words from a layer on."""
     image = bytearray(sample.image)
-    image[start_of(sample, index)] |= COMMON_AHEAD
+    image[start_of(sample, index)] |= spec.COMMON_AHEAD
     return Sample(sample.geometry, with_crc(bytes(image)), sample.input_words, sample.seed)
 
 

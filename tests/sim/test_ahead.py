@@ -13,7 +13,6 @@ from itertools import pairwise
 import pytest
 
 from secateur.hw import spec
-from secateur.hw.ahead import COMMON_AHEAD
 from secateur.hw.ring import Source
 from secateur.hw.spec import Error, Geometry, Reg, Status
 from secateur.sim.golden import ImageError, hazards, parse, run
@@ -85,7 +84,7 @@ def long_input(words: int, clear: int, *, opens: bool, p: int = 3) -> Sample:
     registers |= dict.fromkeys(ones, 1) | {Reg.PC: p, Reg.LANES: p, Reg.D_PC: 1, Reg.CLIP: 0xFF00}
     registers |= {Reg.A_BASE: 4 * 250, Reg.OUT_W: 255 - clear, Reg.OUT_S: clear}
     registers |= {Reg.FLAGS: 1 << spec.FLAG_CLEAR, Reg.CLAST: 1}
-    assembler.configure(registers, COMMON_AHEAD if opens else spec.COMMON_START)
+    assembler.configure(registers, spec.COMMON_AHEAD if opens else spec.COMMON_START)
     assembler.row([0] * 4, [0] * 4, [([1] * 4, 0)] * 8, True)
     assembler.configure(registers | {Reg.FLAGS: 1 << spec.FLAG_RESULT}, spec.COMMON_START)
     assembler.row([0] * 4, [0] * 4, [([1] * 4, 0)] * 9, True)
@@ -182,7 +181,7 @@ def test_the_window_of_the_load_stays() -> None:
         ones = (Reg.GX, Reg.GY, Reg.GZ, Reg.PR, Reg.PC, Reg.LANES, Reg.CLAST, Reg.RLAST)
         layer = dict.fromkeys(ones, 1) | {Reg.FLAGS: 1 << spec.FLAG_RESULT, Reg.OUT_W: 9}
         layer |= {Reg.A_BASE: 100, Reg.OUT_S: 0}
-        assembler.configure(layer, COMMON_AHEAD)
+        assembler.configure(layer, spec.COMMON_AHEAD)
         assembler.row([0, 0], [0, 0], [([1, 1], 0)] * 8, True)
         image = assemble(geometry, assembler.words, cycles=UNLIMITED)
         if stays:
@@ -203,7 +202,7 @@ def test_hazards_of_the_next_input() -> None:
         ones = (Reg.GY, Reg.GZ, Reg.PR, Reg.PC, Reg.LANES, Reg.RLAST, Reg.GX, Reg.CLAST)
         registers |= dict.fromkeys(ones, 1)
         registers |= {Reg.A_BASE: 4 * 100, Reg.OUT_W: 200, Reg.OUT_S: 4} | changes
-        assembler.configure(registers, COMMON_AHEAD)
+        assembler.configure(registers, spec.COMMON_AHEAD)
         assembler.row([0] * 4, [0] * 4, [([1] * 4, 0)] * 8, True)
         late = {Reg.FLAGS: 1 << spec.FLAG_RESULT, Reg.A_BASE: 4 * 100}
         assembler.configure(registers | late, spec.COMMON_START)

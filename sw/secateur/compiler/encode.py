@@ -22,7 +22,6 @@ from secateur.compiler.stream.tables import assign
 from secateur.compiler.stream.writer import Words, Writer
 from secateur.errors import SecateurError, TargetTooSmall
 from secateur.hw import spec
-from secateur.hw.ahead import COMMON_AHEAD
 from secateur.hw.spec import Geometry, Reg
 from secateur.ir import Layer, Network
 from secateur.text import printable
@@ -212,7 +211,7 @@ def encode(planned: Plan, check_depth: bool = True) -> Encoded:
         base = _shift_base(layer, base)
         registers = layer_registers(planned, layer_plan, clear=clear, slots=slots, base=base)
         opens = planned.opens is not None and layer_plan is planned.layers[planned.opens]
-        event = COMMON_AHEAD if opens else spec.COMMON_START
+        event = spec.COMMON_AHEAD if opens else spec.COMMON_START
         configuration = writer.configure(layer.name, registers, event)
         writer.align(geometry.header_words, layer_plan.side)
         for words in _row_words(layer_plan, base, slots if len(set(slots)) > 1 else []):

@@ -103,7 +103,18 @@ def windows(planned: Plan) -> list[tuple[Request, int]]:
 
 
 def freed(planned: Plan, given: Tensor, step: int) -> Plan | None:
-    """The plan with no other tensor in an input's window from a step on; None: there is no room."""
+    """The plan with no other tensor in an input's window from a step on.
+
+    Parameters
+    ----------
+    planned : a plan
+    given : the input
+    step : number of a layer, from 1 on
+
+    Returns
+    -------
+    plan : with other windows; None: the banks have no room for them
+    """
     network = planned.network
     layouts, first = _shared(network, planned.layouts)
     requests = _requests(network, layouts, first)

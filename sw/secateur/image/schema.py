@@ -99,11 +99,7 @@ def problem(metadata: dict[str, Any], n: int, p: int, cycles: int) -> str | None
     found = _mismatch(metadata.get("pixels_only", False), bool, "pixels_only")
     if "ring" in metadata:
         found = found or _mismatch(metadata["ring"], _RING, "ring")
-    if "interval" in metadata:  # version 0.1.0 wrote none
-        given = metadata["interval"]
-        said = "opens" if isinstance(given, dict) and "opens" in given else "why"
-        found = found or _mismatch(given, _INTERVAL | {said: str}, "interval")
-    found = found or _mismatch(metadata.get("steps", 0), _COUNT, "steps")
+    found = found or _bad_interval(metadata) or _mismatch(metadata.get("steps", 0), _COUNT, "steps")
     if found is not None:
         return found
     places = {f"tensors[{i}]": tensor for i, tensor in enumerate(metadata["tensors"])}
@@ -143,6 +139,15 @@ def problem(metadata: dict[str, Any], n: int, p: int, cycles: int) -> str | None
             if name not in names:
                 return f"layers[{index}]: tensor {_shown(name)} is not in tensors"
     return None
+
+
+def _bad_interval(metadata: dict[str, Any]) -> str | None:
+    """The first error in ``interval``, which version 0.1.0 did not write at first."""
+    if "interval" not in metadata:
+        return None
+    given = metadata["interval"]
+    said = "opens" if isinstance(given, dict) and "opens" in given else "why"
+    return _mismatch(given, _INTERVAL | {said: str}, "interval")
 
 
 def _bad_port(port: dict[str, Any]) -> str | None:
