@@ -107,6 +107,24 @@ def test_words_that_come_too_late_come_with_the_load(clear: int) -> None:
     assert min(saved) < 0
 
 
+def test_one_word_goes_to_its_bank_alone() -> None:
+    """The offsets of the banks have hardly come when it has: those of the next one are the same."""
+    p, geometry = 3, Geometry(n=4, p=3, weight_words=256, bank_words=256)
+    assembler = Assembler(geometry, random.Random(0))
+    registers = dict.fromkeys(Reg, 0) | {Reg.OFF_PC: p, Reg.OFF_DC: 1, Reg.OUT_S: 1, Reg.GX: 1}
+    assembler.configure(registers, spec.COMMON_LOAD)
+    ones = (Reg.GX, Reg.GY, Reg.GZ, Reg.PR, Reg.RLAST, Reg.CLAST)
+    registers |= dict.fromkeys(ones, 1) | {Reg.PC: p, Reg.LANES: p, Reg.D_PC: 1, Reg.CLIP: 0xFF00}
+    for opens in (False, True):
+        registers[Reg.FLAGS] = 1 << spec.FLAG_RESULT
+        registers |= {Reg.FLAGS2: (not opens) << spec.FLAG2_MORE, Reg.A_BASE: 4 * 100 * opens}
+        assembler.configure(registers, spec.COMMON_AHEAD if opens else spec.COMMON_START)
+        assembler.row([0] * 4, [0] * 4, [([1] * 4, 0), *[([0] * 4, 0)] * 7], True)
+    sample = Sample(geometry, assemble(geometry, assembler.words, cycles=UNLIMITED), 1, 5)
+    assert sample.inputs(INFERENCES)[:, 0].any()
+    check(sample)
+
+
 def test_few_lanes_take_them_with_the_load() -> None:
     sample = long_input(20, 1, opens=True, p=2)
     plain = long_input(20, 1, opens=False, p=2)
