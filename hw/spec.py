@@ -190,8 +190,8 @@ class Error(enum.IntEnum):
 ALLOWED_N = (2, 4, 8, 16)
 MAX_P = 16
 MAX_S = MIN_ROW_WORDS  # the drain of S filter lanes takes no longer than any row
-#: Primitives of the Verilog: none, those of ECP5, none and RAMs as modules of their own, or those
-#: of iCE40 UltraPlus.
+#: Primitives of the Verilog: none, those of ECP5, none and RAMs as modules of their own, those of
+#: iCE40 UltraPlus, or Gowin's multipliers.
 FAMILIES = ("generic", "ecp5", "asic", "ice40", "gowin")
 
 
