@@ -446,4 +446,5 @@ def test_targets(secateur) -> None:  # type: ignore[no-untyped-def]
         "8x8-25f-flash": 64,
         "8x8-flash": 64,
         "8x16-flash": 128,
+        "4x4-gw2a": 16,
     }
