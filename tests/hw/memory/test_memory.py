@@ -81,7 +81,7 @@ def testinitval(bits: int, words: int) -> None:
     [
         (lambda: Ram(width=8, depth=1), "depth must be at least 2 words, not 1"),
         (lambda: Ram(width=8, depth=4, init=[0] * 5), "init must hold at most 4 words, not 5"),
-        (lambda: Ram(width=8, depth=4, family="x"), "generic, ecp5, asic, ice40, not 'x'"),
+        (lambda: Ram(width=8, depth=4, family="x"), "generic, ecp5, asic, ice40, gowin, not 'x'"),
         (lambda: Bank(n=4, depth=24), "depth must be a power of two from 16 on, not 24"),
         (lambda: Lane(n=4, bels=[None] * 5), "bels must name at most 4 sites, not 5"),
         (lambda: Loader(geometry=GEOMETRY, latency=0), "latency must be at least 1 cycle, not 0"),
