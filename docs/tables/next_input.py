@@ -43,7 +43,9 @@ def row(kind: type[torch.nn.Module], words: int) -> str:
 
 if __name__ == "__main__":
     logging.getLogger("secateur").setLevel(logging.ERROR)
-    print("| network, at a quarter | words of a bank | an inference | input before | while it runs |")
+    print(
+        "| network, at a quarter | words of a bank | an inference | input before | while it runs |"
+    )
     print("| --- | --- | --- | --- | --- |")
     for each in CASES:
         print(row(*each), flush=True)
