@@ -122,7 +122,10 @@ def open_memory(path: str, address: int, *, ring: bool = False) -> Iterator[Mapp
             os.close(file)
     except (OSError, ValueError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise LinkError(f"registers at {address:#x} cannot be mapped: {reason}") from None
+        raise LinkError(
+            f"{path} cannot be mapped at {address:#x}: {reason}; run this as root on the processor "
+            f"of the engine's bus"
+        ) from None
     with memory, memoryview(memory) as whole, whole[inside : inside + _SPAN] as part:
         with part.cast("I") as words:
             yield MappedLink(words, ring=ring)

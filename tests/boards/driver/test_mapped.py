@@ -62,10 +62,10 @@ def test_registers_of_a_ring(ring: bool) -> None:
 
 
 def test_refusals(tmp_path: Path) -> None:
-    with pytest.raises(LinkError, match="registers at 0x0 cannot be mapped: No such file"):
+    with pytest.raises(LinkError, match=r"none cannot be mapped at 0x0: No such file.*; run this"):
         with open_memory(str(tmp_path / "none"), 0):
             pass
     (tmp_path / "uio0").write_bytes(b"")
-    with pytest.raises(DeviceError, match="uio0: registers at 0x0 cannot be mapped"):
+    with pytest.raises(DeviceError, match="uio0 cannot be mapped at 0x0"):
         with connect(str(tmp_path / "uio0"), 1):
             pass

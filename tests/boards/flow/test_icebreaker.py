@@ -26,6 +26,7 @@ from secateur.target import Target
 from tests.boards.flow import fake_tools
 from tests.support.networks import mlperf_tiny
 from tests.support.pipeline import build, compile_for
+from tests.support.primitives.board import BOARD
 from tests.support.primitives.ice40_models import PLL, yosys_models
 from tests.sw.image.image_files import image_file, random_words
 
@@ -126,18 +127,7 @@ def board_verilog() -> str:
     primitives = ("SB_MAC16", "SB_SPRAM256KA")
     for name in (*primitives, "SB_PLL40_PAD"):
         assert f"  {name} " in top
-    return (
-        top
-        + PLL
-        + yosys_models(*primitives)
-        + """
-module secateur(input clk, input rst, input rx, output tx, output running);
-  wire off, error;
-  assign running = !off;
-  top board(.clk(clk), .rx(rx), .tx(tx), .running(off), .error(error));
-endmodule
-"""
-    )
+    return top + PLL + yosys_models(*primitives) + BOARD
 
 
 @pytest.mark.long

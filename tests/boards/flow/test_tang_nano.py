@@ -26,6 +26,7 @@ from tests.boards.flow import fake_tools
 from tests.boards.flow.test_top import cell, number
 from tests.support.networks import mlperf_tiny
 from tests.support.pipeline import build, compile_for
+from tests.support.primitives.board import BOARD
 from tests.support.primitives.gowin_models import CLOCKS, MULT18X18
 from tests.sw.image.image_files import image_file, random_words
 
@@ -158,18 +159,7 @@ def board_verilog() -> str:
     top = gowin.to_verilog(
         TANG_NANO_20K, TANG_NANO_20K.geometry, clock=TANG_NANO_20K.clock, divisor=pty.DIVISOR
     )
-    return (
-        top
-        + MULT18X18
-        + CLOCKS
-        + """
-module secateur(input clk, input rst, input rx, output tx, output running);
-  wire off, error;
-  assign running = !off;
-  top board(.clk(clk), .rx(rx), .tx(tx), .running(off), .error(error));
-endmodule
-"""
-    )
+    return top + MULT18X18 + CLOCKS + BOARD
 
 
 @pytest.mark.long
