@@ -74,5 +74,7 @@ def test_a_program_that_the_engine_computes_otherwise_is_refused() -> None:
     found = simulate(sample.image, inputs, GEOMETRY)
     assert compare(found, run(program, inputs, sequential=True), inputs).mismatches != []
     layer = hazards(program)[0]
-    with pytest.raises(SecateurError, match=f"refused: layer {layer} reads words that it has"):
+    with pytest.raises(
+        SecateurError, match=f"refused: layer {layer} reads words that it or the next"
+    ):
         program_of(Image(program.words, {}))
