@@ -37,7 +37,8 @@ module secateur (
   input wire image__valid, input wire [7:0] image__payload, output wire image__ready,
   input wire input__valid, input wire [{width}:0] input__payload, output wire input__ready,
   output wire result__valid, output wire [{width}:0] result__payload, input wire result__ready,
-  output wire trace__valid, output wire trace__input, output wire [7:0] trace__layer, output wire [15:0] trace__m,
+  output wire trace__valid, output wire trace__input, output wire [7:0] trace__layer,
+  output wire [15:0] trace__m,
   output wire [{width}:0] trace__data, output wire trace__result,
   output wire [2:0] status__state, output wire [3:0] status__error,
   output wire [31:0] status__cycles, output wire [31:0] status__memory_wait,
@@ -51,7 +52,8 @@ module secateur (
     .clk, .rst, .control__reset, .control__restart,
     .image__valid(valid), .image__payload(payload), .image__ready(ready),
     .input__valid, .input__payload, .input__ready, .result__valid, .result__payload,
-    .result__ready, .trace__valid, .trace__input, .trace__layer, .trace__m, .trace__data, .trace__result,
+    .result__ready, .trace__valid, .trace__input, .trace__layer, .trace__m, .trace__data,
+    .trace__result,
     .status__state, .status__error, .status__cycles, .status__memory_wait, .status__upset,
     .image_failed);
   reader reader (
