@@ -12,6 +12,8 @@ from secateur.boards.catalogue.ulx3s import (
     ULX3S_25F,
     ULX3S_25F_8X8,
     ULX3S_45F,
+    ULX3S_45F_8X16,
+    ULX3S_45F_S8,
     ULX3S_85F,
 )
 
@@ -21,6 +23,8 @@ BOARDS = {
         ULX3S_25F,
         ULX3S_25F_8X8,
         ULX3S_45F,
+        ULX3S_45F_S8,
+        ULX3S_45F_8X16,
         ULX3S_85F,
         ORANGECRAB_25F,
         ORANGECRAB_85F,

@@ -65,3 +65,20 @@ ULX3S_25F_8X8 = _board(
     Geometry(n=8, p=8, weight_words=5120, bank_words=1024),
     "-8x8",
 )
+
+# Its lanes may be filters. Weights are in eight banks, of 1,024 words each.
+ULX3S_45F_S8 = _board(
+    "LFE5U-45F",
+    ULX3S_45F_Platform,
+    150_000_000,
+    Geometry(n=8, p=8, s=8, weight_words=8192, bank_words=2048),
+    "-s8",
+)
+# With 56 multipliers from logic beside the hard ones, and banks half as deep.
+ULX3S_45F_8X16 = _board(
+    "LFE5U-45F",
+    ULX3S_45F_Platform,
+    125_000_000,
+    Geometry(n=8, p=16, weight_words=10240, bank_words=1024),
+    "-8x16",
+)

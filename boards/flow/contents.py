@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
+from itertools import product
 
 from secateur.hw.memory.ecp5_ram import block_fields, column_bits
 from secateur.hw.memory.weight_memory import SLICE_WORDS
@@ -18,7 +19,7 @@ from secateur.hw.spec import Geometry
 #: Section of nextpnr's textual configuration: 2048 numbers of 9 bits, of block RAM number WID.
 _SECTION = re.compile(r"^\.bram_init (\d+)\n((?:[0-9a-f]{3}[ \n])+)", re.MULTILINE)
 _SEED = 1
-#: A block of the weight memory: number of the slice, lowest bit of the word.
+#: A block of the weight memory: number of the slice, bank after bank, and lowest bit of the word.
 Block = tuple[int, int]
 
 
@@ -30,13 +31,14 @@ def placeholder(geometry: Geometry) -> list[int]:
 
 def weight_blocks(geometry: Geometry, words: Sequence[int]) -> dict[Block, list[int]]:
     """The 2048 numbers of each block of a weight memory with ``words``, padded with zeros."""
-    blocks = {}
-    for index, first in enumerate(range(0, geometry.weight_words, SLICE_WORDS)):
-        depth = max(2, min(SLICE_WORDS, geometry.weight_words - first))
-        bits = column_bits(depth)
+    blocks, bank_words = {}, geometry.weight_words // geometry.s
+    slices = product(range(geometry.s), range(0, bank_words, SLICE_WORDS))
+    for index, (bank, first) in enumerate(slices):
+        depth = max(2, min(SLICE_WORDS, bank_words - first))
+        held, bits = words[bank :: geometry.s][first : first + depth], column_bits(depth)
         for column in range(0, geometry.word_bits, bits):
             mask = (1 << min(bits, geometry.word_bits - column)) - 1
-            fields = block_fields(words[first : first + depth], bits, column, mask)
+            fields = block_fields(held, bits, column, mask)
             numbers = [number for field in fields for number in (field & 0x1FF, field >> 9)]
             blocks[index, column] = numbers
     return blocks

@@ -170,19 +170,22 @@ def check_primitives(geometry: Geometry, family: str, where: str) -> None:
         )
 
 
-def _preset(n: int, p: int, device: str, bank_words: int, name: str | None = None) -> Target:
-    """n x p; the weight memory takes all block RAM that banks and activation tables leave free.
+def _preset(
+    n: int, p: int, device: str, bank_words: int, name: str | None = None, s: int = 1
+) -> Target:
+    """n x p; the weight memory takes the block RAM that banks and activation tables leave free.
 
     Multipliers that the device does not have are from logic.
 
     A block RAM holds 2,048 bytes of a bank, the tables of two channels, or 9 bits of 2,048 words of
-    weights, 18 of 1,024.
+    weights, 18 of 1,024. Each of the ``s`` banks of weights has a multiple of 1,024 words.
     """
     blocks, _ = ECP5[device]
     name, bits = name or f"{n}x{p}", 8 * (n + 1)
     slices, left = divmod(blocks - p * bank_words * n // 2048 - n // 2, -(-bits // 9))
-    half = left >= -(-bits // 18)
-    geometry = Geometry(n=n, p=p, weight_words=2048 * slices + 1024 * half, bank_words=bank_words)
+    thousands = 2 * slices + (left >= -(-bits // 18))
+    words = 1024 * (thousands // s * s)
+    geometry = Geometry(n=n, p=p, s=s, weight_words=words, bank_words=bank_words)
     hard = _hard(geometry, device, None, name)
     return Target(name=name, geometry=geometry, device=device, hard=hard)
 
@@ -204,6 +207,8 @@ PRESETS = {
         _preset(4, 16, "LFE5U-45F", 2048),
         _preset(8, 16, "LFE5U-85F", 2048),
         _preset(8, 8, "LFE5U-25F", 1024, "8x8-25f"),
+        _preset(8, 8, "LFE5U-45F", 2048, "8x8-s8", s=8),
+        _preset(8, 16, "LFE5U-45F", 1024, "8x16-45f"),
         _flash_preset(8, 3, "LFE5U-25F", bank_words=4096, ring=1024, name="8x3-flash"),
         _flash_preset(8, 8, "LFE5U-25F", bank_words=1024, ring=4096, name="8x8-25f-flash"),
         _flash_preset(8, 8, "LFE5U-45F", bank_words=2048, ring=8192, name="8x8-flash"),

@@ -440,6 +440,8 @@ def test_targets(secateur) -> None:  # type: ignore[no-untyped-def]
         "4x16": 64,
         "8x16": 128,
         "8x8-25f": 64,
+        "8x8-s8": 64,
+        "8x16-45f": 128,
         "asic": 64,
         "up5k": 8,
         "8x3-flash": 24,

@@ -17,7 +17,7 @@ from secateur.boards.catalogue.board import BoardError
 from secateur.boards.catalogue.catalogue import BOARDS
 from secateur.boards.flow import ecp5
 from secateur.boards.flow.build import build, swap
-from secateur.boards.flow.contents import find_blocks, placeholder, read_blocks
+from secateur.boards.flow.contents import find_blocks, placeholder, read_blocks, replace_blocks
 from secateur.boards.flow.design import Design, place
 from secateur.hw.spec import Geometry
 from tests.boards.flow import fake_tools
@@ -102,6 +102,17 @@ def test_swap_is_a_full_rebuild(folder: Path) -> None:
     words = [int.from_bytes(stream[at : at + 3], "little") for at in range(0, len(stream), 3)]
     rebuilt = place(design, words, folder / "rebuilt").config.read_text()
     assert rebuilt == (folder / "swapped" / "secateur.bit").read_text()
+
+
+def test_replaced_blocks_of_banks_side_by_side_are_those_of_a_rebuild(folder: Path) -> None:
+    geometry = Geometry(n=2, p=5, s=4, weight_words=8448, bank_words=16, tables=0)
+    design = Design(board=DESIGN.board, geometry=geometry)
+    words = [int.from_bytes(bytes(word), "little") for word in random_words(8448, 2, 1)]
+    placed = place(design, placeholder(geometry), folder / "placed").config.read_text()
+    rebuilt = place(design, words, folder / "rebuilt").config.read_text()
+    where = find_blocks(geometry, placed)
+    assert replace_blocks(placed, geometry, where, words) == rebuilt
+    assert replace_blocks(placed, geometry, where, words[:-1]) != rebuilt
 
 
 def test_the_part_is_that_of_the_board(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
