@@ -18,7 +18,7 @@ from secateur.errors import SecateurError
 recipes = Commands("Prune")
 
 #: How a budget is called in the output, where that is not its key.
-_BUDGETS = {"rom_bytes": "ROM bytes"}
+_BUDGETS = {"rom_bytes": "ROM bytes", "time": "cycles with waits for the source"}
 
 OutputFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")]
 

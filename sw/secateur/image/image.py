@@ -63,6 +63,13 @@ class Image:
         return int(spec.HEADER.unpack_from(self.stream)[7])
 
     @property
+    def waits(self) -> int:
+        """Cycles besides, predicted, in which an inference that follows another at once waits for
+        the source of the ring; 0 without one."""
+        layers = self.metadata.get("layers", [])
+        return sum(layer.get("memory_wait", {}).get("next", 0) for layer in layers)
+
+    @property
     def tables(self) -> int:
         """Activation tables that the image needs."""
         return spec.unpack_features(self.stream[7])[0]

@@ -207,9 +207,7 @@ def _largest(priced: Callable[[float], tuple[Cost, Kept]], budgets: Budgets) -> 
 
 
 def _fits(cost: Cost, kept: Kept, budgets: Budgets) -> bool:
-    blocks = sum(int(mask.sum()) for mask in kept.values())
-    spent = np.array([cost.cycles, cost.rom_bytes, blocks])
-    return bool((spent <= budgets.limits()).all())
+    return bool((cost.figures(kept) <= budgets.limits()).all())
 
 
 def _allocation(costs: CostModel, kept: Kept, cost: Cost, budgets: Budgets) -> Allocation:

@@ -70,8 +70,8 @@ class Allocation:
     @property
     def used(self) -> float:
         """Share of the tightest budget that the image takes, at most 1."""
-        spent = np.array([self.cost.cycles, self.cost.rom_bytes, self.report.kept])
-        return float((spent / self.budgets.limits()).max())
+        kept = {name: mask.numpy() for name, mask in self.masks.items()}
+        return float((self.cost.figures(kept) / self.budgets.limits()).max())
 
     def apply(self, model: nn.Module) -> PruneReport:
         """Put the masks on the model's layers, on top of those that are there.
@@ -118,7 +118,8 @@ def allocate_budget(
     saliency : by module name, (channel groups, positions) at the target's N, not negative, from
         any criterion. Modules that are not named are not pruned further.
     cycles : per inference
-    latency_ms, clock_mhz : the same as a time at a clock; both or neither
+    latency_ms, clock_mhz : the same as a time at a clock; both or neither. With a ring, the waits
+        for its source count.
     rom_bytes : of the image; the target's weight memory is always a limit
     density : share of the blocks of the named modules that is kept
     normalize : "share": s / sum of the layer (for magnitudes, whose scale differs between layers);
@@ -238,14 +239,18 @@ def make_budgets(
         raise SecateurError(f"budget: density must be at most 1, not {density!r}")
     if all(value is None for value in given.values()):
         raise SecateurError("budget: give cycles, a latency at a clock, rom_bytes or density")
-    limits = [] if cycles is None else [int(cycles)]
+    time = None
     if latency_ms is not None and clock_mhz is not None:
-        limits.append(int(latency_ms * clock_mhz * 1000))
+        time = int(latency_ms * clock_mhz * 1000)
+    if target.source is None:
+        limits = [limit for limit in (cycles, time) if limit is not None]
+        cycles, time = min(limits, default=None), None
     memory = target.geometry.weight_words * target.geometry.word_bytes
     return Budgets(
-        cycles=min(limits, default=None),
+        cycles=None if cycles is None else int(cycles),
         rom_bytes=memory if rom_bytes is None else min(int(rom_bytes), memory),
         blocks=None if density is None else int(density * blocks),
+        time=time,
     )
 
 

@@ -25,7 +25,9 @@ from secateur.capture.steps import Sequence
 from secateur.compiler.encode import plan_and_encode
 from secateur.compiler.prepare import runnable
 from secateur.compiler.room.advice import advising
+from secateur.compiler.room.ahead import take_ahead
 from secateur.compiler.schedule import Plan
+from secateur.compiler.stream.waits import predict
 from secateur.errors import SecateurError
 from secateur.fx.graph import PRODUCTS, is_call, path_of
 from secateur.ir import Layer, Network, Table
@@ -45,16 +47,25 @@ class Cost:
     Attributes
     ----------
     cycles : per inference
+    waits : cycles besides, in which an inference waits for the source of the ring, when one follows
+        the other at once; 0 without a ring
     rom_bytes : of the image
-    layer_cycles, layer_bytes : the same by name of layer
+    layer_cycles, layer_bytes : cycles and bytes by name of layer
     plan : the compiler's
     """
 
     cycles: int
+    waits: int
     rom_bytes: int
     layer_cycles: dict[str, int]
     layer_bytes: dict[str, int]
     plan: Plan
+
+    def figures(self, kept: Kept) -> npt.NDArray[np.float64]:
+        """(4,) cycles, bytes, blocks of the named modules, and time: cycles with the waits."""
+        blocks = sum(int(mask.sum()) for mask in kept.values())
+        found = (self.cycles, self.rom_bytes, blocks, self.cycles + self.waits)
+        return np.array(found, dtype=np.float64)
 
 
 class Place(NamedTuple):
@@ -181,7 +192,11 @@ class CostModel:
         stored = {
             name: words * width for name, words in zip(names, encoded.layer_words, strict=True)
         }
-        return Cost(encoded.cycles, encoded.words.size, cycles, stored, planned)
+        waits = 0
+        if self.target.source is not None:
+            ahead = take_ahead(planned, encoded, self.target.geometry)
+            waits = sum(predict(*ahead, self.target.geometry, self.target.source)[-1])
+        return Cost(encoded.cycles, waits, encoded.words.size, cycles, stored, planned)
 
     def check_names(self, names: Mapping[str, object]) -> None:
         """Refuse names that are not a module of the network, or occur in it more than once.

@@ -76,9 +76,11 @@ class Problem:
         return sum(float(self._scores[name][mask].sum()) for name, mask in masks.items())
 
     def block_costs(self, planned: Plan) -> npt.NDArray[np.float64]:
-        """(blocks, 3): ``rows.block_costs`` with the lane mapping and address moves of a plan."""
+        """(blocks, 4): ``rows.block_costs`` with the lane mapping and address moves of a plan."""
         rows = [self._row_cost(planned, *key) for key in self.keys]
-        costs = block_costs(self.rank, self.row, rows, planned.geometry.word_bytes)
+        source, width = self.costs.target.source, planned.geometry.word_bytes
+        interval = 0 if source is None else source.interval
+        costs = block_costs(self.rank, self.row, rows, word_bytes=width, interval=interval)
         costs[self.best] = 0.0
         return costs
 

@@ -206,8 +206,8 @@ class Cuts:
         count = sum(saliency.numel() for saliency in self.layers.values())
         self.end = make_budgets(costs.target, count, **budget)
         dense = costs.cost(costs.alive)
-        blocks = sum(int(costs.alive[name].sum()) for name in self.layers)
-        self.begin = Budgets(dense.cycles, dense.rom_bytes, blocks)
+        whole = {name: costs.alive[name] for name in self.layers}
+        self.begin = Budgets(*map(int, dense.figures(whole)))
         self.done = 0
         self.allocation: Allocation | None = None
 
@@ -242,4 +242,5 @@ def between(whole: Budgets, end: Budgets, left: float) -> Budgets:
         part(whole.cycles, end.cycles),
         part(whole.rom_bytes, end.rom_bytes),
         part(whole.blocks, end.blocks),
+        part(whole.time, end.time),
     )

@@ -24,7 +24,7 @@ from secateur.hw import spec
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-CYCLES, BYTES, BLOCKS = range(3)
+CYCLES, BYTES, BLOCKS, TIME = range(4)
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,13 @@ def ranks(scores: Floats, row: Ints) -> Ints:
     return rank
 
 
-def block_costs(rank: Ints, row: Ints, rows: list[RowCost], word_bytes: int) -> Floats:
-    """(blocks, 3): cycles, bytes and blocks saved by each block, after the worse ones of its row.
+def block_costs(
+    rank: Ints, row: Ints, rows: list[RowCost], *, word_bytes: int, interval: int = 0
+) -> Floats:
+    """(blocks, 4): what each block saves, after the worse ones of its row.
+
+    Cycles, bytes, blocks, and time: a word takes its cycles or as long as its bytes come, whichever
+    is more.
 
     Parameters
     ----------
@@ -85,13 +90,15 @@ def block_costs(rank: Ints, row: Ints, rows: list[RowCost], word_bytes: int) -> 
     row : (blocks,) its row
     rows : costs of every row
     word_bytes : of the weight stream
+    interval : cycles per byte of the source; 0: all words are on chip
     """
-    costs = np.ones((len(rank), 3))
+    costs = np.ones((len(rank), 4))
     for index, cost in enumerate(rows):
         members = np.flatnonzero(row == index)
         for member in members:
             cycles, words = cost.word_cost(int(rank[member]) + 1 + cost.fixed)
             costs[member, CYCLES], costs[member, BYTES] = cycles, words * word_bytes
+    costs[:, TIME] = np.maximum(costs[:, CYCLES], costs[:, BYTES] * interval)
     return costs
 
 

@@ -34,15 +34,17 @@ class Budgets:
     cycles : per inference
     rom_bytes : of the image
     blocks : of the layers with saliency
+    time : cycles per inference, those of waiting for the source of a ring included
     """
 
     cycles: int | None = None
     rom_bytes: int | None = None
     blocks: int | None = None
+    time: int | None = None
 
     def limits(self) -> npt.NDArray[np.float64]:
-        """(3,) limits in the order of ``rows.block_costs``, infinite where there is none."""
-        limits = (self.cycles, self.rom_bytes, self.blocks)
+        """(4,) limits in the order of ``rows.block_costs``, infinite where there is none."""
+        limits = (self.cycles, self.rom_bytes, self.blocks, self.time)
         return np.array([np.inf if limit is None else float(limit) for limit in limits])
 
 
@@ -79,10 +81,8 @@ class Search:
         return self.known[key]
 
     def spent(self, kept: Kept) -> npt.NDArray[np.float64]:
-        """(3,) cycles, bytes and blocks, as in `Budgets.limits`."""
-        cost = self.cost(kept)
-        blocks = sum(int(mask.sum()) for mask in kept.values())
-        return np.array([cost.cycles, cost.rom_bytes, blocks], dtype=np.float64)
+        """(4,) what they take of each budget, as in `Budgets.limits`."""
+        return self.cost(kept).figures(kept)
 
     def fits(self, kept: Kept) -> bool:
         """Whether the network with these blocks meets all budgets."""
@@ -106,7 +106,7 @@ class Search:
             for weights in _weightings(over):
                 # Costs in units of what must be saved, so that all budgets weigh alike.
                 excess = np.maximum(self.spent(everything) - self.limits, 1.0)
-                price = sum(weights[b] * block_costs[:, b] / excess[b] for b in range(3))
+                price = sum(block_costs[:, b] * weights[b] / excess[b] for b in range(len(excess)))
                 kept = self._bisect(np.asarray(price))
                 rows = self.cost(kept)
                 if self.fits(kept):
@@ -158,14 +158,15 @@ class Search:
 
     def _unreachable(self) -> SecateurError:
         parts = []
-        names = ("cycles", "bytes of ROM", "blocks")
+        names = ("cycles", "bytes of ROM", "blocks", "cycles with waits for the source")
         for index in np.flatnonzero(np.isfinite(self.limits)):
             kept, least = self._least(int(index))
             if least <= self.limits[index]:
                 continue
             cost = self.cost(kept)
             blocks = {name: int(mask.sum()) for name, mask in kept.items()}
-            shares = (cost.layer_cycles, cost.layer_bytes, blocks)[index]
+            slow = cost.layer_bytes if cost.waits > cost.cycles else cost.layer_cycles
+            shares = (cost.layer_cycles, cost.layer_bytes, blocks, slow)[index]
             layers = sorted(shares.items(), key=lambda item: -item[1])
             held = ", ".join(f"{name} ({took:,})" for name, took in layers[:NAMED])
             parts.append(
@@ -188,12 +189,12 @@ class Search:
 
 
 def _weightings(over: npt.NDArray[np.int64]) -> list[npt.NDArray[np.float64]]:
-    """(3,) weights of the budgets in the price: one budget alone, or the mixtures to try."""
-    parts = {1: 1, 2: 4, 3: 3}[len(over)]
+    """(4,) weights of the budgets in the price: one budget alone, or the mixtures to try."""
+    parts = {1: 1, 2: 4, 3: 3, 4: 2}[len(over)]
     weightings = []
     for shares in product(range(parts + 1), repeat=len(over)):
         if sum(shares) == parts:
-            weights = np.zeros(3)
+            weights = np.zeros(4)
             weights[over] = np.array(shares) / parts
             weightings.append(weights)
     return weightings

@@ -167,6 +167,7 @@ def _budget(run: RunState, column: dict[str, Any]) -> dict[str, Any]:
         "cycles": column["cycles"],
         "rom_bytes": column["rom_bytes"],
         "blocks": sum(allocation["kept"].values()),
+        "time": column["cycles"] + run.image("model").waits,
     }
     limits = {name: limit for name, limit in asdict(budgets).items() if limit is not None}
     for name, limit in limits.items():

@@ -59,7 +59,11 @@ def _check_budget(run: RunState, model: nn.Module) -> None:
         found = allocate(costs, layers, _budgets(run, layers))
         limit = found.budgets.cycles
         of = "" if limit is None else f" of {limit:,}"
-        note = f"can be met (a first allocation takes {found.cost.cycles:,}{of} cycles)"
+        takes = f"{found.cost.cycles:,}{of} cycles"
+        if found.budgets.time is not None:
+            time = found.cost.cycles + found.cost.waits
+            takes = f"{time:,} of {found.budgets.time:,} cycles with waits for the source"
+        note = f"can be met (a first allocation takes {takes})"
         run.progress("budget", 1, 1, note)
     elif not run.recipe.train.lasso:  # of which blocks may vanish
         keep_all(costs, layers, _budgets(run, layers))

@@ -50,7 +50,8 @@ class Budget:
     Attributes
     ----------
     cycles : per inference
-    latency_ms : milliseconds per inference, at ``clock_mhz``
+    latency_ms : milliseconds per inference, at ``clock_mhz``; with a ring, the waits for its source
+        count
     clock_mhz : clock in MHz
     rom_bytes : bytes of the image
     density : share of the blocks that are kept
