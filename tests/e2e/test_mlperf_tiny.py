@@ -12,10 +12,12 @@ import torch
 from torch import nn
 
 import secateur
+from docs.tables.larger_boards import wide_resnet
 from docs.tables.networks import ROOMY
 from secateur.hw.ring import Source
 from secateur.models import DSCNN, Autoencoder, MobileNetV1, ResNet8
 from secateur.report.summary import summary
+from secateur.target import Target
 from tests.support.networks import mlperf_tiny
 from tests.support.pipeline import build, check_image, compile_for
 
@@ -72,3 +74,19 @@ def test_the_same_from_a_ring(kind: type[nn.Module], s: int) -> None:
     assert result.cycles == result.predicted_cycles == image.metadata["cycles"]
     waits = summary(image)["ring"]["memory_wait"]
     assert result.memory_wait >= waits["full"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("density", [1.0, 0.25])
+def test_a_wide_resnet_at_the_pace_of_a_flash(density: float) -> None:
+    """76.5 million multiply-accumulates, on the engine for the LFE5U-85F."""
+    model, shape = wide_resnet(density)
+    x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(1))
+    built, target = build(model, x), Target.load("8x16-flash")
+    image = compile_for(built, target)
+    assert check_image(built, image, target.geometry) > 0
+    result = secateur.simulate(image, x[:1].numpy())
+    assert result.mismatches == []
+    assert result.cycles == result.predicted_cycles == image.metadata["cycles"]
+    assert result.memory_wait == result.predicted_memory_wait
+    assert result.memory_wait == summary(image)["ring"]["memory_wait"]["full"]
