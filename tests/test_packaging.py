@@ -22,6 +22,8 @@ DATA = (
     "boards/driver/c/secateur.c",
     "boards/driver/c/secateur.h",
     "boards/driver/c/secateur_registers.h",
+    "boards/soc/secateur_litex.c",
+    "boards/soc/secateur_litex.h",
     "report/page/page.css",
     "report/page/page.html",
     "report/page/page.js",

@@ -24,6 +24,8 @@ BUSES = ("axi", "wishbone")
 #: The memory of families that holds nothing at power-up.
 NO_ROM = {"ice40": "the SPRAM of an iCE40", "asic": "the memory of an ASIC"}
 DRIVER = ("secateur.h", "secateur.c", "secateur_registers.h")
+#: For a SoC of LiteX, whose bus is Wishbone.
+LITEX = ("secateur_litex.py", "secateur_litex.h", "secateur_litex.c")
 
 _CORE = """\
 CAPI=2:
@@ -112,7 +114,7 @@ def write_verilog(
     *,
     one_file: bool = False,
 ) -> dict[str, Any]:
-    """Write ``secateur.v`` and ``secateur.core``; for a bus also the C driver.
+    """Write ``secateur.v`` and ``secateur.core``; for a bus also its drivers.
 
     Parameters
     ----------
@@ -157,6 +159,9 @@ def write_verilog(
     if interface in BUSES:
         sources = resources.files("secateur.boards.driver") / "c"
         contents |= {name: (sources / name).read_bytes() for name in DRIVER}
+    if interface == "wishbone":
+        sources = resources.files("secateur.boards.soc")
+        contents |= {name: (sources / name).read_bytes() for name in LITEX}
     contents |= {} if image is None else _memories(image, target.geometry.weight_words)
     for name, content in contents.items():
         write_atomically(folder / name, content)

@@ -150,8 +150,9 @@ class Pages:
 
     def c(self, example: Example) -> None:
         """A file that gcc takes without a warning."""
-        include = ROOT / "boards" / "driver" / "c"
-        flags = ("-std=c99", "-Wall", "-Wextra", "-Werror", f"-I{include}", "-c")
+        places = (ROOT / "boards" / "driver" / "c", ROOT / "boards" / "soc")
+        includes = [f"-I{place}" for place in places]
+        flags = ("-std=c99", "-Wall", "-Wextra", "-Werror", *includes, "-c")
         status, printed = program(["gcc", *flags, str(file_of(example)), "-o", "page.o"])
         assert status == 0, printed
 

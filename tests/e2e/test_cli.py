@@ -199,9 +199,9 @@ def test_verilog_for_a_soc(interface: str, port: str, secateur, folder: Path) ->
     status, out, err = secateur(f"verilog --target t.toml --interface {interface} -o soc --json")
     assert status == 0, err
     names = {Path(name).name for name in json.loads(out)["files"]}
-    assert names == {
-        "secateur.v", "secateur.core", "secateur.h", "secateur.c", "secateur_registers.h",
-    }  # fmt: skip
+    files = {"secateur.v", "secateur.core", "secateur.h", "secateur.c", "secateur_registers.h"}
+    for_litex = {"secateur_litex.py", "secateur_litex.h", "secateur_litex.c"}
+    assert names == files | (for_litex if interface == "wishbone" else set())
     assert listed("verilog", folder / "soc")
     assert f" {port};" in (folder / "soc/secateur.v").read_text()
     core = (folder / "soc/secateur.core").read_text()
