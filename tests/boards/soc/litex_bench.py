@@ -179,7 +179,7 @@ async def run(top: Any, program: Callable[[Firmware, Case], None]) -> None:
 
 @cocotb.test()
 async def inferences(top: Any) -> None:
-    """One by one, and all in one transfer; the interrupt of the results, and of the engine."""
+    """One by one, and all in one transfer; both interrupts; an access that is refused."""
 
     def program(firmware: Firmware, case: Case) -> None:
         for row, want in zip(case.inputs, case.results, strict=True):
@@ -198,6 +198,7 @@ async def inferences(top: Any) -> None:
         assert firmware.c.events() == 1
         firmware.poke(firmware.registers + AT["IRQ_PENDING"], 1)
         assert firmware.c.events() == 0
+        assert firmware.access(firmware.registers + AT["RESULT"], None)[0], "refused"
         firmware.check_results(tensors, case.results)
 
     await run(top, program)
@@ -223,7 +224,7 @@ async def results_wait_for_their_dma(top: Any) -> None:
 
 @cocotb.test()
 async def what_is_left_of_a_transfer_is_lost(top: Any) -> None:
-    """After an engine that stopped, too little of an input, and results that nobody took."""
+    """After an engine that stopped; too little of an input; inputs and results that wait."""
 
     def program(firmware: Firmware, case: Case) -> None:
         row, want = case.inputs[0], case.results[0]
@@ -238,7 +239,7 @@ async def what_is_left_of_a_transfer_is_lost(top: Any) -> None:
         firmware.restart()
         firmware.check(row, want)
         firmware.restart()
-        assert firmware.infer(firmware.tensors(row, 1)) == OK
+        assert firmware.infer(firmware.tensors(case.inputs, 1)) == OK
         firmware.restart()
         firmware.check(row, want)
 

@@ -159,7 +159,8 @@ def test_a_processor_runs_the_c_driver(n: int, tmp_path: Path) -> None:
     verilator.execute(program, tmp_path, "tests.boards.soc.cpu_bench", {})
 
     def line(word: str, code: int, spent: int = 0, data: np.ndarray | None = None) -> str:
-        return f"{word} {code:x} {spent:08x} {b'' if data is None else data.tobytes().hex()}"
+        shown = "" if data is None else data.tobytes().hex()
+        return f"{word} {code:x} {spent:08x} {shown}"
 
     assert (tmp_path / "console.txt").read_text().split("\n") == [
         line("open", OK),
