@@ -156,16 +156,23 @@ def write_verilog(
     _make(folder)
     texts["secateur.core"] = core(target, interface, [n for n in texts if n != "secateur.v"])
     contents = {name: text.encode() for name, text in texts.items()}
-    if interface in BUSES:
-        sources = resources.files("secateur.boards.driver") / "c"
-        contents |= {name: (sources / name).read_bytes() for name in DRIVER}
-    if interface == "wishbone":
-        sources = resources.files("secateur.boards.soc")
-        contents |= {name: (sources / name).read_bytes() for name in LITEX}
+    contents |= _drivers(interface)
     contents |= {} if image is None else _memories(image, target.geometry.weight_words)
     for name, content in contents.items():
         write_atomically(folder / name, content)
     return {"target": target.name, "files": [str(folder / name) for name in contents]}
+
+
+def _drivers(interface: str) -> dict[str, bytes]:
+    """The files that go with registers on a bus."""
+    found = {}
+    if interface in BUSES:
+        sources = resources.files("secateur.boards.driver") / "c"
+        found |= {name: (sources / name).read_bytes() for name in DRIVER}
+    if interface == "wishbone":
+        sources = resources.files("secateur.boards.soc")
+        found |= {name: (sources / name).read_bytes() for name in LITEX}
+    return found
 
 
 def _make(folder: Path) -> None:

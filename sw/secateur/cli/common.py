@@ -66,7 +66,8 @@ IN_FOLDER = {
     "swap": ("secateur.bit", "report.json", "report.txt", "*.log", "*.part"),
     "verilog": (
         "secateur.v", "secateur.core", "secateur.h", "secateur.c", "secateur_registers.h",
-        "weights.bin", "weights.hex", "weights.coe", "weights.mem", "weights.mif", "memory_*.hex",
+        "secateur_litex.*", "memory_*.hex",
+        "weights.bin", "weights.hex", "weights.coe", "weights.mem", "weights.mif",
     ),
 }  # fmt: skip
 #: The input that a command may write over: `patch` replaces an image by the next one.

@@ -139,7 +139,9 @@ def check_dma(n: int, tmp_path: Path, **options) -> None:
     command = ["gcc", *FLAGS, *folders, "-shared", "-fPIC", *map(str, sources), "-o", "driver.so"]
     subprocess.run(command, cwd=tmp_path, check=True)
     bench = "tests.boards.soc.litex_bench"
-    verilator.execute(build_host(made), tmp_path, bench, {"SECATEUR_STALL": "0"})
+    width = min(n, options.get("bus_data_width", 32) // 8)
+    settings = {"SECATEUR_STALL": "0", "SECATEUR_DMA_BYTES": str(width)}
+    verilator.execute(build_host(made), tmp_path, bench, settings)
 
 
 @pytest.mark.long
