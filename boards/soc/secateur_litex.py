@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The engine in a LiteX SoC: registers on its bus, tensors by LiteX's own DMA.
 
 This file needs LiteX and nothing of Secateur: import it, or copy it beside your SoC.
@@ -25,10 +26,10 @@ _MEMORY = re.compile(r"^// Parameter (\w+): path of (\S+), for \$readmemh", re.M
 class Secateur(LiteXModule):
     """An engine that ``secateur verilog --interface wishbone`` has written.
 
-    An enabled DMA moves as many bytes as its ``length`` says, which may be several inputs, or
-    several results: whole words of N bytes, and its ``base`` is a multiple of ``data_width``. The
-    bytes have the order of the memory. A disabled DMA forgets what is in it, so disable it when
-    the results are there. Until the DMA of the results is enabled, the engine waits with them.
+    An enabled DMA moves ``length`` bytes from or to ``base``: whole words of N bytes, of one
+    inference or of several. ``base`` is a multiple of N, or of the bus's bytes if these are fewer.
+    A disabled DMA loses what it holds: keep both enabled until the results are in memory. Results
+    wait in the engine until their DMA is enabled. The processor is little-endian.
 
     Parameters
     ----------
@@ -41,10 +42,10 @@ class Secateur(LiteXModule):
     -------
     registers : wishbone.Interface  slave, REGION bytes: docs/registers.md
     input : WishboneDMAReader  master ``input.bus``; CSRs base, length, enable, done, loop, offset;
-        ``done`` says that all has been read from the memory
-    result : WishboneDMAWriter  master ``result.bus``; the same CSRs; ``done`` says that all is in
-        the memory
-    ev : EventManager  ``engine``: the engine's ``irq``; ``result``: the results are in the memory
+        ``done`` says that all has been read from memory
+    result : WishboneDMAWriter  master ``result.bus``; the same CSRs; ``done`` says that all results
+        are in memory
+    ev : EventManager  ``engine``: the engine's ``irq``; ``result``: ``done`` of the results
     """
 
     def __init__(self, platform, verilog: str | Path, *, data_width=32, address_width=32):
@@ -60,8 +61,8 @@ class Secateur(LiteXModule):
         width = min(bits, data_width)
         ports = {"data_width": width, "address_width": address_width, "addressing": "word"}
         self.registers = wishbone.Interface(data_width=32, address_width=32, addressing="word")
-        # Whatever the processor's order: byte 0 of a bus word is its lowest, as in the engine's.
-        # LiteX calls this "big"; "little" would turn the bytes of every word round.
+        # Byte 0 of a bus word is its lowest, as in the engine's words. LiteX calls this "big"; with
+        # "little" its DMA would reverse the bytes of every word.
         reader = WishboneDMAReader(wishbone.Interface(**ports), endianness="big")
         reader.add_csr()
         self.input = ResetInserter()(reader)
@@ -73,7 +74,7 @@ class Secateur(LiteXModule):
         self.narrow = ResetInserter()(stream.Converter(bits, width))
         self.ev = EventManager()
         self.ev.engine = EventSourceLevel(description="The engine's interrupt.")
-        self.ev.result = EventSourceLevel(description="All results are in the memory.")
+        self.ev.result = EventSourceLevel(description="All results are in memory.")
         self.ev.finalize()
         self.comb += [
             self.input.reset.eq(~self.input.enable),

@@ -165,7 +165,7 @@ def write_verilog(
 
 def _drivers(interface: str) -> dict[str, bytes]:
     """The files that go with registers on a bus."""
-    found = {}
+    found: dict[str, bytes] = {}
     if interface in BUSES:
         sources = resources.files("secateur.boards.driver") / "c"
         found |= {name: (sources / name).read_bytes() for name in DRIVER}

@@ -26,7 +26,6 @@ UART = {
 HOST = {"cyc": 1, "stb": 1, "we": 1, "adr": 30, "dat_w": 32, "sel": 4}
 ANSWERS = {"dat_r": 32, "ack": 1, "err": 1}
 REGISTERS = 0x8000_0000
-MAIN_RAM = 0x4000_0000
 
 
 @dataclass(frozen=True)
