@@ -154,6 +154,14 @@ class Firmware:
                 break
         assert self.c.secateur_dma_done() == 1
 
+    def await_waiting(self) -> None:
+        """Until a result waits for its DMA."""
+        waits = field("STATUS", "STREAM_VALID").mask
+        for _ in range(POLLS):
+            if self.peek(self.registers + AT["STATUS"]) & waits:
+                return
+        raise AssertionError("there is no result")
+
     def check(self, rows: np.ndarray, want: np.ndarray) -> None:
         """Inferences in one transfer: all bytes of the results, none beside them."""
         tensors = self.tensors(rows, want.size // self.case.n)
@@ -211,10 +219,7 @@ async def results_wait_for_their_dma(top: Any) -> None:
         row, want = case.inputs[0], case.results[0]
         tensors = firmware.tensors(row, case.beats)
         firmware.c.send(tensors.input, row.size)
-        valid = field("STATUS", "STREAM_VALID").mask
-        for _ in range(POLLS):
-            if firmware.peek(firmware.registers + AT["STATUS"]) & valid:
-                break
+        firmware.await_waiting()
         part = int(os.environ["SECATEUR_DMA_BYTES"])
         if part < case.n:  # a transfer that ends within a word: the next begins with that word
             firmware.c.receive(tensors.output, part)
@@ -246,6 +251,7 @@ async def what_is_left_of_a_transfer_is_lost(top: Any) -> None:
         firmware.check(row, want)
         firmware.restart()
         assert firmware.infer(firmware.tensors(case.inputs, 1)) == OK
+        firmware.await_waiting()
         firmware.restart()
         firmware.check(row, want)
 
