@@ -90,6 +90,7 @@ class Firmware:
     def __init__(self, host: Host, case: Case) -> None:
         self.c = ctypes.CDLL(str(Path("driver.so").resolve()))
         self.case = case
+        self.part = int(os.environ["SECATEUR_DMA_BYTES"])  # that a DMA moves at once
         self.registers = int(Path("registers.txt").read_text())
         self.peek: Callable[[int], int] = resume(host.read)
         self.poke: Callable[[int, int], Any] = resume(host.write)
@@ -200,6 +201,7 @@ async def inferences(top: Any) -> None:
         assert firmware.c.events() == 0
         assert firmware.c.secateur_dma_start(firmware.this, ctypes.byref(tensors)) == OK
         firmware.await_results()
+        assert firmware.c.sent() == case.inputs.size // firmware.part
         firmware.poke(firmware.registers + AT["IRQ_ENABLE"], 1)
         assert firmware.c.events() == 3
         firmware.c.secateur_dma_stop()
@@ -220,7 +222,7 @@ async def results_wait_for_their_dma(top: Any) -> None:
         tensors = firmware.tensors(row, case.beats)
         firmware.c.send(tensors.input, row.size)
         firmware.await_waiting()
-        part = int(os.environ["SECATEUR_DMA_BYTES"])
+        part = firmware.part
         if part < case.n:  # a transfer that ends within a word: the next begins with that word
             firmware.c.receive(tensors.output, part)
             firmware.await_results()

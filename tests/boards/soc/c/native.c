@@ -38,6 +38,12 @@ int events(void)
                  (pending >> CSR_SECATEUR_EV_PENDING_RESULT_OFFSET & 1) << 1);
 }
 
+/* Words of the bus that the DMA has read. */
+uint32_t sent(void)
+{
+    return secateur_input_offset_read();
+}
+
 /* One DMA alone. */
 void send(uint32_t base, uint32_t length)
 {
