@@ -40,7 +40,8 @@ class Secateur(LiteXModule):
 
     Members
     -------
-    registers : wishbone.Interface  slave, REGION bytes: docs/registers.md
+    registers : wishbone.Interface  slave, REGION bytes: docs/registers.md; a refused access ends
+        with ``ack`` and ``err``
     input : WishboneDMAReader  master ``input.bus``; CSRs base, length, enable, done, loop, offset;
         ``done`` says that all has been read from memory
     result : WishboneDMAWriter  master ``result.bus``; the same CSRs; ``done`` says that all results
@@ -76,7 +77,10 @@ class Secateur(LiteXModule):
         self.ev.engine = EventSourceLevel(description="The engine's interrupt.")
         self.ev.result = EventSourceLevel(description="All results are in memory.")
         self.ev.finalize()
+        self.ack = Signal()
         self.comb += [
+            # Some processors, VexRiscv among them, and bridges of LiteX wait for `ack` alone.
+            self.registers.ack.eq(self.ack | self.registers.err),
             self.input.reset.eq(~self.input.enable),
             self.widen.reset.eq(~self.input.enable),
             self.narrow.reset.eq(~self.result.enable),
@@ -101,7 +105,7 @@ class Secateur(LiteXModule):
             "i_wb_dat_w": bus.dat_w,
             "i_wb_sel": bus.sel,
             "o_wb_dat_r": bus.dat_r,
-            "o_wb_ack": bus.ack,
+            "o_wb_ack": self.ack,
             "o_wb_err": bus.err,
             "o_irq": self.ev.engine.trigger,
         }

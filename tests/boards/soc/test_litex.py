@@ -17,7 +17,7 @@ from secateur.sim import verilator
 from secateur.sim.golden import parse, run
 from tests.boards.soc.firmware import COMPILER, compile_firmware, put
 from tests.boards.soc.litex_soc import ANSWERS, HOST, UART, Made, make
-from tests.support.c_driver import FLAGS, OK, ROOT, STOPPED
+from tests.support.c_driver import FLAGS, OK, OTHER_IMAGE, ROOT, STOPPED
 from tests.support.programs import random_program
 
 HERE = Path(__file__).parent
@@ -140,7 +140,11 @@ def check_dma(n: int, tmp_path: Path, **options) -> None:
     subprocess.run(command, cwd=tmp_path, check=True)
     bench = "tests.boards.soc.litex_bench"
     width = min(n, options.get("bus_data_width", 32) // 8)
-    settings = {"SECATEUR_STALL": "0", "SECATEUR_DMA_BYTES": str(width)}
+    # LiteX's bridges between buses do not pass on that an access is refused.
+    refusals = "lost" if options else "seen"
+    settings = {
+        "SECATEUR_STALL": "0", "SECATEUR_DMA_BYTES": str(width), "SECATEUR_REFUSALS": refusals,
+    }  # fmt: skip
     verilator.execute(build_host(made), tmp_path, bench, settings)
 
 
@@ -167,6 +171,7 @@ def test_a_processor_runs_the_c_driver(n: int, tmp_path: Path) -> None:
     assert (tmp_path / "console.txt").read_text().split("\n") == [
         line("open", OK),
         line("damaged", STOPPED),
+        line("refused", OTHER_IMAGE),
         line("stopped", STOPPED),
         line("load", OK),
         *[line("infer", OK, cycles, row) for row in results],
