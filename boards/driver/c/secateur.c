@@ -151,10 +151,15 @@ secateur_result secateur_read_from(secateur *device, uint32_t address, const uin
 
 secateur_result secateur_check_holds(secateur *device, const uint8_t *image, size_t length)
 {
-    uint32_t crc;
+    uint32_t crc, state, error;
     secateur_result result;
     if (length < HEADER_BYTES)
         return SECATEUR_BAD_IMAGE;
+    /* Not every bus tells that an access is refused. */
+    if ((result = secateur_state(device, &state, &error)) != SECATEUR_OK)
+        return result;
+    if (state != SECATEUR_STATE_WAITING && state != SECATEUR_STATE_RUNNING)
+        return SECATEUR_BUS;
     if ((result = get(device, SECATEUR_IMAGE_CRC, &crc)) != SECATEUR_OK)
         return result;
     return crc == little_endian(image + CRC_AT, 4) ? SECATEUR_OK : SECATEUR_OTHER_IMAGE;

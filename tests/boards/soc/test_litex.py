@@ -17,7 +17,7 @@ from secateur.sim import verilator
 from secateur.sim.golden import parse, run
 from tests.boards.soc.firmware import COMPILER, compile_firmware, put
 from tests.boards.soc.litex_soc import ANSWERS, HOST, UART, Made, make
-from tests.support.c_driver import FLAGS, OK, OTHER_IMAGE, ROOT, STOPPED
+from tests.support.c_driver import FLAGS, OK, REFUSED, ROOT, STOPPED
 from tests.support.programs import random_program
 
 HERE = Path(__file__).parent
@@ -171,7 +171,8 @@ def test_a_processor_runs_the_c_driver(n: int, tmp_path: Path) -> None:
     assert (tmp_path / "console.txt").read_text().split("\n") == [
         line("open", OK),
         line("damaged", STOPPED),
-        line("refused", OTHER_IMAGE),
+        line("holds", REFUSED),
+        line("refused", OK),
         line("stopped", STOPPED),
         line("load", OK),
         *[line("infer", OK, cycles, row) for row in results],
