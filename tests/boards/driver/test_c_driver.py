@@ -18,11 +18,11 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 
 
 class Opened:
-    """A device that the driver has opened."""
+    """A device that the driver has opened; ``lost`` is what a bus reads that hides refusals."""
 
-    def __init__(self, driver: ctypes.CDLL, model: Model) -> None:
+    def __init__(self, driver: ctypes.CDLL, model: Model, lost: bytes | None = None) -> None:
         def read(_: object, offset: int, value) -> int:  # type: ignore[no-untyped-def]
-            word = model.get(offset)
+            word = model.get(offset) or lost
             value[0] = int.from_bytes(word or b"", "little")
             return int(word is None)
 
@@ -66,3 +66,11 @@ def test_the_image_that_is_loaded_is_the_one_that_is_held(driver: ctypes.CDLL) -
     assert opened.check(one[:24]) == OK
     assert opened.check(one[:23]) == BAD_IMAGE
     assert opened.check(other) == OTHER_IMAGE
+
+
+def test_no_image_is_held_where_the_bus_hides_refusals(driver: ctypes.CDLL) -> None:
+    image = make_image(1, cycles=1000)
+    opened = Opened(driver, Model(), lost=image[20:24])
+    assert opened.check(image) == REFUSED
+    assert opened.load(image) == OK
+    assert opened.check(image) == OK
