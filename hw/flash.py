@@ -21,6 +21,8 @@ WAKE = (b"\xff", b"\xab")
 #: Lines that are driven: bits on line 0 while lines 2 and 3 are high, and bits on all lines.
 ONE, ALL = 0b1101, 0b1111
 
+#: Bytes of the least part of a flash that can be erased alone.
+SECTOR = 4096
 _ADDRESSES = 1 << 24
 
 
@@ -44,6 +46,23 @@ class Step:
     pauses: bool = False
 
 
+@dataclass(frozen=True)
+class Slots:
+    """Room for a second image, so that one is whole while the other is written.
+
+    The first image counts if an even number of bytes of the sector ``choice`` stand before its
+    first 0xff, else the second. An update writes one more of these bytes, when the image is there.
+
+    Parameters
+    ----------
+    choice : address of the sector
+    other : address of the second image
+    """
+
+    choice: int
+    other: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Flash:
     """A serial flash, how it is read, and what it takes.
@@ -59,6 +78,7 @@ class Flash:
     delay : further cycles until a bit is taken, up to 7: of the way to the flash and back
     setup : what is sent before the first read, each a transfer on one line
     pause : cycles behind each of these
+    slots : a second image, and which one counts; None: there is one
     """
 
     address: int = 0
@@ -69,6 +89,7 @@ class Flash:
     delay: int = 1
     setup: tuple[bytes, ...] = WAKE
     pause: int = 4096
+    slots: Slots | None = None
 
     def __post_init__(self) -> None:
         if self.dummies is None:
@@ -85,6 +106,13 @@ class Flash:
             raise ValueError("continuous must be False with one line, not True")
         if not all(type(each) is bytes and each for each in self.setup):
             raise ValueError(f"setup must be transfers of bytes, not {self.setup!r}")
+        if self.slots is not None:
+            sectors = (self.address, self.slots.choice, self.slots.other)
+            apart = len(set(sectors)) == 3
+            if not apart or any(at % SECTOR or not 0 <= at < _ADDRESSES for at in sectors):
+                raise ValueError(
+                    f"address and slots must be three sectors of {SECTOR} bytes, not {sectors!r}"
+                )
 
     @property
     def byte_clocks(self) -> int:
@@ -99,18 +127,27 @@ class Flash:
 
     @cached_property
     def first(self) -> tuple[Step, ...]:
-        """From a reset to the first byte of data."""
+        """From a reset to the first byte of data: of the image, or of the choice of one."""
         steps = list[Step]()
         for transfer in self.setup:
             steps += [Step()] * IDLE_CLOCKS + _serial(transfer) + [Step(pauses=True)]
-        return (*steps, *[Step()] * IDLE_CLOCKS, *self._command, *self._address)
+        at = self.address if self.slots is None else self.slots.choice
+        return (*steps, *[Step()] * IDLE_CLOCKS, *self._command, *self._begin(at))
 
     @cached_property
     def again(self) -> tuple[Step, ...]:
         """From the last byte of a pass to the first of the next."""
+        return self._next(self.address)
+
+    @cached_property
+    def other(self) -> tuple[Step, ...]:
+        """The same to the second image; empty if there is none."""
+        return () if self.slots is None else self._next(self.slots.other)
+
+    def _next(self, address: int) -> tuple[Step, ...]:
         held = [replace(self.data, clock=False)] * -(-self.delay // self.divider)
         command = () if self.continuous else self._command
-        return (*held, *[Step()] * IDLE_CLOCKS, *command, *self._address)
+        return (*held, *[Step()] * IDLE_CLOCKS, *command, *self._begin(address))
 
     @property
     def data(self) -> Step:
@@ -121,9 +158,9 @@ class Flash:
     def _command(self) -> list[Step]:
         return _serial(bytes([READ_QUAD if self.quad else READ_SINGLE]))
 
-    @property
-    def _address(self) -> list[Step]:
-        address = self.address.to_bytes(3, "big")
+    def _begin(self, at: int) -> list[Step]:
+        """What a read sends behind its command."""
+        address = at.to_bytes(3, "big")
         assert self.dummies is not None
         if not self.quad:
             return _serial(address) + [self.data] * self.dummies

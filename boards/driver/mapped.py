@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from secateur.boards.driver.link import LinkError
-from secateur.hw.soc.registers import BY_NAME, OF_RING, field
+from secateur.hw.soc.registers import BY_NAME, OF_FLASH, OF_RING, field
 from secateur.hw.spec import Status
 
 #: Bytes from the first register on.
@@ -71,7 +71,7 @@ class MappedLink:
     def _allowed(self, offset: int, access: str) -> bool:
         """Whether the engine takes an access; see ``docs/registers.md``."""
         register = _BY_OFFSET.get(offset)
-        if register is None or access not in register.access:
+        if register is None or access not in register.access or register.name in OF_FLASH:
             return False
         if register.name in OF_RING:
             return self.ring

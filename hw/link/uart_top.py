@@ -10,6 +10,7 @@ from secateur.hw import spec
 from secateur.hw.engine import Engine
 from secateur.hw.flash import Flash
 from secateur.hw.link.link import Link
+from secateur.hw.memory.flash_port import FlashPort
 from secateur.hw.memory.flash_reader import FLASH_PORTS, FlashReader
 from secateur.hw.soc.register_slice import Stage
 from secateur.hw.soc.soc import add_registers, check_no_ring
@@ -60,8 +61,8 @@ class UartEngine(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         engine, link = self.engine, self.link
-        held = self.flash is not None
-        registers, outlet = add_registers(m, engine, staged=not engine.compact, held=held)
+        staged = not engine.compact
+        registers, outlet = add_registers(m, engine, staged=staged, flash=self.flash)
         m.submodules.link = link
         if engine.compact:
             wiring.connect(m, registers.word, engine.input)
@@ -97,8 +98,29 @@ class UartEngine(wiring.Component):
             m.d.sync += resets.eq(1)
         with m.Elif(~registers.quiet):
             m.d.sync += resets.eq(0)
-        m.submodules.reader = ResetInserter(resets)(reader)
+        hold = registers.flash_hold if self.flash.slots is not None else 0
+        m.submodules.reader = ResetInserter(resets | hold)(reader)
         wiring.connect(m, reader.image, engine.image)
         for name, port in FLASH_PORTS.items():
             own, inner = getattr(self, name), getattr(reader, name)
             m.d.comb += inner.eq(own) if port.flow is In else own.eq(inner)
+        if self.flash.slots is not None:
+            self._connect_host(m, registers)
+
+    def _connect_host(self, m: Module, registers) -> None:
+        """The lines of the flash are the host's while it holds them."""
+        m.submodules.port = port = FlashPort()
+        m.d.comb += [
+            port.select.eq(registers.flash_select),
+            port.send.eq(registers.flash_send),
+            port.byte.eq(registers.flash_byte),
+            port.take.eq(registers.flash_take),
+            registers.flash_busy.eq(port.busy),
+            registers.flash_word.eq(port.word),
+            port.level.eq(self.level),
+        ]
+        with m.If(registers.flash_hold):
+            m.d.comb += [
+                getattr(self, name).eq(getattr(port, name))
+                for name in ("cs_n", "sck", "drive", "value")
+            ]

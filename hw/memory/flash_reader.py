@@ -45,7 +45,7 @@ class FlashReader(wiring.Component):
     A pass is one read, from the image's first byte to its last; the header of the first pass says
     how many words that are. The flash gets no clock while bytes wait. They leave as ``ring.Source``
     has it, at the rate ``flash.source``. After a reset it sends ``flash.setup`` and begins with the
-    first byte.
+    first byte. Where there are two images it reads first which one counts.
 
     Levels leave from flip-flops, and pass one on their way in. A bit is taken when the flash gives
     the next one, a clock after it has begun to give it, and ``flash.delay`` cycles later. With a
@@ -82,16 +82,25 @@ class FlashReader(wiring.Component):
             m.d.comb += low.clk.eq(ClockSignal())
         m.submodules.queue = queue = CreditFifo(shape=_BYTE, depth=self.depth, block=self.block)
         m.submodules.pacer = pacer = Pacer(shape=8, source=self.flash.source)
+        slots = self.flash.slots is not None
+        choosing = Signal(init=slots)  # bytes say which image counts
+        chosen, second = Signal(), Signal()  # that is known; it is the second
         byte_ends = Signal()  # strobe: the last cycle of a byte's clocks
         room = Signal()  # a byte may begin
         last = Signal()  # the byte is the last of a pass; not in the first cycle of its clocks
-        begins, bit_ends = self._clocks(m, room, byte_ends, last)
+        over = Mux(choosing, chosen, last)  # the byte is the last of a read
+        begins, bit_ends = self._clocks(m, room, byte_ends, over, second)
         begun = Signal(range(self.depth + 1))  # bytes that have not left the queue
         leaves = queue.output.valid & queue.output.ready
-        m.d.sync += begun.eq(begun + begins - leaves)
-        m.d.comb += room.eq(begun != self.depth)
-        words, known = self._take(m, bit_ends, byte_ends, last, queue)
-        self._count(m, byte_ends, last, words, known)
+        m.d.sync += begun.eq(begun + (begins & ~choosing) - leaves)
+        m.d.comb += room.eq((begun != self.depth) | choosing)
+        with m.If(byte_ends & over):
+            m.d.sync += choosing.eq(0)
+        ends = Cat(bit_ends, byte_ends & ~choosing, last, byte_ends & choosing)
+        words, known, taken, choice = self._take(m, ends, queue)
+        with m.If(choice & ~chosen):
+            m.d.sync += [chosen.eq(taken == 0xFF), second.eq(second ^ (taken != 0xFF))]
+        self._count(m, byte_ends & ~choosing, last, words, known)
         wiring.connect(m, pacer.output, wiring.flipped(self.image))
         m.d.comb += [
             pacer.input.valid.eq(queue.output.valid),
@@ -101,11 +110,12 @@ class FlashReader(wiring.Component):
         ]
         return m
 
-    def _clocks(self, m: Module, room, byte_ends, last):
+    def _clocks(self, m: Module, room, byte_ends, over, second):
         """The steps, one after the other. Returns strobes: a byte begins; a clock of one ends."""
         flash = self.flash
-        steps, again = [*flash.first, *flash.again], len(flash.first)
-        ends = (again - 1, len(steps) - 1)
+        steps, again = [*flash.first, *flash.again, *flash.other], len(flash.first)
+        other = again + len(flash.again)
+        ends = (again - 1, other - 1, len(steps) - 1)
         table = Array(_encode(step, last=index in ends) for index, step in enumerate(steps))
         now = Signal(_STEP, init=_STEP.from_bits(table[0].value))
         following = Signal(range(len(steps) + 1), init=1)
@@ -131,8 +141,11 @@ class FlashReader(wiring.Component):
             m.d.sync += [reads.eq(1), now.eq(_encode(flash.data))]
         with m.Elif(ends_now):
             m.d.sync += [now.eq(table[following]), following.eq(following + 1)]
-        with m.If(byte_ends & last):
+        with m.If(byte_ends & over):
             m.d.sync += [reads.eq(0), now.eq(table[again]), following.eq(again + 1)]
+            if flash.other:
+                with m.If(second):
+                    m.d.sync += [now.eq(table[other]), following.eq(other + 1)]
         high = now.clock & runs & ((phase >= flash.divider // 2) if flash.divider > 1 else 1)
         self._drive(m, Cat(now.value, Array(_DRIVES)[now.drive], ~now.select), high)
         return begins, reads & ends_now
@@ -150,14 +163,17 @@ class FlashReader(wiring.Component):
         m.d.low += [outputs.eq(ahead), gate.eq(pulse)]
         m.d.comb += self.sck.eq(ClockSignal() & gate)
 
-    def _take(self, m: Module, bit_ends, byte_ends, last, queue: CreditFifo):
-        """Bytes of the levels that come back. Returns the words of the image, once known."""
+    def _take(self, m: Module, ends, queue: CreditFifo):
+        """Bytes of the levels that come back.
+
+        ``ends`` are that of a clock, that of a byte of the image, whether it is the last, and that
+        of a byte of the choice. Returns the words of the image, once known; a byte, and a strobe:
+        it is of the choice.
+        """
         flash, words = self.flash, Signal(ceil_log2(self.geometry.weight_words) + 1)
         level, held = Signal(4), Signal(8, reset_less=True)
-        way = delay(
-            m, Cat(bit_ends, byte_ends, byte_ends & last), self.way, "way", reset_less=False
-        )
-        taken = Cat(level, held) if flash.quad else Cat(level[1], held)
+        way = delay(m, ends, self.way, "way", reset_less=False)
+        taken = (Cat(level, held) if flash.quad else Cat(level[1], held))[:8]
         if flash.divider > 1:
             m.d.sync += level.eq(self.level)
         else:
@@ -180,7 +196,7 @@ class FlashReader(wiring.Component):
             m.d.sync += [at.eq(at + 1), field.eq(Cat(field[8:], taken[:8]))]
             with m.If(at == wanted):
                 m.d.sync += known.eq(1)
-        return words, known
+        return words, known, taken, way[3]
 
     def _count(self, m: Module, byte_ends, last, words, known) -> None:
         """Where in the image the byte is whose clocks run."""

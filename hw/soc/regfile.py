@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from secateur.hw import spec
 from secateur.hw.engine import CONTROL, SETTLE_CYCLES, STATUS
+from secateur.hw.flash import Flash
 from secateur.hw.soc import registers
 from secateur.hw.soc.bridge import REQUEST, RESPONSE
 from secateur.hw.soc.registers import field
@@ -21,6 +22,7 @@ class Phase(enum.Enum):
     EXECUTE = 1
     SETTLE = 2
     RESPOND = 3
+    TRANSFER = 4
 
 
 class RegisterFile(wiring.Component):
@@ -30,6 +32,7 @@ class RegisterFile(wiring.Component):
     ----------
     geometry : of the engine
     rom : the image is in ROM, and IMAGE ignores writes; or beside the engine
+    flash : it is in flash
 
     Members
     -------
@@ -46,12 +49,25 @@ class RegisterFile(wiring.Component):
     result_beats : Out  RESULT_BEATS
     new_beats : Out(1)  RESULT_BEATS is written
     quiet : Out(1)  the engine executes a command: results are old
+    flash_hold : Out(1)  the lines of the flash are the host's; with a flash of two images
+    flash_select, flash_send, flash_byte, flash_take : Out  to a FlashPort
+    flash_busy, flash_word : In  from it
     irq : Out(1)  level
     """
 
-    def __init__(self, *, geometry: spec.Geometry, rom: bool = False):
-        self.geometry, self.rom = geometry, rom
-        n = geometry.n
+    def __init__(self, *, geometry: spec.Geometry, rom: bool = False, flash: Flash | None = None):
+        self.geometry, self.rom, self.flash = geometry, rom, flash
+        self.slots = None if flash is None else flash.slots
+        n, memory = geometry.n, geometry.ring and flash is None
+        to_flash = {
+            "flash_hold": Out(1),
+            "flash_select": Out(1),
+            "flash_send": Out(1),
+            "flash_byte": Out(8),
+            "flash_take": Out(1),
+            "flash_busy": In(1),
+            "flash_word": In(32),
+        }
         super().__init__(
             {
                 "request": In(stream.Signature(REQUEST)),
@@ -67,7 +83,8 @@ class RegisterFile(wiring.Component):
                 "new_beats": Out(1),
                 "quiet": Out(1),
                 "irq": Out(1),
-                **({"source_base": Out(32), "source_bytes": Out(32)} if geometry.ring else {}),
+                **({"source_base": Out(32), "source_bytes": Out(32)} if memory else {}),
+                **(to_flash if self.slots is not None else {}),
             }
         )
 
@@ -114,9 +131,16 @@ class RegisterFile(wiring.Component):
                     m.d.sync += [phase.eq(Phase.SETTLE), settle.eq(SETTLE_CYCLES), settling.eq(1)]
                 with m.If(execute["IMAGE"] & image_busy):
                     m.d.sync += phase.eq(Phase.EXECUTE)
+                if self.slots is not None:
+                    self._flash(m, phase, execute["FLASH"], request)
             with m.Case(Phase.SETTLE):
                 with m.If(~self.quiet):
                     m.d.sync += phase.eq(Phase.RESPOND)
+            if self.slots is not None:
+                with m.Case(Phase.TRANSFER):
+                    m.d.sync += response.data.eq(self.flash_word)
+                    with m.If(~self.flash_busy):
+                        m.d.sync += phase.eq(Phase.RESPOND)
             with m.Case(Phase.RESPOND):
                 with m.If(self.response.ready):
                     m.d.sync += phase.eq(Phase.IDLE)
@@ -133,7 +157,8 @@ class RegisterFile(wiring.Component):
         values["RESULT"], result_valid = self._result(m, execute["RESULT"])
         input_ready = self._input(m, execute["INPUT"], request)
         names = ("MODE", "RESULT_BEATS", "IRQ_ENABLE")
-        for name in (*names, *(("SOURCE_BASE", "SOURCE_BYTES") if self.geometry.ring else ())):
+        memory = self.geometry.ring and self.flash is None
+        for name in (*names, *(("SOURCE_BASE", "SOURCE_BYTES") if memory else ())):
             values[name] = self._settings(m, name, execute[name], request)
         values["IRQ_PENDING"] = self._events(m, execute["IRQ_PENDING"], request)
         values["STATUS"] = self._packed(m, "STATUS", {
@@ -157,14 +182,21 @@ class RegisterFile(wiring.Component):
             "INPUT": input_ready & full,
             "IMAGE_CRC": (state == Status.WAITING) | (state == Status.RUNNING),
         }
-        if self.geometry.ring:
+        if memory:
             m.d.comb += [
                 self.source_base.eq(values["SOURCE_BASE"]),
                 self.source_bytes.eq(values["SOURCE_BYTES"]),
             ]
+        else:
+            possible |= dict.fromkeys(("SOURCE_BASE", "SOURCE_BYTES"), 0)
+        if self.geometry.ring:
             possible["IMAGE"] = 0
         else:
             possible |= dict.fromkeys(registers.OF_RING, 0)
+        if self.slots is None:
+            possible |= dict.fromkeys(registers.OF_FLASH, 0)
+        else:
+            possible["FLASH"] = self.flash_hold | request.write
         return values, possible, image_busy
 
     def _command(self, m: Module, execute, request) -> Signal:
@@ -206,6 +238,17 @@ class RegisterFile(wiring.Component):
             "INFERENCES": self.status.inferences,
             "SCRUBS": self.status.scrubs,
             "IMAGE_CRC": self.status.image_crc,
+            **self._addresses(),
+        }
+
+    def _addresses(self) -> dict:
+        """Where the two images are in a flash, and which one counts."""
+        if self.flash is None or self.slots is None:
+            return {}
+        return {
+            "FLASH_CHOICE": self.slots.choice,
+            "FLASH_FIRST": self.flash.address,
+            "FLASH_SECOND": self.slots.other,
         }
 
     @staticmethod
@@ -249,6 +292,19 @@ class RegisterFile(wiring.Component):
         cleared = Mux(execute & request.write & request.strobe[0], request.data[: len(happened)], 0)
         m.d.sync += pending.eq(pending & ~cleared | happened)
         return pending
+
+    def _flash(self, m: Module, phase, execute, request) -> None:
+        """A byte to the flash, or four from it."""
+        bits = {part.name: request.data[part.low] for part in registers.BY_NAME["FLASH"].fields}
+        m.d.comb += [
+            self.flash_byte.eq(request.data[:8]),
+            self.flash_send.eq(execute & request.write & bits["SEND"]),
+            self.flash_take.eq(execute & ~request.write),
+        ]
+        with m.If(execute & request.write):
+            m.d.sync += [self.flash_hold.eq(bits["HOLD"]), self.flash_select.eq(bits["SELECT"])]
+        with m.If(execute):
+            m.d.sync += phase.eq(Phase.TRANSFER)
 
     def _image(self, m: Module, execute, request):
         """Bytes on their way to the loader; dropped unless it loads. Returns whether there are."""

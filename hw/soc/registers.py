@@ -211,6 +211,23 @@ REGISTERS = (
         "bytes of the image; 0, as after power-up: nothing is read. After another image: RESET",
     ),
     Register(
+        "FLASH",
+        0x58,
+        "rw",
+        "a write sends a byte to the flash of the image; a read takes four, the first one lowest, "
+        "and is refused without HOLD. The bus waits for their clocks, about 130 cycles. Refused "
+        "without such a flash, as are the next three",
+        (
+            Field("BYTE", 0, 8, "what is sent; in a read part of what is taken"),
+            Field("SEND", 8, 1, "BYTE is sent"),
+            Field("SELECT", 9, 1, "from now on the flash is selected"),
+            Field("HOLD", 10, 1, "from now on its lines are the host's: the image does not come"),
+        ),
+    ),
+    Register("FLASH_CHOICE", 0x5C, "r", "address of the sector that says which image counts"),
+    Register("FLASH_FIRST", 0x60, "r", "address of the first image"),
+    Register("FLASH_SECOND", 0x64, "r", "address of the second image"),
+    Register(
         "IMAGE",
         0x40,
         "w",
@@ -233,6 +250,8 @@ REGISTERS = (
         "STATUS.RESULT_VALID",
     ),
 )
+#: Refused without a flash that holds two images.
+OF_FLASH = ("FLASH", "FLASH_CHOICE", "FLASH_FIRST", "FLASH_SECOND")
 #: Refused without a ring.
 OF_RING = ("MEMORY_WAIT", "RING_WORDS", "SOURCE_BASE", "SOURCE_BYTES")
 BY_NAME = {register.name: register for register in REGISTERS}

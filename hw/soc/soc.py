@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from secateur.hw import spec
 from secateur.hw.engine import Engine
+from secateur.hw.flash import Flash
 from secateur.hw.soc.axi_lite import AXI_LITE_PORTS, AxiLite
 from secateur.hw.soc.axi_read import AXI_READ_PORTS, AxiReader
 from secateur.hw.soc.outlet import Outlet
@@ -48,7 +49,7 @@ def stream_ports(n: int) -> dict:
 
 
 def add_registers(
-    m: Module, engine: Engine, *, staged: bool = False, held: bool = False
+    m: Module, engine: Engine, *, staged: bool = False, flash: Flash | None = None
 ) -> tuple[RegisterFile, Outlet]:
     """Make the engine, its registers and its outlet parts of ``m``, connected with each other.
 
@@ -58,7 +59,7 @@ def add_registers(
     engine : to be connected
     staged : words written to INPUT, and results, pass a ``Stage``, which keeps the paths short and
         halves the rate; the input is then connected as well
-    held : the image is beside the engine, as if in ROM: nothing is to be loaded
+    flash : the image is in one, as if in ROM: nothing is to be loaded
 
     Returns
     -------
@@ -68,7 +69,7 @@ def add_registers(
     """
     m.submodules.engine = engine
     m.submodules.registers = registers = RegisterFile(
-        geometry=engine.geometry, rom=held or engine.init is not None
+        geometry=engine.geometry, rom=flash is not None or engine.init is not None, flash=flash
     )
     m.submodules.outlet = outlet = Outlet(
         width=8 * engine.geometry.n, count_bits=len(registers.result_beats)

@@ -1,5 +1,6 @@
 // A serial NOR flash as its data sheet has it: single and quad fast reads, power-down, the two ways
-// in which quad reads are enabled. Written from the command set alone; time is in ns.
+// in which quad reads are enabled, sectors erased, pages programmed, status and name. Written from the
+// command set alone; time is in ns.
 //
 // It gives garbage from HOLD after a falling edge to VALID after it, and stops the simulation where
 // a host breaks its rules. Behind CLEAN reads a bit of data is wrong by a chance of ERRORS in 2**24.
@@ -8,6 +9,7 @@ module jedec_flash #(
   parameter DUMMIES_QUAD = 4, parameter DUMMIES_SINGLE = 8,
   parameter HOLD = 0, parameter VALID = 1, parameter WAKE = 100, parameter DESELECT = 2,
   parameter ENABLED = 1,   // quad reads are: status 2, bit 1, or status 1, bit 6
+  parameter BUSY = 3000,   // for which it is, after an erasure or a page
   parameter ASLEEP = 1, parameter CONTINUES = 0, parameter ERRORS = 0, parameter CLEAN = 0
 ) (
   input wire cs_n, input wire sck, input wire [3:0] drive, input wire [3:0] value,
@@ -53,19 +55,40 @@ module jedec_flash #(
     command = continues ? 8'heb : 8'h00;
   end
 
+  // One that is busy answers questions on its status alone.
+  time ready_at = 0;
+  wire one_line_read = command == 8'h0b || command == 8'h03;
+  wire changes = command == 8'h20 || command == 8'h02;
+  reg [7:0] page [0:255];
+  integer programmed;  // bytes of a page that have come
+
   integer after;  // clocks behind the command
   always @(posedge sck) if (!cs_n) begin
     if (!continues && clocks < 8) begin
       command = {command[6:0], level[0]};
-      if (clocks == 7) wide = command == 8'heb && quad_enabled;
+      if (clocks == 7) begin
+        wide = command == 8'heb && quad_enabled;
+        programmed = 0;
+        if ($time < ready_at && command != 8'h05) $fatal(1, "command %0h while it is busy", command);
+        if (!asleep && (command == 8'h05 || command == 8'h9f)) data_at = 0;
+      end
     end else if (!asleep) begin
       after = clocks - (continues ? 0 : 8);
       if (wide && after < 6) address = {address[19:0], level};
       else if (wide && after < 8) mode = {mode[3:0], level};
-      else if (!wide && command == 8'h0b && after < 24) address = {address[22:0], level[0]};
+      else if (!wide && (one_line_read || changes) && after < 24)
+        address = {address[22:0], level[0]};
+      else if (command == 8'h02) begin
+        shift = {shift[6:0], level[0]};
+        if (after % 8 == 7) begin
+          page[(address + programmed) % 256] = shift;
+          programmed = programmed + 1;
+        end
+      end
       else if (command == 8'h31 || command == 8'h01) shift = {shift[6:0], level[0]};
       if (wide && after == 7 + DUMMIES_QUAD) data_at = 0;
-      if (!wide && command == 8'h0b && after == 23 + DUMMIES_SINGLE) data_at = 0;
+      if (command == 8'h0b && after == 23 + DUMMIES_SINGLE) data_at = 0;
+      if (command == 8'h03 && after == 23) data_at = 0;
       if (data_at == 0) reads = reads + 1;
       if (wide && after < 8 && (drive | 4'h2) != 4'hf) $fatal(1, "an address on no lines");
     end
@@ -73,7 +96,10 @@ module jedec_flash #(
   end
 
   // Data leave behind falling edges; garbage before.
-  wire [7:0] here = address - BASE < SIZE ? memory[address - BASE] : 8'hff;
+  wire [7:0] stored = address - BASE < SIZE ? memory[address - BASE] : 8'hff;
+  wire [23:0] name = 24'hef4018;
+  wire [7:0] here = command == 8'h05 ? {6'b0, may_write, $time < ready_at} :
+    command == 8'h9f ? (data_at < 24 ? name[23 - data_at / 8 * 8 -: 8] : 8'h00) : stored;
   reg [3:0] next, wrong;
   task automatic give(input [3:0] lines, input [3:0] levels);
     fork
@@ -113,6 +139,14 @@ module jedec_flash #(
         awake_at = $time + WAKE;
       end
     end else if (clocks == 8 && command == 8'hb9) asleep = 1;
+    else if (changes && may_write && (command == 8'h20 ? clocks == 32 : clocks % 8 == 0)) begin
+      for (got = 0; got < (command == 8'h20 ? 4096 : programmed); got = got + 1)
+        if (command == 8'h20) memory[(address & ~24'hfff) - BASE + got] = 8'hff;
+        else memory[{address[23:8], address[7:0] + got[7:0]} - BASE] =
+          memory[{address[23:8], address[7:0] + got[7:0]} - BASE] & page[(address + got) % 256];
+      ready_at = $time + BUSY;
+      may_write = 0;
+    end
     else if (clocks == 8 && (command == 8'h06 || command == 8'h50)) may_write = 1;
     else if (clocks == 16 && may_write && (command == 8'h31 || command == 8'h01)) begin
       status[command == 8'h31] = shift;

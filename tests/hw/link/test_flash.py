@@ -1,4 +1,7 @@
-"""The engine of a board whose image is in flash: the host's driver, through the simulated line."""
+"""The engine of a board whose image is in flash: the host's driver, through the simulated line.
+
+The flash has room for two images; nothing is loaded but what is written to it.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,18 @@ import pytest
 from amaranth.back import verilog
 
 from secateur.boards.driver.device import Device, DeviceError, open_port
-from secateur.hw.flash import WAKE, Flash
+from secateur.boards.driver.flash import update
+from secateur.hw.flash import SECTOR, WAKE, Flash, Slots
 from secateur.hw.link.uart_top import UartEngine
 from secateur.hw.spec import Geometry
 from secateur.sim import pty
 from secateur.sim.golden import parse, run
-from tests.support.programs import random_program
+from tests.support.programs import Sample, random_program
 
 GEOMETRY = Geometry(n=4, p=2, weight_words=2048, bank_words=128, ring=64)
 MODEL = Path(__file__).parents[2] / "support" / "jedec_flash.v"
-FLASH = Flash(address=0x300000, pause=60, setup=(*WAKE, b"\x50", b"\x31\x02"))
+SLOTS = Slots(choice=0x300000, other=0x308000)
+FLASH = Flash(address=0x301000, pause=60, setup=(*WAKE, b"\x50", b"\x31\x02"), slots=SLOTS)
 _TOP = """
 module secateur (
   input wire clk, input wire rst, input wire rx, output wire tx, output wire running
@@ -35,16 +40,18 @@ endmodule
 def board(file: Path, more: str = "") -> str:
     engine = UartEngine(GEOMETRY, divisor=pty.DIVISOR, flash=FLASH)
     text = verilog.convert(engine, name="engine", emit_src=False)
-    return text + MODEL.read_text() + _TOP.format(base=FLASH.address, file=file, more=more)
+    return text + MODEL.read_text() + _TOP.format(base=SLOTS.choice, file=file, more=more)
+
+
+def held(image: bytes) -> bytes:
+    """The flash, from the sector of the choice on."""
+    return b"\xff" * SECTOR + image
 
 
 def test_inferences_through_the_driver(tmp_path: Path) -> None:
-    """Nothing is loaded; another image than the flash's is refused; a reset reads again."""
+    """Another image than the flash's is refused; a reset reads again; an update changes it."""
     sample = random_program(3, replace(GEOMETRY, ring=0), layers=3)
-    (tmp_path / "image.bin").write_bytes(sample.image)
-    inputs = sample.inputs(2)
-    golden = run(parse(sample.image, GEOMETRY), inputs, sequential=True)
-    beats = golden.results.shape[1]
+    (tmp_path / "image.bin").write_bytes(held(bytes(sample.image)))
     text = board(tmp_path / "image.bin")
     with pty.serve(GEOMETRY, verilog=text) as served, open_port(served.path, 115_200) as link:
         device = Device(link)
@@ -52,15 +59,26 @@ def test_inferences_through_the_driver(tmp_path: Path) -> None:
         assert device.register("RING_WORDS") == GEOMETRY.ring
         for _ in range(2):
             device.load(bytes(sample.image))
-            device.restart()
-            for row, want in zip(inputs, golden.results, strict=True):
-                result, cycles = device.run(row.tobytes(), beats)
-                assert result == want.tobytes()
-                assert cycles == golden.cycles
-                assert device.register("MEMORY_WAIT") > 0
+            check_runs(device, sample)
         other = random_program(4, replace(GEOMETRY, ring=0), layers=3)
         with pytest.raises(DeviceError, match=r"the device holds another image, .*; build the"):
             device.load(bytes(other.image))
+        # The engine is stopped while it reads, and begins anew with what counts by then.
+        for image in (other, sample):
+            update(device, bytes(image.image))
+            check_runs(device, image)
+
+
+def check_runs(device: Device, sample: Sample) -> None:
+    """Results and cycles are golden's."""
+    inputs = sample.inputs(2)
+    golden = run(parse(sample.image, GEOMETRY), inputs, sequential=True)
+    device.restart()
+    for row, want in zip(inputs, golden.results, strict=True):
+        result, cycles = device.run(row.tobytes(), golden.results.shape[1])
+        assert result == want.tobytes()
+        assert cycles == golden.cycles
+        assert device.register("MEMORY_WAIT") > 0
 
 
 @pytest.mark.parametrize(
@@ -73,7 +91,7 @@ def test_inferences_through_the_driver(tmp_path: Path) -> None:
 def test_what_is_not_an_image(more: str, said: str, tmp_path: Path) -> None:
     """An empty flash; one that no bit comes from as it was."""
     sample = random_program(3, replace(GEOMETRY, ring=0), layers=3)
-    (tmp_path / "image.bin").write_bytes(sample.image if more else b"")
+    (tmp_path / "image.bin").write_bytes(held(bytes(sample.image)) if more else b"")
     text = board(tmp_path / "image.bin", more)
     with pty.serve(GEOMETRY, verilog=text) as served, open_port(served.path, 115_200) as link:
         with pytest.raises(DeviceError, match=said):

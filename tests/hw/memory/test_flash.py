@@ -5,6 +5,7 @@ All readers are in one bench, each with a flash (``jedec_flash.v``) and a sink w
 
 from __future__ import annotations
 
+import hashlib
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from amaranth.back import verilog
 
-from secateur.hw.flash import WAKE, Flash
+from secateur.hw.flash import SECTOR, WAKE, Flash, Slots
 from secateur.hw.memory.flash_reader import FlashReader
 from secateur.hw.memory.pacer import Pacer
 from secateur.hw.ring import Source
@@ -26,17 +27,23 @@ MODEL = Path(__file__).parents[2] / "support" / "jedec_flash.v"
 
 @dataclass(frozen=True)
 class Case:
-    """A reader, and the flash beside it: parameters of ``jedec_flash``."""
+    """A reader, and the flash beside it: parameters of ``jedec_flash``.
+
+    ``choice`` are bytes that say which of two images counts.
+    """
 
     flash: Flash
     model: dict[str, int] = field(default_factory=dict)
     block: bool = False
+    choice: bytes = b""
 
 
 #: Bits come late, and stay as long into the next clock: what a delay of one cycle is for.
 LATE = {"VALID": 5, "HOLD": 3}
 #: No delay, at the clock of the reader.
 FAST = {"divider": 1, "delay": 0, "pause": 60}
+#: The choice, the first image and the second are in sectors one after another.
+SLOTS = {"address": 0x301000, "slots": Slots(choice=0x300000, other=0x302000)}
 CASES = {
     "quad": Case(Flash(pause=60), LATE),
     "quad-no-delay": Case(Flash(pause=60, delay=0), {"VALID": 3}),
@@ -52,6 +59,13 @@ CASES = {
     "single": Case(Flash(pause=60, quad=False, address=0x100000), LATE | {"ENABLED": 0}),
     "single-fast": Case(Flash(**FAST, quad=False), {"ENABLED": 0}, block=True),
     "status-2": Case(Flash(pause=60, setup=(*WAKE, b"\x50", b"\x31\x02")), LATE | {"ENABLED": 0}),
+    "first-of-two": Case(Flash(pause=60, **SLOTS), LATE),
+    "second-of-two": Case(Flash(pause=60, **SLOTS), LATE, choice=b"\0"),
+    "first-again": Case(Flash(**FAST, **SLOTS, continuous=True), choice=b"\0\x81"),
+    "second-again": Case(Flash(**FAST, **SLOTS, continuous=True), choice=bytes(7)),
+    "second-single": Case(
+        Flash(pause=60, quad=False, **SLOTS), LATE | {"ENABLED": 0}, choice=bytes(1)
+    ),
     "status-1": Case(Flash(pause=60, setup=(*WAKE, b"\x06", b"\x01\x40")), LATE | {"ENABLED": 0}),
 }
 
@@ -107,16 +121,34 @@ def image() -> bytes:
     return bytes(data)
 
 
+def contents(case: Case) -> bytes:
+    """What is in the flash of a case: another image, too, where there are two."""
+    if case.flash.slots is None:
+        return image()
+    other = bytearray(image()[::-1])
+    HEADER.pack_into(other, 0, b"SECT", 4, 2, 1, 0, WORDS - 1, 64, 1000, 0)
+    sectors = [case.choice, image(), bytes(other)]
+    if len(case.choice) % 2:
+        sectors[1:] = sectors[:0:-1]
+    return b"".join(sector.ljust(SECTOR, b"\xff") for sector in sectors)
+
+
+def contents_name(case: Case) -> str:
+    return f"{hashlib.sha256(contents(case)).hexdigest()[:8]}.bin"
+
+
 def build(cases: list[Case], count: int) -> Path:
     """The simulator of a bench with a reader of each case, all of which give ``count`` bytes."""
     texts, parts = [MODEL.read_text()], []
     for i, case in enumerate(cases):
         reader = FlashReader(geometry=GEOMETRY, flash=case.flash, block=case.block)
         texts.append(verilog.convert(reader, name=f"reader{i}", emit_src=False))
-        given = {"BASE": case.flash.address, "FILE": '"image.bin"'} | case.model
+        slots = case.flash.slots
+        base, size = (case.flash.address, 256) if slots is None else (slots.choice, 4 * SECTOR)
+        given = {"BASE": base, "FILE": f'"{contents_name(case)}"'} | case.model
         parameters = ", ".join(f".{name}({value})" for name, value in given.items())
         parts.append(
-            _PART.format(i=i, name=f"reader{i}", parameters=parameters, size=256, count=count)
+            _PART.format(i=i, name=f"reader{i}", parameters=parameters, size=size, count=count)
         )
     texts.append(_BENCH.format(cases=len(cases), parts="".join(parts)))
     public = "".join(
@@ -127,7 +159,8 @@ def build(cases: list[Case], count: int) -> Path:
 
 def run(cases: list[Case], folder: Path, *, stall: float, again: int = 0) -> list[list[list[int]]]:
     """For each case: cycle, byte and whether it was taken, of all cycles with a byte."""
-    (folder / "image.bin").write_bytes(image())
+    for case in cases:
+        (folder / contents_name(case)).write_bytes(contents(case))
     program = build(cases, 4 * len(image()))
     settings = {"SECATEUR_STALL": str(round(stall * 65536)), "SECATEUR_AGAIN": str(again)}
     verilator.execute(program, folder, "tests.hw.memory.flash_bench", settings)
@@ -182,6 +215,11 @@ def test_begins_anew_at_any_time(tmp_path: Path) -> None:
         ({"pause": 0}, "pause must be 1 to 16777216, not 0"),
         ({"divider": 3}, "divider must be 1 or an even number to 16, not 3"),
         ({"quad": False, "continuous": True}, "continuous must be False with one line, not True"),
+        (
+            {"slots": Slots(choice=4096, other=8000)},
+            r"address and slots must be three sectors of 4096 bytes, not \(0, 4096, 8000\)",
+        ),
+        ({"slots": Slots(choice=4096, other=4096)}, r"three sectors of 4096 bytes, not \(0, 4096,"),
         ({"setup": (b"",)}, "setup must be transfers of bytes, not .b"),
     ],
 )

@@ -27,7 +27,7 @@ def flash(latency: int = 6) -> SimpleNamespace:
     """Four lines; the flash is deselected for a clock, and one begins a read."""
     return SimpleNamespace(
         quad=True, byte_clocks=2, divider=2, delay=1, pause=1, data=Step(True, True, 0, 0),
-        first=(CLOCK,), again=(Step(True), REST, CLOCK),
+        first=(CLOCK,), again=(Step(True), REST, CLOCK), other=(), slots=None,
         source=Source(interval=4, latency=latency),
     )  # fmt: skip
 
