@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from amaranth.build import Pins
 
 from secateur.errors import SecateurError
-from secateur.hw.flash import WAKE, Flash
+from secateur.hw.flash import SECTOR, WAKE, Flash, Slots
 from secateur.hw.spec import Geometry
 
 #: Longer than a flash takes to wake.
@@ -15,6 +15,8 @@ PAUSE_SECONDS = 40e-6
 #: Wakes the flash, and enables quad reads until power is off: bit 1 of status 2. A flash that has
 #: no such command ignores it; there quad reads must have been enabled for good.
 SETUP = (*WAKE, b"\x50", b"\x31\x02")
+#: Bytes between the first image and the second: of 131,072 words of up to 12 bytes.
+SLOT_BYTES = 0x180000
 
 
 class BoardError(SecateurError):
@@ -39,13 +41,15 @@ class Pin:
 
 @dataclass(frozen=True, kw_only=True)
 class BoardFlash:
-    """The flash that a board is configured from, with room for an image behind the bitstream.
+    """The flash that a board is configured from, with room for two images behind the bitstream.
+
+    The sector before the first image says which one counts.
 
     Parameters
     ----------
     pins : by the ports of ``Top``, with levels as they are: flash_cs_n, flash_io0 to flash_io3, and
         flash_sck where that is a pin like others
-    image : address of the image
+    image : address of the first image
     program : the command that writes ``flash.bin``
     start : address of the bitstream, at which ``flash.bin`` begins
     setup : see ``Flash``
@@ -59,7 +63,12 @@ class BoardFlash:
 
     def read_at(self, clock: int) -> Flash:
         """How an engine with a clock in Hz reads it: with half of the clock."""
-        return Flash(address=self.image, setup=self.setup, pause=round(PAUSE_SECONDS * clock))
+        return Flash(
+            address=self.image,
+            setup=self.setup,
+            pause=round(PAUSE_SECONDS * clock),
+            slots=Slots(choice=self.image - SECTOR, other=self.image + SLOT_BYTES),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

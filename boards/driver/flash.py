@@ -29,6 +29,9 @@ PATIENCE = 40_000
 #: so many are written, the sector is erased. That leaves the first image, as they do.
 BLANK, WRITTEN, MOST = 0xFF, 0x00, SECTOR - 2
 
+#: Called with what is done, how many bytes of it, all bytes, and a note.
+Progress = Callable[[str, int, int, str], object]
+
 _ADDRESSES = ("CHOICE", "FIRST", "SECOND")
 _AT = BY_NAME["FLASH"].offset
 _HOLD, _SELECT, _SEND = (field("FLASH", name).mask for name in ("HOLD", "SELECT", "SEND"))
@@ -92,16 +95,14 @@ class FlashLines:
                 )
 
 
-def update(
-    device: Device, image: bytes, progress: Callable[[str, int, int], None] | None = None
-) -> None:
+def update(device: Device, image: bytes, progress: Progress | None = None) -> None:
     """Write an image to the flash of a board, and have the engine take it.
 
     Parameters
     ----------
     device : its engine
     image : the stream of an image
-    progress : called with what is done, bytes done, and all bytes
+    progress : called after every part
 
     Raises
     ------
@@ -148,14 +149,14 @@ def _check_room(lines: FlashLines, choice: int, images: list[int], size: int) ->
         raise DeviceError(f"an image may have {least:,} bytes in this flash, not {size:,}")
 
 
-def _write(lines: FlashLines, at: int, image: bytes, told: Callable[[str, int, int], None]) -> None:
+def _write(lines: FlashLines, at: int, image: bytes, told: Progress) -> None:
     """Erase what an image needs, program it, and compare."""
     for sector in range(0, len(image), SECTOR):
         lines.change(ERASE, at + sector)
-        told("erase", min(sector + SECTOR, len(image)), len(image))
+        told("erase", min(sector + SECTOR, len(image)), len(image), "")
     for page in range(0, len(image), PAGE):
         lines.change(PROGRAM, at + page, image[page : page + PAGE])
-        told("write", min(page + PAGE, len(image)), len(image))
+        told("write", min(page + PAGE, len(image)), len(image), "")
     for page in range(0, len(image), SECTOR):
         part = image[page : page + SECTOR]
         if lines.read(at + page, len(part)) != part:
@@ -163,4 +164,4 @@ def _write(lines: FlashLines, at: int, image: bytes, told: Callable[[str, int, i
                 f"the flash does not hold what was written, from byte {page} on: it may be "
                 f"protected, or worn out; the image that counted before still counts"
             )
-        told("compare", page + len(part), len(image))
+        told("compare", page + len(part), len(image), "")

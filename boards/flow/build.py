@@ -16,6 +16,7 @@ from secateur.boards.flow.flow import find_flow
 from secateur.boards.flow.report import to_text
 from secateur.boards.flow.route import ROUTED, Progress, silent
 from secateur.disk.storage import write_atomically
+from secateur.hw.flash import SECTOR
 from secateur.hw.spec import HEADER, Geometry, words_of
 from secateur.image.fit import misfit
 
@@ -243,16 +244,16 @@ def _pack(
 
 
 def _write_flash(flash: BoardFlash, bitstream: bytes, image: Image, folder: Path) -> None:
-    """Write FLASH: the bitstream, and the image at its address.
+    """Write FLASH: the bitstream, and the image at its address, which counts.
 
     Raises
     ------
     BoardError : the bitstream is too long
     """
     room = flash.image - flash.start
-    if len(bitstream) > room:
+    if len(bitstream) > room - SECTOR:
         raise BoardError(
-            f"the bitstream has {len(bitstream)} bytes; the image begins at byte {room}"
+            f"the bitstream has {len(bitstream)} bytes; there is room for {room - SECTOR}"
         )
     write_atomically(folder / FLASH, bitstream.ljust(room, b"\xff") + image.stream)
 

@@ -56,12 +56,13 @@ class FlashPort(wiring.Component):
         data, level = Signal(), Signal()
         ends = Signal()  # of a clock
         takes = delay(m, ends, TAKE_LATENCY, "takes", reset_less=False)
+        comes = delay(m, left != 0, TAKE_LATENCY - 1, "comes", reset_less=False)
         m.d.sync += [
             level.eq(self.level[1]),
             data.eq(sent[-1]),
             self.cs_n.eq(~self.select),
             self.sck.eq((left != 0) & phase[-1]),
-            self.busy.eq((left != 0) | self.send | self.take),
+            self.busy.eq((left != 0) | comes | self.send | self.take),
         ]
         m.d.comb += [
             ends.eq((left != 0) & (phase == DIVIDER - 1)),

@@ -60,9 +60,14 @@ def opened(port: str, baud: int) -> Iterator[Device]:
         yield Device(link)
 
 
-def load_into(found: Device, image: Image) -> None:
-    """Load an image, with a progress bar."""
+def load_into(found: Device, image: Image, *, flash: bool = False) -> None:
+    """Load an image, with a progress bar; ``flash``: into the flash of its board."""
+    from secateur.boards.driver.flash import update
+
     with bar() as progress:
+        if flash:
+            update(found, image.stream, stage_bar(progress))
+            return
         task = progress.add_task("load", total=len(image.stream))
         found.load(image.stream, lambda done: progress.update(task, completed=done))
 
@@ -89,6 +94,12 @@ def load(
     port: Port,
     baud: Baud = DEFAULT_BAUD,
     key: Key = None,
+    flash: Annotated[
+        bool,
+        typer.Option(
+            "--flash", help="Into the flash of its board, where it stays; it takes its turn there."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Load an image into a device, which checks it."""
@@ -96,7 +107,7 @@ def load(
 
     loaded = api.load(image, key)
     with opened(port, baud) as found, of_image(image):
-        load_into(found, loaded)
+        load_into(found, loaded, flash=flash)
     data = {"port": port, "image": str(image), "bytes": len(loaded.stream), "accepted": True}
     emit(data, as_json, show_loaded)
 

@@ -62,14 +62,14 @@ def test_images_take_turns() -> None:
     chip = flash()
     assert held(chip) == IMAGES[0]
     for image in (*IMAGES[1:], IMAGES[0]):
-        seen: list[tuple[str, int, int]] = []
+        seen: list[tuple[str, int, int, str]] = []
         there = bytes(chip.memory)
         update(device(chip), image, lambda *step, seen=seen: seen.append(step))
         assert held(chip) == image
-        assert {what: done for what, done, _ in seen} == dict.fromkeys(
+        assert {what: done for what, done, *_ in seen} == dict.fromkeys(
             ("erase", "write", "compare"), len(image)
         )
-        assert {whole for *_, whole in seen} == {len(image)}
+        assert {whole for *_, whole, _ in seen} == {len(image)}
         # What counted before is still there.
         old = FIRST if chip.memory[CHOICE : CHOICE + SECTOR].index(0xFF) % 2 else SECOND
         assert chip.memory[old : old + SECTOR] == there[old : old + SECTOR]
@@ -130,7 +130,7 @@ def test_an_interrupted_update_gives_the_lines_back() -> None:
     chip = flash()
     board = Board(chip)
 
-    def interrupt(what: str, done: int, whole: int) -> None:
+    def interrupt(what: str, done: int, whole: int, note: str) -> None:
         if what == "write":
             raise KeyboardInterrupt
 

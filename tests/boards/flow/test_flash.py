@@ -111,9 +111,9 @@ def test_refusals(folder: Path) -> None:
     with pytest.raises(BoardError, match="icebreaker: ring must be at most 1024 words, not 2048"):
         Design(board=BOARDS["icebreaker"], geometry=long)
     board = BOARDS["ulx3s-25f"]
-    near = replace(board, flash=replace(board.flash, image=0x100))
+    near = replace(board, flash=replace(board.flash, image=0x2000))
     design = Design(board=near, geometry=GEOMETRY)
-    with pytest.raises(BoardError, match=r"bitstream has \d+ bytes; the image begins at byte 256"):
+    with pytest.raises(BoardError, match=r"bitstream has \d+ bytes; there is room for 4096"):
         build(design, image(0), "a.sec", folder / "out")
     assert not (folder / "out" / "secateur.bit").exists()
     other = image_file(random_words(9000, 2, 0), None)
