@@ -20,8 +20,8 @@ ENABLE, STATUS, NAME, READ, PROGRAM, ERASE = 0x06, 0x05, 0x9F, 0x03, 0x02, 0x20
 #: Bit of the status: it erases or programs.
 BUSY = 1
 PAGE = 256
-#: Bytes that a read of FLASH takes, and reads in a frame: the link answers within 2,000 cycles.
-TAKEN, READS = 4, 8
+#: Bytes that a read of FLASH takes.
+TAKEN = 4
 #: Reads of its status after which a flash is given up. An erasure takes up to 0.4 s, an answer at
 #: least 100 us.
 PATIENCE = 40_000
@@ -61,7 +61,7 @@ class FlashLines:
         self._write(words)
         taken = b""
         while len(taken) < takes:
-            wanted = min(READS, -(-(takes - len(taken)) // TAKEN))
+            wanted = min(MAX_ACCESSES, -(-(takes - len(taken)) // TAKEN))
             found = self.device.link.read(_AT, wanted)
             if not found:
                 raise DeviceError("the device refuses a read of its register FLASH")

@@ -19,7 +19,7 @@ FENCE = re.compile(r"^```(\S+)", re.MULTILINE)
 #: Blocks that cannot run here, by what they need.
 NOT_RUN = {
     "Chromium": 1,
-    "a board": 2,
+    "a board": 3,
     "a build": 1,
     "a network": 1,
     "mine.toml and hours": 1,
