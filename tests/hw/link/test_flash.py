@@ -15,6 +15,7 @@ from secateur.boards.driver.device import Device, DeviceError, open_port
 from secateur.boards.driver.flash import update
 from secateur.hw.flash import SECTOR, WAKE, Flash, Slots
 from secateur.hw.link.uart_top import UartEngine
+from secateur.hw.soc.registers import BY_NAME
 from secateur.hw.spec import Geometry
 from secateur.sim import pty
 from secateur.sim.golden import parse, run
@@ -57,9 +58,11 @@ def test_inferences_through_the_driver(tmp_path: Path) -> None:
         device = Device(link)
         assert device.identity.rom
         assert device.register("RING_WORDS") == GEOMETRY.ring
+        assert not any(device.link.read(BY_NAME[name].offset) for name in ("SOURCE_BASE", "FLASH"))
         for _ in range(2):
             device.load(bytes(sample.image))
             check_runs(device, sample)
+            assert device.register("MEMORY_WAIT") > 0
         other = random_program(4, replace(GEOMETRY, ring=0), layers=3)
         with pytest.raises(DeviceError, match=r"the device holds another image, .*; build the"):
             device.load(bytes(other.image))
@@ -78,7 +81,6 @@ def check_runs(device: Device, sample: Sample) -> None:
         result, cycles = device.run(row.tobytes(), golden.results.shape[1])
         assert result == want.tobytes()
         assert cycles == golden.cycles
-        assert device.register("MEMORY_WAIT") > 0
 
 
 @pytest.mark.parametrize(
