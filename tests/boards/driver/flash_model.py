@@ -56,7 +56,7 @@ class Flash:
     def change(self, new: dict[int, int]) -> None:
         """Bytes by address; when the power goes, each bit is what it was, will be, or anything
         where it changes."""
-        self.enabled, self.busy = False, self.rng.randrange(4)
+        self.enabled, self.busy = False, self.rng.randrange(40)
         self.changes += 1
         if self.left is not None:
             self.left -= 1
@@ -96,7 +96,7 @@ class Board(Model):
         """What the reader does: bytes of the choice until the first that is blank."""
         choice = self.flash.memory[CHOICE : CHOICE + SECTOR]
         at = SECOND if choice.index(0xFF) % 2 else FIRST
-        self.rom = bytes(self.flash.memory[at : at + SECTOR])
+        self.rom = bytes(self.flash.memory[at : at + 2 * SECTOR])
         super().reset()
 
     def put(self, offset: int, word: bytes) -> bool:

@@ -13,7 +13,7 @@ from tests.boards.driver import flash_model
 from tests.boards.driver.flash_model import CHOICE, FIRST, SECOND, SECTOR, Board, Flash, PowerCut
 from tests.boards.driver.model import Model, make_image
 
-IMAGES = [make_image(seed, words=200 + 10 * seed) for seed in range(4)]
+IMAGES = [make_image(seed, words=470 + 10 * seed) for seed in range(4)]
 
 
 def flash(image: bytes = IMAGES[0], choice: bytes = b"", seed: int = 0) -> Flash:
@@ -58,12 +58,14 @@ def test_over_the_link() -> None:
     assert held(chip) == IMAGES[1]
 
 
-def test_images_take_turns() -> None:
-    chip = flash()
+@pytest.mark.parametrize("written", [0, SECTOR - 4])
+def test_images_take_turns(written: int) -> None:
+    chip = flash(choice=bytes(written))
     assert held(chip) == IMAGES[0]
     for image in (*IMAGES[1:], IMAGES[0]):
         seen: list[tuple[str, int, int, str]] = []
-        there = bytes(chip.memory)
+        there, choice = bytes(chip.memory), chip.memory[CHOICE : CHOICE + SECTOR]
+        old = SECOND if choice.index(0xFF) % 2 else FIRST
         update(device(chip), image, lambda *step, seen=seen: seen.append(step))
         assert held(chip) == image
         assert {what: done for what, done, *_ in seen} == dict.fromkeys(
@@ -71,8 +73,7 @@ def test_images_take_turns() -> None:
         )
         assert {whole for *_, whole, _ in seen} == {len(image)}
         # What counted before is still there.
-        old = FIRST if chip.memory[CHOICE : CHOICE + SECTOR].index(0xFF) % 2 else SECOND
-        assert chip.memory[old : old + SECTOR] == there[old : old + SECTOR]
+        assert chip.memory[old : old + 2 * SECTOR] == there[old : old + 2 * SECTOR]
 
 
 @pytest.mark.parametrize(("choice", "cuts"), [(b"", 50), (b"\0", 10), (bytes(SECTOR - 2), 10)])
@@ -156,6 +157,6 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
         update(device(chip), IMAGES[1])
     chip.name = b"\xef\x40\x10"
     monkeypatch.setattr(flash_model, "FIRST", SECOND - 1024)
-    with pytest.raises(DeviceError, match=r"an image may have 1,024 bytes in this flash, not 1,8"):
+    with pytest.raises(DeviceError, match=r"an image may have 1,024 bytes in this flash, not 4,2"):
         update(device(chip), IMAGES[0])
     assert chip.changes == 0
