@@ -58,7 +58,9 @@ class RegisterFile(wiring.Component):
     def __init__(self, *, geometry: spec.Geometry, rom: bool = False, flash: Flash | None = None):
         self.geometry, self.rom, self.flash = geometry, rom, flash
         self.slots = None if flash is None else flash.slots
-        n, memory = geometry.n, geometry.ring and flash is None
+        #: Registers of a source that has an address.
+        self.of_source = ("SOURCE_BASE", "SOURCE_BYTES") if geometry.ring and flash is None else ()
+        n = geometry.n
         to_flash = {
             "flash_hold": Out(1),
             "flash_select": Out(1),
@@ -83,7 +85,7 @@ class RegisterFile(wiring.Component):
                 "new_beats": Out(1),
                 "quiet": Out(1),
                 "irq": Out(1),
-                **({"source_base": Out(32), "source_bytes": Out(32)} if memory else {}),
+                **{name.lower(): Out(32) for name in self.of_source},
                 **(to_flash if self.slots is not None else {}),
             }
         )
@@ -157,8 +159,7 @@ class RegisterFile(wiring.Component):
         values["RESULT"], result_valid = self._result(m, execute["RESULT"])
         input_ready = self._input(m, execute["INPUT"], request)
         names = ("MODE", "RESULT_BEATS", "IRQ_ENABLE")
-        memory = self.geometry.ring and self.flash is None
-        for name in (*names, *(("SOURCE_BASE", "SOURCE_BYTES") if memory else ())):
+        for name in (*names, *self.of_source):
             values[name] = self._settings(m, name, execute[name], request)
         values["IRQ_PENDING"] = self._events(m, execute["IRQ_PENDING"], request)
         values["STATUS"] = self._packed(m, "STATUS", {
@@ -182,12 +183,8 @@ class RegisterFile(wiring.Component):
             "INPUT": input_ready & full,
             "IMAGE_CRC": (state == Status.WAITING) | (state == Status.RUNNING),
         }
-        if memory:
-            m.d.comb += [
-                self.source_base.eq(values["SOURCE_BASE"]),
-                self.source_bytes.eq(values["SOURCE_BYTES"]),
-            ]
-        else:
+        m.d.comb += [getattr(self, name.lower()).eq(values[name]) for name in self.of_source]
+        if not self.of_source:
             possible |= dict.fromkeys(("SOURCE_BASE", "SOURCE_BYTES"), 0)
         if self.geometry.ring:
             possible["IMAGE"] = 0

@@ -61,7 +61,14 @@ def opened(port: str, baud: int) -> Iterator[Device]:
 
 
 def load_into(found: Device, image: Image, *, flash: bool = False) -> None:
-    """Load an image, with a progress bar; ``flash``: into the flash of its board."""
+    """Load an image, with a progress bar.
+
+    Parameters
+    ----------
+    found : the device
+    image : to be loaded
+    flash : into the flash of its board
+    """
     from secateur.boards.driver.flash import update
 
     with bar() as progress:
