@@ -51,6 +51,11 @@ class FlashLines:
     def transfer(self, *sent: bytes, takes: int = 0) -> bytes:
         """Send bytes, each part in a transfer of its own, and take some in the last.
 
+        Parameters
+        ----------
+        *sent : the parts
+        takes : bytes to be taken
+
         Raises
         ------
         DeviceError : the device refuses it: its image is not in a flash with room for two
@@ -70,7 +75,14 @@ class FlashLines:
         return taken[:takes]
 
     def change(self, command: int, address: int, data: bytes = b"") -> None:
-        """Erase or program, and wait until that is done."""
+        """Erase or program, and wait until that is done.
+
+        Parameters
+        ----------
+        command : ERASE or PROGRAM
+        address : of the first byte
+        data : to be programmed, within a page
+        """
         self.transfer(bytes([ENABLE]), bytes([command]) + address.to_bytes(3, "big") + data)
         for _ in range(PATIENCE):
             if not self.transfer(bytes([STATUS]), takes=1)[0] & BUSY:
