@@ -73,11 +73,12 @@ class WeightMemory(wiring.Component):
         low = ceil_log2(self.s)
         address = delay(m, self.read_addr, 1, "address")
         rows, outputs = [address[low:]], []
-        for bank in range(1, self.s):
-            row = Signal(len(self.row), name=f"row{bank}", reset_less=True)
-            lane = self.row if bank == 1 else rows[-1]
-            m.d.sync += row.eq(Mux(self.aside, lane, self.read_addr[low:]))
-            rows.append(row)
+        if self.s > 1:
+            # The choice is behind the registers: the way to the address is long enough.
+            aside, row = delay(m, self.aside, 1, "aside"), self.row
+            for bank in range(1, self.s):
+                row = delay(m, row, 1, f"row{bank}")
+                rows.append(Mux(aside, row, address[low:]))
         for bank, row in enumerate(rows):
             found = self._bank(m, bank, row)
             outputs.append(found)
