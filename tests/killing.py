@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+#: Where processes that are started find Secateur and the tests.
+PATHS = f"{Path(__file__).parents[1] / 'sw'}:{Path(__file__).parents[1]}"
 #: Path of a file: the process that makes it dies; if it is there, nothing happens.
 VARIABLE = "SECATEUR_TEST_KILLED"
 

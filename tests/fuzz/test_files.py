@@ -29,9 +29,9 @@ from secateur.errors import SecateurError
 from secateur.image import delta, signing
 from secateur.image import image as images
 from secateur.image.decode import decode
+from secateur.pruning.explore.study import load_study
 from secateur.pruning.recipes import checkpoint
 from secateur.pruning.recipes.recipe import load_recipe
-from secateur.pruning.recipes.study import load_study
 from secateur.report import compare
 from secateur.report.energy import estimate, load_energies
 from secateur.report.summary import summary

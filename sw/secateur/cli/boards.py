@@ -19,12 +19,27 @@ from secateur.errors import SecateurError
 
 if TYPE_CHECKING:
     from secateur.boards.flow.route import Progress
+    from secateur.pruning.explore.plan import Carrier
 
 boards = Commands("Hardware")
 
 #: Seeds to try if none is given.
 TRIES = 3
 ImageOption = Annotated[Path, typer.Option(help="Image made by `secateur compile`.")]
+
+
+def carriers() -> dict[str, Carrier]:
+    """The boards that carry a preset, as an exploration knows them."""
+    from secateur.boards.catalogue.catalogue import BOARDS
+    from secateur.pruning.explore.plan import Carrier
+    from secateur.target import PRESETS
+
+    presets = {target.geometry: name for name, target in PRESETS.items()}
+    return {
+        board.name: Carrier(presets[board.geometry], board.clock / 1e6)
+        for board in BOARDS.values()
+        if board.geometry in presets
+    }
 
 
 @boards.command("boards", epilog="Example: secateur boards")

@@ -45,6 +45,14 @@ ReportFile = Annotated[
     Path | None,
     typer.Option("--report", help="HTML file to write a report to, as `secateur report` does."),
 ]
+SchedulerAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        help="Address of a Dask scheduler, tcp://HOST:PORT, whose workers do the work; they must "
+        "see the same files.",
+    ),
+]
 TargetName = Annotated[
     str, typer.Option("--target", help="Preset (see `secateur targets`) or TOML file.")
 ]

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from secateur.callables import find_in_current_folder
-from secateur.cli.common import Commands, Json, bar, stage_bar
+from secateur.cli.boards import carriers
+from secateur.cli.common import Commands, Json, SchedulerAddress, bar, stage_bar
 from secateur.cli.tables import table
 from secateur.cli.terminal import Data, console, emit
 
@@ -25,27 +26,21 @@ def explore(
         int | None, typer.Option(min=1, help="Trials in all; overrides the file.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that run trials.")] = 1,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            help="Address of a Dask scheduler, tcp://HOST:PORT, whose workers run the trials; "
-            "they must see the same files."
-        ),
-    ] = None,
+    scheduler: SchedulerAddress = None,
     storage: Annotated[
         str | None,
         typer.Option(help="URL of an Optuna storage; by default a journal in the folder."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Search targets, budgets and keys of a recipe for the front of accuracy and cost.
+    """Search boards, targets, budgets and keys of a recipe for the front of accuracy and cost.
 
     Resumes from where it was stopped. The trials do not depend on the number of workers.
     """
     from secateur.pruning.explore.explore import explore as search
     from secateur.pruning.explore.plan import load_plan
 
-    plan = load_plan(file, trials)
+    plan = load_plan(file, trials, carriers())
     find_in_current_folder()  # modules that the recipe names
     with bar() as progress:
         data = search(
@@ -68,5 +63,6 @@ def show_explored(data: Data) -> None:
     failed = [trial for trial in trials if "problem" in trial]
     for trial in failed[:10]:
         console.print(f"trial {trial['number']} failed: {trial['problem']}")
-    console.print(f"{len(trials)} trials, {len(failed)} failed.")
+    stopped = sum("stopped" in trial for trial in trials)
+    console.print(f"{len(trials)} trials, {len(failed)} failed, {stopped} stopped early.")
     console.print(f"Results: {data['folder']}/explore.json")

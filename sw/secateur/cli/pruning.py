@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from secateur.callables import find_in_current_folder
-from secateur.cli.common import Commands, Json, ReportFile, bar, stage_bar
+from secateur.cli.common import Commands, Json, ReportFile, SchedulerAddress, bar, stage_bar
 from secateur.cli.reports import reported
 from secateur.cli.tables import show_report, table
 from secateur.cli.terminal import Data, console, emit
@@ -112,16 +112,27 @@ def example(
 def study(
     file: Annotated[Path, typer.Argument(help="TOML file, or name of one of Secateur's studies.")],
     output: OutputFolder = Path("study-out"),
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that make the runs, each with one thread."),
+    ] = None,
+    scheduler: SchedulerAddress = None,
     report: ReportFile = None,
     as_json: Json = False,
 ) -> None:
-    """Run variants of a recipe with several seeds; resumes from where it was stopped."""
-    from secateur.pruning.recipes.study import load_study, run_study
+    """Run variants of a recipe with several seeds; resumes from where it was stopped.
+
+    Without --workers and --scheduler the runs follow each other. The runs do not depend on the
+    number of workers.
+    """
+    from secateur.pruning.explore.study import load_study, run_study
 
     loaded = load_study(file)
     find_in_current_folder()  # modules that the recipe names
     with bar() as progress:
-        data = run_study(loaded, output, progress=stage_bar(progress))
+        data = run_study(
+            loaded, output, workers=workers, scheduler=scheduler, progress=stage_bar(progress)
+        )
     emit(data | reported(output, report), as_json, show_study)
     if data["gate"] is not None:
         raise SecateurError(data["gate"])

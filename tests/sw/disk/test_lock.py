@@ -22,10 +22,10 @@ from secateur.disk.lock import FILE, held, release, take
 from secateur.errors import SecateurError
 from secateur.examples import run as example
 from secateur.examples.demo import run_demo
-from secateur.pruning.recipes import study
+from secateur.pruning.explore import study
+from secateur.pruning.explore.study import load_study, run_study
 from secateur.pruning.recipes.recipe import load_recipe
 from secateur.pruning.recipes.run import run_recipe
-from secateur.pruning.recipes.study import load_study, run_study
 from tests.sw.image.image_files import image_file, random_words
 
 DATA = Path(__file__).parents[2] / "data"

@@ -206,6 +206,9 @@ def test_an_exploration_is_shown(tmp_path: Path) -> None:
             {"number": 0, "values": values, "accuracy": 0.5, "cycles": 900},
             {"number": 1, "values": values, "problem": "does not fit"},
             {"number": 2, "values": values, "accuracy": 0.5, "cycles": 800},
+            {"number": 3, "values": values, "stopped": "float: accuracy 10.00%, below 20.00%"},
+            {"number": 4, "values": values, "stopped": "float: accuracy 10.00%, below 20.00%"},
+            *({"number": number, "values": values} for number in (5, 6, 7)),
         ],
         "front": [2],
     }
@@ -217,7 +220,8 @@ def test_an_exploration_is_shown(tmp_path: Path) -> None:
     beaten, front = find_figure(found, "trials").plot.data
     assert [list(beaten.x), list(beaten.y)] == [[900], [0.5]]
     assert [list(front.x), list(front.y)] == [[800], [0.5]]
-    assert "3 trials, of which 1 have failed" in find_figure(found, "trials").text
+    text = "8 trials, of which 1 have failed, 2 were stopped early and 3 are not done."
+    assert text in find_figure(found, "trials").text
 
 
 def test_names_are_texts_and_nothing_else() -> None:

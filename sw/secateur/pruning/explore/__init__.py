@@ -1,1 +1,1 @@
-"""Exploration: many recipes, searched for the front of accuracy and cost, on many processes."""
+"""Many recipes, on many processes: studies, and searches for the front of accuracy and cost."""

@@ -1,21 +1,24 @@
 """``secateur explore``: trials in batches, so that no choice depends on who is ready first.
 
 The trials of a batch are all chosen before any of them runs, from the results of the batches
-before, each with a seed of its own; and they are told to the sampler in their order. So neither the
-number of workers nor an interruption changes which trials there are, or their images.
+before, each with a seed of its own; and they are told to the sampler in their order. By these
+results, too, it is decided which trials are stopped early. So neither the number of workers nor an
+interruption changes which trials there are, or their images.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from secateur.disk.lock import held
-from secateur.disk.storage import write_atomically
+from secateur.disk.storage import read, write_atomically
 from secateur.errors import SecateurError
 from secateur.progress import Progress, silent
 from secateur.pruning.explore.plan import OBJECTIVES, Plan
+from secateur.pruning.explore.stopping import Earlier, bars_of
 from secateur.pruning.explore.trial import run_trial
 from secateur.pruning.explore.workers import client_of
 from secateur.text import first_line
@@ -29,8 +32,12 @@ except ImportError:
         "exploration needs Optuna, which is missing; pip install 'secateur[explore]'"
     ) from None
 
+#: Bytes of a record.
+LIMIT = 1 << 26
 #: The study's name in its storage.
 NAME = "secateur"
+#: Why a trial has no objectives: a file of its folder, and its state.
+_REASONS = {"stopped": TrialState.PRUNED, "problem": TrialState.FAIL}
 
 
 def explore(
@@ -55,8 +62,8 @@ def explore(
 
     Returns
     -------
-    dict : ``trials`` with ``values`` and objectives, or a ``problem``; ``front``, numbers of the
-        trials that no other one beats in all objectives
+    dict : ``trials`` with ``values`` and objectives, or with ``stopped`` or ``problem``;
+        ``front``, numbers of the trials that no other one beats in all objectives
 
     Raises
     ------
@@ -124,11 +131,16 @@ def _run_batch(
             seed=plan.seed * 1_000_003 + number, n_startup_trials=2 * plan.batch
         )
         study.ask(distributions(plan))
-    trials = study.get_trials(deepcopy=False)[first : first + plan.batch]
+    trials = study.get_trials(deepcopy=False)
+    done = [t for t in trials[:first] if t.state == TrialState.COMPLETE]
+    earlier = [] if plan.stop_below is None else [_earlier(trial, folder) for trial in done]
+    trials = trials[first : first + plan.batch]
+    mark = hashlib.sha256(f"{plan.digest} {folder}".encode()).hexdigest()[:16]
     futures = {
         trial.number: client.submit(
-            run_trial, plan, dict(trial.params), folder / f"trial-{trial.number:04}",
-            pure=False, key=f"trial-{trial.number}-{plan.digest[:16]}",
+            run_trial, plan, dict(trial.params), _place(folder, trial.number),
+            bars_of(plan, trial.params, earlier),
+            pure=False, key=f"trial-{trial.number}-{mark}",
         )
         for trial in trials
         if trial.state == TrialState.RUNNING
@@ -139,24 +151,34 @@ def _run_batch(
         except Exception as error:  # of Dask, or what no run should raise
             found = {"problem": f"its workers died, or the run did: {first_line(error)}"}
         _tell(plan, study, number, found, folder)
-        note = found.get("problem") or ", ".join(f"{k} {found[k]:,.6g}" for k in plan.objectives)
-        progress("trial", number + 1, plan.trials, note)
+        note = ", ".join(f"{k} {found[k]:,.6g}" for k in plan.objectives if k in found)
+        progress("trial", number + 1, plan.trials, note or next(iter(found.values())))
+
+
+def _place(folder: Path, number: int) -> Path:
+    return folder / f"trial-{number:04}"
+
+
+def _earlier(trial: optuna.trial.FrozenTrial, folder: Path) -> Earlier:
+    """What a complete trial had."""
+    file = _place(folder, trial.number) / "record.json"
+    try:
+        return trial.params, json.loads(read(file, LIMIT, "a record"))["results"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise SecateurError(f"{file}: not a record; delete {folder} and start again") from None
 
 
 def _tell(
     plan: Plan, study: optuna.Study, number: int, found: dict[str, Any], folder: Path
 ) -> None:
-    if "problem" in found:
-        place = _problem(folder, number)
-        place.parent.mkdir(exist_ok=True)
-        write_atomically(place, found["problem"].encode())
-        study.tell(number, state=TrialState.FAIL)
-    else:
-        study.tell(number, [found[name] for name in plan.objectives])
-
-
-def _problem(folder: Path, number: int) -> Path:
-    return folder / f"trial-{number:04}" / "problem.txt"
+    for reason, state in _REASONS.items():
+        if reason in found:
+            place = _place(folder, number)
+            place.mkdir(exist_ok=True)
+            write_atomically(place / f"{reason}.txt", found[reason].encode())
+            study.tell(number, state=state)
+            return
+    study.tell(number, [found[name] for name in plan.objectives])
 
 
 def _result(plan: Plan, folder: Path, study: optuna.Study) -> dict[str, Any]:
@@ -165,8 +187,9 @@ def _result(plan: Plan, folder: Path, study: optuna.Study) -> dict[str, Any]:
         row: dict[str, Any] = {"number": trial.number, "values": dict(trial.params)}
         if trial.state == TrialState.COMPLETE:
             row |= dict(zip(plan.objectives, trial.values, strict=True))
-        elif trial.state == TrialState.FAIL:
-            row["problem"] = _problem(folder, trial.number).read_text()
+        for reason, state in _REASONS.items():
+            if trial.state == state:
+                row[reason] = (_place(folder, trial.number) / f"{reason}.txt").read_text()
         rows.append(row)
     return {
         "objectives": list(plan.objectives),

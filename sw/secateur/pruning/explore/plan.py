@@ -1,4 +1,7 @@
-"""The file of an exploration: a recipe, what may change in it, and what counts."""
+"""The file of an exploration: a recipe, what may change in it, and what counts.
+
+A space may have ``board`` beside the keys of a recipe: it stands for a target and a clock.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,36 @@ from typing import Any, Literal
 
 from secateur.disk.toml import read_toml
 from secateur.errors import SecateurError
+from secateur.pruning.explore.study import merged
 from secateur.pruning.recipes.recipe import find_file, parse_recipe
-from secateur.pruning.recipes.study import merged
 from secateur.pruning.recipes.tables import Recipe
 
 #: What a trial is judged by, and which way is better.
 OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {
     "accuracy": "maximize", "cycles": "minimize", "milliseconds": "minimize",
-    "rom_bytes": "minimize", "multipliers": "minimize", "memory_bits": "minimize",
-    "picojoules": "minimize",
+    "rom_bytes": "minimize", "multipliers": "minimize", "luts": "minimize",
+    "block_rams": "minimize", "memory_bits": "minimize", "picojoules": "minimize",
 }  # fmt: skip
-_KEYS = {"recipe", "trials", "batch", "seed", "objectives", "clock_mhz", "space"}
+#: Key of a space that no recipe has.
+BOARD = "board"
+_KEYS = {
+    "recipe", "trials", "batch", "seed", "objectives", "clock_mhz", "stop_below", "space",
+}  # fmt: skip
 _RANGE = {"low", "high", "step", "log"}
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """What a board means to a recipe.
+
+    Attributes
+    ----------
+    target : preset of the engine that it carries
+    mhz : clock of that engine
+    """
+
+    target: str
+    mhz: float
 
 
 @dataclass(frozen=True)
@@ -37,8 +58,10 @@ class Plan:
     batch : trials that are chosen before the results of any of them are known
     seed : of the choices
     objectives : keys of `OBJECTIVES`
-    clock_mhz : for milliseconds
-    space : by dotted key of the recipe, a list of choices, or a range
+    clock_mhz : for milliseconds, without boards
+    stop_below : percentile of accuracy below which a trial is stopped; None: none is
+    space : by dotted key of the recipe, or `BOARD`, a list of choices, or a range
+    boards : those of the space
     """
 
     recipe: dict[str, Any]
@@ -49,7 +72,13 @@ class Plan:
     seed: int
     objectives: tuple[str, ...]
     clock_mhz: float
+    stop_below: float | None
     space: dict[str, Any]
+    boards: dict[str, Carrier]
+
+    def clock_of(self, values: Mapping[str, Any]) -> float:
+        """MHz of the engine of a trial."""
+        return self.boards[values[BOARD]].mhz if BOARD in values else self.clock_mhz
 
     def recipe_with(self, values: Mapping[str, Any]) -> Recipe:
         """The recipe of a trial.
@@ -60,6 +89,8 @@ class Plan:
         """
         table = self.recipe
         for key, value in values.items():
+            if key == BOARD:
+                continue
             change: dict[str, Any] = {}
             *outer, last = key.split(".")
             inner = change
@@ -67,6 +98,10 @@ class Plan:
                 inner = inner.setdefault(part, {})
             inner[last] = value
             table = merged(table, change)
+        if BOARD in values:
+            table = merged(table, {"target": self.boards[values[BOARD]].target})
+            if "latency_ms" in table.get("budget", {}):
+                table = merged(table, {"budget": {"clock_mhz": self.clock_of(values)}})
         shown = ", ".join(f"{key} = {value!r}" for key, value in values.items())
         return parse_recipe(table, f"{self.name} with {shown}", self.folder)
 
@@ -74,18 +109,22 @@ class Plan:
     def digest(self) -> str:
         """Of all that decides which trials are tried: not of their number."""
         parts = (
-            self.recipe, self.batch, self.seed, self.objectives, self.clock_mhz, self.space,
+            self.recipe, self.batch, self.seed, self.objectives, self.clock_mhz, self.stop_below,
+            self.space, {name: [board.target, board.mhz] for name, board in self.boards.items()},
         )  # fmt: skip
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def load_plan(path: Path, trials: int | None = None) -> Plan:
+def load_plan(
+    path: Path, trials: int | None = None, boards: Mapping[str, Carrier] | None = None
+) -> Plan:
     """Read an exploration.
 
     Parameters
     ----------
     path : TOML file
     trials : overrides that of the file
+    boards : that its space may name
 
     Raises
     ------
@@ -105,18 +144,42 @@ def load_plan(path: Path, trials: int | None = None) -> Plan:
     known = isinstance(objectives, list) and objectives and set(objectives) <= OBJECTIVES.keys()
     if not known or len(set(objectives)) < len(objectives):
         raise SecateurError(f"{path}: objectives must be some of {', '.join(OBJECTIVES)}")
-    clock = table.get("clock_mhz", 100.0)
-    if isinstance(clock, bool) or not isinstance(clock, int | float) or not 0 < clock < 1e6:
-        raise SecateurError(f"{path}: clock_mhz must be a number above 0, not {clock!r}")
+    clock = _between(table, "clock_mhz", 1e6, str(path))
+    stop_below = _between(table, "stop_below", 100, str(path))
     file = path.parent / table["recipe"]
     space = _space(table.get("space"), str(path))
+    if BOARD in space and ("target" in space or clock is not None):
+        raise SecateurError(
+            f"{path}: space.board has target and clock; omit space.target, clock_mhz"
+        )
     plan = Plan(
         read_toml(file), str(file), file.parent, numbers["trials"], numbers["batch"],
-        numbers["seed"], tuple(objectives), float(clock), space,
+        numbers["seed"], tuple(objectives), 100.0 if clock is None else clock, stop_below, space,
+        _boards(space.get(BOARD, []), boards or {}, str(path)),
     )  # fmt: skip
     firsts = {key: v[0] if isinstance(v, list) else v["low"] for key, v in space.items()}
     plan.recipe_with(firsts)
     return plan
+
+
+def _between(table: dict[str, Any], key: str, top: float, path: str) -> float | None:
+    """A number above 0 and below ``top``; None if there is none."""
+    value = table.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < top:
+        raise SecateurError(
+            f"{path}: {key} must be a number above 0 and below {top:,.0f}, not {value!r}"
+        )
+    return float(value)
+
+
+def _boards(names: Any, known: Mapping[str, Carrier], path: str) -> dict[str, Carrier]:
+    for name in names if isinstance(names, list) else [names]:
+        if not isinstance(name, str) or name not in known:
+            options = ", ".join(known) or "none"
+            raise SecateurError(f"{path}: space.board must be some of {options}, not {name!r}")
+    return {name: known[name] for name in names}
 
 
 def _numbers(table: dict[str, Any], trials: int | None, path: str) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Processes that run trials: a local Dask cluster, or a scheduler that exists."""
+"""Processes that run recipes: a local Dask cluster, or a scheduler that exists."""
 
 from __future__ import annotations
 
@@ -7,11 +7,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from secateur.errors import SecateurError
 from secateur.text import first_line
 
-#: Deaths of workers after which a trial counts as failed.
+#: Deaths of workers after which a run counts as failed.
 DEATHS = 3
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch have one thread: sums depend on their number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager
@@ -32,7 +45,7 @@ def client_of(workers: int, scheduler: str | None) -> Iterator[Any]:
         from distributed import Client, LocalCluster
     except ImportError:
         raise SecateurError(
-            "exploration needs Dask, which is missing; pip install 'secateur[explore]'"
+            "processes need Dask, which is missing; pip install 'secateur[explore]'"
         ) from None
     if scheduler is not None:
         try:

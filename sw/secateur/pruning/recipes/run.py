@@ -28,7 +28,7 @@ from secateur.pruning.recipes.data.trees import Batch
 from secateur.pruning.recipes.evidence import EVIDENCE, evidence
 from secateur.pruning.recipes.robust import CORRUPTIONS, fgsm, pgd
 from secateur.pruning.recipes.stages import run_stages
-from secateur.pruning.recipes.state import RunState
+from secateur.pruning.recipes.state import RunState, Watch, unwatched
 from secateur.pruning.recipes.tables import Recipe
 from secateur.pruning.recipes.task.device import device_of, same_random_state
 from secateur.pruning.recipes.task.task import Score, evaluate, mean_loss
@@ -43,7 +43,12 @@ TIGHT = 0.97
 
 
 def run_recipe(
-    recipe: Recipe, folder: Path, *, resume: bool = False, progress: Progress = silent
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    progress: Progress = silent,
+    watch: Watch = unwatched,
 ) -> dict[str, Any]:
     """Run all stages, verify, and write images, checkpoints and ``record.json`` to ``folder``.
 
@@ -54,6 +59,7 @@ def run_recipe(
     resume : resume from the checkpoint in the folder; the image is the one that a run without
         interruption makes on the same machine with the same number of threads
     progress : called after every epoch and stage
+    watch : called with the name and the metric of every model that is scored; may raise
 
     Returns
     -------
@@ -65,17 +71,22 @@ def run_recipe(
         in the folder, or without ``resume`` it holds one
     """
     with held(folder):
-        return run_held(recipe, folder, resume=resume, progress=progress)
+        return run_held(recipe, folder, resume=resume, progress=progress, watch=watch)
 
 
 def run_held(
-    recipe: Recipe, folder: Path, *, resume: bool = False, progress: Progress = silent
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    progress: Progress = silent,
+    watch: Watch = unwatched,
 ) -> dict[str, Any]:
     """As `run_recipe`, in a folder that the caller holds.
 
     Parameters
     ----------
-    recipe, folder, resume, progress : as for `run_recipe`
+    recipe, folder, resume, progress, watch : as for `run_recipe`
     """
     if (folder / "running.json").exists() and not resume:
         raise SecateurError(
@@ -90,7 +101,7 @@ def run_held(
             stacklevel=2,
         )
     with same_random_state(device_of(recipe.device)):
-        run = RunState(recipe, folder, progress)
+        run = RunState(recipe, folder, progress, watch)
         if resume:
             run.resume()
         run_stages(run)

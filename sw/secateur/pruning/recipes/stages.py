@@ -144,6 +144,7 @@ def _quantise(run: RunState, name: str, model: nn.Module, target: Target) -> Non
         "masked_weights": check.masked_weights,
         "image_sha256": hashlib.sha256(image.stream).hexdigest(),
     }
+    run.watch(f"{name} int8", found.value)
     note = f"{run.shown(found)}, {image.metadata['cycles']:,} cycles"
     run.progress(f"{name} int8", 1, 1, note)
 

@@ -29,8 +29,15 @@ from secateur.pruning.recipes.training import Augment, Trainer
 from secateur.sources import build
 from secateur.target import Target
 
+#: Called with the name of a model and its metric on the held-out data; what it raises ends the run,
+#: which then resumes before that model was scored.
+Watch = Callable[[str, float], None]
 #: Checkpoints from here on have the channels that are left.
 NARROWED = ("narrowed", "pruned", "recovered")
+
+
+def unwatched(name: str, value: float) -> None:
+    """Take a score, and do nothing."""
 
 
 def digest(tensor: Tensor) -> str:
@@ -46,6 +53,7 @@ class RunState:
     recipe : from `secateur.pruning.recipes.recipe.load_recipe`
     folder : of checkpoints and images
     progress : called after every epoch and stage
+    watch : called whenever a model is scored
 
     Attributes
     ----------
@@ -63,8 +71,10 @@ class RunState:
     SecateurError : target, device, data, an augmentation, the loss or the metric cannot be had
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, progress: Progress) -> None:
-        self.recipe, self.folder, self.progress = recipe, folder, progress
+    def __init__(
+        self, recipe: Recipe, folder: Path, progress: Progress, watch: Watch = unwatched
+    ) -> None:
+        self.recipe, self.folder, self.progress, self.watch = recipe, folder, progress, watch
         self.target = Target.load(recipe.target)
         self.device = device_of(recipe.device)
         self.task = Task.of(recipe.training)
@@ -224,6 +234,7 @@ class RunState:
         """Score a float model on the held-out data, and write it as the checkpoint ``name``."""
         found, outputs = evaluate(model, self.held_out, self.task)
         self.results[name] = self.figures(found)
+        self.watch(name, found.value)
         tensors = checkpoint.model_state(model)
         tensors |= {} if outputs is None else {"outputs": outputs}
         checkpoint.write(self.folder / f"{name}.json", tensors, {})

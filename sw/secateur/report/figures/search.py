@@ -19,7 +19,7 @@ def trials(
     Parameters
     ----------
     objectives : names
-    found : of each trial ``number``, ``values``, and its objectives, if it has not failed
+    found : of each trial ``number``, ``values``, and its objectives, if it has an image
     front : numbers of the trials that no other one beats in all objectives
     """
     y, x = objectives[0], objectives[-1]
@@ -35,10 +35,11 @@ def trials(
             )
         )  # fmt: skip
     plot = drawing(traces, x=label(x), y=label(y), height=460)
+    failed, stopped = (sum(why in trial for trial in found) for why in ("problem", "stopped"))
     text = (
-        f"{len(found)} trials, of which {len(found) - len(done)} have failed or are not done. No "
-        f"other one beats in all of {', '.join(objectives)}: "
-        f"{', '.join(f'trial {number}' for number in front) or 'none'}."
+        f"{len(found)} trials, of which {failed} have failed, {stopped} were stopped early and "
+        f"{len(found) - len(done) - failed - stopped} are not done. No other one beats in all of "
+        f"{', '.join(objectives)}: {', '.join(f'trial {number}' for number in front) or 'none'}."
     )
     rows: list[tuple[Cell, ...]] = [
         (

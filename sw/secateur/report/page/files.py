@@ -217,6 +217,7 @@ def search_of(path: Path) -> tuple[list[str], list[Row], list[int]]:
         objectives = [str(name) for name in found["objectives"]]
         trials = [
             {"number": int(row["number"]), "values": dict(row["values"])}
+            | {why: str(row[why]) for why in ("problem", "stopped") if why in row}
             | ({} if objectives[0] not in row else _floats(row, *objectives))
             for row in found["trials"]
         ]

@@ -12,21 +12,23 @@ import pytest
 from distributed import LocalCluster
 
 from secateur import api
+from secateur.boards.catalogue.catalogue import BOARDS as BOARDS_HERE
+from secateur.cli.boards import carriers
 from secateur.errors import SecateurError
 from secateur.pruning.explore.explore import distributions, explore
-from secateur.pruning.explore.plan import Plan, load_plan
+from secateur.pruning.explore.plan import Carrier, Plan, load_plan
 from secateur.pruning.explore.trial import measured
 from secateur.report.energy import estimate
+from secateur.target import PRESETS, Target
 from tests import killing
 from tests.sw.report.made import image_of
 
 DATA = Path(__file__).parents[3] / "data"
-ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture(autouse=True)
 def modules_on_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'sw'}:{ROOT}")
+    monkeypatch.setenv("PYTHONPATH", killing.PATHS)
 
 
 def images(folder: Path) -> list[bytes]:
@@ -112,6 +114,68 @@ def test_a_budget_out_of_reach_fails_its_trial_alone(tmp_path: Path) -> None:
     assert found["front"] == [by_budget[3000]["number"]]
 
 
+BOARDS = {"large": Carrier("8x8", 150.0), "small": Carrier("8x3", 50.0)}
+
+
+def with_boards(folder: Path, *changes: tuple[str, str]) -> Path:
+    """The tiny exploration with boards in the place of targets, and a latency as the budget."""
+    recipe = (DATA / "tiny-one-shot.toml").read_text()
+    latency = "latency_ms = 0.03\nclock_mhz = 100"
+    (folder / "tiny-one-shot.toml").write_text(recipe.replace("cycles = 1500", latency))
+    text = (DATA / "tiny-explore.toml").read_text()
+    text = text.replace("target = [", "board = [").replace('"8x8", "8x3"', '"large", "small"')
+    text = text.replace("[space.budget]\ncycles = { low = 2600, high = 4200, step = 400 }\n", "")
+    for change in changes:
+        assert change[0] in text
+        text = text.replace(*change)
+    (folder / "explore.toml").write_text(text)
+    return folder / "explore.toml"
+
+
+def test_a_board_stands_for_its_target_and_its_clock(tmp_path: Path) -> None:
+    plan = load_plan(with_boards(tmp_path), boards=BOARDS | {"other": Carrier("8x16", 1.0)})
+    assert plan.boards == BOARDS
+    for name, target, mhz in (("large", "8x8", 150.0), ("small", "8x3", 50.0)):
+        recipe = plan.recipe_with({"board": name, "prune.criterion": "l2"})
+        assert (recipe.target, recipe.budget.clock_mhz) == (target, mhz)
+        assert (recipe.budget.latency_ms, recipe.prune.criterion) == (0.03, "l2")
+        assert plan.clock_of({"board": name}) == mhz
+    other = load_plan(with_boards(tmp_path), boards=BOARDS | {"small": Carrier("8x3", 40.0)})
+    assert other.digest != plan.digest
+    by_cycles = load_plan(DATA / "tiny-explore.toml")
+    assert by_cycles.clock_of({"target": "8x3"}) == 100.0
+    assert by_cycles.recipe_with({"budget.cycles": 3000}).budget.clock_mhz is None
+
+
+def test_the_boards_of_the_command_have_presets() -> None:
+    found = carriers()
+    assert found["ulx3s-25f-8x8"] == Carrier("8x8-25f", 125.0)
+    assert found.keys() <= BOARDS_HERE.keys()
+    for name, carrier in found.items():
+        assert PRESETS[carrier.target].geometry == BOARDS_HERE[name].geometry
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('"small"', '"tiny"'), "space.board must be some of large, small, not 'tiny'"),
+        (('["large", "small"]', "[3]"), "space.board must be some of large, small, not 3"),
+        (('["large", "small"]', "{low = 1, high = 2}"), "must be some of large, small, not {"),
+        (("[space]", "[space]\ntarget = ['8x8']"), "omit space.target, clock_mhz"),
+        (("batch = 2", "batch = 2\nclock_mhz = 9"), "omit space.target, clock_mhz"),
+    ],
+)
+def test_wrong_boards_are_refused(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    with pytest.raises(SecateurError) as refused:
+        load_plan(with_boards(tmp_path, change), boards=BOARDS)
+    assert message in str(refused.value)
+
+
+def test_without_boards_none_is_known(tmp_path: Path) -> None:
+    with pytest.raises(SecateurError, match="must be some of none, not 'large'"):
+        load_plan(with_boards(tmp_path))
+
+
 def test_ranges_are_whole_where_their_ends_are() -> None:
     plan = load_plan(DATA / "tiny-explore.toml")
     space = {"a": {"low": 1, "high": 8, "log": True}, "b": {"low": 0.0, "high": 1}, "c": [1, "x"]}
@@ -125,9 +189,9 @@ def test_ranges_are_whole_where_their_ends_are() -> None:
 
 def test_milliseconds_and_memory_are_those_of_the_target() -> None:
     image = image_of(0)
-    found = measured(0.5, image, load_plan(DATA / "tiny-explore.toml"))
-    assert found["milliseconds"] == image.cycles / 100e3
-    assert found["multipliers"] == 64
+    found = measured(0.5, image, Target(name="own", geometry=image.geometry, hard=28), 50.0)
+    assert found["milliseconds"] == image.cycles / 50e3
+    assert found["multipliers"] == 28
     assert found["memory_bits"] == 72 * (1 << 16) + 8 * 64 * 4096
     assert found["rom_bytes"] == len(image.words) * 9
 
@@ -146,7 +210,10 @@ def test_milliseconds_and_memory_are_those_of_the_target() -> None:
         (("criterion = ", "criterium = "), "criterium"),
         (('"l2", ', '"l3", '), "prune.criterion must be one of"),
         (('recipe = "tiny-one-shot.toml"', "recipe = 3"), "recipe must be the path of a recipe"),
-        (("batch = 2", "batch = 2\nclock_mhz = 0"), "clock_mhz must be a number above 0, not 0"),
+        (
+            ("batch = 2", "batch = 2\nclock_mhz = 0"),
+            "clock_mhz must be a number above 0 and below 1,000,000, not 0",
+        ),
     ],
 )
 def test_wrong_files_are_refused(tmp_path: Path, change: tuple[str, str], message: str) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from secateur.errors import SecateurError
+from secateur.pruning.explore.study import load_study
 from secateur.pruning.recipes.recipe import OWN, load_recipe
-from secateur.pruning.recipes.study import load_study
 
 
 def test_recipes_of_secateur_need_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,28 +3,35 @@
 A study is a TOML file: ``recipe``, the file of the recipe, relative to the study; ``seeds``; and
 ``[variants.NAME]``, tables that override the recipe's keys. The recipe itself is the variant
 "recipe".
+
+A run that shares the dense network of another one waits for it, on however many processes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from secateur.callables import find_in_current_folder
 from secateur.disk.lock import held
 from secateur.disk.storage import write_atomically
 from secateur.disk.toml import read_toml
 from secateur.errors import SecateurError
 from secateur.progress import Progress, silent
+from secateur.pruning.explore.workers import client_of, one_thread
 from secateur.pruning.recipes import checkpoint
 from secateur.pruning.recipes.recipe import find_file, parse_recipe
 from secateur.pruning.recipes.run import run_held
 from secateur.pruning.recipes.stages import STAGES, compile_dense
 from secateur.pruning.recipes.tables import Recipe
+from secateur.text import first_line
 
 ITSELF = "recipe"
 #: Stages that all variants of one dense network share.
@@ -41,6 +48,25 @@ class Study:
     """
 
     runs: dict[str, dict[int, Recipe]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a study.
+
+    Attributes
+    ----------
+    variant, seed : of the study
+    recipe : of both
+    place : its folder
+    source : folder of the run before that has its dense network; None: there is none
+    """
+
+    variant: str
+    seed: int
+    recipe: Recipe
+    place: Path
+    source: Path | None
 
 
 def load_study(path: Path) -> Study:
@@ -81,7 +107,14 @@ def load_study(path: Path) -> Study:
     return Study(runs)
 
 
-def run_study(study: Study, folder: Path, *, progress: Progress = silent) -> dict[str, Any]:
+def run_study(
+    study: Study,
+    folder: Path,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
     """Run what is not done yet; write ``study.json`` after every run.
 
     Variants with the same dense network and seed share its training. An interrupted run is resumed.
@@ -90,7 +123,10 @@ def run_study(study: Study, folder: Path, *, progress: Progress = silent) -> dic
     ----------
     study : from `load_study`
     folder : made if it is missing
-    progress : called after every epoch and stage; stages have the name of the run before theirs
+    workers : processes, in which each run has one thread; None: runs follow each other in this one
+    scheduler : address of a Dask scheduler, whose workers make the runs instead
+    progress : called after every epoch and stage, with the name of the run before the stage's; with
+        processes, after every run
 
     Returns
     -------
@@ -102,31 +138,94 @@ def run_study(study: Study, folder: Path, *, progress: Progress = silent) -> dic
     SecateurError : a run does not work out; the others are kept. Or another study, or run of one of
         the recipes, is going on in the folder
     """
-    with held(folder):
-        return _run_held(study, folder, progress)
+    if workers is None and scheduler is None:
+        with held(folder):
+            return _collected(study, folder, _here(_runs(study, folder), progress))
+    folder = folder.absolute()
+    with held(folder), client_of(workers or 1, scheduler) as client:
+        return _collected(study, folder, _there(_runs(study, folder), client, progress))
 
 
-def _run_held(study: Study, folder: Path, progress: Progress) -> dict[str, Any]:
+def _runs(study: Study, folder: Path) -> list[Run]:
+    """All runs, each behind the one whose dense network it has."""
     dense: dict[str, Path] = {}
+    runs = []
+    for seed in study.runs[ITSELF]:
+        for name, recipes in study.runs.items():
+            recipe, place = recipes[seed], folder / f"{name}-{seed}"
+            runs.append(Run(name, seed, recipe, place, dense.get(recipe.dense_digest)))
+            dense.setdefault(recipe.dense_digest, place)
+    return runs
+
+
+def _here(runs: list[Run], progress: Progress) -> Iterator[tuple[Run, dict[str, Any]]]:
+    """Records, one run after the other."""
+    for run in runs:
+
+        def named(stage: str, *rest: Any, _run: str = run.place.name) -> None:
+            progress(f"{_run} {stage}", *rest)
+
+        yield run, run_one(run, named)
+
+
+def _there(
+    runs: list[Run], client: Any, progress: Progress
+) -> Iterator[tuple[Run, dict[str, Any]]]:
+    """Records of runs on Dask's workers, in the order of the runs."""
+    futures: dict[Path, Any] = {}
+    for run in runs:
+        key = hashlib.sha256(f"{run.recipe.digest} {run.place}".encode()).hexdigest()
+        futures[run.place] = client.submit(
+            run_alone, run, None if run.source is None else futures[run.source],
+            pure=False, key=f"{run.place.name}-{key[:16]}",
+        )  # fmt: skip
+    for done, run in enumerate(runs):
+        try:
+            record = futures[run.place].result()
+        except SecateurError:
+            raise
+        except Exception as error:  # of Dask, or what no run should raise
+            raise SecateurError(
+                f"{run.place}: its workers died, or the run did: {first_line(error)}"
+            ) from None
+        progress(run.place.name, done + 1, len(runs), "")
+        yield run, record
+
+
+def run_one(run: Run, progress: Progress = silent) -> dict[str, Any]:
+    """The record of a run, from its start, from a dense network, or from where it was stopped."""
+    with held(run.place):
+        if run.source is not None:
+            _adopt(run.source, run.place, run.recipe)
+        return run_held(run.recipe, run.place, resume=True, progress=progress)
+
+
+def run_alone(run: Run, source: object) -> dict[str, Any]:
+    """As `run_one`, in a worker.
+
+    Parameters
+    ----------
+    run : to be made
+    source : the record of the run that it waits for
+    """
+    find_in_current_folder()
+    with one_thread():
+        return run_one(run)
+
+
+def _collected(
+    study: Study, folder: Path, found: Iterator[tuple[Run, dict[str, Any]]]
+) -> dict[str, Any]:
+    """The table, written again after every record."""
     records: dict[str, list[dict[str, Any]]] = {name: [] for name in study.runs}
     kept: dict[str, Any] = {}
     seeds = list(study.runs[ITSELF])
-    for seed in seeds:
-        for name, recipes in study.runs.items():
-            recipe, place = recipes[seed], folder / f"{name}-{seed}"
-
-            def named(stage: str, *rest: Any, _run: str = place.name) -> None:
-                progress(f"{_run} {stage}", *rest)
-
-            with held(place):
-                if recipe.dense_digest in dense:
-                    _adopt(dense[recipe.dense_digest], place, recipe)
-                records[name].append(run_held(recipe, place, resume=True, progress=named))
-            dense.setdefault(recipe.dense_digest, place)
-            table = {key: _row(found) for key, found in records.items() if found}
-            metric = records[ITSELF][0]["metric"]
-            kept = {"seeds": seeds, "metric": metric, "variants": table}
-            write_atomically(folder / "study.json", json.dumps(kept, indent=1).encode())
+    for run, record in found:
+        records[run.variant].append(record)
+        table = {key: _row(rows) for key, rows in records.items() if rows}
+        metric = records[ITSELF][0]["metric"]
+        kept = {"seeds": seeds, "metric": metric, "variants": table}
+        write_atomically(folder / "study.json", json.dumps(kept, indent=1).encode())
     failed = [
         f"{ITSELF}-{seed}: {record['gate']}"
         for seed, record in zip(seeds, records[ITSELF], strict=True)

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 from secateur import api
 from secateur.cli.main import app
 from secateur.errors import SecateurError
-from secateur.pruning.recipes import study
+from secateur.pruning.explore import study
+from secateur.pruning.explore.study import load_study, run_study
 from secateur.pruning.recipes.recipe import load_recipe
 from secateur.pruning.recipes.run import run_recipe
-from secateur.pruning.recipes.study import load_study, run_study
 from secateur.pruning.recipes.tables import Recipe
 from tests import parts
 from tests.support.commands import listed
