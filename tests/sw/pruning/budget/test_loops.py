@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -17,7 +20,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import secateur
 from secateur.pruning.lightning import PrunerCallback
 from secateur.pruning.units.mask import mask_of
-from tests import parts
+from tests import killing, parts
+from tests.sw.pruning.budget import trained_together
 
 STEPS, CUTS, CYCLES, EPOCHS = 16, 4, 1500, 2
 
@@ -120,6 +124,21 @@ def test_lightning_resumes_the_pruner(tmp_path: Path) -> None:
     assert (state["steps"], state["cuts"]) == (10, CUTS - 1)
     resumed = fitted(tmp_path / "again", EPOCHS, ckpt=tmp_path / "epoch=0.ckpt", dropout=0.0)
     same(resumed.net, whole.net.state_dict())
+
+
+@pytest.mark.long
+def test_lightning_s_processes_have_the_same_masks(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", trained_together.__name__, str(tmp_path)]
+    paths = {"PYTHONPATH": killing.PATHS, "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(line, env=os.environ | paths, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert first["seen"] != second["seen"]
+    for kind in ("masks", "weights"):
+        assert first[kind].keys() == second[kind].keys()
+        for name, value in first[kind].items():
+            assert torch.equal(value, second[kind][name]), (kind, name)
+    assert any((mask == 0).any() for mask in first["masks"].values())
 
 
 def test_accelerate_prunes_as_a_loop_of_one_s_own(tmp_path: Path) -> None:
