@@ -47,7 +47,7 @@ def _luts(target: Target) -> int:
     """What is there once, per lane of channels, per lane of pixels, and per multiplier from logic.
 
     Fitted to counts of yosys over n and p, of which 10 % were added to the lanes for what nextpnr
-    adds. Of the engines that were placed it is 2 % off at most.
+    adds. Of the engines that were placed it is 5 % off at most.
     """
     geometry = target.geometry
     soft = geometry.multipliers - _hard(target)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from secateur.errors import SecateurError
 from secateur.pruning.explore.parts import parts_of
 from secateur.pruning.explore.plan import Plan
 from secateur.target import Target
@@ -37,7 +38,10 @@ def bars_of(plan: Plan, values: Mapping[str, Any], earlier: Sequence[Earlier]) -
     """
     if plan.stop_below is None:
         return {}
-    most = _known_costs(plan, values)
+    try:
+        most = _known_costs(plan, values)
+    except SecateurError:
+        return {}  # the trial itself says why it cannot run
     others = [results for other, results in earlier if _no_more(_known_costs(plan, other), most)]
     found: dict[str, float] = {}
     for name in MODELS:

@@ -33,7 +33,7 @@ def test_parts_are_those_of_the_placed_boards() -> None:
     for name, luts, block_rams, multipliers in rows:
         found = parts_of(presets[BOARDS[name].geometry])
         assert (found.block_rams, found.multipliers) == (int(block_rams), int(multipliers)), name
-        assert found.luts == pytest.approx(number(luts), rel=0.02), name
+        assert found.luts == pytest.approx(number(luts), rel=0.05), name
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,12 @@ def test_only_trials_that_cost_no_more_count() -> None:
     assert bars_of(plan_of(), values(3000), [*small, *large]) == {"float": 0.7}
 
 
+def test_a_trial_that_cannot_run_has_no_bar_and_says_why(tmp_path: Path) -> None:
+    plan, wrong = plan_of(), values(3000, "no-target")
+    assert bars_of(plan, wrong, four(values(3000), 0.5, 0.9, 0.7, 0.6)) == {}
+    assert "no-target" in run_trial(plan, wrong, tmp_path, {})["problem"]
+
+
 def test_a_slower_board_costs_more_milliseconds() -> None:
     plan = plan_of(objectives=("accuracy", "milliseconds"), boards=BOARDS)
     slow, fast = ({"board": name, "budget.cycles": 3000} for name in BOARDS)

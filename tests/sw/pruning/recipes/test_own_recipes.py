@@ -1,4 +1,4 @@
-"""Recipes and studies that come with Secateur are found by their names."""
+"""Recipes, studies and explorations that come with Secateur are found by their names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from secateur.cli.boards import carriers
 from secateur.errors import SecateurError
+from secateur.pruning.explore.plan import load_plan
 from secateur.pruning.explore.study import load_study
 from secateur.pruning.recipes.recipe import OWN, load_recipe
 
@@ -18,6 +20,8 @@ def test_recipes_of_secateur_need_no_path(tmp_path: Path, monkeypatch: pytest.Mo
         name = Path(path.stem)
         if name.name.endswith("-study"):
             assert load_study(name).runs
+        elif name.name.endswith("-explore"):
+            assert load_plan(name, boards=carriers()).boards
         else:
             assert load_recipe(name).model.build.startswith("secateur.")
     for missing in (Path("no"), Path("sub/mnist"), Path("mnist.toml")):
