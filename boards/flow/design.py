@@ -193,7 +193,7 @@ def summarise(report: dict, design: Design, config: Path) -> Placed:
             slowest = [
                 {
                     "type": step["type"],
-                    "ns": round(step["delay"], 2),
+                    "ns": round(step["delay"], 3),
                     "from": step["from"]["cell"],
                     "to": step["to"]["cell"],
                 }
