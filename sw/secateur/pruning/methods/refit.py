@@ -25,6 +25,8 @@ from secateur.pruning.methods.norms import match_norms
 from secateur.pruning.units.blocks import prunable_layers, weight_of
 from secateur.pruning.units.mask import mask_of, parameter_of
 
+#: Fits of each layer.
+PASSES = 2
 #: Pulls towards the weights as they are that are tried, as shares of the mean square of an input.
 PULLS = (1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 10.0, math.inf)
 
@@ -42,7 +44,8 @@ def reconstruct(
     least squares between the layer's outputs, on the inputs that the pruned model gives it, and the
     outputs of the dense model, pulled towards what they were as far as it helps samples that the
     fit has not seen. Masks hold. Then batch norms get the outputs' means and deviations of the
-    dense model. Layers without a mask are fitted as well, since their inputs have changed.
+    dense model. That changes the inputs of the layers behind them, so all is done twice. Layers
+    without a mask are fitted as well, since their inputs have changed.
 
     Parameters
     ----------
@@ -71,10 +74,11 @@ def reconstruct(
                 f"another shape; give a copy of the model from before pruning"
             )
     order = _in_order(model, own, inputs[0])
-    for done, name in enumerate(order):
-        _fit(own[name], _equations(model, dense, own[name], whole[name], inputs))
-        progress("reconstruct", done + 1, len(order), name)
-    match_norms(model, dense, inputs)
+    for first in range(0, PASSES * len(order), len(order)):
+        for done, name in enumerate(order, first + 1):
+            _fit(own[name], _equations(model, dense, own[name], whole[name], inputs))
+            progress("reconstruct", done, PASSES * len(order), name)
+        match_norms(model, dense, inputs)
 
 
 def _in_order(model: nn.Module, layers: dict[str, nn.Module], x: Inputs) -> list[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from secateur.fx.computed import copied
 from secateur.pruning.budget import baselines
@@ -25,6 +27,7 @@ from secateur.pruning.recipes.data.part import Part
 from secateur.pruning.recipes.data.trees import Batch, taken
 from secateur.pruning.recipes.tables import Recipe
 from secateur.pruning.recipes.task.task import Task
+from secateur.pruning.recipes.training import Augment
 from secateur.target import Target
 
 #: Swaps of channels that are tried in each set with ``prune.reorder``; it takes seconds for 64
@@ -35,6 +38,20 @@ SWAPS = 20_000
 def batches_of(recipe: Recipe, part: Part) -> list[Batch]:
     """``prune.samples`` training samples of a recipe, in batches."""
     return part.split(part.some(recipe.prune.samples, recipe.seed), recipe.training.batch)
+
+
+def with_copies(recipe: Recipe, part: Part, augment: Augment | None) -> list[Batch]:
+    """`batches_of`, and behind them ``prune.copies`` augmented copies of each."""
+    batches = batches_of(recipe, part)
+    if augment is None:
+        return batches
+    generator = torch.Generator().manual_seed(recipe.seed)
+    copies = [
+        (augment(tree_map(torch.clone, x), generator), y)
+        for _ in range(recipe.prune.copies)
+        for x, y in batches
+    ]
+    return batches + copies
 
 
 def criterion_for(
@@ -112,6 +129,7 @@ class BlockCuts:
     task : has the loss
     example : inputs, samples first, to calibrate with
     early : has the weights that are restored after every cut (schedule "rewind"), or None
+    augment : (inputs, generator) -> inputs, for ``prune.copies``
     """
 
     def __init__(
@@ -123,8 +141,10 @@ class BlockCuts:
         task: Task,
         example: Inputs,
         early: nn.Module | None,
+        augment: Augment | None = None,
     ) -> None:
         self.model, self.recipe, self.part, self.task = model, recipe, part, task
+        self.augment = augment
         self.last: dict[str, Any] = {}
         """The latest cut, JSON."""
         self.order: Permutation | None = None
@@ -184,7 +204,8 @@ class BlockCuts:
             "used": allocation.used,
         }
         if self.dense is not None and self.cuts.done == self.cuts.count:
-            reconstruct(self.model, self.dense, batches_of(self.recipe, self.part))
+            seen = with_copies(self.recipe, self.part, self.augment)
+            reconstruct(self.model, self.dense, seen)
         if self.early is not None:
             rewind(self.model, self.early)
 

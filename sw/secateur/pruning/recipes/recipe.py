@@ -115,6 +115,7 @@ def _check_values(recipe: Recipe) -> None:
     verify = recipe.verify
     phases = {name: getattr(recipe, name) for name in PHASES}
     kept = 1.0 if recipe.channels.density is None else recipe.channels.density
+    changed = recipe.prune.augment is not None or recipe.data.augment is not None
     ordered = verify.low is None or verify.high is None or verify.low < verify.high
     for key, fine, wanted in (
         ("training.batch", recipe.training.batch >= 1, "at least 1"),
@@ -130,6 +131,11 @@ def _check_values(recipe: Recipe) -> None:
         ("qat.lasso", recipe.qat.lasso == 0, "0: give it to prune or recover"),
         *((f"{name}.distil", 0 <= p.distil <= 1, "a share, 0 to 1") for name, p in phases.items()),
         *((f"{name}.temperature", p.temperature > 0, "above 0") for name, p in phases.items()),
+        (
+            "prune.copies",
+            not recipe.prune.copies or changed,
+            "0 without prune.augment or data.augment",
+        ),
         ("prune.steps", recipe.prune.steps >= 1, "at least 1"),
     ):
         if not fine:

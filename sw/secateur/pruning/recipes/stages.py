@@ -96,7 +96,10 @@ def prune(run: RunState) -> None:
     recipe = run.recipe
     model = run.build("narrowed" if recipe.channels.wanted else "float")
     early = run.build("early") if recipe.prune.schedule == "rewind" else None
-    cuts = BlockCuts(model, recipe, run.target, run.data.train, run.task, run.calibration(), early)
+    cuts = BlockCuts(
+        model, recipe, run.target, run.data.train, run.task, run.calibration(), early,
+        run.augment_of("prune"),
+    )  # fmt: skip
     if cuts.order is not None:
         run.results["order"] = {row.name: vars(row) for row in cuts.order.layers}
 

@@ -178,6 +178,10 @@ class RunState:
         """Inputs to calibrate with."""
         return self.data.train.some(self.recipe.quantize.samples, self.recipe.seed)[0]
 
+    def augment_of(self, table: str) -> Augment | None:
+        """The augmentation of a table of `PHASES`: its own, or that of the data."""
+        return self.augments.get(table, self.augments.get("data"))
+
     @property
     def held_out(self) -> Loader:
         """The held-out samples."""
@@ -215,7 +219,7 @@ class RunState:
         phase: Phase = getattr(recipe, table)
         trainer = Trainer(
             name, model, self.data.train, phase, recipe.training, seed=recipe.seed, task=self.task,
-            augment=self.augments.get(table, self.augments.get("data")),
+            augment=self.augment_of(table),
             before_batch=before_batch, n=self.target.geometry.n,
             teacher=self.build("float") if phase.distil else None, skip=recipe.prune.skip,
         )  # fmt: skip

@@ -161,6 +161,7 @@ class Prune(Phase):
     samples : training samples that the criterion and the reconstruction see
     reconstruct : after the last cut, fit the weights that stay to the outputs of the network as it
         was before the first, see `secateur.pruning.reconstruct`
+    copies : of each sample, by the augmentation, that the reconstruction sees as well
     reorder : first move filters of similar saliency into common blocks, see
         `secateur.pruning.permute`
     skip : layers that are left alone
@@ -174,6 +175,7 @@ class Prune(Phase):
     normalize: str = "share"
     samples: int = 256
     reconstruct: bool = False
+    copies: int = 0
     reorder: bool = False
     skip: list[str] = field(default_factory=list)
 

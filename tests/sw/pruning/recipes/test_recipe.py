@@ -162,6 +162,7 @@ def test_a_budget_out_of_reach_is_refused_before_training(tmp_path: Path) -> Non
         ('criterion = "taylor"', 'schedule = "rewind"', "must be a multiple of prune.steps"),
         ("steps = 3", 'steps = 2\nrewind_to = 3\nschedule = "rewind"', "must be an epoch of train"),
         ("steps = 3", "steps = 0", "prune.steps must be at least 1"),
+        ("steps = 3", "copies = -1", "prune.copies must be int, 0 or more, not -1"),
         ('criterion = "taylor"', 'method = "all"', "'element' or 'none', not 'all'"),
         ("[prune]", "[channels]\nfit = true\ndensity = 0.5\n[prune]", "omit channels.density"),
         ('criterion = "taylor"', 'criterion = "tailor"', "prune.criterion must be one of l1"),
@@ -235,6 +236,15 @@ def test_refused_recipes(tmp_path: Path, old: str, new: str, message: str) -> No
         run_recipe(load_recipe(file), tmp_path / "out", progress=lambda *a: stages.append(a[0]))
     assert "\n" not in str(caught.value)
     assert "train" not in stages
+
+
+def test_copies_need_an_augmentation(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text(TINY.read_text().replace("steps = 3", "steps = 3\ncopies = 1"))
+    assert load_recipe(file).prune.copies == 1
+    file.write_text(file.read_text().replace('augment = "tests.parts:brightened"\n', ""))
+    with pytest.raises(SecateurError, match=r"prune\.copies must be 0 without prune\.augment or"):
+        load_recipe(file)
 
 
 def test_a_stage_has_its_own_augmentation(tmp_path: Path, monkeypatch) -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from secateur.errors import SecateurError, SecateurWarning
 from secateur.pruning.criteria.criteria import Magnitude
-from secateur.pruning.recipes import checkpoint, run
+from secateur.pruning.recipes import checkpoint, cutting, run
 from secateur.pruning.recipes.cutting import BlockCuts, narrow
 from secateur.pruning.recipes.data.data import Data
+from secateur.pruning.recipes.data.trees import Batch
 from secateur.pruning.recipes.recipe import load_recipe
 from secateur.pruning.recipes.robust import fgsm
 from secateur.pruning.recipes.run import run_recipe
@@ -61,6 +63,42 @@ def test_rewinding_takes_buffers_that_are_not_saved(tmp_path: Path) -> None:
     cuts.before_batch(0, 6)
     kept = model.first.weight != 0
     assert torch.equal(model.first.weight[kept], early.first.weight[kept])
+
+
+def darkened(x: Tensor, generator: torch.Generator) -> Tensor:
+    return x.mul_(torch.rand(len(x), 1, 1, 1, generator=generator))
+
+
+def test_the_fit_sees_changed_copies_behind_the_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another recipe would have no copies; what is changed in place is a copy."""
+    part = Data.of(parts.data(3), "data").train
+    file = tmp_path / "recipe.toml"
+    text = TINY.read_text().replace("reorder = true", "reconstruct = true\ncopies = 2")
+    file.write_text(text.replace("epochs = 2\nsteps = 3", 'schedule = "one-shot"'))
+    recipe, seen = load_recipe(file), list[list[Batch]]()
+    monkeypatch.setattr(
+        cutting, "reconstruct", lambda model, dense, batches: seen.append(list(batches))
+    )
+    x, _ = part.some(20, 0)
+    for augment in (darkened, darkened, None):
+        model = parts.model(3)
+        cuts = BlockCuts(
+            model, recipe, Target.load("8x8"), part, Task(), x, None, augment
+        )  # fmt: skip
+        cuts.before_batch(0, 0)
+    first, second, without = seen
+    assert len(first) == 3 * len(without) == 12
+    for (ours, _), (own, _) in zip(first, without, strict=False):
+        assert torch.equal(ours, own)
+    for (ours, _), (again, _) in zip(first, second, strict=True):
+        assert torch.equal(ours, again)
+    changed = [batch for batch, _ in first[4:]]
+    for copied, (own, _) in zip(changed, [*without, *without], strict=True):
+        factor = copied.flatten(1).sum(dim=1) / own.flatten(1).sum(dim=1)
+        torch.testing.assert_close(copied, own * factor[:, None, None, None])
+    assert not torch.equal(changed[0], changed[4])
 
 
 def test_without_training_what_stays_is_fitted(tmp_path: Path) -> None:
