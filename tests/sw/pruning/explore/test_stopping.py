@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from secateur.cli.main import app
 from secateur.errors import SecateurError
 from secateur.pruning.explore import explore as exploring
 from secateur.pruning.explore.explore import explore
@@ -141,19 +143,23 @@ def fake_trial(
     return {"accuracy": accuracy, "cycles": values["budget.cycles"]}
 
 
-def explored(
-    plan: Plan, folder: Path, step: int, monkeypatch: pytest.MonkeyPatch, stop: int | None = None
-) -> dict[str, Any]:
+def faked(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def client_of(*_: object) -> Iterator[Client]:
         yield Client(step)
 
+    monkeypatch.setattr(exploring, "client_of", client_of)
+    monkeypatch.setattr(exploring, "run_trial", fake_trial)
+
+
+def explored(
+    plan: Plan, folder: Path, step: int, monkeypatch: pytest.MonkeyPatch, stop: int | None = None
+) -> dict[str, Any]:
     def progress(stage: str, done: int, total: int, note: str) -> None:
         if done == stop:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(exploring, "client_of", client_of)
-    monkeypatch.setattr(exploring, "run_trial", fake_trial)
+    faked(step, monkeypatch)
     return explore(plan, folder, progress=progress)
 
 
@@ -174,6 +180,24 @@ def test_neither_order_nor_interruption_changes_what_is_stopped(
     for trial in first["trials"]:
         check(trial, first["trials"][: trial["number"] // 4 * 4])
     assert not {trial["number"] for trial in stopped} & set(first["front"])
+
+
+def test_the_command_says_how_many_were_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (DATA / "tiny-explore.toml").read_text().replace("trials = 4", "trials = 24")
+    for old, new in (("batch = 2", "batch = 4\nseed = 3\nstop_below = 50"), (', "8x3"]', "]")):
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "explore.toml").write_text(text.replace(', "picojoules"]', "]"))
+    (tmp_path / "tiny-one-shot.toml").write_text((DATA / "tiny-one-shot.toml").read_text())
+    faked(1, monkeypatch)
+    ran = CliRunner().invoke(app, ["explore", str(tmp_path / "explore.toml"), "-o", str(tmp_path)])
+    assert ran.exit_code == 0, ran.output
+    trials = json.loads((tmp_path / "explore.json").read_text())["trials"]
+    stopped = sum("stopped" in trial for trial in trials)
+    assert stopped
+    assert f"24 trials, 0 failed, {stopped} stopped early." in ran.output
 
 
 def check(trial: dict[str, Any], before: list[dict[str, Any]]) -> None:
