@@ -151,6 +151,11 @@ def moved_and_flipped(batch: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(flip[:, None, None, None], shifted.flip(3), shifted)
 
 
+def mirrored(batch: Tensor, generator: torch.Generator) -> Tensor:
+    """Augmentation: each image (batch, C, H, W) mirrored left to right."""
+    return batch.flip(3)
+
+
 def blended(batch: Tensor, generator: torch.Generator) -> Tensor:
     """Augmentation for distillation: MFCC (batch, 1, frames, C), moved in time and blended.
 

@@ -188,7 +188,12 @@ class BlockCuts:
 
     def _criterion(self) -> Criterion:
         name = self.recipe.prune.criterion
-        return criterion_for(name, self.recipe, self.part, self.task, self.cuts.costs.n)
+        batches = self._batches() if name == "reconstruction" else None
+        return criterion_for(name, self.recipe, self.part, self.task, self.cuts.costs.n, batches)
+
+    def _batches(self) -> list[Batch]:
+        """What needs no targets sees."""
+        return with_copies(self.recipe, self.part, self.augment)
 
     def before_batch(self, done: int, total: int) -> None:
         """Make the cuts that are due: gradual ones come within the first half of the batches."""
@@ -204,8 +209,7 @@ class BlockCuts:
             "used": allocation.used,
         }
         if self.dense is not None and self.cuts.done == self.cuts.count:
-            seen = with_copies(self.recipe, self.part, self.augment)
-            reconstruct(self.model, self.dense, seen)
+            reconstruct(self.model, self.dense, self._batches())
         if self.early is not None:
             rewind(self.model, self.early)
 

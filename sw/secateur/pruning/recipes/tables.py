@@ -161,7 +161,8 @@ class Prune(Phase):
     samples : training samples that the criterion and the reconstruction see
     reconstruct : after the last cut, fit the weights that stay to the outputs of the network as it
         was before the first, see `secateur.pruning.reconstruct`
-    copies : of each sample, by the augmentation, that the reconstruction sees as well
+    copies : of each sample, by the augmentation, that the criterion "reconstruction" and the
+        reconstruction see as well
     reorder : first move filters of similar saliency into common blocks, see
         `secateur.pruning.permute`
     skip : layers that are left alone
