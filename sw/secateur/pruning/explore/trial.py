@@ -73,7 +73,7 @@ def measured(accuracy: float, image: Image, target: Target, mhz: float) -> dict[
     return {
         "accuracy": accuracy,
         "cycles": image.cycles,
-        "milliseconds": image.cycles / (1000 * mhz),
+        "milliseconds": (image.cycles + image.waits) / (1000 * mhz),
         "rom_bytes": len(image.stream),
         **asdict(parts_of(target)),
         "picojoules": estimate(image)["pruned"]["picojoules"]["total"],

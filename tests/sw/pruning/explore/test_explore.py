@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from pathlib import Path
@@ -188,9 +189,13 @@ def test_ranges_are_whole_where_their_ends_are() -> None:
 
 
 def test_milliseconds_and_memory_are_those_of_the_target() -> None:
-    image = image_of(0)
+    image = copy.deepcopy(image_of(0))
     found = measured(0.5, image, Target(name="own", geometry=image.geometry, hard=28), 50.0)
     assert found["milliseconds"] == image.cycles / 50e3
+    image.metadata["layers"][0]["memory_wait"] = {"next": 500}
+    again = measured(0.5, image, Target(name="own", geometry=image.geometry), 50.0)
+    assert again["milliseconds"] == (image.cycles + 500) / 50e3
+    assert again["cycles"] == image.cycles
     assert found["multipliers"] == 28
     assert found["memory_bits"] == 72 * (1 << 16) + 8 * 64 * 4096
     assert found["rom_bytes"] == len(image.words) * 9
