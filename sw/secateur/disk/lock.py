@@ -25,10 +25,15 @@ _TRIES = 100
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
+def held(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold a folder, which is made if it is missing, until the context ends.
 
     A folder that was made here and is empty at the end is removed.
+
+    Parameters
+    ----------
+    folder : to hold
+    wait : until another run that holds it has ended
 
     Raises
     ------
@@ -37,7 +42,7 @@ def held(folder: Path) -> Iterator[None]:
     made: list[Path] = []
     handle = None
     try:
-        handle = _enter(folder, made)
+        handle = _enter(folder, made, wait)
         os.ftruncate(handle, 0)
         os.write(handle, _holder().encode())
         yield
@@ -49,7 +54,7 @@ def held(folder: Path) -> Iterator[None]:
                 place.rmdir()
 
 
-def _enter(folder: Path, made: list[Path]) -> int:
+def _enter(folder: Path, made: list[Path], wait: bool) -> int:
     """The folder's lock; folders that were made are added to ``made``, innermost first."""
     for left in reversed(range(_TRIES)):
         missing = [place for place in (folder, *folder.parents) if not os.path.exists(place)]
@@ -59,7 +64,7 @@ def _enter(folder: Path, made: list[Path]) -> int:
             raise SecateurError(f"{folder}: cannot be made: {error.strerror}") from None
         made[:] = missing
         try:
-            handle = take(folder / FILE)
+            handle = take(folder / FILE, wait=wait)
         except OSError as error:
             if isinstance(error, FileNotFoundError) and left:
                 continue  # another run has made the folder, and has just removed it

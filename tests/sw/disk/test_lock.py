@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,6 +119,22 @@ def test_whatever_runs_in_a_folder_holds_it(name: str, tmp_path: Path) -> None:
     with held(out), pytest.raises(SecateurError, match="in use by process"):
         run_all(out, image)[name]()
     assert [path.name for path in tmp_path.iterdir()] == ["m.sec"]
+
+
+def test_a_run_may_wait_for_another(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with held(tmp_path / "out", wait=True):
+            order.append("second")
+
+    waiting = threading.Thread(target=second)
+    with held(tmp_path / "out"):
+        waiting.start()
+        waiting.join(timeout=0.2)
+        order.append("first")
+    waiting.join()
+    assert order == ["first", "second"]
 
 
 def test_an_example_is_held_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,9 +192,16 @@ def _there(
         yield run, record
 
 
-def run_one(run: Run, progress: Progress = silent) -> dict[str, Any]:
-    """The record of a run, from its start, from a dense network, or from where it was stopped."""
-    with held(run.place):
+def run_one(run: Run, progress: Progress = silent, *, wait: bool = False) -> dict[str, Any]:
+    """The record of a run, from its start, from a dense network, or from where it was stopped.
+
+    Parameters
+    ----------
+    run : to be made
+    progress : as for `run_held`
+    wait : until another one that holds its folder has ended
+    """
+    with held(run.place, wait=wait):
         if run.source is not None:
             _adopt(run.source, run.place, run.recipe)
         return run_held(run.recipe, run.place, resume=True, progress=progress)
@@ -203,6 +210,8 @@ def run_one(run: Run, progress: Progress = silent) -> dict[str, Any]:
 def run_alone(run: Run, source: object) -> dict[str, Any]:
     """As `run_one`, in a worker.
 
+    A command that was interrupted leaves its runs on a scheduler's workers: they are waited for.
+
     Parameters
     ----------
     run : to be made
@@ -210,7 +219,7 @@ def run_alone(run: Run, source: object) -> dict[str, Any]:
     """
     find_in_current_folder()
     with one_thread():
-        return run_one(run)
+        return run_one(run, wait=True)
 
 
 def _collected(

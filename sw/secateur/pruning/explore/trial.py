@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from secateur.callables import find_in_current_folder
+from secateur.disk.lock import held
 from secateur.errors import SecateurError
 from secateur.image.image import Image, load
 from secateur.pruning.explore.parts import parts_of
 from secateur.pruning.explore.plan import Plan
 from secateur.pruning.explore.workers import one_thread
-from secateur.pruning.recipes.run import run_recipe
+from secateur.pruning.recipes.run import run_held
 from secateur.report.energy import estimate
 from secateur.target import Target
 
@@ -46,8 +47,9 @@ def run_trial(
     find_in_current_folder()
     try:
         recipe = plan.recipe_with(values)
-        with one_thread():
-            record = run_recipe(recipe, folder, resume=True, watch=watch)
+        # An exploration that was interrupted leaves its trials on a scheduler's workers.
+        with one_thread(), held(folder, wait=True):
+            record = run_held(recipe, folder, resume=True, watch=watch)
     except Stopped as error:
         return {"stopped": str(error)}
     except SecateurError as error:
