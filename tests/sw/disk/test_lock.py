@@ -121,8 +121,12 @@ def test_whatever_runs_in_a_folder_holds_it(name: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["m.sec"]
 
 
-def test_a_run_may_wait_for_another(tmp_path: Path) -> None:
-    order: list[str] = []
+def test_a_run_may_wait_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order, asked = list[str](), threading.Event()
+
+    def noted(file: Path, *, wait: bool = False) -> int | None:
+        asked.set()
+        return take(file, wait=wait)
 
     def second() -> None:
         with held(tmp_path / "out", wait=True):
@@ -130,8 +134,9 @@ def test_a_run_may_wait_for_another(tmp_path: Path) -> None:
 
     waiting = threading.Thread(target=second)
     with held(tmp_path / "out"):
+        monkeypatch.setattr("secateur.disk.lock.take", noted)
         waiting.start()
-        waiting.join(timeout=0.2)
+        asked.wait()
         order.append("first")
     waiting.join()
     assert order == ["first", "second"]

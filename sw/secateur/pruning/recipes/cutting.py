@@ -41,7 +41,13 @@ def batches_of(recipe: Recipe, part: Part) -> list[Batch]:
 
 
 def with_copies(recipe: Recipe, part: Part, augment: Augment | None) -> list[Batch]:
-    """`batches_of`, and behind them ``prune.copies`` augmented copies of each."""
+    """`batches_of`, and behind them ``prune.copies`` augmented copies of each.
+
+    Parameters
+    ----------
+    recipe, part : as for `batches_of`
+    augment : (inputs, generator) -> inputs; None: there are no copies
+    """
     batches = batches_of(recipe, part)
     if augment is None:
         return batches
