@@ -122,9 +122,10 @@ def test_whatever_runs_in_a_folder_holds_it(name: str, tmp_path: Path) -> None:
 
 
 def test_a_run_may_wait_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    order, asked = list[str](), threading.Event()
+    order, waits, asked = list[str](), list[bool](), threading.Event()
 
     def noted(file: Path, *, wait: bool = False) -> int | None:
+        waits.append(wait)
         asked.set()
         return take(file, wait=wait)
 
@@ -140,6 +141,7 @@ def test_a_run_may_wait_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         order.append("first")
     waiting.join()
     assert order == ["first", "second"]
+    assert waits == [True]
 
 
 def test_an_example_is_held_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
