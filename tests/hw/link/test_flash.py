@@ -49,12 +49,28 @@ def held(image: bytes) -> bytes:
     return b"\xff" * SECTOR + image
 
 
-def test_inferences_through_the_driver(tmp_path: Path) -> None:
+def test_inferences_through_the_driver(secateur, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """Another image than the flash's is refused; a reset reads again; an update changes it."""
     sample = random_program(3, replace(GEOMETRY, ring=0), layers=3)
     (tmp_path / "image.bin").write_bytes(held(bytes(sample.image)))
-    text = board(tmp_path / "image.bin")
-    with pty.serve(GEOMETRY, verilog=text) as served, open_port(served.path, 115_200) as link:
+    other = random_program(4, replace(GEOMETRY, ring=0), layers=3)
+    (tmp_path / "other.sec").write_bytes(other.image)
+    with pty.serve(GEOMETRY, verilog=board(tmp_path / "image.bin")) as served:
+        check_what_it_holds(served.path, sample, other)
+        line = f"device load {tmp_path}/other.sec --flash --port {served.path} --baud 115200"
+        status, out, err = secateur(line)
+        assert status == 0, err
+        assert "accepted" in out
+        with open_port(served.path, 115_200) as link:
+            device = Device(link)
+            check_runs(device, other)
+            update(device, bytes(sample.image))
+            check_runs(device, sample)
+
+
+def check_what_it_holds(path: str, sample: Sample, other: Sample) -> None:
+    """The image of the flash, and no other."""
+    with open_port(path, 115_200) as link:
         device = Device(link)
         assert device.identity.rom
         assert device.register("RING_WORDS") == GEOMETRY.ring
@@ -63,13 +79,8 @@ def test_inferences_through_the_driver(tmp_path: Path) -> None:
             device.load(bytes(sample.image))
             check_runs(device, sample)
             assert device.register("MEMORY_WAIT") > 0
-        other = random_program(4, replace(GEOMETRY, ring=0), layers=3)
         with pytest.raises(DeviceError, match=r"the device holds another image, .*; build the"):
             device.load(bytes(other.image))
-        # The engine is stopped while it reads, and begins anew with what counts by then.
-        for image in (other, sample):
-            update(device, bytes(image.image))
-            check_runs(device, image)
 
 
 def check_runs(device: Device, sample: Sample) -> None:
