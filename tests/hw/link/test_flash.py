@@ -49,6 +49,11 @@ def held(image: bytes) -> bytes:
     return b"\xff" * SECTOR + image
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path
+
+
 def test_inferences_through_the_driver(secateur, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """Another image than the flash's is refused; a reset reads again; an update changes it."""
     sample = random_program(3, replace(GEOMETRY, ring=0), layers=3)
@@ -57,7 +62,7 @@ def test_inferences_through_the_driver(secateur, tmp_path: Path) -> None:  # typ
     (tmp_path / "other.sec").write_bytes(other.image)
     with pty.serve(GEOMETRY, verilog=board(tmp_path / "image.bin")) as served:
         check_what_it_holds(served.path, sample, other)
-        line = f"device load {tmp_path}/other.sec --flash --port {served.path} --baud 115200"
+        line = f"device load other.sec --flash --port {served.path} --baud 115200"
         status, out, err = secateur(line)
         assert status == 0, err
         assert "accepted" in out
