@@ -214,9 +214,9 @@ REGISTERS = (
         "FLASH",
         0x58,
         "rw",
-        "a write sends a byte to the flash of the image; a read takes four, the first one lowest, "
-        "and is refused without HOLD. The bus waits for their clocks, about 130 cycles. Refused "
-        "without such a flash, as are the next three",
+        "a write sends a byte to the flash of the image; a read, with HOLD, takes four, the first "
+        "one lowest. The bus waits about 130 cycles. Refused without such a flash, as are the next "
+        "three",
         (
             Field("BYTE", 0, 8, "what is sent; in a read part of what is taken"),
             Field("SEND", 8, 1, "BYTE is sent"),

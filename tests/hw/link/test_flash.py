@@ -58,7 +58,7 @@ def test_inferences_through_the_driver(secateur, tmp_path: Path) -> None:  # typ
     """Another image than the flash's is refused; a reset reads again; an update changes it."""
     sample = random_program(3, replace(GEOMETRY, ring=0), layers=3)
     (tmp_path / "image.bin").write_bytes(held(bytes(sample.image)))
-    other = random_program(4, replace(GEOMETRY, ring=0), layers=3)
+    other = random_program(5, replace(GEOMETRY, ring=0), layers=3)
     (tmp_path / "other.sec").write_bytes(other.image)
     with pty.serve(GEOMETRY, verilog=board(tmp_path / "image.bin")) as served:
         check_what_it_holds(served.path, sample, other)
