@@ -37,6 +37,18 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def quick_builds(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Without the long tests simulators run for moments: the compiler takes most of the time."""
+    if request.config.getoption("markexpr") != "not long":
+        yield
+        return
+    before = verilator._MAKE["OPT_FAST"]
+    verilator._MAKE["OPT_FAST"] = "-O0"
+    yield
+    verilator._MAKE["OPT_FAST"] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
 def one_build_at_a_time() -> Iterator[None]:
     """What one process builds, the next finds in the cache: all need Verilator's library, and many
     the same engine."""

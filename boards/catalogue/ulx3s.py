@@ -70,7 +70,7 @@ ULX3S_25F_8X8 = _board(
 ULX3S_45F_S8 = _board(
     "LFE5U-45F",
     ULX3S_45F_Platform,
-    150_000_000,
+    125_000_000,
     Geometry(n=8, p=8, s=8, weight_words=8192, bank_words=2048),
     "-s8",
 )

@@ -68,7 +68,7 @@ class Wheel:
 
 CHANGES: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
     "options": lambda patch: patch.setattr(verilator, "_OPTIONS", verilator._OPTIONS + " -O0"),
-    "variables of make": lambda patch: patch.setitem(verilator._MAKE, "OPT_FAST", "-O0"),
+    "variables of make": lambda patch: patch.setitem(verilator._MAKE, "OPT_FAST", "-O3"),
     "LZ4": lambda patch: patch.setattr(verilator, "_LZ4", ""),
     "Python": lambda patch: patch.setattr(sys, "prefix", "/elsewhere"),
     "version of Python": lambda patch: patch.setattr(sys.implementation, "cache_tag", "cpython-0"),
