@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from torchao.quantization.pt2e import utils
 
 from secateur.cli.main import main
-from secateur.sim import verilator
+from secateur.sim import cache, verilator
 from tests.support import alone
 
 # Tiny tensors: threads cost more than they gain. torch.export's trace log, which pytest would
@@ -49,13 +49,14 @@ def quick_builds(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_build_at_a_time() -> Iterator[None]:
-    """What one process builds, the next finds in the cache: all need Verilator's library, and many
-    the same engine."""
+def library_once() -> Iterator[None]:
+    """All simulators need Verilator's library: the first process builds it, the others wait."""
     build = verilator.build
 
     @functools.wraps(build)
     def wait_and_build(*args, **options) -> Path:  # type: ignore[no-untyped-def]
+        if any(cache.folder().glob("library-*")):
+            return build(*args, **options)
         with alone.alone():
             return build(*args, **options)
 

@@ -255,6 +255,8 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[tuple[int, ...], ...]]] =
 }  # fmt: skip
 #: Written by torch.onnx's exporter of torch.export here; the others in the long tests.
 EXPORTED = ("detector", "frames", "inverted bottleneck", "masked")
+#: Recurrent models, whose steps make their files long: in the long tests.
+STEPPED = ("both directions", "results and states")
 LARGE = target(8, 8, bank_words=8192)
 
 
@@ -311,7 +313,10 @@ def check_file(name: str, *, dynamo: bool) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # the exporter's, about itself
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.long] if name in STEPPED else []) for name in MODELS],
+)
 def test_the_same_from_an_onnx_file(name: str) -> None:
     check_file(name, dynamo=False)
 

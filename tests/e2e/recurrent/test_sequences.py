@@ -135,7 +135,21 @@ def noise(model: nn.Module, graph: nn.Module, x: Tensor) -> float:
         return float((graph(x) - values).square().mean() / values.var(0).mean())
 
 
-@pytest.mark.parametrize("name", [*WHOLE, *STEPPED])
+#: As many layers as others of their kind together.
+LARGE = (
+    "both directions, states",
+    "both directions, two layers",
+    "both directions, mean over time",
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.long] if name in LARGE else [])
+        for name in (*WHOLE, *STEPPED)
+    ],
+)
 def test_every_layer(name: str) -> None:
     torch.manual_seed(0)
     model = {**WHOLE, **STEPPED}[name]().eval()
