@@ -23,6 +23,7 @@ from secateur.cli.tables import percent, show_report, table
 from secateur.cli.terminal import Data, Rows, console, emit
 from secateur.disk.limits import DEFAULT, Limits
 from secateur.errors import SecateurWarning
+from secateur.text import name
 
 models = Commands("Model")
 
@@ -147,7 +148,7 @@ def _show_interval(data: Data) -> None:
             found.add_row(when, f"{interval[key]:,}", f"{rate:,.0f}")
     console.print(found)
     if opens is None:
-        console.print(f"The next input is taken after the inference: {interval['why']}.")
+        console.print(f"The next input is taken after the inference: {name(interval['why'])}.")
 
 
 def _show_waits(data: Data) -> None:
@@ -229,7 +230,7 @@ def _show_labels(data: Data) -> None:
     """Names of the layers in the model's file, if it has any."""
     labels = {layer["name"]: layer["label"] for layer in data["layers"] if layer.get("label")}
     names = table("Names in the model's file", "layer", "name there")
-    for name, label in labels.items():
-        names.add_row(name, label)
+    for layer, label in labels.items():
+        names.add_row(layer, label)
     if labels:
         console.print(names)

@@ -55,7 +55,7 @@ def test_codes(n: int, tables: int) -> None:
         ({"n": 2, "tables": 9}, "tables must be 0 to 8, not 9"),
         (
             {"n": 2, "tables": 1, "family": "x"},
-            "family must be one of generic, ecp5, asic, ice40, not 'x'",
+            "family must be one of generic, ecp5, asic, ice40, gowin, not 'x'",
         ),
     ],
 )
