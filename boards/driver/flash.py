@@ -47,6 +47,7 @@ class FlashLines:
 
     def __init__(self, device: Device) -> None:
         self.device = device
+        self._changing = False
 
     def transfer(self, *sent: bytes, takes: int = 0) -> bytes:
         """Send bytes, each part in a transfer of its own, and take some in the last.
@@ -74,6 +75,13 @@ class FlashLines:
         self._write([_HOLD])
         return taken[:takes]
 
+    def _await_change(self) -> None:
+        for _ in range(PATIENCE):
+            if not self.transfer(bytes([STATUS]), takes=1)[0] & BUSY:
+                self._changing = False
+                return
+        raise DeviceError("the flash does not end an erasure or a page; is the board powered?")
+
     def change(self, command: int, address: int, data: bytes = b"") -> None:
         """Erase or program, and wait until that is done.
 
@@ -83,19 +91,25 @@ class FlashLines:
         address : of the first byte
         data : to be programmed, within a page
         """
+        self._changing = True
         self.transfer(bytes([ENABLE]), bytes([command]) + address.to_bytes(3, "big") + data)
-        for _ in range(PATIENCE):
-            if not self.transfer(bytes([STATUS]), takes=1)[0] & BUSY:
-                return
-        raise DeviceError("the flash does not end an erasure or a page; is the board powered?")
+        self._await_change()
 
     def read(self, address: int, count: int) -> bytes:
         """Bytes from an address on."""
         return self.transfer(bytes([READ]) + address.to_bytes(3, "big"), takes=count)
 
     def release(self) -> None:
-        """Give the lines back to the engine, which begins anew with the image that counts."""
-        self._write([0])
+        """Give the lines back to the engine, which begins again with the image that counts.
+
+        A flash that still erases would not say which one that is: it is waited for.
+        """
+        try:
+            if self._changing:
+                self._await_change()
+        finally:
+            self._write([0])
+            self.device.write("CONTROL", field("CONTROL", "RESET").mask)
 
     def _write(self, words: list[int]) -> None:
         for at in range(0, len(words), MAX_ACCESSES):
@@ -149,7 +163,8 @@ def _check_room(lines: FlashLines, choice: int, images: list[int], size: int) ->
     name = lines.transfer(bytes([NAME]), takes=3)
     if len(set(name)) == 1:
         raise DeviceError("no flash answers on the board's lines")
-    room = 1 << name[2] if name[2] < 32 else 0
+    # Of the numbers of sizes, 0x1a to 0x1f are left out: 64 MiB are 0x20.
+    room = 1 << (name[2] if name[2] < 0x20 else name[2] - 6)
     if max(images) >= room:
         raise DeviceError(
             f"the flash has {room:,} bytes, and the second image begins at {max(images):,}; write "

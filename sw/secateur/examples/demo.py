@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from secateur.files import write_verilog
 from secateur.image.image import Image
 from secateur.lowering.lower import lower
 from secateur.progress import Progress, silent
+from secateur.pruning.recipes.task.device import one_thread
 from secateur.quantisation.prepare import Graph, quantize
 from secateur.report.summary import summary
 from secateur.target import Target
@@ -52,7 +51,7 @@ def run_demo(folder: Path, seed: int, progress: Progress = silent) -> dict[str, 
         or anything differs between PyTorch, golden and Verilator
     """
     target = Target.load(TARGET)
-    with held(folder), _one_thread(), ThreadPoolExecutor(1) as pool:
+    with held(folder), one_thread(), ThreadPoolExecutor(1) as pool:
         built = pool.submit(api.build_simulator, target.geometry)
         images = demo_model.data(seed)
         graphs, floats = _train(images, seed, progress)
@@ -82,17 +81,6 @@ def run_demo(folder: Path, seed: int, progress: Progress = silent) -> dict[str, 
     }
     write_atomically(folder / "summary.json", json.dumps(data, indent=1).encode())
     return data
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """PyTorch on one core: on small batches two threads mostly wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _train(

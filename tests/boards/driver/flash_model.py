@@ -94,6 +94,7 @@ class Board(Model):
 
     def reset(self) -> None:
         """What the reader does: bytes of the choice until the first that is blank."""
+        assert not self.flash.busy, "it is read while it is busy"
         choice = self.flash.memory[CHOICE : CHOICE + SECTOR]
         at = SECOND if choice.index(0xFF) % 2 else FIRST
         self.rom = bytes(self.flash.memory[at : at + 2 * SECTOR])

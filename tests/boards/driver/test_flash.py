@@ -11,7 +11,7 @@ from secateur.boards.driver.flash import update
 from secateur.boards.driver.link import Link
 from tests.boards.driver import flash_model
 from tests.boards.driver.flash_model import CHOICE, FIRST, SECOND, SECTOR, Board, Flash, PowerCut
-from tests.boards.driver.model import Model, make_image
+from tests.boards.driver.model import WAITING, Model, make_image
 
 IMAGES = [make_image(seed, words=470 + 10 * seed) for seed in range(4)]
 
@@ -139,6 +139,35 @@ def test_an_interrupted_update_gives_the_lines_back() -> None:
         update(Device(Link(board, first=0)), IMAGES[1], interrupt)
     assert not board.held
     assert held(chip) == IMAGES[0]
+
+
+def test_an_update_that_is_interrupted_while_the_flash_is_busy() -> None:
+    """The engine reads it again when it is ready, and has the image that counts."""
+    chip = flash(seed=1)
+    board = Board(chip)
+
+    class Interrupted(Registers):
+        def read(self, offset: int, count: int = 1) -> list[int]:
+            if chip.changes == 3 and chip.busy and not self.over:
+                self.over = True
+                raise KeyboardInterrupt
+            return super().read(offset, count)
+
+        over = False
+
+    link = Interrupted(board)
+    with pytest.raises(KeyboardInterrupt):
+        update(Device(link), IMAGES[1])  # type: ignore[arg-type]
+    assert link.over
+    assert (bytes(board.image), board.state) == (IMAGES[0], WAITING)
+
+
+def test_a_large_flash() -> None:
+    """Of 64 MiB, whose number does not follow those below."""
+    chip = flash()
+    chip.name = b"\xef\x40\x20"
+    update(device(chip), IMAGES[1])
+    assert held(chip) == IMAGES[1]
 
 
 def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:

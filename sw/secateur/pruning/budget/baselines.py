@@ -207,7 +207,7 @@ def _largest(priced: Callable[[float], tuple[Cost, Kept]], budgets: Budgets) -> 
 
 
 def _fits(cost: Cost, kept: Kept, budgets: Budgets) -> bool:
-    return bool((cost.figures(kept) <= budgets.limits()).all())
+    return bool((budgets.spent(cost, kept) <= budgets.limits()).all())
 
 
 def _allocation(costs: CostModel, kept: Kept, cost: Cost, budgets: Budgets) -> Allocation:

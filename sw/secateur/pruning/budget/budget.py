@@ -71,7 +71,7 @@ class Allocation:
     def used(self) -> float:
         """Share of the tightest budget that the image takes, at most 1."""
         kept = {name: mask.numpy() for name, mask in self.masks.items()}
-        return float((self.cost.figures(kept) / self.budgets.limits()).max())
+        return float((self.budgets.spent(self.cost, kept) / self.budgets.limits()).max())
 
     def apply(self, model: nn.Module) -> PruneReport:
         """Put the masks on the model's layers, on top of those that are there.

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ import torch
 from torch import nn
 
 from secateur.capture.steps import Sequence
-from secateur.compiler.encode import plan_and_encode
+from secateur.compiler.encode import Encoded, plan_and_encode
 from secateur.compiler.prepare import runnable
 from secateur.compiler.room.advice import advising
 from secateur.compiler.room.ahead import take_ahead
@@ -47,25 +48,33 @@ class Cost:
     Attributes
     ----------
     cycles : per inference
-    waits : cycles besides, in which an inference waits for the source of the ring, when one follows
-        the other at once; 0 without a ring
     rom_bytes : of the image
     layer_cycles, layer_bytes : cycles and bytes by name of layer
-    plan : the compiler's
+    plan, encoded : the compiler's
+    target : of the image
     """
 
     cycles: int
-    waits: int
     rom_bytes: int
     layer_cycles: dict[str, int]
     layer_bytes: dict[str, int]
     plan: Plan
+    encoded: Encoded
+    target: Target
 
-    def figures(self, kept: Kept) -> npt.NDArray[np.float64]:
-        """(4,) cycles, bytes, blocks of the named modules, and time: cycles with the waits."""
-        blocks = sum(int(mask.sum()) for mask in kept.values())
-        found = (self.cycles, self.rom_bytes, blocks, self.cycles + self.waits)
-        return np.array(found, dtype=np.float64)
+    @cached_property
+    def waits(self) -> int:
+        """Cycles besides, in which an inference waits for the source of the ring, when one follows
+        the other at once; 0 without a ring. They take longer to predict than the cycles."""
+        geometry, source = self.target.geometry, self.target.source
+        if source is None:
+            return 0
+        return sum(predict(*take_ahead(self.plan, self.encoded, geometry), geometry, source)[-1])
+
+    @property
+    def time(self) -> int:
+        """Cycles, those of waiting included."""
+        return self.cycles + self.waits
 
 
 class Place(NamedTuple):
@@ -192,11 +201,8 @@ class CostModel:
         stored = {
             name: words * width for name, words in zip(names, encoded.layer_words, strict=True)
         }
-        waits = 0
-        if self.target.source is not None:
-            ahead = take_ahead(planned, encoded, self.target.geometry)
-            waits = sum(predict(*ahead, self.target.geometry, self.target.source)[-1])
-        return Cost(encoded.cycles, waits, encoded.words.size, cycles, stored, planned)
+        size = encoded.words.size
+        return Cost(encoded.cycles, size, cycles, stored, planned, encoded, self.target)
 
     def check_names(self, names: Mapping[str, object]) -> None:
         """Refuse names that are not a module of the network, or occur in it more than once.

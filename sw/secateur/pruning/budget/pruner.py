@@ -207,7 +207,7 @@ class Cuts:
         self.end = make_budgets(costs.target, count, **budget)
         dense = costs.cost(costs.alive)
         whole = {name: costs.alive[name] for name in self.layers}
-        self.begin = Budgets(*map(int, dense.figures(whole)))
+        self.begin = Budgets(*map(int, self.end.spent(dense, whole)))
         self.done = 0
         self.allocation: Allocation | None = None
 

@@ -47,6 +47,18 @@ class Budgets:
         limits = (self.cycles, self.rom_bytes, self.blocks, self.time)
         return np.array([np.inf if limit is None else float(limit) for limit in limits])
 
+    def spent(self, cost: Cost, kept: Kept) -> npt.NDArray[np.float64]:
+        """(4,) what an image takes of them; of an unlimited time 0, so that no waits are predicted.
+
+        Parameters
+        ----------
+        cost : of the image
+        kept : its blocks
+        """
+        blocks = sum(int(mask.sum()) for mask in kept.values())
+        time = 0 if self.time is None else cost.time
+        return np.array([cost.cycles, cost.rom_bytes, blocks, time], dtype=np.float64)
+
 
 class Search:
     """The bisection; counts and remembers the networks that were planned.
@@ -82,7 +94,7 @@ class Search:
 
     def spent(self, kept: Kept) -> npt.NDArray[np.float64]:
         """(4,) what they take of each budget, as in `Budgets.limits`."""
-        return self.cost(kept).figures(kept)
+        return self.budgets.spent(self.cost(kept), kept)
 
     def fits(self, kept: Kept) -> bool:
         """Whether the network with these blocks meets all budgets."""
@@ -165,8 +177,9 @@ class Search:
                 continue
             cost = self.cost(kept)
             blocks = {name: int(mask.sum()) for name, mask in kept.items()}
-            slow = cost.layer_bytes if cost.waits > cost.cycles else cost.layer_cycles
-            shares = (cost.layer_cycles, cost.layer_bytes, blocks, slow)[index]
+            shares = (cost.layer_cycles, cost.layer_bytes, blocks, cost.layer_bytes)[index]
+            if index == knapsack.TIME and cost.waits < cost.cycles:
+                shares = cost.layer_cycles
             layers = sorted(shares.items(), key=lambda item: -item[1])
             held = ", ".join(f"{name} ({took:,})" for name, took in layers[:NAMED])
             parts.append(

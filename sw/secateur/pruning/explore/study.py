@@ -25,12 +25,13 @@ from secateur.disk.storage import write_atomically
 from secateur.disk.toml import read_toml
 from secateur.errors import SecateurError
 from secateur.progress import Progress, silent
-from secateur.pruning.explore.workers import client_of, one_thread
+from secateur.pruning.explore.workers import client_of
 from secateur.pruning.recipes import checkpoint
 from secateur.pruning.recipes.recipe import find_file, parse_recipe
 from secateur.pruning.recipes.run import run_held
 from secateur.pruning.recipes.stages import STAGES, compile_dense
 from secateur.pruning.recipes.tables import Recipe
+from secateur.pruning.recipes.task.device import one_thread
 from secateur.text import first_line
 
 ITSELF = "recipe"

@@ -13,8 +13,8 @@ from secateur.errors import SecateurError
 from secateur.image.image import Image, load
 from secateur.pruning.explore.parts import parts_of
 from secateur.pruning.explore.plan import Plan
-from secateur.pruning.explore.workers import one_thread
 from secateur.pruning.recipes.run import run_held
+from secateur.pruning.recipes.task.device import one_thread
 from secateur.report.energy import estimate
 from secateur.target import Target
 

@@ -7,24 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
 from secateur.errors import SecateurError
 from secateur.text import first_line
 
 #: Deaths of workers after which a run counts as failed.
 DEATHS = 3
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch have one thread: sums depend on their number."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @contextmanager

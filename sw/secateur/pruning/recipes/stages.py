@@ -61,8 +61,8 @@ def _check_budget(run: RunState, model: nn.Module) -> None:
         of = "" if limit is None else f" of {limit:,}"
         takes = f"{found.cost.cycles:,}{of} cycles"
         if found.budgets.time is not None:
-            time = found.cost.cycles + found.cost.waits
-            takes = f"{time:,} of {found.budgets.time:,} cycles with waits for the source"
+            limit = found.budgets.time
+            takes = f"{found.cost.time:,} of {limit:,} cycles with waits for the source"
         note = f"can be met (a first allocation takes {takes})"
         run.progress("budget", 1, 1, note)
     elif not run.recipe.train.lasso:  # of which blocks may vanish

@@ -15,7 +15,7 @@ from secateur.cli.main import app
 from secateur.errors import SecateurError
 from secateur.pruning.explore import study
 from secateur.pruning.explore.study import load_study, run_study
-from secateur.pruning.explore.workers import one_thread
+from secateur.pruning.recipes.task.device import one_thread
 from tests import killing
 
 DATA = Path(__file__).parents[3] / "data"

@@ -52,6 +52,18 @@ def set_random_state(device: torch.device, states: dict[str, Tensor]) -> None:
 
 
 @contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch have one thread: sums depend on their number, and on small batches two threads
+    mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
 def same_random_state(device: torch.device) -> Iterator[None]:
     """What is drawn inside is not missing outside."""
     states = random_state(device)
