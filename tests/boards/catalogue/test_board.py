@@ -61,7 +61,10 @@ def test_flashes(name: str) -> None:
     assert len(of_ring) == 4
     for preset in of_ring:
         image = preset.geometry.weight_words * preset.geometry.word_bytes
-        assert flash.image + image <= 1 << 24
+        slots = flash.read_at(BOARDS[name].clock).slots
+        assert flash.start < slots.choice < flash.image
+        assert flash.image + image <= slots.other
+        assert slots.other + image <= 1 << 24
         assert preset.source == flash.read_at(BOARDS[name].clock).source
     assert flash.read_at(100_000_000).pause == 4000
 
@@ -82,9 +85,9 @@ def test_engines_are_the_presets_and_fit(name: str) -> None:
     assert board.package in PACKAGES
 
 
-@pytest.mark.parametrize(("name", "slice_blocks"), [("8x3", 4), ("4x16", 3)])
+@pytest.mark.parametrize(("name", "slice_blocks"), [("8x3", 4), ("4x16", 3), ("8x8-s8", 32)])
 def test_presets_fill_the_block_rams(name: str, slice_blocks: int) -> None:
-    """Another 1,024 words of weights, in so many block RAMs, would not fit."""
+    """Another 1,024 words of each bank of weights, in so many block RAMs, would not fit."""
     target = PRESETS[name]
     blocks, _ = ECP5[target.device]
     used = to_verilog(target.geometry, family="ecp5").count("DP16KD #(")

@@ -38,7 +38,9 @@ def client_of(workers: int, scheduler: str | None) -> Iterator[Any]:
         try:
             client = Client(scheduler)
         except (OSError, ValueError) as error:
-            raise SecateurError(f"{scheduler}: no Dask scheduler: {first_line(error)}") from None
+            raise SecateurError(
+                f"{scheduler}: no Dask scheduler: {first_line(error)}; start one by `dask scheduler`"
+            ) from None
         with client:
             yield client
         return
