@@ -39,7 +39,7 @@ def client_of(workers: int, scheduler: str | None) -> Iterator[Any]:
             client = Client(scheduler)
         except (OSError, ValueError) as error:
             raise SecateurError(
-                f"{scheduler}: no Dask scheduler: {first_line(error)}; start one by `dask scheduler`"
+                f"{scheduler}: no Dask scheduler: {first_line(error)}; start `dask scheduler` there"
             ) from None
         with client:
             yield client
