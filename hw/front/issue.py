@@ -122,7 +122,7 @@ class Issue(wiring.Component):
         settled = self._settle(m, flow, configuration, before)
         self._walk_states(m, flow, configuration, wipe, issue, settled, accepted)
         refused = self._begin_layers(m, flow, configuration, before, settled)
-        at_once = self._take_ahead(m, flow, intake, settled)
+        at_once = self._take_ahead(m, flow, intake)
         m.d.comb += taken.eq((accepted & flow.last) | at_once)
         self._intake(m, flow, intake, configuration, taken)
         self._write(m, flow, intake)
@@ -273,10 +273,14 @@ class Issue(wiring.Component):
                 with m.If(flow.last):
                     m.d.sync += [*flow.go(State.RUN), flow.fills.eq(0)]
 
-    def _take_ahead(self, m: Module, flow: Flow, intake: Intake, settled) -> Signal:
-        """Behind SETUP of a LOAD of which words have come. Returns a strobe: all have."""
-        at_once = settled & flow.loading & intake.open & intake.none
-        with m.If(settled & flow.loading & intake.open):
+    def _take_ahead(self, m: Module, flow: Flow, intake: Intake) -> Signal:
+        """Behind SETUP of a LOAD of which words have come. Returns a strobe: all have.
+
+        A LOAD settles at once: ``settled``, which waits for the layer before, is a longer path.
+        """
+        behind = (flow.state == State.SETUP) & flow.last & flow.loading & intake.open
+        at_once = behind & intake.none
+        with m.If(behind):
             m.d.sync += flow.enter(State.INPUT, intake.left, intake.last)
         with m.If(at_once):
             m.d.sync += flow.enter(State.LANDING, spec.load_tail(self.geometry.p) - 1, 0)
