@@ -274,10 +274,7 @@ class Issue(wiring.Component):
                     m.d.sync += [*flow.go(State.RUN), flow.fills.eq(0)]
 
     def _take_ahead(self, m: Module, flow: Flow, intake: Intake) -> Signal:
-        """Behind SETUP of a LOAD of which words have come. Returns a strobe: all have.
-
-        A LOAD settles at once: ``settled``, which waits for the layer before, is a longer path.
-        """
+        """A LOAD of which words have come settles at once. Returns a strobe: all have."""
         behind = (flow.state == State.SETUP) & flow.last & flow.loading & intake.open
         at_once = behind & intake.none
         with m.If(behind):
@@ -338,9 +335,8 @@ class Issue(wiring.Component):
         between writes nothing outside the windows of the banks.
         """
         word = self.fetched.payload
-        wrong = Signal()
+        wrong, past_tables = Signal(), Signal()
         entries = spec.TABLE_ENTRIES * self.geometry.tables
-        past_tables = Signal()
         past = self.issued.entry.address >= entries if entries else Const(1)
         m.d.sync += past_tables.eq(self.issued.entry.valid & past)
         m.d.sync += wrong.eq(

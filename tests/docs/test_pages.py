@@ -12,9 +12,15 @@ from sybil.example import SybilFailure
 
 from secateur.cli.terminal import console
 from tests.docs.sessions import LANGUAGES, ROOT, Pages, matches, run_line
+from tests.support.long import long
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted([*DOCS.glob("start/*.md"), *DOCS.glob("howto/*.md")])]
+#: Pages of which the blocks take longest: in the long tests.
+SLOW = [
+    DOCS / "howto" / f"{name}.md"
+    for name in ("larger-models", "other-tasks", "prune-to-a-budget", "soc", "stream-frames")
+]
 FENCE = re.compile(r"^```(\S+)", re.MULTILINE)
 #: Blocks that cannot run here, by what they need.
 NOT_RUN = {
@@ -48,7 +54,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=names)
+@pytest.mark.parametrize(
+    "page", [long(page) if page in SLOW else page for page in PAGES], ids=names
+)
 def test_blocks_run(page: Path, folder: Path) -> None:
     assert Pages().run(page)
 

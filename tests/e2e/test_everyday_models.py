@@ -20,6 +20,7 @@ from secateur.capture.export import quiet
 from secateur.capture.onnx.convert import convert_onnx
 from secateur.compiler.compiler import compile_network
 from secateur.errors import SecateurError
+from tests.support.long import long, quick
 from tests.support.pipeline import build, check_image, simulated, target
 
 
@@ -254,8 +255,9 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[tuple[int, ...], ...]]] =
     ),
 }  # fmt: skip
 #: Written by torch.onnx's exporter of torch.export here; the others in the long tests.
-EXPORTED = ("detector", "frames", "inverted bottleneck", "masked")
-#: Recurrent models, whose steps make their files long: in the long tests.
+EXPORTED = ("detector", "masked")
+FROM_A_FILE = ("heads", "siamese", "temporal", "U-Net, nearest")
+#: Recurrent models of many layers: in the long tests.
 STEPPED = ("both directions", "results and states")
 LARGE = target(8, 8, bank_words=8192)
 
@@ -288,7 +290,7 @@ def called(model: nn.Module, x: Any) -> Any:
         return model(*x) if isinstance(x, tuple) else model(x)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", quick(MODELS, MODELS.keys() - STEPPED))
 def test_exact_and_near_the_float_model(name: str) -> None:
     model, x = made(name)
     check(model, x, called(model, x))
@@ -313,24 +315,21 @@ def check_file(name: str, *, dynamo: bool) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # the exporter's, about itself
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.long] if name in STEPPED else []) for name in MODELS],
-)
+@pytest.mark.parametrize("name", quick(MODELS, FROM_A_FILE))
 def test_the_same_from_an_onnx_file(name: str) -> None:
     check_file(name, dynamo=False)
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name in EXPORTED else pytest.mark.long) for name in MODELS],
-)
+@pytest.mark.parametrize("name", quick(MODELS, EXPORTED))
 def test_the_same_from_an_onnx_file_of_torch_export(name: str) -> None:
     check_file(name, dynamo=True)
 
 
-@pytest.mark.parametrize("name", ["inverted bottleneck", "shuffle", "detector", "masked", "frames"])
+@pytest.mark.parametrize(
+    "name",
+    [long("inverted bottleneck"), long("shuffle"), long("frames"), "detector", "masked"],
+)
 def test_verilator(name: str) -> None:
     model, x = made(name)
     image = secateur.compile(model, target=simulated(8, 8), calibration=x)

@@ -16,6 +16,7 @@ from secateur.hw.spec import Error, Geometry, Mode, Reg, Status, words_of
 from secateur.sim.golden import ImageError, parse, run
 from tests.hw.harness import Outcome, run_engine, send
 from tests.sim.filter_programs import FilterMaker
+from tests.support.long import long
 from tests.support.programs import UNLIMITED, Assembler, Sample, assemble, random_program, with_crc
 
 SMALL = Geometry(n=2, p=2, weight_words=1024, bank_words=64)
@@ -44,7 +45,7 @@ def compare(sample: Sample, outcome: Outcome, inputs: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
-@pytest.mark.parametrize("seed", [pytest.param(1, marks=pytest.mark.long), 2, 7])
+@pytest.mark.parametrize("seed", [long(1), 2, 7])
 def test_random_programs(geometry: Geometry, seed: int) -> None:
     """Two inferences: the count is the predicted one, whenever the host sends its words."""
     sample = random_program(seed, geometry, layers=3, several=seed == 7)
@@ -65,7 +66,7 @@ def test_filter_lanes_from_rom_between_scrubs() -> None:
     assert outcome.cycles == [parse(sample.image, geometry).cycles] * 2
 
 
-@pytest.mark.parametrize("seed", [5, 7])
+@pytest.mark.parametrize("seed", [5, long(7)])
 def test_host_stalls(seed: int) -> None:
     sample = random_program(seed, SMALL, layers=2)
     inputs = sample.inputs(2)
@@ -252,6 +253,7 @@ def test_what_lives_on_is_forgotten(command: str) -> None:
     assert results == [b"\x02\x01", b"\x06\x04"] * 2
 
 
+@pytest.mark.long
 def test_tables_take_no_time_of_the_first_inference() -> None:
     """Nor does the watchdog count them; an entry past the tables is an error."""
     table = [bytes([3 * i & 0xFF, 7 * i & 0xFF, spec.INDEX_TABLE]) for i in range(128)]

@@ -15,6 +15,7 @@ from secateur.hw.memory.flash_reader import FlashReader
 from secateur.hw.spec import Geometry
 from secateur.hw.verilog import to_verilog
 from secateur.sim.verilator import environment
+from tests.support.long import long
 
 RING = Geometry(n=2, p=2, s=2, weight_words=5000, bank_words=64, ring=128)
 WAIVERS = Path(__file__).parent / "lint.vlt"
@@ -26,7 +27,7 @@ def lint(file: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("n", "p", "tables", "rom"), [(2, 1, 8, False), (8, 3, 0, True), (16, 1, 8, False)]
+    ("n", "p", "tables", "rom"), [(2, 1, 8, False), (8, 3, 0, True), long(16, 1, 8, False)]
 )
 def test_the_engine_is_clean(n: int, p: int, tables: int, rom: bool, tmp_path: Path) -> None:
     geometry = Geometry(n=n, p=p, weight_words=256, bank_words=64, tables=tables)
@@ -47,7 +48,7 @@ def test_the_compact_engine_is_clean(n: int, p: int, tables: int, tmp_path: Path
 
 
 @pytest.mark.parametrize("interface", ["axi", "wishbone"])
-@pytest.mark.parametrize(("n", "rom"), [(2, False), (16, True)])
+@pytest.mark.parametrize(("n", "rom"), [(2, False), long(16, True)])
 def test_the_engine_with_a_bus_is_clean(interface: str, n: int, rom: bool, tmp_path: Path) -> None:
     geometry = Geometry(n=n, p=1, weight_words=256, bank_words=64)
     words = list(range(geometry.header_words + 8)) if rom else None
@@ -57,7 +58,7 @@ def test_the_engine_with_a_bus_is_clean(interface: str, n: int, rom: bool, tmp_p
     assert (found.returncode, found.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(("n", "rom", "divisor"), [(2, False, 4), (8, True, 217)])
+@pytest.mark.parametrize(("n", "rom", "divisor"), [(2, False, 4), long(8, True, 217)])
 def test_the_engine_with_a_uart_is_clean(n: int, rom: bool, divisor: int, tmp_path: Path) -> None:
     geometry = Geometry(n=n, p=1, weight_words=256, bank_words=64)
     words = list(range(geometry.header_words + 8)) if rom else None
@@ -68,7 +69,7 @@ def test_the_engine_with_a_uart_is_clean(n: int, rom: bool, divisor: int, tmp_pa
     assert (found.returncode, found.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("interface", ["stream", "axi"])
+@pytest.mark.parametrize("interface", [long("stream"), "axi"])
 def test_the_engine_with_a_ring_is_clean(interface: str, tmp_path: Path) -> None:
     file = tmp_path / "secateur.v"
     file.write_text(to_verilog(RING, interface=interface))
@@ -86,7 +87,7 @@ def test_the_reader_of_a_flash_is_clean(flash: Flash, tmp_path: Path) -> None:
     assert (found.returncode, found.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("interface", ["stream", "axi", "wishbone", "uart"])
+@pytest.mark.parametrize("interface", [long("stream"), "axi", long("wishbone"), "uart"])
 def test_registers_have_names_in_waveforms(interface: str) -> None:
     geometry = Geometry(n=2, p=2, weight_words=5000, bank_words=64)
     divisor = 8 if interface == "uart" else None

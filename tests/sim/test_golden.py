@@ -12,6 +12,7 @@ from secateur.hw.spec import Geometry, Reg
 from secateur.sim.golden import hazards, parse, result_words, run
 from tests.sim.filter_programs import FilterMaker
 from tests.sim.naive import Machine
+from tests.support.long import long, quick
 from tests.support.programs import Assembler, Sample, assemble, random_program
 
 
@@ -42,7 +43,7 @@ def check(sample: Sample, batch: int, *, sequential: bool) -> int:
     return sum(layer.result for layer in got.layers)
 
 
-@pytest.mark.parametrize("part", range(6))
+@pytest.mark.parametrize("part", quick(range(6), (0, 1)))
 def test_random_programs_agree(part: int) -> None:
     compared = 0
     for seed in range(part * 50, part * 50 + 50):
@@ -52,9 +53,12 @@ def test_random_programs_agree(part: int) -> None:
 
 
 FILTERS = [(n, p, s) for n, p in [(2, 3), (4, 8), (8, 5)] for s in (2, 4, 8) if s <= p]
+QUICK = [(2, 3, 2), (8, 5, 4)]
 
 
-@pytest.mark.parametrize(("n", "p", "s"), FILTERS)
+@pytest.mark.parametrize(
+    ("n", "p", "s"), [sizes if sizes in QUICK else long(*sizes) for sizes in FILTERS]
+)
 def test_random_programs_with_filter_lanes_agree(n: int, p: int, s: int) -> None:
     geometry, seen = Geometry(n=n, p=p, s=s, weight_words=4096, bank_words=128), 0
     for seed in range(20):

@@ -18,6 +18,7 @@ from secateur.sim.golden import parse, run
 from secateur.sim.ring import waits
 from secateur.sim.simulate import compare, simulate
 from tests.sim.filter_programs import FilterMaker
+from tests.support.long import quick
 from tests.support.programs import Sample, random_program
 
 SOURCES = [
@@ -51,9 +52,7 @@ def program(geometry: Geometry, seed: int) -> Sample:
 
 
 @pytest.mark.parametrize("geometry", RINGS)
-@pytest.mark.parametrize(
-    "seed", [*range(3), *(pytest.param(s, marks=pytest.mark.long) for s in range(3, 20))]
-)
+@pytest.mark.parametrize("seed", quick(range(20), (0, 1)))
 def test_waits_are_predicted(geometry: Geometry, seed: int) -> None:
     """The first input comes when the ring is full, three more at once."""
     sample, source = program(geometry, seed), SOURCES[seed % len(SOURCES)]

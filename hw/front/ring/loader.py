@@ -19,6 +19,7 @@ class _Pass:
 
     def __init__(self, geometry: spec.Geometry, address: int):
         self.lane = Signal(range(geometry.word_bytes))
+        self.ends = Signal()  # the next byte is the last one of its word
         self.seen = Signal(address)  # number of the word
         self.word = Signal(geometry.word_bits, reset_less=True)
         self.begun = Signal()  # a byte of the pass has been taken
@@ -27,6 +28,7 @@ class _Pass:
         self.dropped = Signal()  # the pass began before a restart: it is only checked
         self.rest = Signal(range(ring.PASS_CYCLES + 1))  # cycles in which a pass is judged
         self.fresh = Signal(init=1)  # set during a reset
+        self.waits = Signal(init=1)  # that, or a pass is judged: no byte is taken
 
 
 class RingLoader(wiring.Component):
@@ -104,18 +106,17 @@ class RingLoader(wiring.Component):
         m.submodules.header = header = Header(geometry=self.geometry, scrub=self.scrub)
         m.submodules.fill = fill = RingFill(geometry=self.geometry)
         taken = self.image.valid & self.image.ready
-        word_ends = Signal()
         at_last = Signal()
         known = Signal()
         alive = ~(self.flush | (phase == Phase.REFUSED))
-        held = word_ends & part.kept & self.full
+        # What the source waits for comes from flip-flops: the way on through it is long.
+        held = part.ends & part.kept & self.full
         m.d.comb += [
             self.loading.eq(phase == Phase.LOAD),
             self.accepted.eq(phase == Phase.ACCEPTED),
             self.limit.eq(header.limit),
             self.image_crc.eq(header.image_crc),
-            word_ends.eq(part.lane == self.geometry.word_bytes - 1),
-            self.image.ready.eq(alive & (part.rest == 0) & ~part.fresh & ~held),
+            self.image.ready.eq(alive & ~part.waits & ~held),
             fill.free.eq(self.free),
             self.full.eq(fill.full),
             self.write_en.eq(fill.write_en),
@@ -133,9 +134,11 @@ class RingLoader(wiring.Component):
             self.last.eq(header.words - 1),
             at_last.eq((part.seen == self.last) & known),
         ]
-        self._take(m, part, fill, taken, word_ends & at_last)
         with m.If(part.rest != 0):
             m.d.sync += part.rest.eq(part.rest - 1)
+        with m.If((part.rest == 1) | part.fresh):
+            m.d.sync += part.waits.eq(0)
+        self._take(m, part, fill, taken, part.ends & at_last)
         with m.If(part.rest == 1):
             self._judge(m, phase, part, header.crc_good)
         with m.If(self.flush & self.accepted):
@@ -150,10 +153,9 @@ class RingLoader(wiring.Component):
     def _take(self, m: Module, part: _Pass, fill: RingFill, taken, pass_ends) -> None:
         """A byte of the image, and the word that it ends."""
         begin = Signal.like(self.last)
-        word_ends = part.lane == self.geometry.word_bytes - 1
         m.d.comb += [
             begin.eq(Mux(part.later, self.first, self.geometry.header_words)),
-            fill.valid.eq(taken & word_ends & part.kept & self.accepted),
+            fill.valid.eq(taken & part.ends & part.kept & self.accepted),
             fill.last.eq(pass_ends),
         ]
         if self.geometry.s > 1:
@@ -163,20 +165,25 @@ class RingLoader(wiring.Component):
                 part.begun.eq(1),
                 part.word.eq(Cat(part.word[8:], self.image.payload)),
                 part.lane.eq(part.lane + 1),
+                part.ends.eq(part.lane == self.geometry.word_bytes - 2),
             ]
-            with m.If(word_ends):
+            with m.If(part.ends):
                 m.d.sync += [part.lane.eq(0), part.seen.eq(part.seen + 1)]
                 with m.If((part.seen + 1 == begin) & ~part.dropped):
                     m.d.sync += part.kept.eq(1)
                 with m.If(pass_ends):
-                    m.d.sync += [part.rest.eq(ring.PASS_CYCLES), part.kept.eq(0)]
-            self._find_mark(m, part, word_ends)
+                    m.d.sync += [
+                        part.rest.eq(ring.PASS_CYCLES),
+                        part.waits.eq(1),
+                        part.kept.eq(0),
+                    ]
+            self._find_mark(m, part)
 
-    def _find_mark(self, m: Module, part: _Pass, word_ends) -> None:
+    def _find_mark(self, m: Module, part: _Pass) -> None:
         """The LOOP mark is before the first LOAD; the first pass finds it."""
         common = self.image.payload
         sought = Signal(init=1)
-        with m.If(word_ends & part.kept & sought & self.loading):
+        with m.If(part.ends & part.kept & sought & self.loading):
             with m.If(common & (spec.COMMON_LOAD | spec.COMMON_START)):
                 m.d.sync += sought.eq(0)
             with m.Elif(common == spec.INDEX_LOOP):

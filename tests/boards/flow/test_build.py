@@ -104,6 +104,7 @@ def test_swap_is_a_full_rebuild(folder: Path) -> None:
     assert rebuilt == (folder / "swapped" / "secateur.bit").read_text()
 
 
+@pytest.mark.long
 def test_replaced_blocks_of_banks_side_by_side_are_those_of_a_rebuild(folder: Path) -> None:
     geometry = Geometry(n=2, p=5, s=4, weight_words=8448, bank_words=16, tables=0)
     design = Design(board=DESIGN.board, geometry=geometry)
@@ -178,6 +179,7 @@ def test_a_missed_clock_is_no_bitstream(  # type: ignore[no-untyped-def]
     assert (folder / "out" / "secateur.bit").exists()
 
 
+@pytest.mark.long
 def test_without_a_seed_the_first_that_meets_the_clock(  # type: ignore[no-untyped-def]
     secateur, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

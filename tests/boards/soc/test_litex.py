@@ -18,6 +18,7 @@ from secateur.sim.golden import parse, run
 from tests.boards.soc.firmware import COMPILER, compile_firmware, put
 from tests.boards.soc.litex_soc import ANSWERS, HOST, UART, Made, make
 from tests.support.c_driver import FLAGS, OK, REFUSED, ROOT, STOPPED
+from tests.support.long import long
 from tests.support.programs import random_program
 
 HERE = Path(__file__).parent
@@ -67,7 +68,8 @@ def lint(made: Made, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("n", "options"), [(2, {}), (16, {"bus_data_width": 64}), (8, {"bus_standard": "axi-lite"})]
+    ("n", "options"),
+    [long(2, {}), long(16, {"bus_data_width": 64}), (8, {"bus_standard": "axi-lite"})],
 )
 def test_ports_of_the_engine_have_their_widths(n: int, options: dict, tmp_path: Path) -> None:
     _, verilog = engine(tmp_path / "engine", n, 1)
@@ -108,6 +110,7 @@ def build_host(made: Made) -> Path:
     return verilator.build(made.verilog + bench, visible(ports))
 
 
+@pytest.mark.long
 def test_the_dma_in_verilator(tmp_path: Path) -> None:
     check_dma(8, tmp_path)
 

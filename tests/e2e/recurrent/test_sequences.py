@@ -15,6 +15,7 @@ from secateur.capture.recurrent import decompose
 from secateur.capture.steps import Sequence
 from secateur.errors import SecateurError
 from secateur.quantisation.prepare import prepare, quantize
+from tests.support.long import long, quick
 from tests.support.pipeline import build, check_image, compile_for, simulated, target
 
 INPUTS, HIDDEN, STEPS = 5, 6, 4
@@ -135,21 +136,14 @@ def noise(model: nn.Module, graph: nn.Module, x: Tensor) -> float:
         return float((graph(x) - values).square().mean() / values.var(0).mean())
 
 
-#: As many layers as others of their kind together.
-LARGE = (
-    "both directions, states",
-    "both directions, two layers",
-    "both directions, mean over time",
-)
+#: One of each kind; the others have as many layers as these together.
+QUICK = (
+    "backwards", "mean over time", "convolution over time", "cell in a loop",
+    "zeros as first state", "first state", "projections",
+)  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.long] if name in LARGE else [])
-        for name in (*WHOLE, *STEPPED)
-    ],
-)
+@pytest.mark.parametrize("name", quick((*WHOLE, *STEPPED), QUICK))
 def test_every_layer(name: str) -> None:
     torch.manual_seed(0)
     model = {**WHOLE, **STEPPED}[name]().eval()
@@ -169,7 +163,7 @@ def test_decomposed_layers_compute_the_same(name: str) -> None:
         torch.testing.assert_close(decompose(model)(x), model(x), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["both directions", "convolution over time"])
+@pytest.mark.parametrize("name", [long("both directions"), "convolution over time"])
 def test_verilator(name: str) -> None:
     torch.manual_seed(0)
     graph = quantize(WHOLE[name]().eval(), sequences(8))

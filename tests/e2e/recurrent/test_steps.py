@@ -15,6 +15,7 @@ from secateur.cli.model import show_inspection
 from secateur.errors import SecateurError
 from secateur.quantisation.prepare import quantize
 from secateur.report.summary import summary
+from tests.support.long import quick
 from tests.support.pipeline import build, check_image, compile_for, simulated, target
 
 INPUTS, HIDDEN, CLASSES = 5, 11, 3
@@ -92,7 +93,7 @@ def sequences(count: int, steps: int = 6) -> Tensor:
     return torch.randn(count, steps, INPUTS, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", quick(MODELS, ("gru", "lstm", "rnn", "no bias", "last state")))
 def test_every_layer_of_every_step(name: str) -> None:
     torch.manual_seed(0)
     built = build(MODELS[name](), sequences(5))

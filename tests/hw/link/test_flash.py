@@ -54,6 +54,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_inferences_through_the_driver(secateur, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """Another image than the flash's is refused; a reset reads again; an update changes it."""
     sample = random_program(3, replace(GEOMETRY, ring=0), layers=3)

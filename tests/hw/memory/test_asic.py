@@ -22,6 +22,7 @@ from tests.hw.soc import test_soc
 from tests.hw.soc.test_soc import check
 from tests.hw.test_lint import lint
 from tests.support.alone import prepared
+from tests.support.long import long
 from tests.support.programs import random_program
 
 # two slices of weight memory, the second no power of two
@@ -97,12 +98,13 @@ def test_an_inference_after_any_power_up(verilog: str, seed: int, reset_cycles: 
         assert result.cycles == [golden.cycles] * 2
 
 
-@pytest.mark.parametrize("bus", ["axi", "wishbone"])
+@pytest.mark.parametrize("bus", [long("axi"), "wishbone"])
 def test_a_bus_after_any_power_up(bus: str, tmp_path: Path) -> None:
     """All that ``test_soc`` asks for, the compiled C driver included."""
     check(test_soc.GEOMETRIES[bus], bus, 0.3, tmp_path, family="asic", power_up=1)
 
 
+@pytest.mark.long
 def test_power_up_is_random_indeed(verilog: str) -> None:
     """Without its resets (its own among them) the same Verilog does not work."""
     deaf = re.sub(r"if \((rst|reset\d*) ?\)", "if (1'b0)", verilog)
@@ -115,7 +117,7 @@ def test_power_up_is_random_indeed(verilog: str) -> None:
         assert compare(result, golden, inputs).mismatches != []
 
 
-@pytest.mark.parametrize("interface", ["stream", "axi"])
+@pytest.mark.parametrize("interface", ["stream", long("axi")])
 def test_cells_by_module(interface: str, tmp_path: Path) -> None:
     engine = "secateur.engine"
     prepared("yosys")

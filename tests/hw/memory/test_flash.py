@@ -19,6 +19,7 @@ from secateur.hw.memory.pacer import Pacer
 from secateur.hw.ring import Source
 from secateur.hw.spec import HEADER, Geometry
 from secateur.sim import verilator
+from tests.support.long import long
 
 GEOMETRY = Geometry(n=2, p=1, weight_words=1024, bank_words=64, ring=64)
 WORDS = 23
@@ -186,7 +187,7 @@ def check(found: list[list[int]], flash: Flash) -> None:
     assert at >= 3 * len(expected)
 
 
-@pytest.mark.parametrize("stall", [0.0, 0.4, 0.9])
+@pytest.mark.parametrize("stall", [long(0.0), 0.4, long(0.9)])
 def test_bytes_of_pass_after_pass_at_their_rate(stall: float, tmp_path: Path) -> None:
     cases = list(CASES.values())
     for name, found, case in zip(CASES, run(cases, tmp_path, stall=stall), cases, strict=True):
@@ -196,6 +197,7 @@ def test_bytes_of_pass_after_pass_at_their_rate(stall: float, tmp_path: Path) ->
             raise AssertionError(name) from error
 
 
+@pytest.mark.long
 def test_begins_anew_at_any_time(tmp_path: Path) -> None:
     """After a reset in the middle of anything the next byte is the first one."""
     cases = list(CASES.values())

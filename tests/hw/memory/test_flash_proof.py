@@ -18,6 +18,7 @@ from secateur.hw.memory import flash_reader
 from secateur.hw.memory.flash_reader import FlashReader
 from secateur.hw.ring import Source
 from tests.hw.proofs import prove
+from tests.support.long import long
 
 GEOMETRY = SimpleNamespace(weight_words=4, word_bytes=1)
 CLOCK, REST = Step(True, True), Step()
@@ -107,7 +108,7 @@ def short_header(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flash_reader, "WORDS_AT", 0)
 
 
-@pytest.mark.parametrize("depth", [36, pytest.param(52, marks=pytest.mark.long)])
+@pytest.mark.parametrize("depth", [28, long(36), long(52)])
 def test_proof(depth: int, tmp_path: Path) -> None:
     """A pass and the beginning of the next, and with ``long`` that of a third."""
     top = FlashTop(flash())

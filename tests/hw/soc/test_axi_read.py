@@ -16,6 +16,7 @@ from secateur.sim import verilator
 from secateur.sim.golden import parse, run
 from tests.hw.soc.test_soc import build
 from tests.support.c_driver import compile_driver
+from tests.support.long import long
 from tests.support.programs import random_program
 
 BASE = 0x8000_0FC0  # the first burst ends at 4 KiB
@@ -146,7 +147,7 @@ def test_an_error_is_told(answer: bool) -> None:
     assert seen == [answer, False]
 
 
-@pytest.mark.parametrize("stall", [0.0, 0.5])
+@pytest.mark.parametrize("stall", [long(0.0), 0.5])
 def test_an_engine_reads_its_image(stall: float, tmp_path: Path) -> None:
     """Inferences, a damaged image, memory errors, a restart: see ``soc_bench_ring.py``."""
     geometry = Geometry(n=4, p=2, weight_words=1024, bank_words=64, ring=64)

@@ -15,6 +15,7 @@ from secateur.hw.verilog import to_verilog
 from secateur.sim import verilator
 from secateur.sim.golden import parse, run
 from tests.support.c_driver import ROOT, compile_driver
+from tests.support.long import long
 from tests.support.programs import random_program
 
 GEOMETRIES = {
@@ -38,7 +39,7 @@ def build(geometry: Geometry, bus: str, family: str = "generic") -> Path:
     return verilator.build(to_verilog(geometry, family=family, interface=bus) + bench, control)
 
 
-@pytest.mark.parametrize("stall", [0.0, 0.5])
+@pytest.mark.parametrize("stall", [long(0.0), 0.5])
 @pytest.mark.parametrize("bus", list(GEOMETRIES))
 def test_in_verilator(bus: str, stall: float, tmp_path: Path) -> None:
     check(GEOMETRIES[bus], bus, stall, tmp_path)

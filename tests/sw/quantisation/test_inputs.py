@@ -17,6 +17,7 @@ from secateur.errors import SecateurError, SecateurWarning
 from secateur.image import schema
 from secateur.lowering.lower import lower
 from secateur.quantisation.prepare import quantize
+from tests.support.long import quick
 from tests.support.network_blocks import Call
 from tests.support.pipeline import Built, build, check_image, compile_for, simulated, target
 from tests.sw.image.image_files import METADATA, PORT
@@ -109,7 +110,9 @@ def check(built: Built) -> None:
         check_image(built, image, image.geometry)
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(
+    "name", quick(FORMS, ("vectors", "signals", "maps", "depthwise", "features last", "lines"))
+)
 def test_channels_keep_their_bits(name: str) -> None:
     """As many as in the same network with an input of alike channels."""
     model, other, x, unlike = of_ranges(name)

@@ -24,6 +24,7 @@ from secateur.pruning.units.blocks import nonzero_blocks
 from secateur.quantisation.prepare import quantize
 from secateur.sim import golden
 from secateur.target import Target
+from tests.support.long import long
 from tests.support.networks import random_input, resnet8
 
 SMALL = Target(name="4x3", geometry=Geometry(n=4, p=3, weight_words=1 << 15, bank_words=1 << 13))
@@ -62,7 +63,7 @@ def costs() -> CostModel:
         ("demo", Target.load("8x8"), {"cycles": 45_000}),
         ("demo", SMALL, {"latency_ms": 2.0, "clock_mhz": 60.0}),
         ("resnet8", Target.load("8x8"), {"cycles": 75_000}),
-        ("demo", Target.load("8x3"), {"cycles": 90_000, "rom_bytes": 20_000}),
+        long("demo", Target.load("8x3"), {"cycles": 90_000, "rom_bytes": 20_000}),
     ],
 )
 def test_the_image_meets_the_budget_and_uses_it(

@@ -36,6 +36,7 @@ def images(folder: Path) -> list[bytes]:
     return [file.read_bytes() for file in sorted(folder.glob("trial-*/*.sec"))]
 
 
+@pytest.mark.long
 def test_neither_death_nor_interruption_nor_workers_change_the_trials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

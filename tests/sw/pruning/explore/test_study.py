@@ -65,6 +65,7 @@ def test_the_table_is_of_the_records(folder: Path) -> None:
     assert removed["second"][1] < removed["second"][0]
 
 
+@pytest.mark.long
 def test_sharing_the_dense_network_changes_nothing(folder: Path, tmp_path: Path) -> None:
     text = TINY.read_text().replace("[prune]", '[prune]\nmethod = "uniform"')
     (tmp_path / "alone.toml").write_text(text)

@@ -26,6 +26,7 @@ from secateur.pruning.recipes.training import rate
 from secateur.pruning.units.blocks import prunable_layers
 from secateur.pruning.units.mask import mask_of
 from tests import parts, tasks
+from tests.support.long import long
 
 TINY = Path(__file__).parents[3] / "data" / "tiny.toml"
 #: What a loop of one's own has: no augmentation, and saliencies of the weights alone.
@@ -115,7 +116,7 @@ def test_data_sets_are_shuffled_and_augmented_as_tensors_are(tmp_path: Path) -> 
     assert ran(tmp_path, "tests.tasks:datasets")[0] == expected
 
 
-@pytest.mark.parametrize("name", ["shuffled", "worked"])
+@pytest.mark.parametrize("name", [long("shuffled"), "worked"])
 def test_a_loader_that_draws_is_resumed_to_the_same_image(name: str, tmp_path: Path) -> None:
     """Whatever has been drawn before in the process, and from whichever generator."""
     plain = PLAIN[:1]

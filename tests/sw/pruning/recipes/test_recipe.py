@@ -259,6 +259,7 @@ def test_a_stage_has_its_own_augmentation(tmp_path: Path, monkeypatch) -> None:
     assert sum(parts.COUNTED) == checked + recipe.recover.epochs * images > checked
 
 
+@pytest.mark.long
 def test_rewinding_goes_back_to_early_weights(tmp_path: Path) -> None:
     """Right after the last cut: all weights that are left are those of the first epoch."""
     text = TINY.read_text().replace(
