@@ -223,17 +223,17 @@ class Engine(wiring.Component):
         were in it have left.
         """
         left = Signal(range(RESET_CYCLES + 1))
-        whole = Signal()
+        held, whole = Signal(), Signal()
         with m.If(self.control.reset | self.control.restart):
-            m.d.sync += left.eq(RESET_CYCLES)
+            m.d.sync += [held.eq(1), left.eq(RESET_CYCLES)]
             m.d.sync += whole.eq(whole | self.control.reset)
-        with m.Elif(left != 0):
-            m.d.sync += left.eq(left - 1)
+        with m.Elif(held):
+            m.d.sync += [held.eq(left != 1), left.eq(left - 1)]
         with m.Else():
             m.d.sync += whole.eq(0)
         reset = Signal()
-        m.d.sync += reset.eq((left != 0) & whole)
-        return reset, ResetWay(m, left != 0)
+        m.d.sync += reset.eq(held & whole)
+        return reset, ResetWay(m, held)
 
     def _connect_memory(self, m: Module, memory, loader, fetcher: Fetcher) -> None:
         """The loader writes; fetcher and, without a ring, loader read, the fetcher first."""

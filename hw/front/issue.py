@@ -177,13 +177,14 @@ class Issue(wiring.Component):
     def _intake(self, m: Module, flow: Flow, intake: Intake, configuration, taken) -> None:
         """Words of the next input between the pixels of this inference.
 
-        They go to the window of the LOAD before, which the banks keep once its offsets stand.
+        They go to the window of the LOAD before, which the banks keep once its offsets stand. None
+        comes in the cycle in which ``taken`` is late: the LOAD lands.
         """
+        m.d.sync += intake.taken.eq(taken)
         kept = delay(m, taken & ~intake.open, _OFFSETS_STAND, "kept", reset_less=False)
         opens = configuration.hand_over & ~flow.loading & flow.opening
         m.d.comb += [
             intake.opens.eq(opens if takes_ahead(self.geometry.p) else 0),
-            intake.taken.eq(taken),
             intake.closed.eq(flow.state == State.ERROR),
             intake.words.eq(configuration.registers[Reg.GX]),
             intake.one.eq(configuration.input_one),
@@ -308,10 +309,9 @@ class Issue(wiring.Component):
         It ends in the first cycle in which the next word may issue. The tables at the start of a
         program do not count for any inference.
         """
-        begun = Signal()
-        figures = ("cycles", "memory_wait", "inferences")
-        m.d.comb += [getattr(self, name).eq(getattr(stopwatch, name)) for name in figures]
-        ended = flow.ending & flow.run
+        begun, ended = Signal(), flow.ending & flow.run
+        for name in ("cycles", "memory_wait", "inferences"):
+            m.d.comb += getattr(self, name).eq(getattr(stopwatch, name))
         waits = flow.takes | (flow.run & self.fetched.valid & full)
         m.d.comb += [
             stopwatch.limit.eq(self.limit),

@@ -12,7 +12,7 @@ from secateur.hw.flash import Flash
 from secateur.hw.link.link import Link
 from secateur.hw.memory.flash_port import FlashPort
 from secateur.hw.memory.flash_reader import FLASH_PORTS, FlashReader
-from secateur.hw.soc.register_slice import Stage
+from secateur.hw.register_slice import Stage
 from secateur.hw.soc.soc import add_registers, check_no_ring
 from secateur.hw.spec import Status
 

@@ -12,6 +12,7 @@ from secateur.hw.flash import ALL, ONE, Flash, Step
 from secateur.hw.memory.fifo import FIFO_LATENCY, CreditFifo
 from secateur.hw.memory.pacer import Pacer
 from secateur.hw.pipeline import delay
+from secateur.hw.register_slice import Stage
 
 #: Cycles from the last one of a clock until the bit is here that the flash gave until its end.
 WAY_CYCLES = 2
@@ -101,12 +102,15 @@ class FlashReader(wiring.Component):
         with m.If(choice & ~chosen):
             m.d.sync += [chosen.eq(taken == 0xFF), second.eq(second ^ (taken != 0xFF))]
         self._count(m, byte_ends & ~choosing, last, words, known)
+        # The loader's ready goes through the pacer and ends here. Bytes are two cycles apart or more.
+        m.submodules.stage = stage = Stage(_BYTE)
+        wiring.connect(m, queue.output, stage.input)
         wiring.connect(m, pacer.output, wiring.flipped(self.image))
         m.d.comb += [
-            pacer.input.valid.eq(queue.output.valid),
-            pacer.input.payload.eq(queue.output.payload.byte),
-            pacer.last.eq(queue.output.payload.last),
-            queue.output.ready.eq(pacer.input.ready),
+            pacer.input.valid.eq(stage.output.valid),
+            pacer.input.payload.eq(stage.output.payload.byte),
+            pacer.last.eq(stage.output.payload.last),
+            stage.output.ready.eq(pacer.input.ready),
         ]
         return m
 

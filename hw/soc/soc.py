@@ -9,11 +9,11 @@ from amaranth.lib.wiring import In, Out
 from secateur.hw import spec
 from secateur.hw.engine import Engine
 from secateur.hw.flash import Flash
+from secateur.hw.register_slice import Stage
 from secateur.hw.soc.axi_lite import AXI_LITE_PORTS, AxiLite
 from secateur.hw.soc.axi_read import AXI_READ_PORTS, AxiReader
 from secateur.hw.soc.outlet import Outlet
 from secateur.hw.soc.regfile import RegisterFile
-from secateur.hw.soc.register_slice import Stage
 from secateur.hw.soc.wishbone import WISHBONE_PORTS, Wishbone
 
 #: Prefix, ports and bridge of a bus by its name.

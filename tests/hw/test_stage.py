@@ -10,7 +10,7 @@ import pytest
 from amaranth.hdl import Assert, Elaboratable, Module, Signal
 from amaranth.sim import Simulator
 
-from secateur.hw.soc.register_slice import Stage
+from secateur.hw.register_slice import Stage
 from tests.hw.proofs import prove
 
 
