@@ -102,7 +102,7 @@ class FlashReader(wiring.Component):
         with m.If(choice & ~chosen):
             m.d.sync += [chosen.eq(taken == 0xFF), second.eq(second ^ (taken != 0xFF))]
         self._count(m, byte_ends & ~choosing, last, words, known)
-        # The loader's ready goes through the pacer and ends here. Bytes are two cycles apart or more.
+        # The loader's ready goes through the pacer and ends here. Bytes are two cycles apart.
         m.submodules.stage = stage = Stage(_BYTE)
         wiring.connect(m, queue.output, stage.input)
         wiring.connect(m, pacer.output, wiring.flipped(self.image))

@@ -152,7 +152,8 @@ class RingLoader(wiring.Component):
 
     def _take(self, m: Module, part: _Pass, fill: RingFill, taken, pass_ends) -> None:
         """A byte of the image, and the word that it ends."""
-        begin = Signal.like(self.last)
+        begin, begins = Signal.like(self.last), Signal()
+        m.d.sync += begins.eq(part.seen + 1 == begin)  # known before the word's last byte
         m.d.comb += [
             begin.eq(Mux(part.later, self.first, self.geometry.header_words)),
             fill.valid.eq(taken & part.ends & part.kept & self.accepted),
@@ -169,7 +170,7 @@ class RingLoader(wiring.Component):
             ]
             with m.If(part.ends):
                 m.d.sync += [part.lane.eq(0), part.seen.eq(part.seen + 1)]
-                with m.If((part.seen + 1 == begin) & ~part.dropped):
+                with m.If(begins & ~part.dropped):
                     m.d.sync += part.kept.eq(1)
                 with m.If(pass_ends):
                     m.d.sync += [
