@@ -32,6 +32,7 @@ class Flow:
     def __init__(self):
         self.state = Signal(State)
         self.run = Signal()
+        self.settles = Signal()
         self.takes = Signal()
         self.clears = Signal()
         self.fills = Signal()  # LANDING of entries of tables
@@ -46,6 +47,7 @@ class Flow:
         return [
             self.state.eq(state),
             self.run.eq(state is State.RUN),
+            self.settles.eq(state is State.SETUP),
             self.takes.eq(state is State.INPUT),
             self.clears.eq(state is State.CLEAR),
         ]

@@ -123,7 +123,7 @@ class Issue(wiring.Component):
         self._walk_states(m, flow, configuration, wipe, issue, settled, accepted)
         refused = self._begin_layers(m, flow, configuration, before, settled)
         at_once = self._take_ahead(m, flow, intake)
-        m.d.comb += taken.eq((accepted & flow.last) | at_once)
+        m.d.sync += taken.eq((accepted & flow.last) | at_once)  # a cycle late, for short paths
         self._intake(m, flow, intake, configuration, taken)
         self._write(m, flow, intake)
         full = held & gate.free & ~gate.room
@@ -152,7 +152,7 @@ class Issue(wiring.Component):
         """A strobe in the last cycle of SETUP, which waits for the layer before."""
         settled = Signal()
         ready = Mux(configuration.clear_some, before.drained, before.landed) | flow.loading
-        m.d.comb += settled.eq((flow.state == State.SETUP) & flow.last & ready)
+        m.d.comb += settled.eq(flow.settles & flow.last & ready)
         return settled
 
     def _begin_layers(
@@ -178,13 +178,13 @@ class Issue(wiring.Component):
         """Words of the next input between the pixels of this inference.
 
         They go to the window of the LOAD before, which the banks keep once its offsets stand. None
-        comes in the cycle in which ``taken`` is late: the LOAD lands.
+        comes in the cycle of ``taken``: the LOAD lands.
         """
-        m.d.sync += intake.taken.eq(taken)
-        kept = delay(m, taken & ~intake.open, _OFFSETS_STAND, "kept", reset_less=False)
+        kept = delay(m, taken & ~intake.open, _OFFSETS_STAND - 1, "kept", reset_less=False)
         opens = configuration.hand_over & ~flow.loading & flow.opening
         m.d.comb += [
             intake.opens.eq(opens if takes_ahead(self.geometry.p) else 0),
+            intake.taken.eq(taken),
             intake.closed.eq(flow.state == State.ERROR),
             intake.words.eq(configuration.registers[Reg.GX]),
             intake.one.eq(configuration.input_one),
@@ -201,7 +201,7 @@ class Issue(wiring.Component):
         m.submodules.tables = tables = TableWrites(n=n)
         m.d.comb += [
             host.registers.eq(issued.registers),
-            host.restart.eq(flow.state == State.SETUP),
+            host.restart.eq(flow.settles),
             host.accepted.eq(self.input.valid & self.input.ready),
             host.ahead.eq(intake.open),
             host.index.eq(intake.index),
@@ -276,7 +276,7 @@ class Issue(wiring.Component):
 
     def _take_ahead(self, m: Module, flow: Flow, intake: Intake) -> Signal:
         """A LOAD of which words have come settles at once. Returns a strobe: all have."""
-        behind = (flow.state == State.SETUP) & flow.last & flow.loading & intake.open
+        behind = flow.settles & flow.last & flow.loading & intake.open
         at_once = behind & intake.none
         with m.If(behind):
             m.d.sync += flow.enter(State.INPUT, intake.left, intake.last)

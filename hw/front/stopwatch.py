@@ -17,7 +17,7 @@ class Stopwatch(wiring.Component):
     Members
     -------
     limit : In(32)  static; cycles that an inference may take
-    begin : In(1)  strobe: the last input word has been taken; its cycle counts as the first
+    begin : In(1)  strobe: the last input word was taken in the cycle before, which is the first
     end : In(1)  strobe: the inference is over
     waits : In(1)  this cycle is not counted: the engine waits for the host
     starved : In(1)  this cycle is counted apart: the engine waits for a word from outside
@@ -46,19 +46,17 @@ class Stopwatch(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         count = Signal(32)
-        begun = Signal()
         waited = Signal(init=1)
         above = [Signal(name=f"above{half}") for half in range(2)]
         equal = Signal()
         m.d.sync += [
-            begun.eq(self.begin),
             waited.eq(self.waits | self.starved),
             above[0].eq(count[:16] > self.limit[:16]),
             above[1].eq(count[16:] > self.limit[16:]),
             equal.eq(count[16:] == self.limit[16:]),
             self.over.eq(above[1] | (equal & above[0])),
         ]
-        with m.If(begun):
+        with m.If(self.begin):
             m.d.sync += count.eq(2)
         with m.Elif(self.end):
             m.d.sync += [
@@ -69,17 +67,17 @@ class Stopwatch(wiring.Component):
         with m.Elif(~waited):
             m.d.sync += count.eq(count + 1)
         if self.apart:
-            self._count_apart(m, begun)
+            self._count_apart(m)
         return m
 
-    def _count_apart(self, m: Module, begun) -> None:
+    def _count_apart(self, m: Module) -> None:
         """Count cycles in which words from outside are missing."""
         count = Signal(32, name="starved_count")
         starved = Signal(name="was_starved")
         m.d.sync += starved.eq(self.starved & ~self.waits)
         with m.If(self.end):
             m.d.sync += [self.memory_wait.eq(count), count.eq(0)]
-        with m.Elif(begun):
+        with m.Elif(self.begin):
             m.d.sync += count.eq(0)
         with m.Elif(starved):
             m.d.sync += count.eq(count + 1)

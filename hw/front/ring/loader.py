@@ -21,6 +21,7 @@ class _Pass:
         self.lane = Signal(range(geometry.word_bytes))
         self.ends = Signal()  # the next byte is the last one of its word
         self.seen = Signal(address)  # number of the word
+        self.after = Signal(address)  # of the word behind it; a cycle late
         self.word = Signal(geometry.word_bits, reset_less=True)
         self.begun = Signal()  # a byte of the pass has been taken
         self.kept = Signal()  # the word is of the program that this pass runs
@@ -153,9 +154,13 @@ class RingLoader(wiring.Component):
     def _take(self, m: Module, part: _Pass, fill: RingFill, taken, pass_ends) -> None:
         """A byte of the image, and the word that it ends."""
         begin, begins = Signal.like(self.last), Signal()
-        m.d.sync += begins.eq(part.seen + 1 == begin)  # known before the word's last byte
-        m.d.comb += [
+        # Known in time: a word has three bytes or more.
+        m.d.sync += [
             begin.eq(Mux(part.later, self.first, self.geometry.header_words)),
+            part.after.eq(part.seen + 1),
+            begins.eq(part.after == begin),
+        ]
+        m.d.comb += [
             fill.valid.eq(taken & part.ends & part.kept & self.accepted),
             fill.last.eq(pass_ends),
         ]
@@ -188,7 +193,7 @@ class RingLoader(wiring.Component):
             with m.If(common & (spec.COMMON_LOAD | spec.COMMON_START)):
                 m.d.sync += sought.eq(0)
             with m.Elif(common == spec.INDEX_LOOP):
-                m.d.sync += self.first.eq(part.seen + 1)
+                m.d.sync += self.first.eq(part.after)
 
     def _judge(self, m: Module, phase, part: _Pass, crc_good) -> None:
         """The end of a pass, once its CRC is known."""
