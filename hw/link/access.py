@@ -66,7 +66,12 @@ class Accesses(wiring.Component):
         data = Signal(32, reset_less=True)
         lane = Signal(range(WORD_BYTES + 1))
         frame = self.frame.payload
-        again = known & ~frame.open & (frame.sequence == answer.sequence)
+        # Compared in one cycle, obeyed in the next: for a short path.
+        came, again = Signal(), Signal()
+        m.d.sync += [
+            came.eq(self.frame.valid & (phase == Phase.IDLE)),
+            again.eq(known & ~frame.open & (frame.sequence == answer.sequence)),
+        ]
         address = Cat(lane[:2], answer.count)[: len(self.read_addr)]
         m.d.comb += [
             self.answer.valid.eq(phase == Phase.ANSWER),
@@ -85,16 +90,16 @@ class Accesses(wiring.Component):
         ]
         with m.If(self.frame.valid):
             m.d.sync += known.eq(1)
-        self._walk_phases(m, phase, answer, again, lane, data)
+        self._walk_phases(m, phase, answer, came, again, lane, data)
         return m
 
-    def _walk_phases(self, m: Module, phase, answer, again, lane, data) -> None:
+    def _walk_phases(self, m: Module, phase, answer, came, again, lane, data) -> None:
         frame, done = self.frame.payload, answer.count
         with m.Switch(phase):
             with m.Case(Phase.IDLE):
-                with m.If(self.frame.valid & again):
+                with m.If(came & again):
                     m.d.sync += phase.eq(Phase.ANSWER)
-                with m.Elif(self.frame.valid):
+                with m.Elif(came):
                     m.d.sync += [phase.eq(Phase.NEXT), answer.eq(frame)]
                     m.d.sync += [answer.answer.eq(1), answer.count.eq(0)]
             with m.Case(Phase.NEXT):
