@@ -15,6 +15,7 @@ from secateur.hw.spec import Error, Geometry, Reg, Status
 from secateur.sim.golden import ImageError, parse, run
 from secateur.sim.simulate import SimResult, compare, simulate
 from tests.sim.filter_programs import FilterMaker
+from tests.support.long import quick
 from tests.support.programs import (
     Assembler,
     Sample,
@@ -45,7 +46,7 @@ def check(sample: Sample, result: SimResult, inputs: np.ndarray, *, exact: bool)
 
 
 @pytest.mark.parametrize("stalls", [0.0, 0.4])
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", quick(SEEDS, SEEDS[:3]))
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda g: f"{g.n}x{g.p}")
 def test_random_programs(geometry: Geometry, seed: int, stalls: float) -> None:
     sample = random_program(seed, geometry)
@@ -72,7 +73,7 @@ FILTERS = [
 
 
 @pytest.mark.parametrize("stalls", [0.0, 0.4])
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", quick(SEEDS, SEEDS[:3]))
 @pytest.mark.parametrize("geometry", FILTERS)
 def test_random_programs_with_filter_lanes(geometry: Geometry, seed: int, stalls: float) -> None:
     sample = random_program(seed, geometry, several=seed % 3 == 0, maker=FilterMaker)
@@ -92,7 +93,7 @@ def test_an_image_of_other_filter_lanes_is_refused() -> None:
 
 
 @pytest.mark.parametrize("stalls", [0.0, 0.4])
-@pytest.mark.parametrize("seed", SEEDS[:5])
+@pytest.mark.parametrize("seed", quick(SEEDS[:5], SEEDS[:2]))
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda g: f"{g.n}x{g.p}")
 def test_layers_with_results_before_the_last(geometry: Geometry, seed: int, stalls: float) -> None:
     sample = random_program(seed, geometry, several=True)

@@ -41,8 +41,8 @@ def verilog() -> str:
     ("n", "p", "words", "tables", "interface"),
     [
         (2, 2, 2100, 0, "stream"),
-        (8, 3, 256, 1, "axi"),
-        (4, 1, 256, 8, "wishbone"),
+        long(8, 3, 256, 1, "axi"),
+        long(4, 1, 256, 8, "wishbone"),
         (2, 1, 256, 0, "uart"),
     ],
 )

@@ -13,6 +13,7 @@ from secateur.ir import Network
 from secateur.lowering.lower import lower
 from secateur.lowering.reference import reference
 from secateur.quantisation.prepare import finalize, prepare, quantize
+from tests.support.long import quick
 from tests.support.networks import random_input, random_network, resnet8
 from tests.sw.lowering.naive_layers import evaluate
 
@@ -45,7 +46,7 @@ def check(graph: GraphModule, x: torch.Tensor) -> Network:
     return network
 
 
-@pytest.mark.parametrize("seed", PLAIN)
+@pytest.mark.parametrize("seed", quick(PLAIN, PLAIN[:20]))
 def test_random_network(seed: int) -> None:
     _, shape = random_network(seed)
     network = check(quantised(seed), random_input(seed + 1000, shape, 3))
