@@ -29,7 +29,7 @@ class _Pass:
         self.dropped = Signal()  # the pass began before a restart: it is only checked
         self.rest = Signal(range(ring.PASS_CYCLES + 1))  # cycles in which a pass is judged
         self.fresh = Signal(init=1)  # set during a reset
-        self.waits = Signal(init=1)  # that, or a pass is judged: no byte is taken
+        self.waits = Signal(init=1)  # that, or a pass is judged, or all is refused
 
 
 class RingLoader(wiring.Component):
@@ -109,7 +109,6 @@ class RingLoader(wiring.Component):
         taken = self.image.valid & self.image.ready
         at_last = Signal()
         known = Signal()
-        alive = ~(self.flush | (phase == Phase.REFUSED))
         # What the source waits for comes from flip-flops: the way on through it is long.
         held = part.ends & part.kept & self.full
         m.d.comb += [
@@ -117,7 +116,7 @@ class RingLoader(wiring.Component):
             self.accepted.eq(phase == Phase.ACCEPTED),
             self.limit.eq(header.limit),
             self.image_crc.eq(header.image_crc),
-            self.image.ready.eq(alive & ~part.waits & ~held),
+            self.image.ready.eq(~(self.flush | part.waits | held)),
             fill.free.eq(self.free),
             self.full.eq(fill.full),
             self.write_en.eq(fill.write_en),
@@ -146,9 +145,9 @@ class RingLoader(wiring.Component):
             m.d.sync += [part.dropped.eq(part.begun), part.later.eq(0), part.kept.eq(0)]
             m.d.comb += fill.restart.eq(1)
         with m.If(header.error != Error.NONE):
-            m.d.sync += [phase.eq(Phase.REFUSED), self.error.eq(header.error)]
+            m.d.sync += [phase.eq(Phase.REFUSED), part.waits.eq(1), self.error.eq(header.error)]
         with m.Elif(self.failed & (phase != Phase.REFUSED)):
-            m.d.sync += [phase.eq(Phase.REFUSED), self.error.eq(Error.SOURCE)]
+            m.d.sync += [phase.eq(Phase.REFUSED), part.waits.eq(1), self.error.eq(Error.SOURCE)]
         return m
 
     def _take(self, m: Module, part: _Pass, fill: RingFill, taken, pass_ends) -> None:
@@ -201,7 +200,7 @@ class RingLoader(wiring.Component):
         with m.If(self.loading):
             m.d.sync += phase.eq(Mux(crc_good, Phase.ACCEPTED, Phase.REFUSED))
             with m.If(~crc_good):
-                m.d.sync += self.error.eq(Error.CRC)
+                m.d.sync += [part.waits.eq(1), self.error.eq(Error.CRC)]
         with m.Elif(self.accepted):
             m.d.sync += self.upset.eq(self.upset | ~crc_good)
             m.d.sync += [self.scrubs.eq(self.scrubs + 1), part.later.eq(~part.dropped)]
