@@ -5,19 +5,17 @@ from __future__ import annotations
 from amaranth.hdl import Array, Cat, ClockDomain, ClockSignal, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
 
 from secateur.hw import spec
 from secateur.hw.flash import ALL, ONE, Flash, Step
 from secateur.hw.memory.fifo import FIFO_LATENCY, CreditFifo
+from secateur.hw.memory.image_words import image_words
 from secateur.hw.memory.pacer import Pacer
 from secateur.hw.pipeline import delay
 from secateur.hw.register_slice import Stage
 
 #: Cycles from the last one of a clock until the bit is here that the flash gave until its end.
 WAY_CYCLES = 2
-#: Byte of the image from which on its header has the number of its words.
-WORDS_AT = 8
 #: The lines that are driven, by a code.
 _DRIVES = (0, ONE, ALL)
 _STEP = data.StructLayout({"select": 1, "clock": 1, "drive": 2, "value": 4, "pauses": 1, "last": 1})
@@ -174,7 +172,7 @@ class FlashReader(wiring.Component):
         of a byte of the choice. Returns the words of the image, once known; a byte, and a strobe:
         it is of the choice.
         """
-        flash, words = self.flash, Signal(ceil_log2(self.geometry.weight_words) + 1)
+        flash = self.flash
         level, held = Signal(4), Signal(8, reset_less=True)
         way = delay(m, ends, self.way, "way", reset_less=False)
         taken = (Cat(level, held) if flash.quad else Cat(level[1], held))[:8]
@@ -191,15 +189,7 @@ class FlashReader(wiring.Component):
             queue.write_data.byte.eq(taken),
             queue.write_data.last.eq(way[2]),
         ]
-        # The header of the first pass.
-        at, known = Signal(range(WORDS_AT + 4)), Signal()
-        wanted = WORDS_AT - 1 + -(-len(words) // 8)
-        field = Signal(8 * (wanted + 1 - WORDS_AT))
-        m.d.comb += words.eq(field)
-        with m.If(queue.write_en & ~known):
-            m.d.sync += [at.eq(at + 1), field.eq(Cat(field[8:], taken[:8]))]
-            with m.If(at == wanted):
-                m.d.sync += known.eq(1)
+        words, known = image_words(m, self.geometry, queue.write_en, taken)
         return words, known, taken, way[3]
 
     def _count(self, m: Module, byte_ends, last, words, known) -> None:

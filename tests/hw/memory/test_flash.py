@@ -19,6 +19,7 @@ from secateur.hw.memory.pacer import Pacer
 from secateur.hw.ring import Source
 from secateur.hw.spec import HEADER, Geometry
 from secateur.sim import verilator
+from tests.hw.memory.passes import check_passes
 from tests.support.long import long
 
 GEOMETRY = Geometry(n=2, p=1, weight_words=1024, bank_words=64, ring=64)
@@ -169,30 +170,12 @@ def run(cases: list[Case], folder: Path, *, stall: float, again: int = 0) -> lis
     return [[[int(part) for part in line.split()] for line in text.splitlines()] for text in texts]
 
 
-def check(found: list[list[int]], flash: Flash) -> None:
-    """The image again and again, at the source's rate: by cycles of bytes that are there."""
-    source, expected = flash.source, image()
-    at, begun, taken = 0, None, None
-    ready = due = None
-    for now, byte, took in found:
-        if begun is None:
-            begun = now
-            assert due is None or now == due, f"byte {at}"
-            assert byte == expected[at % len(expected)], f"byte {at}"
-        if took:
-            taken, ready, begun = now, begun, None
-            at += 1
-            due = max(ready + source.interval, taken + 1)
-            due += source.latency if at % len(expected) == 0 else 0
-    assert at >= 3 * len(expected)
-
-
 @pytest.mark.parametrize("stall", [long(0.0), 0.4, long(0.9)])
 def test_bytes_of_pass_after_pass_at_their_rate(stall: float, tmp_path: Path) -> None:
     cases = list(CASES.values())
     for name, found, case in zip(CASES, run(cases, tmp_path, stall=stall), cases, strict=True):
         try:
-            check(found, case.flash)
+            check_passes(found, case.flash.source, image())
         except AssertionError as error:
             raise AssertionError(name) from error
 
@@ -205,7 +188,7 @@ def test_begins_anew_at_any_time(tmp_path: Path) -> None:
         folder = tmp_path / str(again)
         folder.mkdir()
         for found, case in zip(run(cases, folder, stall=0.3, again=again), cases, strict=True):
-            check(found, case.flash)
+            check_passes(found, case.flash.source, image())
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from amaranth.hdl import Assert, Assume, Elaboratable, Module, Mux, Signal
 
 from secateur.hw.flash import Step
-from secateur.hw.memory import flash_reader
+from secateur.hw.memory import image_words
 from secateur.hw.memory.flash_reader import FlashReader
 from secateur.hw.ring import Source
 from tests.hw.proofs import prove
@@ -105,7 +105,7 @@ class FlashTop(Elaboratable):
 
 @pytest.fixture(autouse=True)
 def short_header(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flash_reader, "WORDS_AT", 0)
+    monkeypatch.setattr(image_words, "WORDS_AT", 0)
 
 
 @pytest.mark.parametrize("depth", [28, long(36), long(52)])
