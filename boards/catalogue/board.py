@@ -91,6 +91,8 @@ class Board:
     pins : by the ports of ``Top``: clk, rx, tx, running, error
     program : the command that programs the board with ``secateur.bit``
     flash : fills the ring of an engine that has one; None: an engine has no ring
+    sdram : pins by the ports of ``Top``, of an SDRAM to which the image may be copied; None: there
+        is none that is supported
     """
 
     name: str
@@ -106,6 +108,7 @@ class Board:
     pins: dict[str, Pin]
     program: str
     flash: BoardFlash | None = None
+    sdram: dict[str, Pin] | None = None
 
 
 def find_pins(
@@ -146,12 +149,34 @@ def find_flash_pins(platform: type, *, clock: bool = False) -> dict[str, Pin]:
     }
 
 
+def find_sdram_pins(platform: type) -> dict[str, Pin]:
+    """``Board.sdram`` from a platform of amaranth-boards, with levels as they are."""
+    (sdram,) = (known for known in platform.resources if known.name == "sdram")
+    single = {"clk": "clk", "cke": "clk_en", "cs_n": "cs"}
+    single |= {"ras_n": "ras", "cas_n": "cas", "we_n": "we"}
+    several = {"ba": "ba", "a": "a", "dqm": "dqm", "dq": "dq"}
+    found = {line: _pins(sdram, part, {}) for line, part in (single | several).items()}
+    return {
+        f"sdram_{line}" + (str(index) if line in several else ""): replace(pin, inverted=False)
+        for line, pins in found.items()
+        for index, pin in enumerate(pins)
+    }
+
+
 def _pin(resource, part: str, balls: dict[str, str]) -> Pin:
     """The pin of a resource, or of a subsignal of it; ``balls``: of connectors."""
+    (pin,) = _pins(resource, part, balls)
+    return pin
+
+
+def _pins(resource, part: str, balls: dict[str, str]) -> list[Pin]:
+    """As ``_pin``, of one with several pins, from bit 0 on."""
     levels = [resource]
     if part:
         levels += [io for io in resource.ios if getattr(io, "name", None) == part]
     signal = next(io for io in levels[-1].ios if isinstance(io, Pins))
-    (ball,) = signal.map_names(balls, resource)
     attributes = {key: str(value) for level in levels for key, value in level.attrs.items()}
-    return Pin(ball=ball, inverted=signal.invert, attributes=attributes)
+    return [
+        Pin(ball=ball, inverted=signal.invert, attributes=attributes)
+        for ball in signal.map_names(balls, resource)
+    ]

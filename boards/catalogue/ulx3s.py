@@ -8,7 +8,13 @@ from amaranth_boards.ulx3s import (
     ULX3S_85F_Platform,
 )
 
-from secateur.boards.catalogue.board import Board, BoardFlash, find_flash_pins, find_pins
+from secateur.boards.catalogue.board import (
+    Board,
+    BoardFlash,
+    find_flash_pins,
+    find_pins,
+    find_sdram_pins,
+)
 from secateur.hw.spec import Geometry
 
 _LEDS = {"running": ("led", 0, ""), "error": ("led", 1, "")}
@@ -33,6 +39,7 @@ def _board(part: str, platform: type, clock: int, geometry: Geometry, suffix: st
             image=0x300000,
             program="openFPGALoader --board ulx3s --write-flash flash.bin",
         ),
+        sdram=find_sdram_pins(platform),
     )
 
 

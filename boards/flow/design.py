@@ -21,6 +21,7 @@ class Design:
     ----------
     board : the board
     geometry : the engine; None: the board's
+    sdram : its ring is filled from the board's SDRAM; then ``board.sdram`` is left
     clock : Hz of the engine; None: the board's
     seed : of nextpnr
 
@@ -31,6 +32,7 @@ class Design:
 
     board: Board
     geometry: Geometry | None = None
+    sdram: bool = False
     clock: int | None = None
     seed: int = 1
 
@@ -41,9 +43,17 @@ class Design:
             raise BoardError(
                 f"{self.board.name}: has no flash that fills a ring; choose a target without ring"
             )
+        if self.sdram and not (self.geometry.ring and self.board.sdram):
+            raise BoardError(
+                f"{self.board.name}: has no SDRAM that fills a ring; choose a target without sdram"
+            )
+        pins = dict(self.board.pins)
         if self.geometry.ring:
-            pins = self.board.pins | self.board.flash.pins
-            object.__setattr__(self, "board", replace(self.board, pins=pins))
+            pins |= self.board.flash.pins
+        if self.sdram:
+            pins |= self.board.sdram
+        left = self.board.sdram if self.sdram else None
+        object.__setattr__(self, "board", replace(self.board, pins=pins, sdram=left))
         if self.clock is None:
             object.__setattr__(self, "clock", self.board.clock)
         try:

@@ -11,12 +11,14 @@ from secateur.boards.catalogue.board import Board
 from secateur.boards.flow import contents
 from secateur.boards.flow.packing import order_flip_flops, restore_names
 from secateur.boards.flow.parts.pll import Pll
+from secateur.boards.flow.parts.sdram import connect_sdram
 from secateur.boards.flow.parts.sites import DIES, PACKAGES, luts, multiplier_sites, multipliers
 from secateur.boards.flow.route import ROUTED, Progress, run_nextpnr, run_yosys, silent
 from secateur.boards.flow.tools import Tools
 from secateur.boards.flow.top import LOCK_CYCLES, LockFilter, Top, convert
 from secateur.hw.link.uart import divisor_for
 from secateur.hw.link.uart_top import UartEngine
+from secateur.hw.sdram import Sdram
 from secateur.hw.spec import Geometry
 
 TOOLS = Tools("yosys", "nextpnr-ecp5", "ecppack")
@@ -55,6 +57,8 @@ def check(board: Board, geometry: Geometry, clock: int) -> None:
             f"{luts(board.die) // SOFT_LUTS}"
         )
     clocking(board, clock)
+    if board.sdram is not None:
+        Sdram(clock=clock)
 
 
 def clocking(board: Board, clock: int) -> tuple[Pll, int]:
@@ -79,9 +83,10 @@ def to_verilog(
     pll, divisor = clocking(board, clock)
     bels = multiplier_sites(board.die, geometry.multipliers)
     flash = board.flash.read_at(clock) if geometry.ring else None
+    sdram = None if board.sdram is None else Sdram(clock=clock)
     settings = {"divisor": divisor, "family": "ecp5", "bels": bels, "flash": flash}
-    engine = UartEngine(geometry, init=init, **settings)
-    return convert(Top(board, engine, Clock(pll), connect_flash))
+    engine = UartEngine(geometry, init=init, sdram=sdram, **settings)
+    return convert(Top(board, engine, Clock(pll), connect_flash, connect_sdram))
 
 
 def connect_flash(m: Module, engine: UartEngine, lines: list[IOPort]) -> None:

@@ -12,6 +12,7 @@ from amaranth.lib.wiring import In, Out
 
 from secateur.boards.catalogue.board import Board
 from secateur.hw.link.uart_top import UartEngine
+from secateur.hw.sdram import DATA_BITS
 
 #: Cycles for which the PLL must hold its lock before the engine's clock starts.
 LOCK_CYCLES = 1 << 12
@@ -67,6 +68,8 @@ class Clock(Protocol):
 
 #: Connects the lines of a flash, io0 to io3, to an engine; and its clock, if that is no plain pin.
 Pads = Callable[[Module, UartEngine, list[IOPort]], None]
+#: Connects the lines of an SDRAM: ports of ``Top`` by their names, and data 0 to 15.
+SdramPads = Callable[[Module, UartEngine, dict[str, Signal], list[IOPort]], None]
 
 
 class Top(wiring.Component):
@@ -82,10 +85,12 @@ class Top(wiring.Component):
     engine : the engine behind its link
     clock : of the engine
     pads : of an engine with a flash
+    sdram_pads : of an engine with an SDRAM
 
     Attributes
     ----------
     lines : flash_io0 to flash_io3, of an engine with a flash
+    data : sdram_dq0 to sdram_dq15, of an engine with an SDRAM
 
     Members
     -------
@@ -95,13 +100,27 @@ class Top(wiring.Component):
     running : Out(1)  light, low for on where the board inverts
     error : Out(1)  light, low for on where the board inverts
     flash_cs_n, flash_sck : Out(1)  to a flash; the latter where the board has a pin for it
+    sdram_clk, sdram_cke, sdram_cs_n, sdram_ras_n, sdram_cas_n, sdram_we_n : Out(1)  to an SDRAM
+    sdram_ba0 and on, sdram_a0 and on, sdram_dqm0 and on : Out(1)  to an SDRAM
     """
 
-    def __init__(self, board: Board, engine: UartEngine, clock: Clock, pads: Pads | None = None):
-        self.board, self.engine, self.clock, self.pads = board, engine, clock, pads
+    def __init__(
+        self,
+        board: Board,
+        engine: UartEngine,
+        clock: Clock,
+        pads: Pads | None = None,
+        sdram_pads: SdramPads | None = None,
+    ):
+        self.board, self.engine, self.clock = board, engine, clock
+        self.pads, self.sdram_pads = pads, sdram_pads
         wired = engine.flash is not None
         self.lines = [IOPort(1, name=f"flash_io{i}") for i in range(4)] if wired else []
         names = ("flash_cs_n", "flash_sck") if wired else ()
+        count = 0 if engine.sdram is None else DATA_BITS
+        self.data = [IOPort(1, name=f"sdram_dq{i}") for i in range(count)]
+        own = {port.name for port in self.data}
+        self.to_sdram = [name for name in board.sdram or () if name not in own]
         super().__init__(
             {
                 "clk": In(1),
@@ -110,6 +129,7 @@ class Top(wiring.Component):
                 "running": Out(1),
                 "error": Out(1),
                 **{name: Out(1) for name in names if name in board.pins},
+                **dict.fromkeys(self.to_sdram, Out(1)),
             }
         )
 
@@ -127,10 +147,13 @@ class Top(wiring.Component):
             if "flash_sck" in self.board.pins:
                 m.d.comb += self.flash_sck.eq(engine.sck)
             self.pads(m, engine, self.lines)
+        if self.data:
+            outputs = {name: getattr(self, name) for name in self.to_sdram}
+            self.sdram_pads(m, engine, outputs, self.data)
         return m
 
 
 def convert(top: Top) -> str:
     """Verilog of the module ``top``, whose ports have the names of the members."""
     own = [value for _, _, value in top.signature.flatten(top)]
-    return verilog.convert(top, name="top", ports=[*own, *top.lines], emit_src=False)
+    return verilog.convert(top, name="top", ports=[*own, *top.lines, *top.data], emit_src=False)

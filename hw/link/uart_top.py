@@ -12,7 +12,10 @@ from secateur.hw.flash import Flash
 from secateur.hw.link.link import Link
 from secateur.hw.memory.flash_port import FlashPort
 from secateur.hw.memory.flash_reader import FLASH_PORTS, FlashReader
+from secateur.hw.memory.sdram import SDRAM_PORTS
+from secateur.hw.memory.sdram_source import SdramSource
 from secateur.hw.register_slice import Stage
+from secateur.hw.sdram import Sdram
 from secateur.hw.soc.soc import add_registers, check_no_ring
 from secateur.hw.spec import Status
 
@@ -27,6 +30,7 @@ class UartEngine(wiring.Component):
     geometry, init, family, bels : of the engine
     divisor : cycles of a bit on the line, ``uart.divisor_for(clock_hz, baud)``
     flash : fills the ring, if the engine has one
+    sdram : the image of the flash is copied to it, and the ring is filled from there
 
     Members
     -------
@@ -35,6 +39,8 @@ class UartEngine(wiring.Component):
     running : Out(1)  an inference runs; for a LED
     error : Out(1)  the engine has stopped with an error; for a LED
     cs_n, sck, drive, value, level : lines of the flash, see FlashReader
+    sdram_command, sdram_bank, sdram_address, sdram_mask, sdram_drive, sdram_value, sdram_level :
+        lines of the SDRAM, see SdramController
     """
 
     def __init__(
@@ -46,16 +52,21 @@ class UartEngine(wiring.Component):
         family="generic",
         bels=None,
         flash: Flash | None = None,
+        sdram: Sdram | None = None,
     ):
         if flash is None:
             check_no_ring(geometry, "uart")
         elif not geometry.ring:
             raise ValueError(f"flash must be None without a ring, not {flash!r}")
-        self.flash = flash
+        if sdram is not None and flash is None:
+            raise ValueError(f"sdram must be None without a flash, not {sdram!r}")
+        self.flash, self.sdram = flash, sdram
         self.engine = Engine(geometry, init=init, family=family, bels=bels)
         self.link = Link(divisor=divisor, family=family)
         lights = {"running": Out(1), "error": Out(1)}
-        lines = FLASH_PORTS if flash is not None else {}
+        lines = dict(FLASH_PORTS) if flash is not None else {}
+        if sdram is not None:
+            lines |= {f"sdram_{name}": port for name, port in SDRAM_PORTS.items()}
         super().__init__({"rx": In(1), "tx": Out(1, init=1), **lights, **lines})
 
     def elaborate(self, platform) -> Module:
@@ -100,12 +111,23 @@ class UartEngine(wiring.Component):
             m.d.sync += resets.eq(0)
         hold = registers.flash_hold if self.flash.slots is not None else 0
         m.submodules.reader = ResetInserter(resets | hold)(reader)
-        wiring.connect(m, reader.image, engine.image)
-        for name, port in FLASH_PORTS.items():
-            own, inner = getattr(self, name), getattr(reader, name)
-            m.d.comb += inner.eq(own) if port.flow is In else own.eq(inner)
+        if self.sdram is None:
+            wiring.connect(m, reader.image, engine.image)
+        else:
+            source = SdramSource(geometry=engine.geometry, sdram=self.sdram)
+            m.submodules.source = ResetInserter(resets | hold)(source)
+            wiring.connect(m, reader.image, source.input)
+            wiring.connect(m, source.image, engine.image)
+            self._connect_lines(m, source, SDRAM_PORTS, "sdram_")
+        self._connect_lines(m, reader, FLASH_PORTS)
         if self.flash.slots is not None:
             self._connect_host(m, registers)
+
+    def _connect_lines(self, m: Module, source, lines: dict, prefix: str = "") -> None:
+        """Lines of a source, which are ports of its own."""
+        for name, port in lines.items():
+            own, inner = getattr(self, prefix + name), getattr(source, name)
+            m.d.comb += inner.eq(own) if port.flow is In else own.eq(inner)
 
     def _connect_host(self, m: Module, registers) -> None:
         """The lines of the flash are the host's while it holds them."""

@@ -10,6 +10,7 @@ from secateur.disk.toml import read_toml
 from secateur.errors import SecateurError
 from secateur.hw.flash import Flash
 from secateur.hw.ring import Source
+from secateur.hw.sdram import SOURCE as SDRAM
 from secateur.hw.spec import FAMILIES, Geometry
 
 #: 18-kbit block RAMs and 18x18 multipliers of the ECP5 parts. Source: the family data sheet.
@@ -29,6 +30,7 @@ class Target:
     hard : multipliers of the part that the array takes, of its first lanes; those of the others are
         from logic. None: all are hard
     source : that fills the ring, if the geometry has one
+    sdram : a board's SDRAM is that source; the image is copied to it from flash
     """
 
     name: str
@@ -37,8 +39,13 @@ class Target:
     family: str = "generic"
     hard: int | None = None
     source: Source | None = None
+    sdram: bool = False
 
     def __post_init__(self) -> None:
+        if self.sdram and not self.geometry.ring:
+            raise ValueError("sdram must be False without a ring, not True")
+        if self.sdram and self.source is None:
+            object.__setattr__(self, "source", SDRAM)
         if self.geometry.ring and self.source is None:
             object.__setattr__(self, "source", Source())
         elif self.source is not None and not self.geometry.ring:
@@ -63,7 +70,8 @@ class Target:
         """The preset ``name``, or the target in a TOML file.
 
         A file has the keys n, p, weight_words, bank_words and, optionally, s, tables, extended,
-        device, family and hard; for a ring also ring, and interval and latency of its source.
+        device, family and hard; for a ring also ring, and interval and latency of its source, or
+        sdram.
 
         Raises
         ------
@@ -80,29 +88,36 @@ class Target:
         device = table.pop("device", None)
         family = table.pop("family", "generic")
         extended = table.pop("extended", True)
+        sdram = table.pop("sdram", False)
         wanted = {"n", "p", "weight_words", "bank_words"}
         if set(table) - {"s", "tables", "hard", "ring", "interval", "latency"} != wanted:
             found = ", ".join(sorted(table)) or "none"
             raise SecateurError(
                 f"{path}: a target has the integer keys {', '.join(sorted(wanted))} and, "
-                f"optionally, s, tables, extended, device, family, hard, ring, interval, latency; "
-                f"found {found}"
+                f"optionally, s, tables, extended, device, family, hard, ring, interval, latency, "
+                f"sdram; found {found}"
             )
         for key, value in table.items():
             if type(value) is not int:
                 raise SecateurError(f"{path}: {key} must be an integer, not {value!r}")
         if device is not None and not isinstance(device, str):
             raise SecateurError(f"{path}: device must be a name, not {device!r}")
-        if type(extended) is not bool:
-            raise SecateurError(f"{path}: extended must be true or false, not {extended!r}")
+        for key, flag in (("extended", extended), ("sdram", sdram)):
+            if type(flag) is not bool:
+                raise SecateurError(f"{path}: {key} must be true or false, not {flag!r}")
         check_family(family, str(path))
         hard = table.pop("hard", None)
         rate = {key: table.pop(key) for key in ("interval", "latency") if key in table}
         if rate and not table.get("ring"):
             raise SecateurError(f"{path}: {next(iter(rate))} is of the source of a ring; give ring")
+        if sdram and (rate or not table.get("ring")):
+            wrong = f"omit {next(iter(rate))}" if rate else "give ring"
+            raise SecateurError(
+                f"{path}: sdram is a source of a ring with a rate of its own; {wrong}"
+            )
         try:
             geometry = Geometry(**table, extended=extended)
-            source = Source(**rate) if geometry.ring else None
+            source = Source(**rate) if geometry.ring and not sdram else None
         except ValueError as error:
             raise SecateurError(f"{path}: {error}") from None
         check_primitives(geometry, family, str(path))
@@ -116,6 +131,7 @@ class Target:
             family=family,
             hard=hard,
             source=source,
+            sdram=sdram,
         )
 
 
@@ -190,12 +206,16 @@ def _preset(
     return Target(name=name, geometry=geometry, device=device, hard=hard)
 
 
-def _flash_preset(n: int, p: int, device: str, *, bank_words: int, ring: int, name: str) -> Target:
-    """n x p with a ring that the board's flash fills; block RAM is for banks and ring."""
+def _ring_preset(
+    n: int, p: int, device: str, *, bank_words: int, ring: int, name: str, sdram: bool = False
+) -> Target:
+    """n x p with a ring that the board's flash or SDRAM fills; block RAM is for banks and ring."""
     geometry = Geometry(n=n, p=p, weight_words=1 << 17, bank_words=bank_words, ring=ring)
     hard = _hard(geometry, device, None, name)
-    source = Flash().source
-    return Target(name=name, geometry=geometry, device=device, hard=hard, source=source)
+    source = None if sdram else Flash().source
+    return Target(
+        name=name, geometry=geometry, device=device, hard=hard, source=source, sdram=sdram
+    )
 
 
 PRESETS = {
@@ -209,10 +229,11 @@ PRESETS = {
         _preset(8, 8, "LFE5U-25F", 1024, "8x8-25f"),
         _preset(8, 8, "LFE5U-45F", 2048, "8x8-s8", s=8),
         _preset(8, 16, "LFE5U-45F", 1024, "8x16-45f"),
-        _flash_preset(8, 3, "LFE5U-25F", bank_words=4096, ring=1024, name="8x3-flash"),
-        _flash_preset(8, 8, "LFE5U-25F", bank_words=1024, ring=4096, name="8x8-25f-flash"),
-        _flash_preset(8, 8, "LFE5U-45F", bank_words=2048, ring=8192, name="8x8-flash"),
-        _flash_preset(8, 16, "LFE5U-85F", bank_words=2048, ring=16384, name="8x16-flash"),
+        _ring_preset(8, 3, "LFE5U-25F", bank_words=4096, ring=1024, name="8x3-flash"),
+        _ring_preset(8, 8, "LFE5U-25F", bank_words=1024, ring=4096, name="8x8-25f-flash"),
+        _ring_preset(8, 8, "LFE5U-45F", bank_words=2048, ring=8192, name="8x8-flash"),
+        _ring_preset(8, 16, "LFE5U-85F", bank_words=2048, ring=16384, name="8x16-flash"),
+        _ring_preset(8, 16, "LFE5U-85F", bank_words=2048, ring=4096, name="8x16-sdram", sdram=True),
         Target(
             name="asic",
             geometry=Geometry(n=8, p=8, weight_words=8192, bank_words=2048),

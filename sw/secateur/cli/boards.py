@@ -155,11 +155,12 @@ def build(
     from secateur.target import Target
 
     stream = None if image is None else signing.load(image, key).stream
-    geometry = None if target is None else Target.load(target).geometry
+    engine = None if target is None else Target.load(target)
     with held(output), messages(), shown() as progress:
         design = Design(
             board=find(board),
-            geometry=geometry,
+            geometry=None if engine is None else engine.geometry,
+            sdram=engine is not None and engine.sdram,
             clock=None if clock is None else round(clock * 1e6),
             seed=1 if seed is None else seed,
         )
