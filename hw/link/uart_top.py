@@ -54,12 +54,12 @@ class UartEngine(wiring.Component):
         flash: Flash | None = None,
         sdram: Sdram | None = None,
     ):
+        if sdram is not None and flash is None:
+            raise ValueError(f"sdram must be None without a flash, not {sdram!r}")
         if flash is None:
             check_no_ring(geometry, "uart")
         elif not geometry.ring:
             raise ValueError(f"flash must be None without a ring, not {flash!r}")
-        if sdram is not None and flash is None:
-            raise ValueError(f"sdram must be None without a flash, not {sdram!r}")
         self.flash, self.sdram = flash, sdram
         self.engine = Engine(geometry, init=init, family=family, bels=bels)
         self.link = Link(divisor=divisor, family=family)

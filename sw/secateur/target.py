@@ -233,7 +233,7 @@ PRESETS = {
         _ring_preset(8, 8, "LFE5U-25F", bank_words=1024, ring=4096, name="8x8-25f-flash"),
         _ring_preset(8, 8, "LFE5U-45F", bank_words=2048, ring=8192, name="8x8-flash"),
         _ring_preset(8, 16, "LFE5U-85F", bank_words=2048, ring=16384, name="8x16-flash"),
-        _ring_preset(8, 16, "LFE5U-85F", bank_words=2048, ring=4096, name="8x16-sdram", sdram=True),
+        _ring_preset(8, 16, "LFE5U-85F", bank_words=2048, ring=8192, name="8x16-sdram", sdram=True),
         Target(
             name="asic",
             geometry=Geometry(n=8, p=8, weight_words=8192, bank_words=2048),

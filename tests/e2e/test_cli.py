@@ -436,5 +436,6 @@ def test_targets(secateur) -> None:  # type: ignore[no-untyped-def]
     assert {t["name"]: t["n"] * t["p"] for t in json.loads(out)["targets"]} == {
         "8x1": 8, "8x3": 24, "8x8": 64, "4x16": 64, "8x16": 128,
         "8x8-25f": 64, "8x8-s8": 64, "8x16-45f": 128, "asic": 64, "up5k": 8,
-        "8x3-flash": 24, "8x8-25f-flash": 64, "8x8-flash": 64, "8x16-flash": 128, "4x4-gw2a": 16,
+        "8x3-flash": 24, "8x8-25f-flash": 64, "8x8-flash": 64, "8x16-flash": 128, "8x16-sdram": 128,
+        "4x4-gw2a": 16,
     }  # fmt: skip

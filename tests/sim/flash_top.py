@@ -64,7 +64,7 @@ _SDRAM = """
     .image__ready(ready), .command, .bank, .address, .mask, .drive(drives), .value(to),
     .level(from));
   sdr_sdram #(PARAMETERS) sdram (
-    .clk, .rst, .command, .bank, .address, .mask, .drive(drives), .value(to), .level(from),
+    .clk, .command, .bank, .address, .mask, .drive(drives), .value(to), .level(from),
     .broken());
 """
 

@@ -11,7 +11,7 @@ module sdr_sdram #(
   parameter RETENTION = 1200, parameter POWER_UP = 125, parameter HOLD = 0, parameter VALID = 0,
   parameter STRICT = 1, parameter ERRORS = 0, parameter CLEAN = 0
 ) (
-  input wire clk, input wire rst, input wire [2:0] command, input wire [1:0] bank,
+  input wire clk, input wire [2:0] command, input wire [1:0] bank,
   input wire [12:0] address, input wire mask, input wire drive, input wire [15:0] value,
   output reg [15:0] level, output reg [15:0] broken
 );
@@ -39,7 +39,7 @@ module sdr_sdram #(
     rule(LINES, !(pin_drive && own_drive));
   end
 
-  integer now = 0, begun = 0, i, j;
+  integer now = 0, sent = 0, i, j;
   reg [15:0] memory [0:ROWS*2048-1];
   reg lost [0:ROWS*4-1];
   integer kept_at [0:ROWS*4-1];  // when a row was refreshed or opened
@@ -83,22 +83,21 @@ module sdr_sdram #(
 
   always @(negedge clk) begin
     now = now + 1;
-    if (rst) begin  // the controller begins anew
-      stage = 0;
-      refreshes = 0;
-      begun = now;
-    end
     give(out_valid[LATENCY - 2], out[LATENCY - 2]);
     for (i = 3; i > 0; i = i - 1) begin out_valid[i] = out_valid[i-1]; out[i] = out[i-1]; end
     out_valid[0] = 0;
-    if (pin_command != 7 && !rst) begin
-      rule(BEGIN, now - begun >= POWER_UP);
+    if (pin_command != 7) begin
+      // The controller begins anew, behind a silence: no row need have been kept.
+      if (pin_command == 3'b010 && now - sent >= POWER_UP) begin stage = 0; refreshes = 0; end
+      sent = now;
+      rule(BEGIN, now >= POWER_UP);
       rule(T_MRD, now - moded >= MRD);
       rule(T_RC, now - refreshed >= RC);
     end
-    if (!rst) case (pin_command)
+    case (pin_command)
       3'b011: begin  // ACTIVATE
         rule(BEGIN, stage == 3);
+        rule(REFRESH, now - refreshed <= 9 * RETENTION / ROWS);  // at most eight may be late
         rule(OPEN_ROW, !open[pin_bank] && pin_address < ROWS);
         rule(T_RP, now - closed[pin_bank] >= RP);
         rule(T_RC, now - opened[pin_bank] >= RC);
@@ -158,7 +157,5 @@ module sdr_sdram #(
       3'b111: ;
       default: rule(MODE, 0);
     endcase
-    // Rows are refreshed one after the other; at most eight may be late.
-    if (stage == 3) rule(REFRESH, now - refreshed <= 9 * RETENTION / ROWS);
   end
 endmodule

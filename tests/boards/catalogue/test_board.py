@@ -32,6 +32,13 @@ FLASHES = {
     "ecpix5": "AA2 AD2 AE2 AF2 AE1",
     "icebreaker": "16 14 17 12 13 15",  # and the clock
 }
+SDRAM = {
+    "clk": "F19", "cke": "F20", "cs_n": "P20", "ras_n": "R20", "cas_n": "T19", "we_n": "T20",
+    "ba": "P19 N20",
+    "a": "M20 M19 L20 L19 K20 K19 K18 J20 J19 H20 N19 G20 G19",
+    "dqm": "U19 E20",
+    "dq": "J16 L18 M18 N18 P18 T18 T17 U20 E19 D20 D19 C20 E18 F18 J18 J17",
+}  # fmt: skip
 LEAST_MULTIPLIERS = {"25F": 24, "45F": 64, "85F": 128}
 
 
@@ -58,15 +65,29 @@ def test_flashes(name: str) -> None:
     assert flash.start < flash.image
     assert flash.image % 0x10000 == 0
     of_ring = [preset for preset in PRESETS.values() if preset.geometry.ring]
-    assert len(of_ring) == 4
+    assert len(of_ring) == 5
     for preset in of_ring:
         image = preset.geometry.weight_words * preset.geometry.word_bytes
         slots = flash.read_at(BOARDS[name].clock).slots
         assert flash.start < slots.choice < flash.image
         assert flash.image + image <= slots.other
         assert slots.other + image <= 1 << 24
-        assert preset.source == flash.read_at(BOARDS[name].clock).source
+        assert preset.sdram or preset.source == flash.read_at(BOARDS[name].clock).source
     assert flash.read_at(100_000_000).pause == 4000
+
+
+@pytest.mark.parametrize("name", [n for n in BOARDS if n.startswith("ulx3s")])
+def test_sdrams(name: str) -> None:
+    """Clock, clock enable, selection, RAS, CAS, WE; banks, addresses, masks, data from bit 0 on."""
+    sdram = BOARDS[name].sdram
+    expected = {}
+    for part, balls in SDRAM.items():
+        each = balls.split()
+        names = [part] if len(each) == 1 else [f"{part}{i}" for i in range(len(each))]
+        expected |= {f"sdram_{name}": ball for name, ball in zip(names, each, strict=True)}
+    assert {port: pin.ball for port, pin in sdram.items()} == expected
+    assert {pin.attributes["IO_TYPE"] for pin in sdram.values()} == {"LVCMOS33"}
+    assert not any(pin.inverted for pin in sdram.values())
 
 
 @pytest.mark.parametrize("name", [n for n, board in BOARDS.items() if board.flow == "ecp5"])

@@ -1,4 +1,4 @@
-"""Boards with their image in flash: the top, its pins, and the file that is written."""
+"""Boards with their image in flash or SDRAM: the top, its pins, and the file that is written."""
 
 from __future__ import annotations
 
@@ -72,6 +72,33 @@ def test_the_flash_has_its_pins(name: str) -> None:
     assert not any(port.startswith("flash") for port in ports(without.verilog(None)))
 
 
+def cells(verilog: str, kind: str) -> list[dict[str, str]]:
+    """The pins of all instances of a module."""
+    found = re.findall(rf"^  {kind} (.*?);$", verilog, re.MULTILINE | re.DOTALL)
+    return [dict(re.findall(r"\.(\w+)\(([^()]*)\)", text)) for text in found]
+
+
+def test_each_pin_has_a_flip_flop() -> None:
+    """Three at each line of data: for both ways, and to take the level off. The clock's is of both
+    edges, and is high in the second half of a cycle."""
+    board = BOARDS["ulx3s-85f"]
+    design = Design(board=board, geometry=GEOMETRY, sdram=True)
+    verilog = design.verilog(None)
+    found = {name: kind for name, kind in ports(verilog).items() if name.startswith("sdram_")}
+    assert set(found) == set(board.sdram)
+    both = {name for name, kind in found.items() if kind == "inout"}
+    assert both == {f"sdram_dq{i}" for i in range(16)}
+    commands = 3 + 2 + 13 + 2
+    assert len(cells(verilog, "OFS1P3BX")) == commands + 2 * 16
+    assert len(cells(verilog, "IFS1P3DX")) == 16
+    assert len(cells(verilog, "BB")) == 16 + 4
+    (clock,) = cells(verilog, "ODDRX1F")
+    assert (clock["D0"], clock["D1"], clock["Q"]) == ("1'h0", "1'h1", "sdram_clk")
+    (constraints,) = design.flow.to_files(design.board, design.clock).values()
+    for port, pin in board.sdram.items():
+        assert f'LOCATE COMP "{port}" SITE "{pin.ball}";' in constraints
+
+
 @pytest.mark.parametrize("name", ["orangecrab-25f", "icebreaker"])
 def test_one_file_has_bitstream_and_image(name: str, folder: Path) -> None:
     board = BOARDS[name]
@@ -102,6 +129,22 @@ def test_an_image_may_come_later(secateur, folder: Path) -> None:  # type: ignor
     assert (folder / "out" / "flash.bin").read_bytes().endswith(image(0))
     assert secateur("build --board ulx3s-25f --target t.toml -o out")[0] == 0
     assert not (folder / "out" / "flash.bin").exists()
+
+
+def test_a_target_in_sdram(secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    """The image is behind the bitstream as without; the key makes the engine copy it."""
+    (folder / "s.toml").write_text(TOML + "sdram = true\n")
+    status, _, err = secateur("build --board ulx3s-85f --target s.toml --image a.sec -o out")
+    assert status == 0, err
+    assert len(cells((folder / "out" / "top.v").read_text(), "ODDRX1F")) == 1
+    assert (folder / "out" / "flash.bin").read_bytes().endswith(image(0))
+    status, _, err = secateur("build --board ecpix5-45f --target s.toml -o out")
+    assert status == 1
+    assert "ecpix5-45f: has no SDRAM that fills a ring; choose a target without sdram" in err
+    command = "build --board ulx3s-85f --target s.toml --clock 150 -o out"
+    status, _, err = secateur(command)
+    assert status == 1
+    assert "ulx3s-85f: clock must be at most 142857142 Hz with latency 3, not 150000000" in err
 
 
 def test_refusals(folder: Path) -> None:

@@ -89,8 +89,8 @@ _PART = """
     .image__ready(ready_{i}), .command(command_{i}), .bank(bank_{i}), .address(address_{i}),
     .mask(mask_{i}), .drive(drive_{i}), .value(value_{i}), .level(level_{i}));
   sdr_sdram #({parameters}) sdram_{i} (
-    .clk(clk), .rst(rst), .command(command_{i}), .bank(bank_{i}), .address(address_{i}),
-    .mask(mask_{i}), .drive(drive_{i}), .value(value_{i}), .level(level_{i}), .broken(broken_{i}));
+    .clk(clk), .command(command_{i}), .bank(bank_{i}), .address(address_{i}), .mask(mask_{i}),
+    .drive(drive_{i}), .value(value_{i}), .level(level_{i}), .broken(broken_{i}));
   reg stalled_{i} = 0;
   reg [7:0] held_{i};
   initial begin

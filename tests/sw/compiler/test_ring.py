@@ -25,6 +25,7 @@ from secateur.compiler.room import advice
 from secateur.compiler.stream.waits import predict
 from secateur.errors import SecateurError
 from secateur.hw.ring import Source
+from secateur.hw.sdram import SOURCE as SDRAM
 from secateur.hw.spec import Geometry
 from secateur.models import DSCNN, Autoencoder, MobileNetV1, ResNet8
 from secateur.report.summary import summary
@@ -200,16 +201,24 @@ def test_a_target_names_its_ring(tmp_path) -> None:
     assert (found.geometry.ring, found.source) == (2048, Source(interval=4, latency=20))
     assert load("ring = 64\n").source == Source()
     assert load("").source is None
+    found = load("ring = 64\nsdram = true\n")
+    assert (found.sdram, found.source) == (True, SDRAM)
+    assert not load("ring = 64\nsdram = false\n").sdram
     for text, said in (
         ("ring = 100\n", "mine.toml: ring must be 0 or a power of two, 64 to 65536, not 100"),
         ("ring = 64\ninterval = 0\n", "mine.toml: interval must be 1 to 1048576 cycles, not 0"),
         ("latency = 3\n", "mine.toml: latency is of the source of a ring; give ring"),
+        ("sdram = true\n", "mine.toml: sdram is a source of a ring with a rate of its own; give"),
+        ("ring = 64\nsdram = true\nlatency = 3\n", "a rate of its own; omit latency"),
+        ("ring = 64\nsdram = 1\n", "mine.toml: sdram must be true or false, not 1"),
         ('ring = "x"\n', "mine.toml: ring must be an integer, not 'x'"),
     ):
         with pytest.raises(SecateurError, match=said):
             load(text)
     with pytest.raises(ValueError, match="source must be None without a ring"):
         Target(name="x", geometry=replace(target(64).geometry, ring=0), source=Source())
+    with pytest.raises(ValueError, match="sdram must be False without a ring, not True"):
+        Target(name="x", geometry=replace(target(64).geometry, ring=0), sdram=True)
 
 
 @pytest.mark.parametrize(
