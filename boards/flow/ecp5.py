@@ -11,14 +11,13 @@ from secateur.boards.catalogue.board import Board
 from secateur.boards.flow import contents
 from secateur.boards.flow.packing import order_flip_flops, restore_names
 from secateur.boards.flow.parts.pll import Pll
-from secateur.boards.flow.parts.sdram import connect_sdram
+from secateur.boards.flow.parts.sdram import connect_sdram, sdram_at
 from secateur.boards.flow.parts.sites import DIES, PACKAGES, luts, multiplier_sites, multipliers
 from secateur.boards.flow.route import ROUTED, Progress, run_nextpnr, run_yosys, silent
 from secateur.boards.flow.tools import Tools
 from secateur.boards.flow.top import LOCK_CYCLES, LockFilter, Top, convert
 from secateur.hw.link.uart import divisor_for
 from secateur.hw.link.uart_top import UartEngine
-from secateur.hw.sdram import Sdram
 from secateur.hw.spec import Geometry
 
 TOOLS = Tools("yosys", "nextpnr-ecp5", "ecppack")
@@ -58,7 +57,7 @@ def check(board: Board, geometry: Geometry, clock: int) -> None:
         )
     clocking(board, clock)
     if board.sdram is not None:
-        Sdram(clock=clock)
+        sdram_at(clock)
 
 
 def clocking(board: Board, clock: int) -> tuple[Pll, int]:
@@ -83,7 +82,7 @@ def to_verilog(
     pll, divisor = clocking(board, clock)
     bels = multiplier_sites(board.die, geometry.multipliers)
     flash = board.flash.read_at(clock) if geometry.ring else None
-    sdram = None if board.sdram is None else Sdram(clock=clock)
+    sdram = None if board.sdram is None else sdram_at(clock)
     settings = {"divisor": divisor, "family": "ecp5", "bels": bels, "flash": flash}
     engine = UartEngine(geometry, init=init, sdram=sdram, **settings)
     return convert(Top(board, engine, Clock(pll), connect_flash, connect_sdram))

@@ -22,7 +22,8 @@ def image_words(m: Module, geometry: spec.Geometry, valid, byte) -> tuple[Signal
     byte : that byte
     """
     words = Signal(ceil_log2(geometry.weight_words) + 1)
-    at, known = Signal(range(WORDS_AT + 4)), Signal()
+    at = Signal(range(WORDS_AT + 4))
+    known = Signal()
     wanted = WORDS_AT - 1 + -(-len(words) // 8)
     field = Signal(8 * (wanted + 1 - WORDS_AT))
     m.d.comb += words.eq(field)

@@ -43,7 +43,7 @@ class Pacer(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         interval, latency = self.source.interval, self.source.latency
-        left = Signal(range(max(interval, latency)))
+        left = Signal(range(max(2, interval, latency)))
         turn = Signal()  # behind a last payload
         due, take = Signal(), Signal()
         m.d.comb += [

@@ -97,7 +97,8 @@ class SdramController(wiring.Component):
         waits += [row, sdram.open_cycles, sdram.close_cycles, sdram.shut_cycles]
         left = Signal(range(max(waits)))  # cycles in which nothing may be sent yet
         state = Signal(_State, init=_State.START)
-        column, done = Signal(COLUMN_BITS), Signal(range(BURST))
+        column = Signal(COLUMN_BITS)
+        done = Signal(range(BURST))  # columns of the access
         last = done == access.more
         reads = Signal()
         due = self._refresh(m, state, left)
@@ -172,7 +173,8 @@ class SdramController(wiring.Component):
 
     def _refresh(self, m: Module, state, left) -> Signal:
         """Whether a REFRESH is due; at constant rate, however late one goes out."""
-        timer, due = Signal(range(self.sdram.refresh_cycles)), Signal()
+        timer = Signal(range(self.sdram.refresh_cycles))
+        due = Signal()
         with m.If((state == _State.IDLE) & (left == 0)):
             m.d.sync += due.eq(0)
         with m.If(timer == 0):

@@ -78,10 +78,13 @@ class SdramSource(wiring.Component):
         """Two bytes after the other to the SDRAM; the image may end with one."""
         taken, byte = Signal(), self.input.payload
         words, known = image_words(m, self.geometry, taken, byte)
-        word, at_last = Signal.like(words), Signal()
+        word = Signal.like(words)
+        at_last = Signal()
         lane = Signal(range(self.geometry.word_bytes))
-        word_ends, ends = lane == self.geometry.word_bytes - 1, Signal()
-        high, low = Signal(), Signal(8)
+        word_ends = lane == self.geometry.word_bytes - 1
+        ends = Signal()
+        high = Signal()
+        low = Signal(8)
         m.d.comb += [
             self.input.ready.eq(~request.valid),
             taken.eq(self.input.valid & self.input.ready),
@@ -107,7 +110,8 @@ class SdramSource(wiring.Component):
         """Burst after burst; ``leaves``: a half-word leaves the queue."""
         burst = Signal(ADDRESS_BITS - _BITS)
         reserved = Signal(range(DEPTH + 1))  # half-words in the queue, or on their way to it
-        ends, asks = Signal(), Signal()
+        ends = Signal()
+        asks = Signal()
         more = Mux(ends, final[:_BITS], BURST - 1)
         m.d.sync += ends.eq(burst == final[_BITS:])
         m.d.comb += asks.eq(copied & ~request.valid & (reserved <= DEPTH - BURST))
@@ -124,7 +128,9 @@ class SdramSource(wiring.Component):
 
     def _unpack(self, m: Module, queue: CreditFifo, pacer: Pacer, odd) -> Signal:
         """Bytes of half-words. Returns a strobe: a half-word leaves the queue."""
-        high, half, leaves = Signal(), queue.output.payload, Signal()
+        high = Signal()
+        leaves = Signal()
+        half = queue.output.payload
         at_end = half.last & (high | odd)
         m.d.comb += [
             pacer.input.valid.eq(queue.output.valid),

@@ -12,6 +12,8 @@ from amaranth.back import verilog
 from secateur.hw import source
 from secateur.hw.flash import Flash
 from secateur.hw.memory.flash_reader import FlashReader
+from secateur.hw.memory.sdram_source import SdramSource
+from secateur.hw.sdram import Sdram
 from secateur.hw.spec import Geometry
 from secateur.hw.verilog import to_verilog
 from secateur.sim.verilator import environment
@@ -82,6 +84,16 @@ def test_the_reader_of_a_flash_is_clean(flash: Flash, tmp_path: Path) -> None:
     file = tmp_path / "reader.v"
     reader = FlashReader(geometry=RING, flash=flash)
     text = verilog.convert(reader, name="reader", emit_src=False)
+    file.write_text(source.complete_cases(text))
+    found = lint(file)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_the_source_in_an_sdram_is_clean(tmp_path: Path) -> None:
+    file = tmp_path / "source.v"
+    reader = SdramSource(geometry=RING, sdram=Sdram(clock=125_000_000))
+    text = verilog.convert(reader, name="source", emit_src=False)
+    assert re.findall(r"^ *reg .*signal.*", text, re.MULTILINE) == []
     file.write_text(source.complete_cases(text))
     found = lint(file)
     assert (found.returncode, found.stderr) == (0, "")

@@ -5,6 +5,32 @@ from __future__ import annotations
 from amaranth.hdl import ClockSignal, Const, Instance, IOPort, Module, Signal
 
 from secateur.hw.link.uart_top import UartEngine
+from secateur.hw.sdram import Sdram
+
+#: Ways out of the FPGA and into it, in ns together: least and most. From data sheets, not measured.
+WAYS_NS = (3.0, 5.0)
+#: From the SDRAM's clock to its data at the latest, and for how long they stay behind the next one.
+ACCESS_NS, HOLD_NS = 5.4, 2.5
+
+
+def sdram_at(clock: int) -> Sdram:
+    """How an engine with a clock in Hz uses an SDRAM at these pins.
+
+    Raises
+    ------
+    ValueError : no edge of the clock is sure to take the SDRAM's data, or it is too fast for it
+    """
+    period = 1e9 / clock
+    for delay in range(2):
+        taken = (0.5 + delay) * period  # behind the edge of the SDRAM's clock
+        if WAYS_NS[1] + ACCESS_NS <= taken <= period + HOLD_NS + WAYS_NS[0]:
+            return Sdram(clock=clock, delay=delay)
+    slow = 0.5e3 / (WAYS_NS[1] + ACCESS_NS)
+    fast = 0.5e3 / (WAYS_NS[0] + HOLD_NS)
+    raise ValueError(
+        f"clock must be at most {slow:.1f} MHz, or {fast:.1f} to 142.8 MHz, for data of the SDRAM, "
+        f"not {clock / 1e6:g} MHz"
+    )
 
 
 def connect_sdram(

@@ -13,6 +13,7 @@ from secateur.boards.catalogue.board import BoardError
 from secateur.boards.catalogue.catalogue import BOARDS
 from secateur.boards.flow.build import build, swap
 from secateur.boards.flow.design import Design
+from secateur.boards.flow.parts.sdram import sdram_at
 from secateur.hw.spec import Geometry
 from tests.boards.flow import fake_tools
 from tests.sw.image.image_files import image_file, random_words
@@ -78,27 +79,6 @@ def cells(verilog: str, kind: str) -> list[dict[str, str]]:
     return [dict(re.findall(r"\.(\w+)\(([^()]*)\)", text)) for text in found]
 
 
-def test_each_pin_has_a_flip_flop() -> None:
-    """Three at each line of data: for both ways, and to take the level off. The clock's is of both
-    edges, and is high in the second half of a cycle."""
-    board = BOARDS["ulx3s-85f"]
-    design = Design(board=board, geometry=GEOMETRY, sdram=True)
-    verilog = design.verilog(None)
-    found = {name: kind for name, kind in ports(verilog).items() if name.startswith("sdram_")}
-    assert set(found) == set(board.sdram)
-    both = {name for name, kind in found.items() if kind == "inout"}
-    assert both == {f"sdram_dq{i}" for i in range(16)}
-    commands = 3 + 2 + 13 + 2
-    assert len(cells(verilog, "OFS1P3BX")) == commands + 2 * 16
-    assert len(cells(verilog, "IFS1P3DX")) == 16
-    assert len(cells(verilog, "BB")) == 16 + 4
-    (clock,) = cells(verilog, "ODDRX1F")
-    assert (clock["D0"], clock["D1"], clock["Q"]) == ("1'h0", "1'h1", "sdram_clk")
-    (constraints,) = design.flow.to_files(design.board, design.clock).values()
-    for port, pin in board.sdram.items():
-        assert f'LOCATE COMP "{port}" SITE "{pin.ball}";' in constraints
-
-
 @pytest.mark.parametrize("name", ["orangecrab-25f", "icebreaker"])
 def test_one_file_has_bitstream_and_image(name: str, folder: Path) -> None:
     board = BOARDS[name]
@@ -132,19 +112,52 @@ def test_an_image_may_come_later(secateur, folder: Path) -> None:  # type: ignor
 
 
 def test_a_target_in_sdram(secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
-    """The image is behind the bitstream as without; the key makes the engine copy it."""
+    """The image is behind the bitstream as without. Each pin has a flip-flop, each line of data
+    three: for both ways, and to take the level off. The clock's is of both edges, and is high in
+    the second half of a cycle."""
     (folder / "s.toml").write_text(TOML + "sdram = true\n")
     status, _, err = secateur("build --board ulx3s-85f --target s.toml --image a.sec -o out")
     assert status == 0, err
-    assert len(cells((folder / "out" / "top.v").read_text(), "ODDRX1F")) == 1
     assert (folder / "out" / "flash.bin").read_bytes().endswith(image(0))
+    verilog = (folder / "out" / "top.v").read_text()
+    sdram, found = BOARDS["ulx3s-85f"].sdram, ports(verilog)
+    assert {port for port in found if port.startswith("sdram")} == set(sdram)
+    both = {port for port, kind in found.items() if kind == "inout" and port in sdram}
+    assert both == {f"sdram_dq{i}" for i in range(16)}
+    commands = 3 + 2 + 13 + 2
+    assert len(cells(verilog, "OFS1P3BX")) == commands + 2 * 16
+    assert len(cells(verilog, "IFS1P3DX")) == 16
+    assert len(cells(verilog, "BB")) == 16 + 4
+    (clock,) = cells(verilog, "ODDRX1F")
+    assert (clock["D0"], clock["D1"], clock["Q"]) == ("1'h0", "1'h1", "sdram_clk")
+    constraints = (folder / "out" / "top.lpf").read_text()
+    for port, pin in sdram.items():
+        assert f'LOCATE COMP "{port}" SITE "{pin.ball}";' in constraints
+
+
+def test_what_has_no_sdram(secateur, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    (folder / "s.toml").write_text(TOML + "sdram = true\n")
     status, _, err = secateur("build --board ecpix5-45f --target s.toml -o out")
     assert status == 1
     assert "ecpix5-45f: has no SDRAM that fills a ring; choose a target without sdram" in err
     command = "build --board ulx3s-85f --target s.toml --clock 150 -o out"
     status, _, err = secateur(command)
     assert status == 1
-    assert "ulx3s-85f: clock must be at most 142857142 Hz with latency 3, not 150000000" in err
+    assert "ulx3s-85f: clock must be at most 48.1 MHz, or 90.9 to 142.8 MHz, for data of" in err
+
+
+@pytest.mark.parametrize(("clock", "delay"), [(25e6, 0), (48e6, 0), (92e6, 1), (142.5e6, 1)])
+def test_data_are_taken_while_they_are_valid(clock: float, delay: int) -> None:
+    """Ways of 3 to 5 ns, data 5.4 ns behind a clock until 2.5 ns behind the next: they are here
+    between 10.4 ns and a cycle and 5.5 ns."""
+    period = 1e9 / clock
+    assert 10.4 <= (delay + 0.5) * period <= period + 5.5
+    assert sdram_at(round(clock)).delay == delay
+    for between in (49_000_000, 90_000_000, 145_000_000):
+        with pytest.raises(
+            ValueError, match=r"clock must be at most 48\.1 MHz, or 90\.9 to 142\.8"
+        ):
+            sdram_at(between)
 
 
 def test_refusals(folder: Path) -> None:
