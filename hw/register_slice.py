@@ -1,8 +1,8 @@
-"""A register in a stream."""
+"""Registers in a stream."""
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Shape, Signal
+from amaranth.hdl import Module, Mux, Shape, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -53,4 +53,45 @@ class Stage(wiring.Component):
             m.d.sync += [held.eq(0), free.eq(1)]
         with m.If(self.clear):
             m.d.sync += [held.eq(0), free.eq(1)]
+        return m
+
+
+class Skid(wiring.Component):
+    """Holds up to two words: as ``Stage``, but a word passes in every cycle.
+
+    Parameters
+    ----------
+    shape : of a word
+
+    Members
+    -------
+    input : In(stream of shape)  words
+    output : Out(stream of shape)  the same words, a cycle later or more
+    """
+
+    def __init__(self, shape):
+        self.shape = shape
+        super().__init__(
+            {"input": In(stream.Signature(shape)), "output": Out(stream.Signature(shape))}
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        held = Signal()
+        full = Signal()  # a second word waits behind the first
+        word = Signal(self.shape, reset_less=True)
+        spare = Signal(self.shape, reset_less=True)
+        m.d.comb += [
+            self.input.ready.eq(~full),
+            self.output.valid.eq(held),
+            self.output.payload.eq(word),
+        ]
+        with m.If(~held | self.output.ready):
+            m.d.sync += [
+                word.eq(Mux(full, spare, self.input.payload)),
+                held.eq(full | self.input.valid),
+                full.eq(0),
+            ]
+        with m.Elif(~full):
+            m.d.sync += [spare.eq(self.input.payload), full.eq(self.input.valid)]
         return m

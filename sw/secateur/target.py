@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,19 +103,11 @@ class Target:
                 raise SecateurError(f"{path}: {key} must be an integer, not {value!r}")
         if device is not None and not isinstance(device, str):
             raise SecateurError(f"{path}: device must be a name, not {device!r}")
-        for key, flag in (("extended", extended), ("sdram", sdram)):
-            if type(flag) is not bool:
-                raise SecateurError(f"{path}: {key} must be true or false, not {flag!r}")
+        _check_flags({"extended": extended, "sdram": sdram}, str(path))
         check_family(family, str(path))
         hard = table.pop("hard", None)
         rate = {key: table.pop(key) for key in ("interval", "latency") if key in table}
-        if rate and not table.get("ring"):
-            raise SecateurError(f"{path}: {next(iter(rate))} is of the source of a ring; give ring")
-        if sdram and (rate or not table.get("ring")):
-            wrong = f"omit {next(iter(rate))}" if rate else "give ring"
-            raise SecateurError(
-                f"{path}: sdram is a source of a ring with a rate of its own; {wrong}"
-            )
+        _check_source(rate, table.get("ring", 0), sdram, str(path))
         try:
             geometry = Geometry(**table, extended=extended)
             source = Source(**rate) if geometry.ring and not sdram else None
@@ -133,6 +126,21 @@ class Target:
             source=source,
             sdram=sdram,
         )
+
+
+def _check_flags(flags: dict[str, object], where: str) -> None:
+    for key, flag in flags.items():
+        if type(flag) is not bool:
+            raise SecateurError(f"{where}: {key} must be true or false, not {flag!r}")
+
+
+def _check_source(rate: Mapping[str, int], ring: int, sdram: bool, where: str) -> None:
+    """Refuse a source without a ring, and two of them."""
+    if rate and not ring:
+        raise SecateurError(f"{where}: {next(iter(rate))} is of the source of a ring; give ring")
+    if sdram and (rate or not ring):
+        wrong = f"omit {next(iter(rate))}" if rate else "give ring"
+        raise SecateurError(f"{where}: sdram is a source of a ring with a rate of its own; {wrong}")
 
 
 def _hard(geometry: Geometry, device: str | None, hard: int | None, where: str) -> int | None:
