@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,7 +105,8 @@ class Target:
         _check_flags({"extended": extended, "sdram": sdram}, str(path))
         check_family(family, str(path))
         hard = table.pop("hard", None)
-        rate = {key: table.pop(key) for key in ("interval", "latency") if key in table}
+        rate: dict[str, int] = {}
+        rate |= {key: table.pop(key) for key in ("interval", "latency") if key in table}
         _check_source(rate, table.get("ring", 0), sdram, str(path))
         try:
             geometry = Geometry(**table, extended=extended)
@@ -134,7 +134,7 @@ def _check_flags(flags: dict[str, object], where: str) -> None:
             raise SecateurError(f"{where}: {key} must be true or false, not {flag!r}")
 
 
-def _check_source(rate: Mapping[str, int], ring: int, sdram: bool, where: str) -> None:
+def _check_source(rate: dict[str, int], ring: int, sdram: bool, where: str) -> None:
     """Refuse a source without a ring, and two of them."""
     if rate and not ring:
         raise SecateurError(f"{where}: {next(iter(rate))} is of the source of a ring; give ring")
