@@ -14,8 +14,8 @@ from secateur.hw.spec import Error, Geometry, Status
 from secateur.sim.golden import parse, run
 from secateur.sim.ring import waits
 from secateur.sim.simulate import compare, simulate
+from tests.hw.memory.flash_top import reported, with_flash
 from tests.sim.filter_programs import FilterMaker
-from tests.support.flash_top import reported, with_flash
 from tests.support.long import quick
 from tests.support.programs import Sample, random_program
 

@@ -12,7 +12,7 @@ from secateur.hw.spec import Error, Geometry
 from secateur.sim.golden import parse, run
 from secateur.sim.ring import waits
 from secateur.sim.simulate import simulate
-from tests.support.flash_top import reported, with_flash
+from tests.hw.memory.flash_top import reported, with_flash
 from tests.support.programs import random_program
 
 GEOMETRY = Geometry(n=2, p=2, weight_words=8192, bank_words=128, ring=64)

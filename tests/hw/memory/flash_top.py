@@ -14,7 +14,7 @@ from secateur.hw.spec import Geometry, Status
 from secateur.hw.verilog import to_verilog
 from secateur.sim.simulate import SimResult
 
-MODELS = Path(__file__).parent
+MODELS = Path(__file__).parents[2] / "support"
 
 _TOP = """
 module secateur (
