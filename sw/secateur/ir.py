@@ -121,6 +121,15 @@ class Source:
         return Part(self.tensor, self.first, self.count)
 
 
+@dataclass(frozen=True)
+class Strip:
+    """Rows (axis 0) or columns of the output of a layer, by its name: those from ``first`` on."""
+
+    layer: str
+    axis: int
+    first: int
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """An activation function.
@@ -154,8 +163,8 @@ class Layer:
     members : layers that read the same, of which it is made; their channels follow each other
     region : the pixels of ``output`` that the layer computes, None for all
     label : name of the layer in the model's file, if it has one
-    sqnr : signal to quantisation noise of its output, in dB, and that with codes of any scale; None
-        if it was not measured
+    sqnr : signal to quantisation noise of its output, in dB, and with codes of any scale, if known
+    strip : the layer of which this one computes a part
     """
 
     name: str
@@ -173,6 +182,7 @@ class Layer:
     region: Region | None = None
     sqnr: tuple[float, float] | None = None
     members: list[Layer] = field(default_factory=list)
+    strip: Strip | None = None
 
     @property
     def channels(self) -> int:
@@ -187,9 +197,8 @@ class Layer:
     @property
     def whole(self) -> bool:
         """Whether the layer computes all of its output."""
-        pixels = self.pixels
-        size = (pixels.height, pixels.width) == (self.output.height, self.output.width)
-        return size and self.part.whole
+        size = (self.pixels.height, self.pixels.width)
+        return size == (self.output.height, self.output.width) and self.part.whole
 
     @property
     def straight(self) -> bool:
@@ -214,14 +223,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Part:
-    """Some channels of a tensor, whole slices.
-
-    Attributes
-    ----------
-    tensor : the tensor
-    first : first channel
-    channels : how many
-    """
+    """Some channels of a tensor, whole slices: ``channels`` of them, from ``first`` on."""
 
     tensor: Tensor
     first: int

@@ -81,8 +81,9 @@ def check_image(built: Built, image: Image, geometry: Geometry) -> int:
     for trace, layer in zip(run.layers, meta["layers"], strict=True):
         where = tensors[layer["output"]]
         for name, codes in host.layer_codes(trace.m, trace.codes, layer, where):
+            wanted = host.expected_codes(expected, layer, name)
             if layer["kind"] != "copy":  # a copy stands for no layer of the model
-                np.testing.assert_array_equal(codes, expected[name], err_msg=name)
+                np.testing.assert_array_equal(codes, wanted, err_msg=name)
                 compared += codes.size
     outputs = outputs_of(image, run.results, steps, run.cycles)
     with torch.no_grad(), torch.backends.nnpack.flags(enabled=False):
@@ -94,12 +95,15 @@ def check_image(built: Built, image: Image, geometry: Geometry) -> int:
         else:
             assert value == leaf
     decoded = decode(image)
+    strips = {each["name"]: each["strip"]["layer"] for each in meta["layers"] if "strip" in each}
     for layer in built.network.layers:
         sources = [source for source in layer.sources if source.mode not in ("maximum", "gate")]
-        weights = [found.dense() for found in decoded if found.layer == layer.name]
-        assert len(weights) == len(sources)
-        for found, source in zip(weights, sources, strict=True):
-            np.testing.assert_array_equal(found, source.weight)
+        weights = [w for w in decoded if strips.get(w.layer, w.layer) == layer.name]
+        count = len({found.layer for found in weights}) if sources else 1
+        assert len(weights) == count * len(sources)
+        assert count == max(1, list(strips.values()).count(layer.name)) or not sources
+        for found, source in zip(weights, sources * count, strict=True):
+            np.testing.assert_array_equal(found.dense(), source.weight)
     return compared
 
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from secateur.compiler.schedule import Plan
 from secateur.errors import SecateurError
-from secateur.ir import Ints, Layer, Network, Part, Region, Source, Tensor
+from secateur.ir import Ints, Layer, Network, Part, Region, Source, Strip, Tensor
 
-_UNKNOWN = -1
+_UNKNOWN, _PADDING = -1, -2
 
 
 @dataclass
@@ -105,6 +105,8 @@ def check(network: Network, plan: Plan) -> None:
             _compare(layer, found, original, names)
         if originals:
             made = np.concatenate([names[each.part][:, *each.pixels.at] for each in originals])
+        if layer.strip is not None:
+            made = _strip(layer, layer.strip, found, wanted, names)
         if layer.output in results:
             results[layer.output][:, *layer.pixels.at] = made
         else:
@@ -122,6 +124,40 @@ def _compare(layer: Layer, found: list[Ints], original: Layer, names: _Names) ->
         rows, columns = _read(source)
         if not np.array_equal(read[:, rows, columns], names[source.part][:, rows, columns]):
             raise _fault(f"layer {layer.name!r}", source.tensor)
+
+
+def _strip(
+    layer: Layer, strip: Strip, found: list[Ints], wanted: dict[str, Layer], names: _Names
+) -> Ints:
+    """The names that a strip of a layer makes, if each window has those of the whole layer's."""
+    size, first = (layer.pixels.height, layer.pixels.width), [0, 0]
+    own = [
+        _windows(read, source, (0, 0), size)
+        for read, source in zip(found, layer.sources, strict=True)
+    ]
+    if strip.layer not in wanted:  # a copy
+        return own[0][:, :, 0, :, 0]
+    original = wanted[strip.layer]
+    first[strip.axis] = strip.first
+    for read, source in zip(own, original.sources, strict=True):
+        whole = _windows(names[source.part], source, (first[0], first[1]), size)
+        if not np.array_equal(read, whole):
+            raise _fault(f"layer {layer.name!r}", source.tensor)
+    rows, columns = (slice(at, at + n) for at, n in zip(first, size, strict=True))
+    return names[original.part][:, rows, columns]
+
+
+def _windows(held: Ints, source: Source, first: tuple[int, int], size: tuple[int, int]) -> Ints:
+    """(channels, height, window's height, width, window's width) names, or padding."""
+    taken = held
+    for axis in (0, 1):
+        at = (first[axis] + np.arange(size[axis])) * source.stride[axis] - source.padding[axis]
+        taps = at[:, None] + np.arange(source.kernel[axis]) * source.dilation[axis]
+        count = held.shape[1 + axis]
+        inside = (taps >= 0) & (taps < count)
+        taken = np.take(taken, np.clip(taps, 0, count - 1), axis=1 + 2 * axis)
+        taken = np.where(inside if axis else inside[:, :, None], taken, _PADDING)
+    return taken
 
 
 def _read(source: Source) -> tuple[slice, slice]:

@@ -210,6 +210,7 @@ def _layer(
         "shift": layer.shift.tolist(),
         "sources": [_source(planned, source) for source in layer.sources],
         **({} if layer.region is None else {"region": asdict(layer.region)}),
+        **_strip(layer),
         **_other(layer_plan),
         **({} if layer.sqnr is None else {"sqnr": _sqnr(layer.sqnr)}),
     }
@@ -226,6 +227,14 @@ def _members(layer: Layer) -> dict[str, Any]:
             for each, first in zip(layer.members, firsts, strict=False)
         ]
     }
+
+
+def _strip(layer: Layer) -> dict[str, Any]:
+    """The layer of the model of which a layer computes some rows, and which."""
+    if layer.strip is None:
+        return {}
+    pixels, axis = layer.pixels, layer.strip.axis
+    return {"strip": asdict(layer.strip) | {"size": pixels.width if axis else pixels.height}}
 
 
 def _other(layer_plan: LayerPlan) -> dict[str, Any]:
@@ -282,6 +291,7 @@ def metadata(
         "bound_cycles": sum(layer["bound_cycles"] for layer in layers),
         "interval": interval(planned, encoded),
         "pixels_only": geometry.s < target.geometry.s,
+        **({} if planned.strips is None else {"strips": asdict(planned.strips)}),
         "inputs": [_port(port, planned.layouts[port.tensor]) for port in network.inputs],
         "outputs": [
             _port(port, planned.results[port.tensor]) | {"m": walk.tolist()}

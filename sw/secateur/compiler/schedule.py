@@ -13,7 +13,7 @@ from secateur.compiler.lanes import LaneMap, Split
 from secateur.compiler.layout import MapLayout
 from secateur.errors import TargetTooSmall
 from secateur.hw.spec import Geometry, clear_cycles
-from secateur.ir import Layer, Network, Tensor
+from secateur.ir import Ints, Layer, Network, Tensor
 from secateur.text import printable
 
 #: Cycles that a word of bank memory may cost; the next is tried if the tensors do not fit.
@@ -31,6 +31,7 @@ class Plan:
     layouts : of every tensor in the banks
     results : layouts of the outputs, which go to the result stream
     opens : number of the layer from which on words of the next input come, or None
+    strips : why layers are in strips, if some are
     """
 
     network: Network
@@ -39,18 +40,52 @@ class Plan:
     layouts: dict[Tensor, MapLayout]
     results: dict[Tensor, MapLayout]
     opens: int | None = None
+    strips: Strips | None = None
 
 
-def _lives(network: Network) -> dict[Tensor, tuple[int, int]]:
+@dataclass(frozen=True)
+class Strips:
+    """Layers that are computed in strips.
+
+    Attributes
+    ----------
+    axis : 0: strips of rows, 1: of columns
+    count : strips
+    first, last : names of the first and the last of these layers
+    words : of the banks that the network needs at once without strips
+    """
+
+    axis: int
+    count: int
+    first: str
+    last: str
+    words: int
+
+
+class BanksTooSmall(TargetTooSmall):
+    """The tensors do not fit the banks.
+
+    Parameters
+    ----------
+    message : with the layer at which most words are needed
+    words : needed there at once
+    """
+
+    def __init__(self, message: str, words: int) -> None:
+        super().__init__(message)
+        self.words = words
+
+
+def lives(network: Network) -> dict[Tensor, tuple[int, int]]:
     """Steps at which a tensor is first written and last read; step 0 are the host's inputs."""
-    lives = dict.fromkeys(network.given, (0, 0))
+    found = dict.fromkeys(network.given, (0, 0))
     for step, layer in enumerate(network.layers, start=1):
-        begin, _ = lives.get(layer.output, (step, step))
-        lives[layer.output] = (begin, step)
+        begin, _ = found.get(layer.output, (step, step))
+        found[layer.output] = (begin, step)
         for source in layer.sources:
-            lives[source.tensor] = (lives.get(source.tensor, (0, 0))[0], step)
+            found[source.tensor] = (found.get(source.tensor, (0, 0))[0], step)
     always = (0, len(network.layers) + 1)
-    return lives | {state.before.tensor: always for state in network.states}
+    return found | {state.before.tensor: always for state in network.states}
 
 
 def plan(
@@ -67,23 +102,13 @@ def plan(
 
     Raises
     ------
-    TargetTooSmall : the tensors do not fit the banks with any lane mapping that was tried
+    BanksTooSmall : the tensors do not fit the banks with any lane mapping that was tried
     """
     bodies = bodies or make_bodies(network, geometry.n, dense)
     chooser = Chooser(network, geometry, bodies.layers, bodies.placements)
     requests: list[Request] = []
     for price in PRICES:
-        chosen: dict[Layer, LaneMap] = {}
-        splits: dict[Tensor, Split] = {}
-        for layers in components(network):
-            maps, split = chooser.choose(layers, price)
-            chosen |= maps
-            splits |= split
-        layouts = {}
-        for tensor in network.tensors:
-            layout = chooser.layout(tensor, splits.get(tensor))
-            assert layout is not None  # choose takes no split that cannot be laid out
-            layouts[tensor] = replace(layout, window=chooser.window(layout, chosen))
+        chosen, layouts = _mapped(network, chooser, price)
         results = {tensor: layouts.pop(tensor) for tensor in network.results}
         layouts, first = _shared(network, layouts)
         requests = _requests(network, layouts, first)
@@ -93,6 +118,43 @@ def plan(
             placed = _placed(layouts, first, requests, bases)
             return Plan(network, geometry, planned, placed, results)
     raise _crowded(network, requests, geometry.bank_words)
+
+
+def _mapped(
+    network: Network, chooser: Chooser, price: float
+) -> tuple[dict[Layer, LaneMap], dict[Tensor, MapLayout]]:
+    """Lane mappings of all layers, and maps of all tensors with their windows."""
+    chosen: dict[Layer, LaneMap] = {}
+    splits: dict[Tensor, Split] = {}
+    for layers in components(network):
+        maps, split = chooser.choose(layers, price)
+        chosen |= maps
+        splits |= split
+    layouts = {}
+    for tensor in network.tensors:
+        layout = chooser.layout(tensor, splits.get(tensor))
+        assert layout is not None  # choose takes no split that cannot be laid out
+        layouts[tensor] = replace(layout, window=chooser.window(layout, chosen))
+    return chosen, layouts
+
+
+def least_room(
+    network: Network, geometry: Geometry, bodies: Bodies
+) -> tuple[dict[Tensor, int], Ints]:
+    """Words of the window of every tensor, where these are chosen to be few; and words that are
+    needed at every step, of which step 0 is the input.
+
+    Parameters
+    ----------
+    network : with the copies that the array needs
+    geometry : of the array
+    bodies : rows of the network
+    """
+    chooser = Chooser(network, geometry, bodies.layers, bodies.placements)
+    _, layouts = _mapped(network, chooser, PRICES[-1])
+    layouts = {t: layout for t, layout in layouts.items() if t not in network.results}
+    taken = alive(_requests(network, *_shared(network, layouts)))
+    return {t: layout.window for t, layout in layouts.items()}, taken.sum(axis=1)
 
 
 def windows(planned: Plan) -> list[tuple[Request, int]]:
@@ -128,7 +190,7 @@ def freed(planned: Plan, given: Tensor, step: int) -> Plan | None:
     return replace(planned, layouts=_placed(layouts, first, requests, bases))
 
 
-def _crowded(network: Network, requests: list[Request], depth: int) -> TargetTooSmall:
+def _crowded(network: Network, requests: list[Request], depth: int) -> BanksTooSmall:
     """The refusal: where most words are alive, and what they are."""
     taken = alive(requests)
     step = int(taken.sum(axis=1).argmax())
@@ -140,9 +202,11 @@ def _crowded(network: Network, requests: list[Request], depth: int) -> TargetToo
     more = f", and {len(there) - 3} more" if len(there) > 3 else ""
     where = f"layer {network.layers[step - 1].name!r}" if step else "the input"
     gaps = "" if taken[step].sum() > depth else ", and no order of them was found that fits"
-    return TargetTooSmall(
-        f"the activations do not fit the banks: {where} needs {taken[step].sum()} words of each "
-        f"at once ({printable(', '.join(maps), 300)}{more}), the target has {depth}{gaps}"
+    words = int(taken[step].sum())
+    return BanksTooSmall(
+        f"the activations do not fit the banks: {where} needs {words} words of each "
+        f"at once ({printable(', '.join(maps), 300)}{more}), the target has {depth}{gaps}",
+        words,
     )
 
 
@@ -172,10 +236,9 @@ def _requests(
     network: Network, layouts: dict[Tensor, MapLayout], first: dict[Tensor, Tensor]
 ) -> list[Request]:
     """The windows that are needed, one for all tensors that share it."""
-    lives = _lives(network)
-    requests = []
+    alive_at, requests = lives(network), []
     for home in dict.fromkeys(first.values()):
-        spans = [lives[tensor] for tensor in layouts if first[tensor] is home]
+        spans = [alive_at[tensor] for tensor in layouts if first[tensor] is home]
         life = (min(begin for begin, _ in spans), max(end for _, end in spans))
         # The host writes the padding of the inputs itself.
         padded = layouts[home].padding.any and home not in network.given

@@ -240,6 +240,29 @@ def layer_codes(
         yield member["name"], own.astype(np.uint8).view(kind).astype(np.int64)
 
 
+def expected_codes(expected: dict[str, Codes], layer: Meta, name: str) -> Codes | None:
+    """What the model computes where `layer_codes` yields a name: all of a layer, or a strip.
+
+    Parameters
+    ----------
+    expected : (batch, C, H, W) codes of the model's layers
+    layer : of the image, one of its ``layers``
+    name : with the codes that it computes
+
+    Returns
+    -------
+    codes : None if no layer of the model stands behind it
+    """
+    if "strip" not in layer:
+        return expected.get(name)
+    strip = layer["strip"]
+    whole = expected.get(strip["layer"])
+    part = slice(strip["first"], strip["first"] + strip["size"])
+    if whole is None:
+        return None
+    return whole[:, :, :, part] if strip["axis"] else whole[:, :, part]
+
+
 def result_codes(words: npt.NDArray[np.uint8], meta: Meta) -> npt.NDArray[Any]:
     """int8 or uint8 codes of an output, (batch, *shape), or with the batch where the model has it.
 

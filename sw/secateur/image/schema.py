@@ -67,6 +67,8 @@ _REGION = {
     "top": range(1 << 16), "left": range(1 << 16), "height": _SIZE, "width": _SIZE,
     "down": [_STEP, range(2, 3)], "right": [_STEP, range(2, 3)],
 }  # fmt: skip
+_STRIP = {"layer": str, "axis": range(2), "first": range(1 << 16), "size": _SIZE}
+_STRIPS = {"axis": range(2), "count": _SIZE, "first": str, "last": str, "words": _COUNT}
 _PORT = _TENSOR | {"name": str, "tensor": str, "shape": [_SIZE, _DIMENSIONS]}
 _PORTS = range(1, 1 << 16)
 _IMAGE = {
@@ -97,8 +99,9 @@ def problem(metadata: dict[str, Any], n: int, p: int, cycles: int) -> str | None
     if metadata["cycles"] != cycles:
         return f"cycles is {metadata['cycles']}, the header has {cycles}"
     found = _mismatch(metadata.get("pixels_only", False), bool, "pixels_only")
-    if "ring" in metadata:
-        found = found or _mismatch(metadata["ring"], _RING, "ring")
+    for key, kind in (("ring", _RING), ("strips", _STRIPS)):
+        if key in metadata:
+            found = found or _mismatch(metadata[key], kind, key)
     found = found or _bad_interval(metadata) or _mismatch(metadata.get("steps", 0), _COUNT, "steps")
     if found is not None:
         return found
@@ -133,6 +136,8 @@ def problem(metadata: dict[str, Any], n: int, p: int, cycles: int) -> str | None
         found = found or _bad_parts(layer, n * p)
         found = found or _mismatch(layer.get("sqnr", _SILENT), _SQNR, "sqnr")
         found = found or _bad_region(layer, metadata["tensors"])
+        if "strip" in layer:
+            found = found or _mismatch(layer["strip"], _STRIP, "strip")
         if found is not None:
             return f"layers[{index}].{found}"
         for name in (layer["output"], *(source["tensor"] for source in layer["sources"])):

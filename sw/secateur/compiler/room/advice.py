@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from secateur.compiler.body import Bodies, make_bodies
-from secateur.compiler.encode import plan_and_encode
 from secateur.compiler.room.weights import check_weights
+from secateur.compiler.strips.search import Planner
 from secateur.errors import SecateurError, TargetTooSmall
 from secateur.hw.ring import memory_words
 from secateur.hw.spec import MAX_TABLES, Geometry
@@ -60,7 +60,7 @@ class _Advisor:
         bodies = self.bodies[geometry.n]
         try:
             check_weights(bodies.layers, geometry)
-            return len(plan_and_encode(self.network, geometry, bodies)[1].words)
+            return len(Planner(self.network, geometry).plan(self.network, bodies)[1].words)
         except SecateurError:
             return 0
 

@@ -23,12 +23,13 @@ import torch
 from torch import nn
 
 from secateur.capture.steps import Sequence
-from secateur.compiler.encode import Encoded, plan_and_encode
+from secateur.compiler.encode import Encoded
 from secateur.compiler.prepare import runnable
 from secateur.compiler.room.advice import advising
 from secateur.compiler.room.ahead import take_ahead
 from secateur.compiler.schedule import Plan
 from secateur.compiler.stream.waits import predict
+from secateur.compiler.strips.search import Planner
 from secateur.errors import SecateurError
 from secateur.fx.graph import PRODUCTS, is_call, path_of
 from secateur.ir import Layer, Network, Table
@@ -157,6 +158,7 @@ class CostModel:
         network = runnable(lower(graph), target.geometry)
         self.sources = module_sources(graph, network)
         self.network = _unlike_neighbours(network)
+        self._planner = Planner(self.network, target.geometry)
         self.shapes: dict[str, torch.Size] = {}
         self.alive: dict[str, npt.NDArray[np.bool_]] = {}
         for name, layer in prunable_layers(model).items():
@@ -194,7 +196,7 @@ class CostModel:
         """Plan and encode; exact."""
         masked = self.masked(kept)
         with advising(masked, self.target):
-            planned, encoded = plan_and_encode(masked, self.target.geometry, check_depth=False)
+            planned, encoded = self._planner.plan(masked, check_depth=False)
         names = [layer_plan.layer.name for layer_plan in planned.layers]
         cycles = dict(zip(names, encoded.layer_cycles, strict=True))
         width = self.target.geometry.word_bytes

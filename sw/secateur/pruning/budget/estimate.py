@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from secateur.compiler.encode import encode
 from secateur.compiler.prepare import runnable
-from secateur.compiler.schedule import plan
+from secateur.compiler.strips.search import Planner
 from secateur.errors import SecateurError, TargetTooSmall
 from secateur.hw.spec import Geometry
 from secateur.ir import Layer, Network
@@ -128,7 +127,8 @@ def _planned(network: Network, geometry: Geometry, density: float) -> tuple[int,
     """Cycles and words; or why the network does not fit the banks."""
     thinned = replace(network, layers=[_thinned(x, geometry.n, density) for x in network.layers])
     try:
-        encoded = encode(plan(runnable(thinned, geometry), geometry), check_depth=False)
+        placed = runnable(thinned, geometry)
+        _, encoded = Planner(placed, geometry).plan(placed, check_depth=False)
     except TargetTooSmall as error:
         return str(error)
     return encoded.cycles, len(encoded.words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from secateur.compiler.choose import LayerPlan
 from secateur.compiler.schedule import Plan
 from secateur.hw import spec
 from secateur.pruning.budget.costing import CostModel
@@ -77,15 +78,21 @@ class Problem:
 
     def block_costs(self, planned: Plan) -> npt.NDArray[np.float64]:
         """(blocks, 4): ``rows.block_costs`` with the lane mapping and address moves of a plan."""
-        rows = [self._row_cost(planned, *key) for key in self.keys]
+        layers, plans = self.costs.network.layers, dict[str, list[LayerPlan]]()
+        for each in planned.layers:
+            name = each.layer.name if each.layer.strip is None else each.layer.strip.layer
+            plans.setdefault(name, []).append(each)
+        rows = [
+            [self._row_cost(each, at, channel) for each in plans[layers[at].name]]
+            for at, channel in self.keys
+        ]
         source, width = self.costs.target.source, planned.geometry.word_bytes
         interval = 0 if source is None else source.interval
         costs = block_costs(self.rank, self.row, rows, word_bytes=width, interval=interval)
         costs[self.best] = 0.0
         return costs
 
-    def _row_cost(self, planned: Plan, at: int, channel: int) -> RowCost:
-        layer_plan = planned.layers[at]
+    def _row_cost(self, layer_plan: LayerPlan, at: int, channel: int) -> RowCost:
         body, lane_map = layer_plan.body, layer_plan.lane_map
         # Channels may be permuted; then the row of the group's first channel stands for it.
         where = np.argwhere(body.lanes == channel)

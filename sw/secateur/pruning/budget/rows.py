@@ -77,7 +77,7 @@ def ranks(scores: Floats, row: Ints) -> Ints:
 
 
 def block_costs(
-    rank: Ints, row: Ints, rows: list[RowCost], *, word_bytes: int, interval: int = 0
+    rank: Ints, row: Ints, rows: list[list[RowCost]], *, word_bytes: int, interval: int = 0
 ) -> Floats:
     """(blocks, 4): what each block saves, after the worse ones of its row.
 
@@ -88,16 +88,17 @@ def block_costs(
     ----------
     rank : (blocks,) place of each block in its row, from `ranks`
     row : (blocks,) its row
-    rows : costs of every row
+    rows : costs of every row, of each strip if its layer is in strips
     word_bytes : of the weight stream
     interval : cycles per byte of the source; 0: all words are on chip
     """
     costs = np.ones((len(rank), 4))
-    for index, cost in enumerate(rows):
+    for index, strips in enumerate(rows):
         members = np.flatnonzero(row == index)
         for member in members:
-            cycles, words = cost.word_cost(int(rank[member]) + 1 + cost.fixed)
-            costs[member, CYCLES], costs[member, BYTES] = cycles, words * word_bytes
+            found = [cost.word_cost(int(rank[member]) + 1 + cost.fixed) for cost in strips]
+            costs[member, CYCLES] = sum(cycles for cycles, _ in found)
+            costs[member, BYTES] = sum(words for _, words in found) * word_bytes
     costs[:, TIME] = np.maximum(costs[:, CYCLES], costs[:, BYTES] * interval)
     return costs
 

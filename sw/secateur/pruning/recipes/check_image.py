@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -69,11 +70,17 @@ def check_masks(image: Image, graph: Graph, model: nn.Module) -> MaskCheck:
 def _check_stream(image: Image, graph: Graph) -> int:
     decoded = decode(image)
     layers = image.metadata["layers"]
-    of = {each["name"]: meta for meta in layers for each in meta.get("members", [meta])}
+    of = dict[str, list[tuple[str, dict[str, Any]]]]()
+    for meta in layers:
+        for each in meta.get("members", [meta]):
+            of.setdefault(each.get("strip", {}).get("layer", each["name"]), []).append(
+                (each["name"], meta)
+            )
     words, found_in = 0, dict[str, int]()
-    for layer in lower(graph).layers:
-        meta, stored = of[layer.name], 0
-        own = iter([weights for weights in decoded if weights.layer == layer.name])
+    every = ((layer, *each) for layer in lower(graph).layers for each in of[layer.name])
+    for layer, name, meta in every:
+        stored = 0
+        own = iter([weights for weights in decoded if weights.layer == name])
         for source in layer.sources:
             if source.mode in WITHOUT_WEIGHTS:
                 continue

@@ -157,7 +157,7 @@ def test_every_price_gives_the_best_rows_for_their_cycles(seed: int) -> None:
         everything.append((cycles_of(rows, list(counts)), value))
     cycles, values = np.array(everything).T
     rank = ranks(scores, row)
-    price = block_costs(rank, row, rows, word_bytes=9)[:, 0]
+    price = block_costs(rank, row, [[each] for each in rows], word_bytes=9)[:, 0]
     order = removal_order(scores, price, rank)
     ratio = scores[order] / price[order]
     borders = [0, *(np.flatnonzero(np.diff(ratio) > 0) + 1), len(order)]

@@ -79,7 +79,7 @@ def test_a_word_takes_its_cycles_or_the_time_of_its_bytes() -> None:
     many = RowCost(groups=40, lanes=8, passes=1, fixed=0, first=True)
     one = replace(many, groups=1)
     rank, row = np.tile(np.arange(20), 2), np.repeat([0, 1], 20)
-    costs = block_costs(rank, row, [many, one], word_bytes=9, interval=2)
+    costs = block_costs(rank, row, [[many], [one]], word_bytes=9, interval=2)
     assert costs[:8].max() == costs[8, 2] == 1  # up to eight words a block costs nothing
     assert costs[19].tolist() == [40, 9, 1, 40]
     assert costs[39].tolist() == [1, 9, 1, 18]

@@ -1,0 +1,1 @@
+"""Layers in strips of rows, for networks whose maps do not fit the banks."""
