@@ -199,6 +199,7 @@ def show_inspection(data: Data) -> None:
     _show_waits(data)
     if data["pixels_only"]:
         console.print("No filter lanes: with them the image would not fit the weight memory.")
+    _show_strips(data)
     _show_labels(data)
     memory = table("Bank memory", "tensor", "first word", "words", "cleared")
     for window in data["memory"]:
@@ -213,6 +214,18 @@ def show_inspection(data: Data) -> None:
     console.print(proof)
     _show_noise(data)
     show_report(data)
+
+
+def _show_strips(data: Data) -> None:
+    """Which layers are in strips, and why."""
+    strips = data["strips"]
+    if strips is not None:
+        what = "columns" if strips["axis"] else "rows"
+        console.print(
+            f"Layers {name(strips['first'])} to {name(strips['last'])} are in {strips['count']} "
+            f"strips of {what}: the maps do not fit without. They need {strips['words']:,} words "
+            f"of each bank at once, the target has {data['bank_words']:,}."
+        )
 
 
 def _show_noise(data: Data) -> None:

@@ -18,7 +18,8 @@ def summary(image: Image) -> dict[str, Any]:
     figures : among them ``cycles_dense``, of the same network on the same geometry with every block
         kept; ``bound_cycles``, multiplications by nonzero weights per multiplier; ``fill_cycles``,
         in which tables are filled; ``pixels_only``, with filter lanes the image would not have
-        fitted the weight memory; ``states``, names of the tensors that stay from one inference,
+        fitted the weight memory; ``strips``: the layers that are computed in strips, and the words
+        of the banks that the maps need without, or None; ``states``, names of the tensors that stay from one inference,
         which is then a step, to the next; ``steps`` of the longest sequence in the calibration
         data, 0 if it is not known; ``stream_bits``, all bits that the hardware loads;
         ``dense_weights``, the weights of convolutions, depthwise and dense layers before pruning;
@@ -35,7 +36,8 @@ def summary(image: Image) -> dict[str, Any]:
     if "layers" not in metadata:
         raise SecateurError("the image has no metadata to inspect; it was stripped of it")
     layers = metadata["layers"]
-    weights = sum(_weights(layer) for layer in layers)
+    of_model = {layer.get("strip", {}).get("layer", layer["name"]): layer for layer in layers}
+    weights = sum(_weights(layer) for layer in of_model.values())
     bits = len(image.words) * 8 * (image.n + 1)
     return {
         "target": metadata["target"],
@@ -45,6 +47,7 @@ def summary(image: Image) -> dict[str, Any]:
         "cycles_dense": metadata["cycles_dense"],
         "bound_cycles": metadata["bound_cycles"],
         "pixels_only": bool(metadata.get("pixels_only", False)),
+        "strips": metadata.get("strips"),
         "fill_cycles": sum(layer.get("fill", 0) for layer in layers),
         "states": list(dict.fromkeys(metadata["states"])),
         "steps": metadata.get("steps", 0),
@@ -73,8 +76,17 @@ def dense_macs(metadata: dict[str, Any]) -> int:
 
     Residual adds, products of tensors and pooling are not counted.
     """
-    pixels = {tensor["name"]: tensor["height"] * tensor["width"] for tensor in metadata["tensors"]}
-    return sum(_weights(layer) * pixels[layer["output"]] for layer in metadata["layers"])
+    tensors, done, total = {tensor["name"]: tensor for tensor in metadata["tensors"]}, {}, 0
+    for layer in metadata["layers"]:
+        where = layer.get("region", tensors[layer["output"]])
+        pixels = where["height"] * where["width"]
+        if "strip" in layer:  # strips overlap
+            name, first, size = (layer["strip"][key] for key in ("layer", "first", "size"))
+            begin, end = max(first, done.get(name, 0)), first + size
+            done[name] = max(begin, end)
+            pixels = pixels // size * max(0, end - begin)
+        total += _weights(layer) * pixels
+    return total
 
 
 def _ring(metadata: dict[str, Any]) -> dict[str, Any] | None:

@@ -39,15 +39,19 @@ def message(net: Network, to: Target) -> str:
 def test_the_most_words_at_once_are_counted_and_named() -> None:
     """Maps of 1,024 pixels on one lane; of five, two are alive at a time."""
     net = network(chain(8, 16, 32, 8, 8), 8, 32, 32)
-    said = message(net, target(8, 1, bank_words=4096))
+    said = message(net, target(8, 1, bank_words=2048))
     assert said.startswith(
         "the activations do not fit the banks: layer '2' needs 6144 words of each at once "
-        "(4096 for 'relu_1' (32 x 32 x 32), 2048 for 'relu' (16 x 32 x 32)), the target has 4096: "
+        "(4096 for 'relu_1' (32 x 32 x 32), 2048 for 'relu' (16 x 32 x 32)), the target has 2048; "
     )
+    # The input and the first map behind these layers are whole, and strips of one column are not.
+    found = re.search("; in strips it takes ([0-9]+) or more: choose", said)
+    assert found is not None
+    assert int(found[1]) == 2 * 1024 + 6 * 32
 
 
 def test_the_smallest_preset_with_room_is_named() -> None:
-    net = network(chain(3, 16, 16, 16), 3, 40, 40)
+    net = network(chain(3, 24, 24, 24), 3, 40, 40)
     found = re.search(r"choose target '(.*)' \((.*)\), the smallest", message(net, PRESETS["8x1"]))
     assert found is not None
     other = PRESETS[found.group(1)]

@@ -81,6 +81,8 @@ class Search:
         steps = self._crowded
         if not steps[0]:
             return f"the input alone takes {self._taken[0]}"
+        if self._closest is not None and self._closest <= self._geometry.bank_words:
+            return "in strips there is room for the words, but no order of them was found that fits"
         if self._closest is not None:
             return f"in strips it takes {self._closest} or more"
         names = dict.fromkeys(self._network.layers[step - 1].name for step in steps[[0, -1]])
