@@ -68,6 +68,7 @@ _REGION = {
     "down": [_STEP, range(2, 3)], "right": [_STEP, range(2, 3)],
 }  # fmt: skip
 _STRIP = {"layer": str, "axis": range(2), "first": range(1 << 16), "size": _SIZE}
+_WHOLE = {"layer": "", "axis": 0, "first": 0, "size": 1}
 _STRIPS = {"axis": range(2), "count": _SIZE, "first": str, "last": str, "words": _COUNT}
 _PORT = _TENSOR | {"name": str, "tensor": str, "shape": [_SIZE, _DIMENSIONS]}
 _PORTS = range(1, 1 << 16)
@@ -98,11 +99,7 @@ def problem(metadata: dict[str, Any], n: int, p: int, cycles: int) -> str | None
         return found
     if metadata["cycles"] != cycles:
         return f"cycles is {metadata['cycles']}, the header has {cycles}"
-    found = _mismatch(metadata.get("pixels_only", False), bool, "pixels_only")
-    for key, kind in (("ring", _RING), ("strips", _STRIPS)):
-        if key in metadata:
-            found = found or _mismatch(metadata[key], kind, key)
-    found = found or _bad_interval(metadata) or _mismatch(metadata.get("steps", 0), _COUNT, "steps")
+    found = _bad_optional(metadata)
     if found is not None:
         return found
     places = {f"tensors[{i}]": tensor for i, tensor in enumerate(metadata["tensors"])}
@@ -136,14 +133,22 @@ def problem(metadata: dict[str, Any], n: int, p: int, cycles: int) -> str | None
         found = found or _bad_parts(layer, n * p)
         found = found or _mismatch(layer.get("sqnr", _SILENT), _SQNR, "sqnr")
         found = found or _bad_region(layer, metadata["tensors"])
-        if "strip" in layer:
-            found = found or _mismatch(layer["strip"], _STRIP, "strip")
+        found = found or _mismatch(layer.get("strip", _WHOLE), _STRIP, "strip")
         if found is not None:
             return f"layers[{index}].{found}"
         for name in (layer["output"], *(source["tensor"] for source in layer["sources"])):
             if name not in names:
                 return f"layers[{index}]: tensor {_shown(name)} is not in tensors"
     return None
+
+
+def _bad_optional(metadata: dict[str, Any]) -> str | None:
+    """The first error in keys that only some images have."""
+    found = _mismatch(metadata.get("pixels_only", False), bool, "pixels_only")
+    for key, kind in (("ring", _RING), ("strips", _STRIPS), ("steps", _COUNT)):
+        if key in metadata:
+            found = found or _mismatch(metadata[key], kind, key)
+    return found or _bad_interval(metadata)
 
 
 def _bad_interval(metadata: dict[str, Any]) -> str | None:

@@ -19,9 +19,9 @@ def summary(image: Image) -> dict[str, Any]:
         kept; ``bound_cycles``, multiplications by nonzero weights per multiplier; ``fill_cycles``,
         in which tables are filled; ``pixels_only``, with filter lanes the image would not have
         fitted the weight memory; ``strips``: the layers that are computed in strips, and the words
-        of the banks that the maps need without, or None; ``states``, names of the tensors that stay from one inference,
-        which is then a step, to the next; ``steps`` of the longest sequence in the calibration
-        data, 0 if it is not known; ``stream_bits``, all bits that the hardware loads;
+        of the banks that the maps need without, or None; ``states``, names of the tensors that stay
+        from one inference, which is then a step, to the next; ``steps`` of the longest sequence in
+        the calibration data, 0 if it is not known; ``stream_bits``, all bits that the hardware loads;
         ``dense_weights``, the weights of convolutions, depthwise and dense layers before pruning;
         ``interval``: cycles from one inference to the next, ``alone`` if no word of an input came
         before, the layer that ``opens`` the way for them, or ``why`` none does, or None; ``sqnr``,
@@ -76,7 +76,8 @@ def dense_macs(metadata: dict[str, Any]) -> int:
 
     Residual adds, products of tensors and pooling are not counted.
     """
-    tensors, done, total = {tensor["name"]: tensor for tensor in metadata["tensors"]}, {}, 0
+    tensors = {tensor["name"]: tensor for tensor in metadata["tensors"]}
+    total, done = 0, dict[str, int]()
     for layer in metadata["layers"]:
         where = layer.get("region", tensors[layer["output"]])
         pixels = where["height"] * where["width"]
