@@ -22,7 +22,8 @@ def summary(image: Image) -> dict[str, Any]:
         of the banks that the maps need without, or None; ``states``, names of the tensors that stay
         from one inference, which is then a step, to the next; ``steps`` of the longest sequence in
         the calibration data, 0 if it is not known; ``stream_bits``, all bits that the hardware
-        loads; ``dense_weights``, the weights of convolutions, depthwise and dense layers before pruning;
+        loads; ``dense_weights``, the weights of convolutions, depthwise and dense layers before
+        pruning;
         ``interval``: cycles from one inference to the next, ``alone`` if no word of an input came
         before, the layer that ``opens`` the way for them, or ``why`` none does, or None; ``sqnr``,
         signal to quantisation noise of the worst result, if it was measured; ``ring``: its words,
