@@ -19,7 +19,7 @@ from tests.support.networks import Shape, mlperf_tiny
 from tests.support.pipeline import Built, build, check_image, compile_for
 
 #: Presets, with the clock in MHz of a board that holds each.
-ENGINES = {"8x3-flash": 150, "8x8-25f-flash": 125, "8x16-flash": 125, "8x16-sdram": 125}
+ENGINES = {"8x3-flash": 125, "8x8-25f-flash": 125, "8x16-flash": 125, "8x16-sdram": 125}
 KINDS = (ResNet8, DSCNN, MobileNetV1, Autoencoder)
 
 
