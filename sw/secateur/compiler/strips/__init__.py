@@ -1,1 +1,1 @@
-"""Layers in strips of rows, for networks whose maps do not fit the banks."""
+"""Layers in strips of rows or columns, for networks whose maps do not fit the banks."""
