@@ -28,6 +28,17 @@ COUNTED = ("TRELLIS_COMB", "TRELLIS_FF", "DP16KD", "MULT18X18D")
 PLACER = ("--placer-heap-timingweight", "20")
 #: LUTs of a multiplier from logic: yosys' count of one alone.
 SOFT_LUTS = 136
+#: Flip-flops of half a tile share set and clock enable. Those that fewer than five share become
+#: logic, as they leave places empty. The cells are those of ``synth_ecp5``.
+FEWER_KINDS = "opt_clean; dfflegalize {} -mince 5 -minsrst 5; opt_merge".format(
+    " ".join(
+        f"-cell {cell}"
+        for cell in (
+            "$_DFF_?_ 01", "$_DFF_?P?_ r", "$_SDFF_?P?_ r",
+            "$_DFFE_??_ 01", "$_DFFE_?P??_ r", "$_SDFFE_?P??_ r",
+        )
+    )
+)  # fmt: skip
 #: Name of the PLL's output.
 PLL_NET = "made"
 #: Factor of the clock that place and route aim at: they do not improve paths that already meet it.
@@ -203,7 +214,9 @@ def synthesise(
         f"read_verilog {top}.v",
         f"synth_ecp5 -top {top} -run begin:coarse",
         "proc; flatten; rename -hide w:*[[]*",
-        f"synth_ecp5 -top {top} -run coarse: -json {top}.json",
+        f"synth_ecp5 -top {top} -run coarse:map_ffs",
+        FEWER_KINDS,
+        f"synth_ecp5 -top {top} -run map_ffs: -json {top}.json",
     ]
     run_yosys(TOOLS, "; ".join(steps), folder, progress=progress, timeout=timeout)
     order_flip_flops(folder / f"{top}.json")

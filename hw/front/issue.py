@@ -309,24 +309,24 @@ class Issue(wiring.Component):
         It ends in the first cycle in which the next word may issue. The tables at the start of a
         program do not count for any inference.
         """
-        begun, ended = Signal(), flow.ending & flow.run
+        begun, runs, ended = Signal(), Signal(), flow.ending & flow.run
         for name in ("cycles", "memory_wait", "inferences"):
             m.d.comb += getattr(self, name).eq(getattr(stopwatch, name))
-        waits = flow.takes | (flow.run & self.fetched.valid & full)
         m.d.comb += [
+            self.running.eq(runs | taken),
             stopwatch.limit.eq(self.limit),
             stopwatch.begin.eq(taken),
             stopwatch.end.eq(ended),
-            stopwatch.waits.eq(waits | ~begun),
+            stopwatch.waits.eq(flow.takes | (flow.run & self.fetched.valid & full) | ~begun),
         ]
         with m.If(begins):
             m.d.sync += begun.eq(1)
         with m.Elif(ended):
             m.d.sync += begun.eq(0)
         with m.If(self.issued.init | taken):
-            m.d.sync += self.running.eq(1)
+            m.d.sync += runs.eq(1)
         with m.Elif(ended):
-            m.d.sync += self.running.eq(0)
+            m.d.sync += runs.eq(0)
 
     def _stop(self, m: Module, flow: Flow, configures, refused, over) -> None:
         """The transition to ERROR.
