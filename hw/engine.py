@@ -223,7 +223,8 @@ class Engine(wiring.Component):
         were in it have left.
         """
         left = Signal(range(RESET_CYCLES + 1))
-        held, whole = Signal(), Signal()
+        held = Signal()
+        whole = Signal()
         with m.If(self.control.reset | self.control.restart):
             m.d.sync += [held.eq(1), left.eq(RESET_CYCLES)]
             m.d.sync += whole.eq(whole | self.control.reset)

@@ -42,6 +42,11 @@ class Flow:
         self.left = Signal(17)
         self.last = Signal()
 
+    @property
+    def ended(self):
+        """The first cycle in which a word may issue behind the last layer."""
+        return self.ending & self.run
+
     def go(self, state: State) -> list:
         """Assignments that enter ``state``; ``left`` and ``last`` are set elsewhere, if at all."""
         return [

@@ -97,7 +97,7 @@ class Issue(wiring.Component):
         held = word.group_last & ~(gate.free & gate.room) | (fills_table & ~before.idle)
         # Commands are never held: conditions on them need not wait for that.
         configures = flow.run & self.fetched.valid
-        accepted, taken = Signal(), Signal()
+        accepted, taken = Signal(), Signal(name="taken")
         m.submodules.intake = intake = Intake()
         m.submodules.wipe = wipe = Wipe(geometry=self.geometry, fast=self.latency > 0)
         m.d.comb += [
@@ -228,7 +228,7 @@ class Issue(wiring.Component):
         )
         ends, rest = self._rest(m, registers)
         m.d.sync += [flow.left.eq(flow.left - 1), flow.last.eq(flow.left == 2)]
-        with m.If(flow.ending & flow.run):
+        with m.If(flow.ended):
             m.d.sync += flow.ending.eq(0)
         with m.Switch(flow.state):
             with m.Case(State.IDLE):
@@ -309,23 +309,23 @@ class Issue(wiring.Component):
         It ends in the first cycle in which the next word may issue. The tables at the start of a
         program do not count for any inference.
         """
-        begun, runs, ended = Signal(), Signal(), flow.ending & flow.run
+        begun, runs = (Signal(name=name) for name in ("begun", "runs"))
         for name in ("cycles", "memory_wait", "inferences"):
             m.d.comb += getattr(self, name).eq(getattr(stopwatch, name))
         m.d.comb += [
             self.running.eq(runs | taken),
             stopwatch.limit.eq(self.limit),
             stopwatch.begin.eq(taken),
-            stopwatch.end.eq(ended),
+            stopwatch.end.eq(flow.ended),
             stopwatch.waits.eq(flow.takes | (flow.run & self.fetched.valid & full) | ~begun),
         ]
         with m.If(begins):
             m.d.sync += begun.eq(1)
-        with m.Elif(ended):
+        with m.Elif(flow.ended):
             m.d.sync += begun.eq(0)
         with m.If(self.issued.init | taken):
             m.d.sync += runs.eq(1)
-        with m.Elif(ended):
+        with m.Elif(flow.ended):
             m.d.sync += runs.eq(0)
 
     def _stop(self, m: Module, flow: Flow, configures, refused, over) -> None:
@@ -335,7 +335,7 @@ class Issue(wiring.Component):
         between writes nothing outside the windows of the banks.
         """
         word = self.fetched.payload
-        wrong, past_tables = Signal(), Signal()
+        wrong, past_tables = (Signal(name=name) for name in ("wrong", "past_tables"))
         entries = spec.TABLE_ENTRIES * self.geometry.tables
         past = self.issued.entry.address >= entries if entries else Const(1)
         m.d.sync += past_tables.eq(self.issued.entry.valid & past)

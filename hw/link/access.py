@@ -67,7 +67,8 @@ class Accesses(wiring.Component):
         lane = Signal(range(WORD_BYTES + 1))
         frame = self.frame.payload
         # Compared in one cycle, obeyed in the next: for a short path.
-        came, again = Signal(), Signal()
+        came = Signal()
+        again = Signal()
         m.d.sync += [
             came.eq(self.frame.valid & (phase == Phase.IDLE)),
             again.eq(known & ~frame.open & (frame.sequence == answer.sequence)),

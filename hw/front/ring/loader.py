@@ -152,7 +152,8 @@ class RingLoader(wiring.Component):
 
     def _take(self, m: Module, part: _Pass, fill: RingFill, taken, pass_ends) -> None:
         """A byte of the image, and the word that it ends."""
-        begin, begins = Signal.like(self.last), Signal()
+        begin = Signal.like(self.last)
+        begins = Signal()
         # Known in time: a word has three bytes or more.
         m.d.sync += [
             begin.eq(Mux(part.later, self.first, self.geometry.header_words)),
