@@ -19,8 +19,8 @@ from tests.support.pipeline import Built, build, check_image, compile_for, simul
 
 ARRAYS = [(8, 8), (8, 1), (8, 3), (4, 4), (2, 5), (16, 2), (8, 16), (2, 1), (4, 7), (16, 16)]
 SEEDS_A_TEST = 20
-#: More of the same than these are among the long tests; every array comes eight times.
-SEEDS = 80
+#: More of the same than these are among the long tests; every array comes twice.
+SEEDS = 20
 #: Words of bank memory: plenty, and as little as forces tensors to share and be cleared.
 BANKS = (4096, 256)
 

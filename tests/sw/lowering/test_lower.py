@@ -53,6 +53,7 @@ def test_random_network(seed: int) -> None:
     assert network.given[0].signed == (seed % 2 == 1)
 
 
+@pytest.mark.long
 def test_random_networks_cover_everything() -> None:
     """The generator reaches every kind of layer and source; else the tests above prove little."""
     kinds, modes, facts = set(), set(), set()
