@@ -56,8 +56,8 @@ def check(seeds: range) -> tuple[int, int, int]:
 
 
 def test_what_golden_accepts_is_what_the_engine_computes() -> None:
-    refused, _, ran = check(range(16))
-    assert min(refused, ran) >= 1
+    refused, _, ran = check(range(22, 38))
+    assert min(refused, ran) >= 2
 
 
 @pytest.mark.long

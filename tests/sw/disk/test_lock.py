@@ -141,7 +141,7 @@ def test_a_run_may_wait_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         order.append("first")
     waiting.join()
     assert order == ["first", "second"]
-    assert waits == [True]
+    assert set(waits) == {True}  # more than once if the first has taken its file along
 
 
 def test_an_example_is_held_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
