@@ -10,16 +10,14 @@ from secateur.hw import spec
 from secateur.hw.flash import ALL, ONE, Flash, Step
 from secateur.hw.memory.fifo import FIFO_LATENCY, CreditFifo
 from secateur.hw.memory.image_words import image_words
-from secateur.hw.memory.pacer import Pacer
+from secateur.hw.memory.pacer import PACED, Pacer
 from secateur.hw.pipeline import delay
-from secateur.hw.register_slice import Stage
 
 #: Cycles from the last one of a clock until the bit is here that the flash gave until its end.
 WAY_CYCLES = 2
 #: The lines that are driven, by a code.
 _DRIVES = (0, ONE, ALL)
 _STEP = data.StructLayout({"select": 1, "clock": 1, "drive": 2, "value": 4, "pauses": 1, "last": 1})
-_BYTE = data.StructLayout({"byte": 8, "last": 1})
 
 #: Lines of a serial flash.
 FLASH_PORTS = {
@@ -79,8 +77,8 @@ class FlashReader(wiring.Component):
         if self.flash.divider == 1:
             m.domains.low = low = ClockDomain(reset_less=True, local=True, clk_edge="neg")
             m.d.comb += low.clk.eq(ClockSignal())
-        m.submodules.queue = queue = CreditFifo(shape=_BYTE, depth=self.depth, block=self.block)
-        m.submodules.pacer = pacer = Pacer(shape=8, source=self.flash.source)
+        m.submodules.queue = queue = CreditFifo(shape=PACED, depth=self.depth, block=self.block)
+        m.submodules.pacer = pacer = Pacer(source=self.flash.source)
         slots = self.flash.slots is not None
         choosing = Signal(init=slots)  # bytes say which image counts
         chosen, second = Signal(), Signal()  # that is known; it is the second
@@ -100,16 +98,8 @@ class FlashReader(wiring.Component):
         with m.If(choice & ~chosen):
             m.d.sync += [chosen.eq(taken == 0xFF), second.eq(second ^ (taken != 0xFF))]
         self._count(m, byte_ends & ~choosing, last, words, known)
-        # The loader's ready goes through the pacer and ends here. Bytes are two cycles apart.
-        m.submodules.stage = stage = Stage(_BYTE)
-        wiring.connect(m, queue.output, stage.input)
+        wiring.connect(m, queue.output, pacer.input)
         wiring.connect(m, pacer.output, wiring.flipped(self.image))
-        m.d.comb += [
-            pacer.input.valid.eq(stage.output.valid),
-            pacer.input.payload.eq(stage.output.payload.byte),
-            pacer.last.eq(stage.output.payload.last),
-            stage.output.ready.eq(pacer.input.ready),
-        ]
         return m
 
     def _clocks(self, m: Module, room, byte_ends, over, second):

@@ -12,11 +12,9 @@ from secateur.hw.memory.fifo import CreditFifo
 from secateur.hw.memory.image_words import image_words
 from secateur.hw.memory.pacer import Pacer
 from secateur.hw.memory.sdram import SDRAM_PORTS, SdramController
-from secateur.hw.register_slice import Skid
 from secateur.hw.sdram import ADDRESS_BITS, BURST, DATA_BITS, DEPTH, SOURCE, Sdram
 
 _HALF_WORD = data.StructLayout({"data": DATA_BITS, "last": 1})
-_BYTE = data.StructLayout({"byte": 8, "last": 1})
 #: Bits of a half-word's number in a burst.
 _BITS = ceil_log2(BURST)
 
@@ -55,19 +53,11 @@ class SdramSource(wiring.Component):
         m = Module()
         m.submodules.controller = controller = SdramController(sdram=self.sdram)
         m.submodules.queue = queue = CreditFifo(shape=_HALF_WORD, depth=DEPTH)
-        m.submodules.pacer = pacer = Pacer(shape=8, source=SOURCE)
+        m.submodules.pacer = pacer = Pacer(source=SOURCE)
         for name, port in SDRAM_PORTS.items():
             own, inner = getattr(self, name), getattr(controller, name)
             m.d.comb += inner.eq(own) if port.flow is In else own.eq(inner)
-        # The loader's ready goes through the pacer and ends here.
-        m.submodules.skid = skid = Skid(_BYTE)
         wiring.connect(m, pacer.output, wiring.flipped(self.image))
-        m.d.comb += [
-            pacer.input.valid.eq(skid.output.valid),
-            pacer.input.payload.eq(skid.output.payload.byte),
-            pacer.last.eq(skid.output.payload.last),
-            skid.output.ready.eq(pacer.input.ready),
-        ]
         request = controller.request
         final = Signal(ADDRESS_BITS)  # of the image's last half-word
         odd = Signal()  # which is one byte
@@ -81,7 +71,7 @@ class SdramSource(wiring.Component):
             m.d.sync += request.valid.eq(0)
         with m.If(~copied):
             self._copy(m, request, copied, final, odd)
-        self._read(m, request, copied, final, self._unpack(m, queue, skid, odd))
+        self._read(m, request, copied, final, self._unpack(m, queue, pacer.input, odd))
         return m
 
     def _copy(self, m: Module, request, copied, final, odd) -> None:
@@ -136,19 +126,19 @@ class SdramSource(wiring.Component):
                 burst.eq(Mux(ends, 0, burst + 1)),
             ]
 
-    def _unpack(self, m: Module, queue: CreditFifo, skid: Skid, odd) -> Signal:
+    def _unpack(self, m: Module, queue: CreditFifo, paced, odd) -> Signal:
         """Bytes of half-words. Returns a strobe: a half-word leaves the queue."""
         high = Signal()
         leaves = Signal()
         half = queue.output.payload
         at_end = half.last & (high | odd)
         m.d.comb += [
-            skid.input.valid.eq(queue.output.valid),
-            skid.input.payload.byte.eq(half.data.word_select(high, 8)),
-            skid.input.payload.last.eq(at_end),
-            leaves.eq(queue.output.valid & skid.input.ready & (high | at_end)),
+            paced.valid.eq(queue.output.valid),
+            paced.payload.byte.eq(half.data.word_select(high, 8)),
+            paced.payload.last.eq(at_end),
+            leaves.eq(queue.output.valid & paced.ready & (high | at_end)),
             queue.output.ready.eq(leaves),
         ]
-        with m.If(queue.output.valid & skid.input.ready):
+        with m.If(queue.output.valid & paced.ready):
             m.d.sync += high.eq(~(high | at_end))
         return leaves

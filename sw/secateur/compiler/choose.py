@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from secateur.compiler.body import Body, Row
-from secateur.compiler.cost import rows_cycles
+from secateur.compiler.cost import Clock, Parts, rows_cycles
 from secateur.compiler.lanes import LaneMap, Split, lane_maps
 from secateur.compiler.layout import MapLayout, make_layout, padding, row_pixels, unite
 from secateur.compiler.place import Placement
@@ -57,6 +58,23 @@ class LayerPlan:
             return counts
         least = -(-filter_row_words(side) // (self.lane_map.groups * self.body.passes))
         return [max(least, *counts[at : at + side]) for at in range(0, len(counts), side)]
+
+    def timed(self, clock: Clock, **beside: Any) -> Parts:
+        """The cycles of the layer, which pass on a clock.
+
+        Parameters
+        ----------
+        clock : of the inference
+        **beside : what ``Clock.layer`` takes and the layer does not know
+        """
+        return clock.layer(
+            counts=self.counts,
+            groups=self.lane_map.groups,
+            passes=self.body.passes,
+            lanes=self.lane_map.lanes,
+            filters=self.filters,
+            **beside,
+        )
 
     def ring_words(self, s: int) -> int:
         """Words that a ring of S banks must hold at once for this layer, at the most.

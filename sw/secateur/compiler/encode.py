@@ -216,15 +216,11 @@ def encode(planned: Plan, check_depth: bool = True) -> Encoded:
         writer.align(geometry.header_words, layer_plan.side)
         for words in _row_words(layer_plan, base, slots if len(set(slots)) > 1 else []):
             writer.add(words)
-        parts = clock.layer(
+        parts = layer_plan.timed(
+            clock,
             configuration=configuration,
             filling=filling,
             clear=layout.window if clear else 0,
-            counts=layer_plan.counts,
-            groups=layer_plan.lane_map.groups,
-            passes=layer_plan.body.passes,
-            lanes=layer_plan.lane_map.lanes,
-            filters=layer_plan.filters,
             last=layer_plan is planned.layers[-1],
             opens=opens,
         )

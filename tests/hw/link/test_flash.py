@@ -20,6 +20,7 @@ from secateur.hw.soc.registers import BY_NAME
 from secateur.hw.spec import Geometry
 from secateur.sim import pty
 from secateur.sim.golden import parse, run
+from tests.hw.memory.flash_top import SDR_SDRAM
 from tests.support.programs import Sample, random_program
 
 GEOMETRY = Geometry(n=4, p=2, weight_words=2048, bank_words=128, ring=64)
@@ -42,15 +43,7 @@ endmodule
 """
 
 
-_MEMORY = """
-  wire [2:0] command;
-  wire [1:0] bank;
-  wire [12:0] address;
-  wire mask, drives;
-  wire [15:0] to, from;
-  sdr_sdram #(.HOLD(2), .VALID(2)) sdram (
-    .clk, .command, .bank, .address, .mask, .drive(drives), .value(to), .level(from), .broken());
-"""
+_MEMORY = SDR_SDRAM.format(parameters=".HOLD(2), .VALID(2)")
 _PORTS = """,
     .sdram_command(command), .sdram_bank(bank), .sdram_address(address), .sdram_mask(mask),
     .sdram_drive(drives), .sdram_value(to), .sdram_level(from)"""

@@ -52,20 +52,23 @@ _DIRECT = """
   assign {valid, payload} = {from_valid, from_payload};
   assign from_ready = ready;
 """
-_SDRAM = """
+#: An SDRAM and the wires to it.
+SDR_SDRAM = """
   wire [2:0] command;
   wire [1:0] bank;
   wire [12:0] address;
   wire mask, drives;
   wire [15:0] to, from;
+  sdr_sdram #({parameters}) sdram (
+    .clk, .command, .bank, .address, .mask, .drive(drives), .value(to), .level(from),
+    .broken());
+"""
+_SOURCE = """
   source source (
     .clk, .rst, .input__valid(from_valid), .input__payload(from_payload),
     .input__ready(from_ready), .image__valid(valid), .image__payload(payload),
     .image__ready(ready), .command, .bank, .address, .mask, .drive(drives), .value(to),
     .level(from));
-  sdr_sdram #(PARAMETERS) sdram (
-    .clk, .command, .bank, .address, .mask, .drive(drives), .value(to), .level(from),
-    .broken());
 """
 
 
@@ -94,7 +97,7 @@ def with_flash(
         source = SdramSource(geometry=geometry, sdram=sdram)
         texts.append(verilog.convert(source, name="source", emit_src=False))
         texts.append((MODELS / "sdr_sdram.v").read_text())
-        between = _SDRAM.replace("PARAMETERS", _parameters(memory or {}))
+        between = SDR_SDRAM.format(parameters=_parameters(memory or {})) + _SOURCE
     parameters = _parameters({"BASE": flash.address, "ASLEEP": 1} | model)
     top = _TOP.format(width=8 * geometry.n - 1, parameters=parameters, between=between)
     return "\n".join([*texts, top])

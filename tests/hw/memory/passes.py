@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from secateur.hw.ring import Source
+
+_BENCH = """
+module bench (input wire rst, input wire [16:0] stall, output wire done);
+  reg clk = 0;
+  always #1 clk = !clk;
+  integer now = 0;
+  always @(posedge clk) now <= now + 1;
+  reg [{cases}-1:0] ended = 0;
+  assign done = &ended;
+{parts}
+endmodule
+"""
+
+
+def bench(parts: Iterable[str], *, cases: int) -> str:
+    """Verilog of a bench: a clock, its number, and cases that each set a bit of ``ended``."""
+    return _BENCH.format(cases=cases, parts="".join(parts))
 
 
 def check_passes(found: list[list[int]], source: Source, image: bytes) -> None:

@@ -19,7 +19,7 @@ from secateur.hw.memory.pacer import Pacer
 from secateur.hw.ring import Source
 from secateur.hw.spec import HEADER, Geometry
 from secateur.sim import verilator
-from tests.hw.memory.passes import check_passes
+from tests.hw.memory.passes import bench, check_passes
 from tests.support.long import long
 
 GEOMETRY = Geometry(n=2, p=1, weight_words=1024, bank_words=64, ring=64)
@@ -103,18 +103,6 @@ _PART = """
   end
 """
 
-_BENCH = """
-module bench (input wire rst, input wire [16:0] stall, output wire done);
-  reg clk = 0;
-  always #1 clk = !clk;
-  integer now = 0;
-  always @(posedge clk) now <= now + 1;
-  reg [{cases}-1:0] ended = 0;
-  assign done = &ended;
-{parts}
-endmodule
-"""
-
 
 def image() -> bytes:
     size = WORDS * GEOMETRY.word_bytes
@@ -152,7 +140,7 @@ def build(cases: list[Case], count: int) -> Path:
         parts.append(
             _PART.format(i=i, name=f"reader{i}", parameters=parameters, size=size, count=count)
         )
-    texts.append(_BENCH.format(cases=len(cases), parts="".join(parts)))
+    texts.append(bench(parts, cases=len(cases)))
     public = "".join(
         f'public_flat_rw -module "bench" -var "{name}"\n' for name in ("rst", "stall", "done")
     )
@@ -223,4 +211,4 @@ def test_rates() -> None:
 
 def test_a_pacer_has_a_latency() -> None:
     with pytest.raises(ValueError, match="latency must be at least 1, not 0"):
-        Pacer(shape=8, source=Source())
+        Pacer(source=Source())

@@ -18,7 +18,7 @@ from secateur.hw.memory.sdram_source import SdramSource
 from secateur.hw.sdram import SOURCE, Sdram
 from secateur.hw.spec import HEADER, Geometry
 from secateur.sim import verilator
-from tests.hw.memory.passes import check_passes
+from tests.hw.memory.passes import bench, check_passes
 
 GEOMETRY = Geometry(n=2, p=1, weight_words=1024, bank_words=64, ring=64)
 MODEL = Path(__file__).parents[2] / "support" / "sdr_sdram.v"
@@ -73,6 +73,10 @@ CASES = {
     ),
 }  # fmt: skip
 
+#: Longer than rows keep what they hold.
+_PAUSES = """
+  wire pauses = stall != 0 && now >= 12000 && now < 16000;
+"""
 _PART = """
   wire [2:0] command_{i};
   wire [1:0] bank_{i};
@@ -125,19 +129,6 @@ _PART = """
   end
 """
 
-_BENCH = """
-module bench (input wire rst, input wire [16:0] stall, output wire done);
-  reg clk = 0;
-  always #1 clk = !clk;
-  integer now = 0;
-  always @(posedge clk) now <= now + 1;
-  wire pauses = stall != 0 && now >= 12000 && now < 16000;
-  reg [{cases}-1:0] ended = 0;
-  assign done = &ended;
-{parts}
-endmodule
-"""
-
 
 def image(words: int) -> bytes:
     data = bytearray(random.Random(0).randbytes(words * GEOMETRY.word_bytes))
@@ -155,7 +146,7 @@ def build() -> Path:
         parameters = ", ".join(f".{name}({value})" for name, value in case.model.items())
         size = len(image(case.words))
         parts.append(_PART.format(i=i, parameters=parameters, size=size))
-    texts.append(_BENCH.format(cases=len(CASES), parts="".join(parts)))
+    texts.append(bench([_PAUSES, *parts], cases=len(CASES)))
     public = "".join(
         f'public_flat_rw -module "bench" -var "{name}"\n' for name in ("rst", "stall", "done")
     )

@@ -186,15 +186,11 @@ def _cycles(planned: Plan) -> int:
         layout = planned.layouts.get(each.layer.output)
         clear = layout is not None and layout.clear and each.layer.output not in written
         written.add(each.layer.output)
-        clock.layer(
+        each.timed(
+            clock,
             configuration=0,
             filling=0,
             clear=layout.window if layout is not None and clear else 0,
-            counts=each.counts,
-            groups=each.lane_map.groups,
-            passes=each.body.passes,
-            lanes=each.lane_map.lanes,
-            filters=each.filters,
             last=each is planned.layers[-1],
         )
     return clock.now
