@@ -29,7 +29,7 @@ def sdram_at(clock: int) -> Sdram:
     fast = 0.5e3 / (WAYS_NS[0] + HOLD_NS)
     raise ValueError(
         f"clock must be at most {slow:.1f} MHz, or {fast:.1f} to 142.8 MHz, for data of the SDRAM, "
-        f"not {clock / 1e6:g} MHz"
+        f"not {clock / 1e6:g} MHz; name one with --clock"
     )
 
 

@@ -94,3 +94,30 @@ def test_accumulators_of_a_lane_stand_beside_their_adders(tmp_path: Path) -> Non
     ]
     assert len(pairs) == 8 * 24
     assert all(register.replace(".FF", ".K") == beside for register, beside in pairs)
+
+
+FEW = """
+module top(
+  input clk, input [7:0] d, input a, input b, input r, input s,
+  output reg [3:0] few, output reg [7:0] many
+);
+  always @(posedge clk) begin
+    if (a) few <= d[3:0];
+    if (r) few <= 0;
+    if (b) many <= d;
+    if (s) many <= 0;
+  end
+endmodule
+"""
+
+
+def test_fewer_than_five_flip_flops_share_no_set_and_no_clock_enable(tmp_path: Path) -> None:
+    (tmp_path / "top.v").write_text(FEW)
+    ecp5.synthesise(tmp_path)
+    module = json.loads((tmp_path / "top.json").read_text())["modules"]["top"]
+    for name, shared in (("few", False), ("many", True)):
+        bits = set(module["netnames"][name]["bits"])
+        cells = [c for c in module["cells"].values() if set(c["connections"].get("Q", ())) & bits]
+        assert len(cells) == len(bits)
+        controls = [c["connections"].get(port, ["0"])[0] for c in cells for port in ("CE", "LSR")]
+        assert {isinstance(control, int) for control in controls} == {shared}
